@@ -1,0 +1,44 @@
+# Two commands are enough to begin: `make demo` and `make test`. Each sets up all it needs in .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+# make demo CORPUS=… TEXT=… DOCUMENTS=… FRESH=1
+DEMO_OPTIONS = $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(TEXT),--text-column '$(TEXT)') \
+	$(if $(DOCUMENTS),--documents '$(DOCUMENTS)') $(if $(FRESH),--fresh)
+
+.PHONY: demo ui test test-full check format clean
+
+demo: .venv/installed ## the whole line on the demo study, or on your own articles: CORPUS=file, TEXT=column, DOCUMENTS=n
+	@$(BIN)/nift demo $(DEMO_OPTIONS)
+
+ui: .venv/installed ## Dagster's UI of the same study, on this machine only
+	@$(BIN)/nift ui $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(PORT),--port $(PORT))
+
+test: .venv/installed ## every quick test
+	@$(BIN)/python -m pytest
+
+test-full: .venv/installed ## every test
+	@$(BIN)/python -m pytest -m 'slow or not slow'
+
+check: .venv/installed ## format, lint, types and import direction
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: .venv/installed ## bring all files into the one format
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+# torch first and pinned: left to the resolver it brings gigabytes for accelerators that may not be there.
+.venv/installed: pyproject.toml constraints.txt
+	@echo "Setting up .venv (once, a few minutes) …"
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; set PYTHON=…" if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --constraint constraints.txt torch
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,evaluate,dev]'
+	@touch $@
+
+clean: ## remove what was installed and cached; tables and paid answers stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""The code location: definitions, storage, resources, instance configuration and the command line. Nothing computes."""

@@ -1,0 +1,162 @@
+"""The `nift` command: run a study from end to end, or open Dagster's UI on it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources as package_files
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from dagster_project.line import Outcome, Run
+
+PROJECT = Path(__file__).parent.parent
+DEMO_BYTES = 250 * 2**20
+
+
+@click.group()
+def main() -> None:
+    """Non-instructional fine-tuning: articles in, checked data, adapters, merged models and score tables out."""
+
+
+@main.command()
+@click.option("--corpus", help="Your own articles: a Parquet or JSON-lines file, a folder, a pattern, hf://datasets/…")
+@click.option("--text-column", help="The column with the text (default: text).")
+@click.option("--documents", help="How many documents to sample (default: all).")
+@click.option("--fresh", is_flag=True, help="Forget the tables of this study and start over; paid answers are kept.")
+def demo(corpus: str | None, text_column: str | None, documents: str | None, fresh: bool) -> None:
+    """Run the whole line of the active study and print its score table; what is up to date is used again."""
+    _set(NIFT_CORPUS=corpus, NIFT_TEXT_COLUMN=text_column, NIFT_DOCUMENTS=documents)
+    try:
+        _run_study(fresh=fresh)
+    except (ValueError, OSError) as error:
+        _refuse(str(error))
+
+
+@main.command()
+@click.option("--corpus", help="Show the study on your own articles instead, as given to `nift demo`.")
+@click.option("--port", type=int, help="The port to listen on (default: the first free one from 3000).")
+def ui(corpus: str | None, port: int | None) -> None:
+    """Open Dagster's UI of the active study, for this machine only."""
+    _set(NIFT_CORPUS=corpus)
+    home = dagster_home()
+    port = port or _free_port(3000)
+    click.echo(f"Dagster's UI: http://127.0.0.1:{port} (instance in {home}; stop with Ctrl-C)")
+    # A shell starts background jobs with Ctrl-C ignored, and Dagster would pass that on to all its processes.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    dagster = str(Path(sys.executable).with_name("dagster"))
+    workspace = str(PROJECT / "workspace.yaml")
+    os.execv(dagster, [dagster, "dev", "-w", workspace, "-h", "127.0.0.1", "-p", str(port)])
+
+
+def dagster_home() -> Path:
+    """The folder of the Dagster instance: `DAGSTER_HOME`, by default `.dagster` here; made with our configuration."""
+    home = Path(os.environ.get("DAGSTER_HOME") or ".dagster").absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    if not (home / "dagster.yaml").exists():
+        configuration = package_files.files("dagster_project") / "instance" / "dagster.yaml"
+        (home / "dagster.yaml").write_bytes(configuration.read_bytes())
+    os.environ["DAGSTER_HOME"] = str(home)
+    return home
+
+
+def _run_study(*, fresh: bool) -> None:
+    """Everything of the active study, with a line per run as it starts and ends, then the scores."""
+    home = dagster_home()
+    # Imported now: the graph is that of the study the environment names.
+    from dagster_project import line, score_table
+    from dagster_project.resources import store, warehouse
+    from nift_assets import corpus
+    from nift_assets.assets.graph import steps
+    from nift_assets.assets.partitions import STUDY
+
+    corpus.files(STUDY.corpus)
+    folder = store().folder()
+    Path(warehouse()).mkdir(parents=True, exist_ok=True)
+    with _only_one(Path(warehouse()) / f".{STUDY.name}.lock"):
+        if fresh:
+            shutil.rmtree(folder, ignore_errors=True)
+        _check_disk(Path(warehouse()))
+        click.echo(f"{STUDY.title}: {STUDY.corpus.location}")
+        log = home / "demo.log"
+        planned = line.runs(steps())
+        began = time.monotonic()
+        progress = _Progress(len(planned))
+        outcomes = line.execute(planned, log=log, started=progress.started, ended=progress.ended)
+    failed = {name: outcome.error for name, outcome in outcomes.items() if outcome.error}
+    if failed:
+        left = len(planned) - len(outcomes)
+        first, why = next(iter(failed.items()))
+        _refuse(f"{first}: {why}" + (f" ({left} runs that depend on it were not started)" if left else ""))
+    click.echo()
+    click.echo(score_table.render(store()))
+    if STUDY.warning:
+        click.secho(STUDY.warning, bold=True)
+    click.echo(f"Done in {time.monotonic() - began:.0f} s. Report: {folder / 'report.html'}")
+    click.echo(f"Every table: duckdb {Path(warehouse()) / 'nift.duckdb'} (schema {STUDY.name}). Lineage: make ui")
+
+
+class _Progress:
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._ended = 0
+
+    def started(self, run: Run) -> None:
+        click.echo(f"        … {run.name}: {', '.join(run.steps)}")
+
+    def ended(self, run: Run, outcome: Outcome) -> None:
+        self._ended += 1
+        count = f"[{self._ended:2}/{self._total}]"
+        if outcome.error:
+            click.secho(f"{count} ✗ {run.name}: failed after {outcome.seconds:.1f} s", fg="red")
+        elif outcome.made:
+            click.echo(f"{count} ✓ {run.name}: {len(outcome.made)} tables in {outcome.seconds:.1f} s")
+        else:
+            click.echo(f"{count} = {run.name}: up to date")
+
+
+@contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    """A lock of the operating system on one study, so that two commands never write the same tables."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another nift command is working on this study ({path}); wait until it ends") from None
+        yield
+
+
+def _check_disk(folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < DEMO_BYTES:
+        raise OSError(
+            f"{folder}: {free / 2**20:,.0f} MB are free and about {DEMO_BYTES / 2**20:,.0f} MB are needed; free some "
+            "space or set NIFT_WAREHOUSE to a folder on a larger disk"
+        )
+
+
+def _set(**variables: str | None) -> None:
+    os.environ.update({name: value for name, value in variables.items() if value})
+
+
+def _free_port(first: int) -> int:
+    for port in range(first, first + 1000):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+    raise ValueError(f"no free port from {first} on; name one with --port")
+
+
+def _refuse(message: str) -> NoReturn:
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    sys.exit(1)

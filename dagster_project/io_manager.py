@@ -1,0 +1,36 @@
+"""Tables between steps: one Parquet file per partition in the study's store."""
+
+from __future__ import annotations
+
+import dagster as dg
+import polars as pl
+
+from expectations import contract as contracts
+from expectations.frames import schema
+from nift_assets.assets.graph import Checked
+from nift_assets.store import Store
+
+
+class ParquetIOManager(dg.IOManager):
+    """Writes checked tables and reads them back as frames; nothing is pickled."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def handle_output(self, context: dg.OutputContext, obj: Checked) -> None:
+        table = context.asset_key.path[-1]
+        partition = context.asset_partition_key if context.has_asset_partitions else None
+        for name, content in obj.files.items():
+            self._store.write_bytes(content, name)
+        path = self._store.write(table, partition, obj.frame, obj.version)
+        context.add_output_metadata({"path": dg.MetadataValue.path(str(path)), "file_bytes": path.stat().st_size})
+
+    def load_input(self, context: dg.InputContext) -> pl.DataFrame:
+        """The stored frame; of several partitions, those that exist below each other, so that what is missing in a
+        back-fill does not keep a score table from being made."""
+        table = context.asset_key.path[-1]
+        if not context.has_asset_partitions:
+            return self._store.read(table, None)
+        empty = pl.DataFrame(schema=schema(contracts.load(table)))
+        stored = [key for key in context.asset_partition_keys if self._store.path(table, key).exists()]
+        return pl.concat([empty, *(self._store.read(table, key) for key in stored)])

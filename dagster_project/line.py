@@ -1,0 +1,169 @@
+"""Running the whole graph of the active study, two partitions at a time, skipping what is up to date."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+
+from dagster_project.definitions import defs
+from dagster_project.resources import store
+from nift_assets.assets import partitions
+from nift_assets.assets.partitions import STUDY
+from nift_assets.assets.table import STEPS, Step
+
+AT_ONCE = 2
+
+
+@dataclass(frozen=True)
+class Run:
+    """The steps of one partition that are run one after the other, in one Dagster run; `waits_for` names other runs."""
+
+    name: str
+    key: str | None
+    steps: tuple[str, ...]
+    waits_for: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did: the tables it made, how long it took, and the one line that says why it failed."""
+
+    made: tuple[str, ...]
+    seconds: float
+    error: str | None = None
+
+
+def runs(steps: Sequence[Step]) -> list[Run]:
+    """All runs of the active study, upstream before downstream: one per partition key, and two without partitions
+    (what stands before the first partitioned table and what is made from all partitions)."""
+    members: dict[str, list[Step]] = {}
+    keys: dict[str, str | None] = {}
+    for step in steps:
+        for key in partitions.keys(STUDY, step.partitions):
+            name = _run_of(step, key)
+            members.setdefault(name, []).append(step)
+            keys[name] = key
+    return [
+        Run(name, keys[name], tuple(step.tables[0] for step in found), _waits_for(name, found, keys[name]))
+        for name, found in members.items()
+    ]
+
+
+def execute(
+    planned: Sequence[Run], *, log: Path, started: Callable[[Run], None], ended: Callable[[Run, Outcome], None]
+) -> dict[str, Outcome]:
+    """Runs everything, upstream first; what depends on a failed run is left out of the answer.
+
+    The first run, which reads the corpus, goes alone: if that fails nothing else has begun.
+    """
+    outcomes: dict[str, Outcome] = {}
+    waiting = list(planned)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(AT_ONCE, mp_context=context, initializer=_open_log, initargs=(str(log),)) as pool:
+        going: dict[Future[Outcome], Run] = {}
+        while True:
+            done = {name for name, outcome in outcomes.items() if outcome.error is None}
+            for run in [run for run in waiting if run.waits_for <= done]:
+                if len(going) == AT_ONCE or (going and not outcomes):
+                    break
+                waiting.remove(run)
+                started(run)
+                going[pool.submit(execute_one, run)] = run
+            if not going:
+                return outcomes
+            for future in wait(going, return_when=FIRST_COMPLETED).done:
+                run = going.pop(future)
+                outcomes[run.name] = future.result()
+                ended(run, outcomes[run.name])
+            if any(outcome.error for outcome in outcomes.values()) and len(outcomes) == 1:
+                return outcomes
+
+
+def execute_one(run: Run) -> Outcome:
+    """One Dagster run, in this process, of those steps of a partition that are not up to date."""
+    started = time.monotonic()
+    with dg.DagsterInstance.get() as instance:
+        stale = _stale(run, instance)
+        tables = tuple(name for step in stale for name in STEPS[step].tables)
+        if not stale:
+            return Outcome((), 0.0)
+        result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
+            partition_key=run.key,
+            asset_selection=[dg.AssetKey(name) for name in tables],
+            instance=instance,
+            raise_on_error=False,
+        )
+        made = tuple(name for name in tables if store().version(name, run.key))
+        error = None if result.success else _reason(result, instance)
+        return Outcome(made, time.monotonic() - started, error)
+
+
+def _run_of(step: Step, key: str | None) -> str:
+    if step.partitions:
+        return f"{step.partitions} {key}"
+    return "scores" if _below_partitions(step) else "data"
+
+
+def _below_partitions(step: Step) -> bool:
+    return any(STEPS[name].partitions or _below_partitions(STEPS[name]) for name in step.inputs)
+
+
+def _waits_for(name: str, steps: Iterable[Step], key: str | None) -> frozenset[str]:
+    needed = {
+        _run_of(STEPS[upstream], source)
+        for step in steps
+        for upstream in step.inputs
+        for source in partitions.upstream_keys(STUDY, STEPS[upstream].partitions, step.partitions, key)
+    }
+    return frozenset(needed - {name})
+
+
+def _stale(run: Run, instance: dg.DagsterInstance) -> list[str]:
+    """The steps of a run that are not up to date, or that stand below one that is made again."""
+    stale: list[str] = []
+    for name in run.steps:
+        step = STEPS[name]
+        again = any(STEPS[upstream].tables[0] in stale for upstream in step.inputs)
+        if again or not step.is_fresh(store(), run.key) or not _known(instance, name, run.key):
+            stale.append(name)
+    return stale
+
+
+def _known(instance: dg.DagsterInstance, table: str, key: str | None) -> bool:
+    """Whether Dagster has seen the table being made, so that the UI shows it."""
+    if key is None:
+        return instance.get_latest_materialization_event(dg.AssetKey(table)) is not None
+    return key in instance.get_materialized_partitions(dg.AssetKey(table))
+
+
+def _reason(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance) -> str:
+    """Why a run failed, in one line: what its own process said last, else the message of the first failed step."""
+    said = [
+        entry.user_message
+        for entry in instance.all_logs(result.run_id)
+        if entry.level == logging.ERROR and not entry.is_dagster_event
+    ]
+    failure = next(event for event in result.all_events if event.is_step_failure).step_failure_data
+    if said:
+        message = said[-1]
+    elif failure.user_failure_data and failure.user_failure_data.description:
+        message = failure.user_failure_data.description
+    else:
+        assert failure.error is not None
+        message = (failure.error.cause or failure.error).message
+    return " ".join(message.split()).removeprefix("ValueError: ")
+
+
+def _open_log(path: str) -> None:
+    """Sends what a worker and its processes print to a file: the terminal is for the progress."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)

@@ -1,0 +1,55 @@
+"""Frames of the shape a contract declares: its types, a frame in its order, the rows of a unit test."""
+
+from collections.abc import Mapping
+
+import polars as pl
+from polars.datatypes import DataTypeClass
+
+from expectations.contract import Contract, UnitTest
+
+# Types whose every value is also a value of the declared type. Other changes of type are for the author to write.
+_WIDENS: dict[pl.DataType | DataTypeClass, set[pl.DataType | DataTypeClass]] = {
+    pl.Int64(): {pl.Int8(), pl.Int16(), pl.Int32(), pl.UInt8(), pl.UInt16(), pl.UInt32()},
+    pl.Int32(): {pl.Int8(), pl.Int16(), pl.UInt8(), pl.UInt16()},
+    pl.Float64(): {pl.Float32()},
+}
+
+
+def schema(contract: Contract) -> dict[str, pl.DataType]:
+    """The Polars type of each column, in the declared order; `pl.DataFrame(schema=…)` is the empty table."""
+    return {column.name: column.dtype for column in contract.columns}
+
+
+def conform(frame: pl.DataFrame, contract: Contract) -> pl.DataFrame:
+    """`frame` with its columns in the declared order and narrower numbers and nulls widened to the declared type.
+
+    What is missing stays missing, what is extra goes last and what is mistyped stays so: the check reports it.
+    """
+    declared = schema(contract)
+    order = [name for name in declared if name in frame.columns]
+    extra = [name for name in frame.columns if name not in declared]
+    ordered = frame.select(*order, *extra)
+    widened = {
+        name: declared[name] if name in declared and _widens(found, declared[name]) else found
+        for name, found in ordered.schema.items()
+    }
+    return ordered.cast(pl.Schema(widened))
+
+
+def given_frames(unit_test: UnitTest, contracts: Mapping[str, Contract]) -> dict[str, pl.DataFrame]:
+    """One frame per table of `unit_test.given`, typed by that table's own contract; what is not given is null."""
+    frames = {}
+    for table, rows in unit_test.given.items():
+        if table not in contracts:
+            raise ValueError(f"unit test {unit_test.name}: {table} has no contract; write {table}.yml")
+        declared = schema(contracts[table])
+        if unknown := sorted({name for row in rows for name in row} - declared.keys()):
+            raise ValueError(f"unit test {unit_test.name}: {table} has no column {unknown[0]!r}; declare it")
+        frames[table] = pl.DataFrame(rows, schema=declared, orient="row")
+    return frames
+
+
+def _widens(found: pl.DataType | DataTypeClass, declared: pl.DataType | DataTypeClass) -> bool:
+    if isinstance(found, pl.List) and isinstance(declared, pl.List):
+        return _widens(found.inner, declared.inner)
+    return found == pl.Null() or found in _WIDENS.get(declared, set())

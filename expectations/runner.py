@@ -1,0 +1,313 @@
+"""Whether a frame keeps its contract: one plain result per test.
+
+Great Expectations knows neither Polars nor DuckDB, and hashes whatever it is given. So DuckDB reads the frames and
+makes two small ones: a *projection* with a column per test about rows (numbers, lengths, fingerprints, truth values,
+never a text), and a *summary* of one row for the tests about the whole table. Those two are what is validated.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import polars as pl
+
+from expectations.contract import Contract, Severity, Test, bounds
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EXAMPLES = 5
+EXAMPLE_CHARACTERS = 80
+ROW = "which row"  # the space keeps it apart from the name of any test
+
+# These are one number about the whole table; every other kind looks at rows.
+SUMMARISED = ("columns_as_declared", "share", "no_rows")
+
+# The values that fail these are numbers or a few characters, and say at once what is wrong.
+SHOWN = ("between", "length_between", "accepted_values")
+
+# Contracts are code, the frames are web text: nothing outside the registered frames can be named or reached.
+SEALED: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "enable_external_access": False,
+    "python_enable_replacements": False,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What became of one test.
+
+    `failing` counts rows (columns for `columns_as_declared`) and `share` is their share of `rows`; for a test of kind
+    `share` it is the share measured. Both are None where they mean nothing or the test could not be run.
+    """
+
+    name: str
+    passed: bool
+    severity: Severity
+    description: str
+    kind: str
+    column: str | None
+    rows: int
+    message: str
+    failing: int | None = None
+    share: float | None = None
+    observed: str | float | int | None = None
+    examples: tuple[str, ...] = ()
+
+
+def check(
+    frame: pl.DataFrame, contract: Contract, inputs: Mapping[str, pl.DataFrame] = MappingProxyType({})
+) -> list[Result]:
+    """One result per test of `contract`, in its order; `inputs` are the frames its SQL and relationships name.
+
+    A test that reads a column which is missing or of another type fails with that reason. SQL that DuckDB cannot
+    run is a ValueError.
+    """
+    faults = _faults(frame, contract)
+    summarised = [test for test in contract.tests if test.kind in SUMMARISED]
+    by_row = [test for test in contract.tests if test.kind not in SUMMARISED]
+    with _connect(_as_declared(frame, contract), inputs) as connection:
+        numbers = summary(connection, contract, len(faults))
+        projected = projection(connection, contract)
+        found = _validate(numbers, summarised) | _validate(projected, by_row)
+        readings = _Readings(projected[ROW], numbers.iloc[0], faults, found, connection)
+        return [_result(test, contract, readings) for test in contract.tests]
+
+
+def projection(connection: duckdb.DuckDBPyConnection, contract: Contract) -> "pd.DataFrame":
+    """One row per row of `this`: which row it is, and for each test about rows what there is to judge."""
+    types: dict[str | None, str] = {column.name: column.type for column in contract.columns}
+    judged = [test for test in contract.tests if test.kind not in (*SUMMARISED, "row_count")]
+    measures = {test.name: _measure_of_rows(test, types.get(test.column)) for test in judged}
+    return _select(connection, contract, measures, "from this")
+
+
+def summary(connection: duckdb.DuckDBPyConnection, contract: Contract, faults: int) -> "pd.DataFrame":
+    """One row: a number for each test about the whole table; `faults` is that of `columns_as_declared`."""
+    measures = {"columns_as_declared": str(faults)}
+    for test in contract.tests:
+        if test.kind == "share":
+            measures[test.name] = f"(select avg({_holds(test)}::int) from this)"
+        elif test.kind == "no_rows":
+            measures[test.name] = f"(select count(*) from ({test.arguments['sql']}\n))"
+    return _select(connection, contract, measures, "")
+
+
+def _measure_of_rows(test: Test, column_type: str | None) -> str:
+    """SQL for what `_expectation` judges. Null stands for "nothing to judge", save for `not_null`."""
+    column = f'"{test.column}"'
+    match test.kind:
+        case "not_null":
+            return f"nullif({column} is not null, false)"
+        case "unique":
+            prints = [f'md5("{name}"::varchar)' for name in test.arguments["columns"]]
+            return prints[0] if len(prints) == 1 else f"md5([{', '.join(prints)}]::varchar)"
+        case "between" if column_type == "DOUBLE":
+            # Pandas would take NaN for a missing value and let it pass: here it falls beyond the bound.
+            beyond = "infinity" if test.arguments["min"] is None else "-infinity"
+            return f"if(isnan({column}), '{beyond}'::double, {column})"
+        case "accepted_values" if column_type == "VARCHAR":
+            # One character more than any accepted value is enough to tell them apart, and is no text.
+            longest = max((len(str(value)) for value in test.arguments["values"]), default=0)
+            return f"left({column}, {longest + 1})"
+        case "length_between":
+            return f"length({column})"
+        case "matches":
+            return f"regexp_matches({column}, {_quoted(test.arguments['regex'])})"
+        case "relationships":
+            known = f'select "{test.arguments["field"]}" from "{test.arguments["to"]}"'
+            return f"if({column} is null, null, coalesce({column} in ({known}), false))"
+        case "expression":
+            return _holds(test)
+    return column
+
+
+def _expectation(test: Test) -> Any:
+    """The expectation about the column that bears the test's name."""
+    import great_expectations.expectations as gxe
+
+    marks = {
+        "meta": {"check": test.name},
+        "description": test.description,
+        "severity": "critical" if test.severity == "error" else "warning",
+    }
+    low, high = test.arguments.get("min"), test.arguments.get("max")
+    match test.kind:
+        case "not_null":
+            return gxe.ExpectColumnValuesToNotBeNull(column=test.name, **marks)
+        case "unique":
+            return gxe.ExpectColumnValuesToBeUnique(column=test.name, **marks)
+        case "accepted_values":
+            values = test.arguments["values"]
+            return gxe.ExpectColumnValuesToBeInSet(column=test.name, value_set=values, **marks)
+        case "matches" | "relationships" | "expression":
+            return gxe.ExpectColumnValuesToBeInSet(column=test.name, value_set=[True], **marks)
+        case "row_count":
+            return gxe.ExpectTableRowCountToBeBetween(min_value=low, max_value=high, **marks)
+        case "columns_as_declared" | "no_rows":
+            low, high = 0, 0
+    return gxe.ExpectColumnValuesToBeBetween(column=test.name, min_value=low, max_value=high, **marks)
+
+
+def _validate(frame: "pd.DataFrame", tests: list[Test]) -> dict[str, Any]:
+    """What Great Expectations found for each test, by its name: the results come back in another order."""
+    import great_expectations as gx
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    context = gx.get_context(mode="ephemeral")  # without the mode it looks for a project in every parent folder
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    asset = context.data_sources.add_pandas("frames").add_dataframe_asset("frame")
+    batch = asset.add_batch_definition_whole_dataframe("whole").get_batch({"dataframe": frame})
+    suite = gx.ExpectationSuite(name="contract", expectations=[_expectation(test) for test in tests])
+    # Failing rows come back as positions: naming a column instead costs 2 s for each check that 80,000 rows fail.
+    results = batch.validate(
+        suite, result_format={"result_format": "SUMMARY", "partial_unexpected_count": EXAMPLES}
+    ).results
+    found = {result.expectation_config.meta["check"]: result for result in results}
+    assert found.keys() == {test.name for test in tests}, "Great Expectations dropped an expectation"
+    for name, result in found.items():
+        assert result.exception_info.get("raised_exception") is False, f"{name}: {result.exception_info}"
+    return found
+
+
+@dataclass(frozen=True)
+class _Readings:
+    """What was measured and judged: the name of each row, a number or a finding by test, a fault by column."""
+
+    rows: "pd.Series[Any]"
+    numbers: "pd.Series[Any]"
+    faults: Mapping[str, str]
+    found: Mapping[str, Any]
+    connection: duckdb.DuckDBPyConnection
+
+
+def _result(test: Test, contract: Contract, readings: _Readings) -> Result:
+    """The result of one test, with the reason in its message if a column it reads is not as declared."""
+    found = readings.found[test.name]
+    result = Result(
+        name=test.name,
+        passed=found.success,
+        severity=test.severity,
+        description=test.description,
+        kind=test.kind,
+        column=test.column,
+        rows=len(readings.rows),
+        message="",
+    )
+    unsound = [column.name for column in contract.columns if column.name in readings.faults]
+    if unread := _named(test, unsound):
+        reasons = "; ".join(readings.faults[name] for name in unread)
+        return replace(result, passed=False, message=f"not run: {reasons}")
+    match test.kind:
+        case "columns_as_declared":
+            faults = readings.faults
+            told = "; ".join(faults.values()) or None
+            examples = tuple(faults)[:EXAMPLES]
+            message = told or "as declared"
+            return replace(result, failing=len(faults), observed=told, examples=examples, message=message)
+        case "row_count":
+            message = f"{result.rows} rows, expected {bounds(test.arguments)}"
+            return replace(result, observed=result.rows, message=message)
+        case "share":
+            share = float(readings.numbers[test.name]) if result.rows else None
+            message = "no rows" if share is None else f"{share:.4g}, expected {bounds(test.arguments)}"
+            return replace(result, share=share, observed=share, message=message)
+        case "no_rows":
+            returned = int(readings.numbers[test.name])
+            examples = _examples(readings.connection, test.arguments["sql"]) if returned else ()
+            message = f"{returned} rows came back" + _listed(examples)
+            return replace(result, failing=returned, observed=returned, examples=examples, message=message)
+    return _about_rows(result, found.result, readings.rows)
+
+
+def _about_rows(result: Result, found: Mapping[str, Any], rows: "pd.Series[Any]") -> Result:
+    failing = found["unexpected_count"]
+    examples = tuple(dict.fromkeys(rows.iloc[found["partial_unexpected_index_list"]]))
+    values = dict.fromkeys(str(value) for value in found["partial_unexpected_list"])
+    observed = ", ".join(values) if values and result.kind in SHOWN else None
+    return replace(
+        result,
+        failing=failing,
+        share=failing / result.rows if result.rows else 0.0,
+        observed=observed,
+        examples=examples,
+        message=f"{failing} of {result.rows} rows fail" + (f" with {observed}" if observed else "") + _listed(examples),
+    )
+
+
+def _listed(examples: Iterable[str]) -> str:
+    return f": {', '.join(examples)}" if examples else ""
+
+
+def _faults(frame: pl.DataFrame, contract: Contract) -> dict[str, str]:
+    """Why a column is not as declared, by its name; empty if all are."""
+    faults = {}
+    for column in contract.columns:
+        if column.name not in frame.columns:
+            faults[column.name] = f"{column.name} is missing, declared {column.type}"
+        elif frame.schema[column.name] != column.dtype:
+            found = f"{column.name} is {frame.schema[column.name]}"
+            faults[column.name] = f"{found}, declared {column.type} ({column.dtype})"
+    declared = {column.name for column in contract.columns}
+    return faults | {name: f"{name} is not declared" for name in frame.columns if name not in declared}
+
+
+def _as_declared(frame: pl.DataFrame, contract: Contract) -> pl.DataFrame:
+    """`frame` with exactly the declared columns; nulls where one is not as declared, so that all SQL still runs."""
+    sound = {column.name for column in contract.columns if frame.schema.get(column.name) == column.dtype}
+    nulls = (pl.Series(column.name, [None], column.dtype) for column in contract.columns)
+    return pl.DataFrame(
+        [frame[each.name] if each.name in sound else each.new_from_index(0, frame.height) for each in nulls]
+    )
+
+
+def _connect(this: pl.DataFrame, inputs: Mapping[str, pl.DataFrame]) -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect(config=SEALED)
+    for name, frame in {**inputs, "this": this}.items():
+        connection.register(name, frame)
+    return connection
+
+
+def _select(
+    connection: duckdb.DuckDBPyConnection, contract: Contract, measures: Mapping[str, str], source: str
+) -> "pd.DataFrame":
+    """A column per measure; if DuckDB refuses, a ValueError names the test whose SQL it is."""
+    named = f'left("{contract.columns[0].name}"::varchar, {EXAMPLE_CHARACTERS})'
+    columns = [f'{sql} as "{name}"' for name, sql in measures.items()]
+    if source:
+        columns.insert(0, f"coalesce({named}, 'null') as \"{ROW}\"")
+    try:
+        frame: pd.DataFrame = connection.sql(f"select {', '.join(columns)} {source}").df()
+    except duckdb.Error as error:
+        if len(measures) > 1:
+            for name, sql in measures.items():
+                _select(connection, contract, {name: sql}, source)
+        told = " ".join(str(error).split())
+        raise ValueError(f"{contract.table}.yml, test {', '.join(measures)}: {told}; mend its SQL") from error
+    return frame
+
+
+def _examples(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[str, ...]:
+    """The first column of a few rows of the query `sql`, cut short."""
+    rows = connection.sql(f"select * from ({sql}\n) limit {EXAMPLES}").fetchall()
+    return tuple(dict.fromkeys(str(row[0])[:EXAMPLE_CHARACTERS] for row in rows))
+
+
+def _named(test: Test, columns: Iterable[str]) -> list[str]:
+    """Those of `columns` that the test reads."""
+    read = " ".join([test.column or "", *test.arguments.get("columns", ()), test.arguments.get("sql", "")])
+    return [name for name in columns if re.search(rf"\b{re.escape(name)}\b", read, re.IGNORECASE)]
+
+
+def _holds(test: Test) -> str:
+    """True or false for each row: where the expression is null it does not hold."""
+    return f"coalesce(({test.arguments['sql']}\n), false)"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

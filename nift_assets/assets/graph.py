@@ -1,0 +1,209 @@
+"""The whole graph as Dagster assets, each guarded: run the function, hold the frame against its contract, then write.
+
+Blocking asset checks alone do not do this: they guard one run only, and after the write. Here an ERROR check that
+fails stops the step before anything is stored, so the last good version stays and nobody downstream reads a bad one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from expectations import contract as contracts
+from expectations.contract import Contract
+from expectations.frames import conform
+from expectations.runner import Result, check
+from nift_assets import assets
+from nift_assets.assets import partitions
+from nift_assets.assets.partitions import STUDY
+from nift_assets.assets.table import STEPS, Made, Step
+from nift_assets.store import Version, data_version
+
+OWNER = "team:nift"
+SAMPLE_ROWS = 5
+SAMPLE_CHARACTERS = 200
+RESOURCES = {"store", "ledger", "pipes"}
+
+for _module in pkgutil.iter_modules(assets.__path__):
+    importlib.import_module(f"{assets.__name__}.{_module.name}")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A frame that keeps its contract and the version it is to be stored under: all the IO manager ever writes."""
+
+    frame: pl.DataFrame
+    version: Version
+    files: Mapping[str, bytes]
+
+
+def steps() -> list[Step]:
+    """Every step of the graph once, upstream before downstream."""
+    ordered: list[Step] = []
+
+    def visit(step: Step) -> None:
+        for name in step.inputs:
+            visit(STEPS[name])
+        if step not in ordered:
+            ordered.append(step)
+
+    for step in STEPS.values():
+        visit(step)
+    return ordered
+
+
+def asset_definitions() -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """All assets of the active study: one per table, and the corpus they start from."""
+    corpus = dg.AssetSpec(
+        STUDY.corpus.name,
+        description=f"The corpus of the study {STUDY.name!r}: one web article per row, made elsewhere.",
+        group_name="corpus",
+        kinds={"parquet" if "parquet" in STUDY.corpus.location else "text"},
+        owners=[OWNER],
+        metadata={
+            "location": STUDY.corpus.location,
+            "licence": STUDY.corpus.licence,
+            "revision": STUDY.corpus.revision or "",
+        },
+    )
+    return [corpus, *(asset_definition(step) for step in steps())]
+
+
+def asset_definition(step: Step) -> dg.AssetsDefinition:
+    """The Dagster asset (or assets made together) of one step, with one check per expectation of its contracts."""
+    promised = {name: contracts.load(name) for name in step.tables}
+
+    @dg.multi_asset(
+        name=step.tables[0],
+        outs={name: _out(step, contract) for name, contract in promised.items()},
+        ins={
+            name: dg.AssetIn(name, partition_mapping=partitions.mapping(STEPS[name].partitions, step.partitions))
+            for name in step.inputs
+        },
+        deps=[step.source] if step.source else None,
+        partitions_def=partitions.definition(step.partitions),
+        check_specs=[spec for contract in promised.values() for spec in _check_specs(contract)],
+        required_resource_keys=RESOURCES,
+        pool=step.pool,
+    )
+    def compute(context: dg.AssetExecutionContext, **frames: pl.DataFrame) -> Iterator[Any]:
+        key = context.partition_key if step.partitions else None
+        inputs_version = step.inputs_version(context.resources.store, key)
+        started = time.monotonic()
+        made = _conforming(step.function(context, **frames), promised)
+        seconds = time.monotonic() - started
+        results = {name: check(made[name].frame, contract, frames) for name, contract in promised.items()}
+        for name, found in results.items():
+            yield from (_check_result(name, result) for result in found)
+        _stop_at_errors(results)
+        for name, what in made.items():
+            yield _result(name, what, inputs_version, seconds, key)
+        for what in made.values():
+            what.finish()
+
+    return compute
+
+
+def _conforming(value: Any, promised: Mapping[str, Contract]) -> dict[str, Made]:
+    several = value if isinstance(value, dict) else dict.fromkeys(promised, value)
+    made = {name: what if isinstance(what, Made) else Made(what) for name, what in several.items()}
+    return {name: replace(what, frame=conform(what.frame, promised[name])) for name, what in made.items()}
+
+
+def _stop_at_errors(results: Mapping[str, Sequence[Result]]) -> None:
+    errors = [
+        f"{name}: {result.name}: {result.message}" + (f" ({', '.join(result.examples)})" if result.examples else "")
+        for name, found in results.items()
+        for result in found
+        if not result.passed and result.severity == "error"
+    ]
+    if errors:
+        message = f"nothing was written, the last good version stays: {'; '.join(errors)}"
+        raise dg.Failure(description=message, allow_retries=False)
+
+
+def _out(step: Step, contract: Contract) -> dg.AssetOut:
+    columns = [dg.TableColumn(column.name, column.type, column.description) for column in contract.columns]
+    return dg.AssetOut(
+        dagster_type=Any,
+        description=contract.description,
+        group_name=step.group,
+        kinds=set(step.kinds),
+        owners=[OWNER],
+        code_version=step.code_version,
+        metadata={
+            **step.metadata,
+            "dagster/column_schema": dg.TableSchema(columns),
+            "dagster/table_name": f"{STUDY.name}.{contract.table}",
+        },
+    )
+
+
+def _check_specs(contract: Contract) -> list[dg.AssetCheckSpec]:
+    return [
+        dg.AssetCheckSpec(
+            test.name,
+            asset=contract.table,
+            description=test.description,
+            blocking=test.severity == "error",
+            metadata={"kind": test.kind, "severity": test.severity},
+        )
+        for test in contract.tests
+    ]
+
+
+def _check_result(name: str, result: Result) -> dg.AssetCheckResult:
+    numbers = {
+        "rows": result.rows,
+        "failing": result.failing,
+        "share": result.share,
+        "observed": result.observed,
+        "examples": list(result.examples) or None,
+    }
+    return dg.AssetCheckResult(
+        asset_key=name,
+        check_name=result.name,
+        passed=result.passed,
+        severity=dg.AssetCheckSeverity.ERROR if result.severity == "error" else dg.AssetCheckSeverity.WARN,
+        description=result.message,
+        metadata={label: value for label, value in numbers.items() if value is not None},
+    )
+
+
+def _result(
+    name: str, made: Made, inputs_version: str, seconds: float, key: str | None
+) -> dg.MaterializeResult[Checked]:
+    version = Version(data=data_version(made.frame), inputs=inputs_version)
+    return dg.MaterializeResult(
+        asset_key=name,
+        value=Checked(made.frame, version, made.files),
+        data_version=dg.DataVersion(version.data[:16]),
+        metadata={
+            "dagster/partition_row_count" if key else "dagster/row_count": made.frame.height,
+            "seconds": round(seconds, 3),
+            "sample": _sample(made.frame),
+            **made.metadata,
+        },
+    )
+
+
+def _sample(frame: pl.DataFrame) -> dg.TableMetadataValue:
+    """The first rows as a table of plain text: the UI shows its cells as they are, so markup in a text stays text."""
+    columns = [dg.TableColumn(name, "string") for name in frame.columns]
+    records = [
+        dg.TableRecord({name: _shortened(value) for name, value in row.items()})
+        for row in frame.head(SAMPLE_ROWS).iter_rows(named=True)
+    ]
+    return dg.MetadataValue.table(records, dg.TableSchema(columns))
+
+
+def _shortened(value: Any) -> str:
+    text = "" if value is None else str(value)
+    return text if len(text) <= SAMPLE_CHARACTERS else text[:SAMPLE_CHARACTERS] + " …"

@@ -1,0 +1,67 @@
+"""What the graph is cut along: each partition set is a list of rows of the active study, joined row by row.
+
+Adapters and models are sparse: only the combinations the study names exist, never a cross product.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import dagster as dg
+
+from nift_assets import studies
+from nift_assets.studies.study import Study
+
+PartitionSet = Literal["teacher", "training_set", "backbone", "adapter", "model"]
+
+STUDY = studies.active()
+
+
+def keys(study: Study, partitions: PartitionSet | None) -> list[str | None]:
+    """The partition keys of a set, which are its rows' names; the one key of an unpartitioned table is None."""
+    if partitions is None:
+        return [None]
+    return [row.name for row in getattr(study, f"{partitions}s")]
+
+
+def upstream_keys(
+    study: Study, upstream: PartitionSet | None, downstream: PartitionSet | None, key: str | None
+) -> list[str | None]:
+    """The partitions of an upstream table that one partition of a downstream table is made from."""
+    if upstream is None or downstream is None:
+        return keys(study, upstream)
+    if upstream == downstream:
+        return [key]
+    return [source for source, target in _links(study)[upstream, downstream] if target == key]
+
+
+def definition(partitions: PartitionSet | None) -> dg.PartitionsDefinition[str] | None:
+    return DEFINITIONS[partitions] if partitions else None
+
+
+def mapping(upstream: PartitionSet | None, downstream: PartitionSet | None) -> dg.PartitionMapping | None:
+    """How Dagster joins two partition sets; None where its default is right (same set, or one side unpartitioned)."""
+    if upstream is None or downstream is None or upstream == downstream:
+        return None
+    targets: dict[str, set[str]] = {}
+    for source, target in _links(STUDY)[upstream, downstream]:
+        targets.setdefault(source, set()).add(target)
+    return dg.StaticPartitionMapping(targets)
+
+
+def _links(study: Study) -> dict[tuple[str, str], list[tuple[str, str]]]:
+    """Which row feeds which, for every pair of partition sets that meet in the graph."""
+    return {
+        ("backbone", "teacher"): [(t.model, t.name) for t in study.teachers if t.provider == "local"],
+        ("teacher", "training_set"): [(s.teacher, s.name) for s in study.training_sets],
+        ("training_set", "adapter"): [(a.training_set, a.name) for a in study.adapters],
+        ("backbone", "adapter"): [(a.backbone, a.name) for a in study.adapters],
+        ("backbone", "model"): [(m.backbone, m.name) for m in study.models],
+        ("adapter", "model"): [(m.adapter, m.name) for m in study.models if m.adapter],
+    }
+
+
+DEFINITIONS: dict[str, dg.PartitionsDefinition[str]] = {
+    name: dg.StaticPartitionsDefinition([row.name for row in getattr(STUDY, f"{name}s")])
+    for name in ("teacher", "training_set", "backbone", "adapter", "model")
+}

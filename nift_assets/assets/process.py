@@ -1,0 +1,118 @@
+"""Running a verb of `nift_training` as a process of its own, and keeping the folder it makes under its digest."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from nift_assets import benchmark_files
+from nift_assets.assets.partitions import STUDY
+from nift_assets.studies.study import Benchmark
+from nift_training.artifacts import Manifest, read_manifest, read_rows
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A finished folder of weights: where it lies in the study's folder, its manifest, and how to remove older ones."""
+
+    name: str
+    manifest: Manifest
+    remove_others: Callable[[], None]
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.bytes for file in self.manifest.files)
+
+
+def run(context: dg.AssetExecutionContext, verb: str, **options: object) -> None:
+    """`python -m nift_training.<verb> --option value …` to its end, with its progress in the event log.
+
+    An option that is None is left out. The launcher is the `pipes` resource, so that another machine is another
+    resource and no change here.
+    """
+    flags = [
+        text
+        for name, value in options.items()
+        if value is not None
+        for text in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    context.resources.pipes.run(command=[sys.executable, "-m", f"nift_training.{verb}", *flags], context=context)
+
+
+def make_folder(context: dg.AssetExecutionContext, table: str, verb: str, **options: object) -> Folder:
+    """The folder a verb makes for one partition of a table, kept as `<table>/<partition>/<digest>`.
+
+    It is named after its content, so what another process is reading is never replaced under its hands.
+    """
+    place = context.resources.store.folder(table, context.partition_key)
+    draft = place / f"run-{context.run_id[:8]}"
+    shutil.rmtree(draft, ignore_errors=True)
+    run(context, verb, out=draft, **options)
+    return keep(place, draft, name=f"{table}/{context.partition_key}")
+
+
+def keep(place: Path, draft: Path, *, name: str) -> Folder:
+    """Give a finished draft the name of its digest; a folder of that name is the same folder made before."""
+    manifest = read_manifest(draft)
+    final = place / manifest.digest[:16]
+    if final.exists():
+        shutil.rmtree(draft)
+    else:
+        draft.rename(final)
+    return Folder(f"{name}/{final.name}", manifest, lambda: _remove_others(place, final))
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A temporary folder for what a process reads and writes on its way into a table."""
+    with tempfile.TemporaryDirectory(prefix="nift-") as folder:
+        yield Path(folder)
+
+
+def _remove_others(place: Path, kept: Path) -> None:
+    for folder in place.iterdir():
+        if folder.is_dir() and folder != kept:
+            shutil.rmtree(folder)
+
+
+def facts(folder: Folder) -> dict[str, object]:
+    """What a person wants to see of a folder: where it is, how large, and the facts of its manifest."""
+    plain = {name: value for name, value in folder.manifest.facts.items() if isinstance(value, (int, float, str))}
+    return {"bytes": folder.bytes, "folder": folder.name, "digest": folder.manifest.digest, **plain}
+
+
+def model_options(context: dg.AssetExecutionContext, merged_models: pl.DataFrame) -> dict[str, object]:
+    """The options every verb takes that runs a model: its folder, its chat template and the CPU threads."""
+    model = merged_models.row(0, named=True)
+    return {
+        "model": context.resources.store.folder(model["folder"]),
+        "template": model["template"],
+        "threads": STUDY.backbone(model["backbone"]).threads,
+    }
+
+
+def answers(
+    context: dg.AssetExecutionContext, verb: str, benchmark: Benchmark, merged_models: pl.DataFrame
+) -> list[dict[str, Any]]:
+    """What a model answers to a benchmark's questions: one row per question and run, with the texts of its turns."""
+    with scratch() as folder:
+        run(
+            context,
+            "answer",
+            out=folder / "answers.jsonl",
+            benchmark=verb,
+            questions=benchmark_files.path_of(benchmark, "question.jsonl"),
+            runs=benchmark.runs,
+            max_new_tokens=benchmark.max_new_tokens,
+            **model_options(context, merged_models),
+        )
+        return read_rows(folder / "answers.jsonl")

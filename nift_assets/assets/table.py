@@ -1,0 +1,109 @@
+"""How a dataset is declared: a function, what it reads, what it is cut along. `graph` makes Dagster assets of it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType, ModuleType
+from typing import Any
+
+import polars as pl
+
+from nift_assets.assets import partitions
+from nift_assets.assets.partitions import STUDY, PartitionSet
+from nift_assets.store import Store
+from nift_assets.studies.study import digest
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a table's function gives back when a frame is not all: metadata to look at, and files that lie beside it.
+
+    `finish` is called once everything is stored, to clear away what the new version replaces.
+    """
+
+    frame: pl.DataFrame
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    finish: Callable[[], None] = lambda: None
+
+
+Makes = Callable[..., "pl.DataFrame | Made | Mapping[str, pl.DataFrame]"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One function of the graph: the tables it makes together, from what, and the version of its code."""
+
+    function: Makes
+    tables: tuple[str, ...]
+    inputs: tuple[str, ...]
+    partitions: PartitionSet | None
+    rows: Callable[[str | None], Sequence[Any]]
+    code_version: str
+    group: str
+    kinds: frozenset[str]
+    source: str | None
+    pool: str | None
+    metadata: Mapping[str, Any]
+
+    def inputs_version(self, store: Store, key: str | None) -> str:
+        """The digest of all one partition is made from: the code, the study's rows, and the stored inputs."""
+        stored = [
+            (name, source, version.data if (version := store.version(name, source)) else None)
+            for name in self.inputs
+            for source in partitions.upstream_keys(STUDY, STEPS[name].partitions, self.partitions, key)
+        ]
+        return digest(self.code_version, list(self.rows(key)), stored)
+
+    def is_fresh(self, store: Store, key: str | None) -> bool:
+        """Whether what is stored for a partition is what the step would make now."""
+        wanted = self.inputs_version(store, key)
+        return all((version := store.version(name, key)) and version.inputs == wanted for name in self.tables)
+
+
+STEPS: dict[str, Step] = {}
+"""The step that makes each table, by the table's name; complete once `graph` has been imported."""
+
+
+def table(
+    *tables: str,
+    group: str,
+    kinds: set[str],
+    inputs: Sequence[str] = (),
+    source: str | None = None,
+    by: PartitionSet | None = None,
+    rows: Callable[[str | None], Sequence[Any]] = lambda key: (),
+    code: Sequence[ModuleType] = (),
+    code_version: str | None = None,
+    pool: str | None = None,
+    metadata: Mapping[str, Any] = MappingProxyType({}),
+) -> Callable[[Makes], Step]:
+    """Declares the table a function of (context, one frame per input) makes, or several that it makes together.
+
+    The tables are `tables`, or the one the function is named after. `inputs` are other tables, `source` is something
+    outside the graph, `by` the partition set. What a partition depends on besides, `rows(key)` (study rows and values)
+    and `code` (modules other than the function's own), makes it stale when it changes.
+    """
+
+    def declare(function: Makes) -> Step:
+        names = tables or (function.__name__,)
+        sources = [inspect.getsource(module) for module in (inspect.getmodule(function), *code) if module]
+        step = Step(
+            function=function,
+            tables=names,
+            inputs=tuple(inputs),
+            partitions=by,
+            rows=rows,
+            code_version=code_version or digest(*sources)[:12],
+            group=group,
+            kinds=frozenset(kinds),
+            source=source,
+            pool=pool,
+            metadata=metadata,
+        )
+        STEPS.update(dict.fromkeys(names, step))
+        return step
+
+    return declare

@@ -1,0 +1,36 @@
+"""Reading a benchmark's files where they lie, in the layouts their authors published."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from nift_assets.studies.study import Benchmark
+
+
+def rows(benchmark: Benchmark, *parts: str) -> list[dict[str, Any]]:
+    """The JSON objects of one file of the benchmark, one per line; ValueError names a file that is not there."""
+    path = path_of(benchmark, *parts)
+    # Lines end at "\n" alone: an answer may contain U+2028, at which splitlines() would cut the object in two.
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+
+
+def path_of(benchmark: Benchmark, *parts: str) -> Path:
+    """The path of one file or folder of the benchmark; ValueError for one that is not there."""
+    path = Path(benchmark.location, *parts)
+    if not path.exists():
+        raise ValueError(
+            f"{path}: {benchmark.name} has no such file; put the benchmark's published files into {benchmark.location}"
+        )
+    return path
+
+
+def fingerprint(benchmark: Benchmark) -> str:
+    """The digest of all files of the benchmark, so that what was made from other files is known to be stale."""
+    hashed = hashlib.sha256()
+    for path in sorted(p for p in path_of(benchmark).rglob("*") if p.is_file()):
+        hashed.update(path.name.encode())
+        hashed.update(path.read_bytes())
+    return hashed.hexdigest()

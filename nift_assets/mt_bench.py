@@ -1,0 +1,100 @@
+"""MT-Bench: what the judge is asked about an answer, and the rating read from what it says.
+
+The rules are those of FastChat's `llm_judge`; the judge's prompts are read from the benchmark's own file.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from nift_assets import benchmark_files
+from nift_assets.ledger import Answer, Message, Request
+from nift_assets.studies.study import Benchmark, Judge
+
+# Categories whose answers are judged beside a reference answer.
+WITH_REFERENCE = ("math", "reasoning", "coding")
+REFERENCES = "gpt-4.jsonl"
+RATING = re.compile(r"\[\[(\d+\.?\d*)\]\]")
+BARE_RATING = re.compile(r"\[(\d+\.?\d*)\]")
+
+
+def requests(benchmark: Benchmark, judge: Judge, answers: pl.DataFrame) -> list[Request]:
+    """One request per answer row (question × run × turn); the second turn is judged with the first before it."""
+    questions = {q["question_id"]: q for q in benchmark_files.rows(benchmark, "question.jsonl")}
+    prompts = {p["name"]: p for p in benchmark_files.rows(benchmark, "judge_prompts.jsonl")}
+    references = {
+        r["question_id"]: r["choices"][0]["turns"]
+        for r in benchmark_files.rows(benchmark, "reference_answer", REFERENCES)
+    }
+    first_turns = {
+        (row["question_id"], row["run"]): row["answer"]
+        for row in answers.filter(pl.col("turn") == 1).iter_rows(named=True)
+    }
+    return [
+        _request(
+            judge,
+            prompts,
+            questions[row["question_id"]],
+            [first_turns[row["question_id"], row["run"]], row["answer"]],
+            references.get(row["question_id"], []),
+            turn=row["turn"],
+            run=row["run"],
+        )
+        for row in answers.iter_rows(named=True)
+    ]
+
+
+def judgments(answers: pl.DataFrame, judged: Sequence[Answer], judge: Judge) -> pl.DataFrame:
+    """One row per answer row with the judge's rating, null where it gave none."""
+    return answers.select("model", "question_id", "category", "run", "turn").with_columns(
+        pl.lit(judge.name).alias("judge"),
+        pl.Series("status", [a.status for a in judged], dtype=pl.String),
+        pl.Series("judgment", [a.text for a in judged], dtype=pl.String),
+        pl.Series("rating", [rating(a.text) for a in judged], dtype=pl.Float64),
+        pl.Series("request_key", [a.key for a in judged], dtype=pl.String),
+    )
+
+
+def rating(judgment: str) -> float | None:
+    """The rating in a judgment: the first number in double brackets, else in single ones, else None.
+
+    FastChat stores -1 where this says None.
+    """
+    found = RATING.search(judgment) or BARE_RATING.search(judgment)
+    return float(ast.literal_eval(found[1])) if found else None
+
+
+def _request(
+    judge: Judge,
+    prompts: Mapping[str, Mapping[str, Any]],
+    question: Mapping[str, Any],
+    turns: Sequence[str],
+    reference: Sequence[str],
+    *,
+    turn: int,
+    run: int,
+) -> Request:
+    with_reference = question["category"] in WITH_REFERENCE
+    name = ("single-math-v1" if with_reference else "single-v1") + ("-multi-turn" if turn == 2 else "")
+    values = {
+        "question": question["turns"][0],
+        "answer": turns[0],
+        **{f"question_{i}": text for i, text in enumerate(question["turns"], start=1)},
+        **{f"answer_{i}": text for i, text in enumerate(turns, start=1)},
+        **{f"ref_answer_{i}": text for i, text in enumerate(reference if with_reference else (), start=1)},
+    }
+    return Request(
+        provider=judge.provider,
+        model=judge.model,
+        messages=(
+            Message(role="system", content=prompts[name]["system_prompt"]),
+            Message(role="user", content=prompts[name]["prompt_template"].format(**values)),
+        ),
+        parameters={"temperature": judge.temperature, "max_tokens": judge.max_tokens},
+        draw=run,
+    )

@@ -1,0 +1,72 @@
+"""Pictures: a PNG for the metadata of an asset, and bars of SVG that take width and colour from the page around them.
+
+A PNG shrunk to the width of a phone cannot be read, so on a page the words are HTML and only the bars are drawn.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+
+BAR_HEIGHT = 12
+
+
+def loss_curve(steps: Sequence[int], losses: Sequence[float]) -> bytes:
+    """A PNG of the loss per step, the same bytes for the same numbers; its white ground can be read in any theme."""
+    import io
+
+    import matplotlib.style
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    png = io.BytesIO()
+    with matplotlib.style.context("default"):
+        figure = Figure(figsize=(6, 2.8), dpi=110, layout="constrained")
+        axes = figure.add_subplot()
+        # A long run is a dense band, a short one is points that should be seen as such.
+        few = len(steps) <= 60
+        axes.plot(steps, losses, color="#2b5f8f", linewidth=1.4 if few else 0.7, marker="o" if few else "", markersize=3)
+        axes.set_xlabel("step")
+        axes.set_ylabel("loss per response token")
+        axes.set_title(f"{losses[0]:.3f} → {losses[-1]:.3f}", loc="left", fontsize=10)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        # Naming the software would change the bytes with its version.
+        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None}, pil_kwargs={"optimize": True})
+    return png.getvalue()
+
+
+def as_markdown(png: bytes, alt: str) -> str:
+    """A Markdown image that holds the PNG itself, so that nothing is loaded; `alt` must be words of ours, not data."""
+    return f"![{alt}](data:image/png;base64,{base64.b64encode(png).decode()})"
+
+
+def bar(value: float, limit: float) -> str:
+    """An SVG bar as long as `value` is of `limit`, on a track of the full width."""
+    return _svg(f'<rect class="bar" width="{_percent(value, limit)}" height="{BAR_HEIGHT}" rx="2"/>')
+
+
+def interval_bar(value: float, low: float | None, high: float | None, limit: float) -> str:
+    """An SVG bar with a whisker from `low` to `high`, where there is an interval."""
+    drawn = f'<rect class="bar" width="{_percent(value, limit)}" height="{BAR_HEIGHT}" rx="2"/>'
+    if low is None or high is None:
+        return _svg(drawn)
+    left, right, middle = _percent(low, limit), _percent(high, limit), BAR_HEIGHT // 2
+    return _svg(
+        drawn
+        + f'<line class="whisker" x1="{left}" x2="{right}" y1="{middle}" y2="{middle}"/>'
+        + "".join(f'<line class="whisker" x1="{x}" x2="{x}" y1="2" y2="{BAR_HEIGHT - 2}"/>' for x in (left, right))
+    )
+
+
+def _svg(drawn: str) -> str:
+    # The numbers stand beside every bar, so a screen reader has nothing to gain from it.
+    track = f'<rect class="track" width="100%" height="{BAR_HEIGHT}" rx="2"/>'
+    return f'<svg aria-hidden="true" width="100%" height="{BAR_HEIGHT}">{track}{drawn}</svg>'
+
+
+def _percent(value: float, limit: float) -> str:
+    share = value / limit if limit else 0.0
+    return f"{100 * min(max(share, 0.0), 1.0):.2f}%"

@@ -1,0 +1,105 @@
+"""SQL models, dbt's way: one `select` per file, `{{ ref('table') }}` for what it reads, run by DuckDB in memory.
+
+A file begins with `{{ config(by='teacher', group='completions') }}`. `{{ study('teachers') }}` is a relation with
+one row per row of the active study, and `{{ partition }}` the name of the partition being made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import jinja2
+import polars as pl
+
+from nift_assets.studies import study as studies
+from nift_assets.studies.study import Adapter, Backbone, Benchmark, PaperScore, Study, Teacher, TrainingSet
+
+FOLDER = Path(__file__).parent / "models"
+STUDY_PREFIX = "study_"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A compiled SQL model: plain SQL over the tables in `refs` and the study's rows in `studies`."""
+
+    name: str
+    sql: str
+    config: Mapping[str, Any]
+    refs: tuple[str, ...]
+    studies: tuple[str, ...]
+
+    @property
+    def code_version(self) -> str:
+        return hashlib.sha256(self.sql.encode()).hexdigest()[:12]
+
+
+def names() -> list[str]:
+    """The names of all models, one per file."""
+    return sorted(path.stem for path in FOLDER.glob("*.sql"))
+
+
+def compile(name: str) -> Model:
+    """The model in `models/<name>.sql`; a misspelt placeholder is an error of the template engine with its line."""
+    config: dict[str, Any] = {}
+    refs: list[str] = []
+    studies: list[str] = []
+
+    def ref(table: str) -> str:
+        refs.append(table)
+        return f'"{table}"'
+
+    def study(rows: str) -> str:
+        studies.append(rows)
+        return f'"{STUDY_PREFIX}{rows}"'
+
+    def configure(**values: Any) -> str:
+        config.update(values)
+        return ""
+
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
+    template = environment.from_string((FOLDER / f"{name}.sql").read_text())
+    sql = template.render(ref=ref, study=study, config=configure, partition="getvariable('partition')").strip()
+    return Model(name, sql, config, tuple(dict.fromkeys(refs)), tuple(dict.fromkeys(studies)))
+
+
+def run(model: Model, frames: Mapping[str, pl.DataFrame], partition: str | None) -> pl.DataFrame:
+    """The rows of the model over the given frames, which carry the names of its refs and of its study rows."""
+    with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as connection:
+        for name, frame in frames.items():
+            connection.register(name, frame)
+        connection.execute("set variable partition = ?", [partition])
+        return connection.sql(model.sql).pl()
+
+
+def study_rows(study: Study, rows: str) -> pl.DataFrame:
+    """The study's rows of one kind as a relation, one column per text or number of the row."""
+    if rows == "paper_scores":
+        scores = [{"model": model.name, **asdict(score)} for model in study.models for score in model.paper]
+        return pl.DataFrame(scores, schema={"model": pl.String, **_columns(PaperScore)}, orient="row")
+    columns = _columns(ROWS[rows])
+    return pl.DataFrame(
+        [{name: getattr(row, name) for name in columns} for row in getattr(study, rows)], schema=columns, orient="row"
+    )
+
+
+ROWS: dict[str, type] = {
+    "teachers": Teacher,
+    "training_sets": TrainingSet,
+    "backbones": Backbone,
+    "adapters": Adapter,
+    "models": studies.Model,
+    "benchmarks": Benchmark,
+}
+
+
+def _columns(kind: type) -> dict[str, Any]:
+    """The fields of a row that are plain values, by what their annotation begins with."""
+    types = {"str": pl.String, "Literal": pl.String, "int": pl.Int64, "float": pl.Float64}
+    found = {field.name: re.split(r"\W", str(field.type))[0] for field in fields(kind)}
+    return {name: types[first] for name, first in found.items() if first in types}

@@ -1,0 +1,177 @@
+"""Where tables and folders lie: one Parquet file per asset partition under a root, and a DuckDB catalogue of views.
+
+Everything is written to a temporary name, flushed to the disk and renamed, so a reader sees the old file or the
+whole new one. A table carries its own versions in the Parquet footer, so it does not depend on Dagster's database.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import duckdb
+import polars as pl
+from upath import UPath
+
+CATALOGUE = "nift.duckdb"
+
+
+@dataclass(frozen=True)
+class Version:
+    """What a stored table is: `data` is the digest of its rows, `inputs` of everything it was made from."""
+
+    data: str
+    inputs: str
+
+
+@dataclass(frozen=True)
+class Store:
+    """The tables and folders of one study under a root: a local folder or an address such as `s3://bucket/nift`."""
+
+    root: str
+    study: str
+
+    def folder(self, *parts: str) -> Path:
+        """A place under the study's folder; the parts are row names, which are safe as folder names."""
+        return cast("Path", UPath(self.root, self.study, *parts))
+
+    def path(self, table: str, partition: str | None) -> Path:
+        """The Parquet file of one table, or of one partition of it."""
+        return self.folder(table, f"{partition}.parquet") if partition else self.folder(f"{table}.parquet")
+
+    def version(self, table: str, partition: str | None) -> Version | None:
+        """What is stored for a partition, or None if nothing is."""
+        path = self.path(table, partition)
+        if not path.exists():
+            return None
+        with path.open("rb") as file:
+            metadata = pl.read_parquet_metadata(file)
+        return Version(data=metadata["nift.data"], inputs=metadata["nift.inputs"])
+
+    def read(self, table: str, partition: str | None) -> pl.DataFrame:
+        with self.path(table, partition).open("rb") as file:
+            return pl.read_parquet(file)
+
+    def write(self, table: str, partition: str | None, frame: pl.DataFrame, version: Version) -> Path:
+        """Store a table whole or not at all; the catalogue shows it from then on."""
+        path = self.path(table, partition)
+        metadata = {"nift.data": version.data, "nift.inputs": version.inputs}
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            frame.write_parquet(file, metadata=metadata)
+            _flush(file)
+        self._refresh_catalogue()
+        return path
+
+    def write_bytes(self, content: bytes, *parts: str) -> Path:
+        """Store a file that is not a table (a page, a picture) whole or not at all."""
+        path = self.folder(*parts)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            file.write(content)
+            _flush(file)
+        return path
+
+    def _refresh_catalogue(self) -> None:
+        """Make the views of `nift.duckdb` anew: a schema per study, a view per table, over the files there are.
+
+        It is made whole and renamed, so nobody who has it open is disturbed; the lock keeps two writers from replacing
+        a newer list by an older one. On a remote root there is no catalogue: DuckDB files are local.
+        """
+        if "://" in self.root:
+            return
+        root = Path(self.root)
+        with (
+            locked(root / f".{CATALOGUE}.lock"),
+            replacing(root / CATALOGUE) as temporary,
+            duckdb.connect(temporary) as catalogue,
+        ):
+            for study, table, files in _tables(root):
+                catalogue.execute(f'create schema if not exists "{study}"')
+                quoted = files.replace("'", "''")
+                catalogue.execute(
+                    f'create view "{study}"."{table}" as select * from read_parquet(\'{quoted}\', union_by_name = true)'
+                )
+
+
+def data_version(frame: pl.DataFrame) -> str:
+    """The sha256 of a table's rows: equal exactly if names, types and values are."""
+    sink = _Hash()
+    frame.rechunk().write_ipc(cast("io.BytesIO", sink), compression="uncompressed")
+    return sink.hash.hexdigest()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds a lock of the operating system on `path`, one process or thread at a time, released even by SIGKILL."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends well and is removed when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}-{os.urandom(4).hex()}")
+    try:
+        yield temporary
+        temporary.rename(path)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        free = shutil.disk_usage(path.parent).free
+        raise OSError(
+            errno.ENOSPC,
+            f"the disk of {path.parent} is full ({free:,} bytes free): free some space, or set NIFT_WAREHOUSE to a "
+            "folder on a larger disk, and run again; what was complete is kept",
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    if isinstance(path, UPath) and path.protocol:
+        return
+    folder = os.open(path.parent, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
+
+
+class _Hash(io.RawIOBase):
+    def __init__(self) -> None:
+        self.hash = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: object) -> int:
+        view = memoryview(cast("bytes", data))
+        self.hash.update(view)
+        return view.nbytes
+
+
+def _flush(file: io.IOBase | object) -> None:
+    """To the disk, where the file has one: an object store makes a file whole when it is closed."""
+    cast("io.BufferedWriter", file).flush()
+    try:
+        descriptor = cast("io.BufferedWriter", file).fileno()
+    except (OSError, AttributeError):
+        return
+    os.fsync(descriptor)
+
+
+def _tables(root: Path) -> Iterator[tuple[str, str, str]]:
+    """Study, table and files pattern of everything stored under a local root."""
+    for study in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        for entry in sorted(study.iterdir()):
+            if entry.name.startswith("."):
+                continue
+            if entry.suffix == ".parquet":
+                yield study.name, entry.stem, str(entry.resolve())
+            elif entry.is_dir() and any(entry.glob("[!.]*.parquet")):
+                yield study.name, entry.name, f"{entry.resolve()}/[!.]*.parquet"

@@ -1,0 +1,72 @@
+"""The studies by name, and the one that is active in this process."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import os
+import pkgutil
+import re
+
+from nift_assets.studies.study import Study
+
+NOT_STUDIES = {"study"}
+
+
+def names() -> list[str]:
+    """The names of all studies there are, one per file of this folder."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in NOT_STUDIES)
+
+
+def load(name: str) -> Study:
+    """The study of that name; ValueError for one that does not exist."""
+    if name not in names():
+        raise ValueError(f"there is no study {name!r}; NIFT_STUDY can be one of: {', '.join(names())}")
+    study = importlib.import_module(f"{__name__}.{name}").STUDY
+    assert isinstance(study, Study)
+    return study
+
+
+def active() -> Study:
+    """The study this process works on: `NIFT_STUDY` (default `demo`), over the documents of `NIFT_CORPUS` if set."""
+    study = load(os.environ.get("NIFT_STUDY") or "demo")
+    location = os.environ.get("NIFT_CORPUS")
+    if not location:
+        return study
+    return on_own_documents(
+        study, location, text_column=os.environ.get("NIFT_TEXT_COLUMN") or "text", documents=_documents()
+    )
+
+
+def on_own_documents(study: Study, location: str, *, text_column: str, documents: int | None) -> Study:
+    """The same study over somebody's own articles, named after the file and a digest of where it is.
+
+    The digest keeps two files of one name apart; the sample size and the text column are no part of the name, so
+    changing them updates the study in place.
+    """
+    absolute = location if "://" in location else os.path.abspath(location)
+    stem = re.split(r"[./*]", absolute.rstrip("/*").rpartition("/")[2])[0]
+    slug = re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-")[:48] or "corpus"
+    name = f"{slug}-{hashlib.sha256(absolute.encode()).hexdigest()[:6]}"
+    corpus = dataclasses.replace(
+        study.corpus,
+        name=slug,
+        location=absolute,
+        text_column=text_column,
+        documents=documents,
+        revision=None,
+        licence="unknown: the owner's own documents",
+    )
+    return dataclasses.replace(study, name=name, title=f"{study.title}, on {location}", corpus=corpus)
+
+
+def _documents() -> int | None:
+    wanted = os.environ.get("NIFT_DOCUMENTS")
+    if not wanted:
+        return None
+    if not wanted.isdecimal() or int(wanted) == 0:
+        raise ValueError(
+            f"NIFT_DOCUMENTS is {wanted!r}; give the number of documents to sample, 1 or more, or leave it out"
+        )
+    return int(wanted)

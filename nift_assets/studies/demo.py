@@ -1,0 +1,92 @@
+"""The demo study: our own articles, tiny models made on the spot, no key, no network, about a minute on two cores."""
+
+from __future__ import annotations
+
+from nift_assets import DEMO_FILES
+from nift_assets.studies.study import (
+    Adapter,
+    Backbone,
+    Benchmark,
+    Corpus,
+    Judge,
+    Model,
+    Study,
+    Teacher,
+    TrainingSet,
+)
+from nift_training.recipe import Recipe
+
+# The paper's recipe on a few dozen rows would be one step per epoch: smaller batches and a higher rate let a model of
+# two million parameters move at all.
+RECIPE = Recipe(epochs=3, batch_size=16, micro_batch=8, learning_rate=1e-3, cutoff=256)
+BENCHMARKS = DEMO_FILES / "benchmarks"
+
+STUDY = Study(
+    name="demo",
+    title="Demo study",
+    warning="Demo scores mean nothing: the models have two million parameters and the judge is a hash function.",
+    corpus=Corpus(
+        name="bundled_articles",
+        location=str(DEMO_FILES / "articles" / "*.txt"),
+        licence="CC0-1.0",
+    ),
+    teachers=(
+        Teacher(name="original", provider="original", model="original"),
+        Teacher(name="local", provider="local", model="pico-instruct", max_tokens=48),
+        Teacher(name="echo", provider="echo", model="continue", max_tokens=120),
+    ),
+    training_sets=(
+        TrainingSet(name="original", teacher="original"),
+        TrainingSet(name="local", teacher="local"),
+        TrainingSet(name="echo", teacher="echo"),
+        TrainingSet(name="echo-filtered", teacher="echo", filter="uppercase_start"),
+    ),
+    backbones=(
+        Backbone(name="pico", source="pico", template="llama-3", threads=1),
+        Backbone(name="pico-instruct", source="pico", template="llama-3", threads=1, instruct_of="pico"),
+    ),
+    adapters=(
+        Adapter(name="pico.original", backbone="pico", training_set="original", recipe=RECIPE),
+        Adapter(name="pico.local", backbone="pico", training_set="local", recipe=RECIPE),
+        Adapter(name="pico.echo-filtered", backbone="pico", training_set="echo-filtered", recipe=RECIPE),
+    ),
+    models=(
+        Model(name="pico", backbone="pico"),
+        Model(name="pico-instruct", backbone="pico-instruct"),
+        Model(name="pico.original.lora", backbone="pico", module="lora", adapter="pico.original"),
+        Model(name="pico.local.lora", backbone="pico", module="lora", adapter="pico.local"),
+        Model(name="pico.echo-filtered.lora", backbone="pico", module="lora", adapter="pico.echo-filtered"),
+        Model(
+            name="pico-instruct.echo-filtered.lora-base",
+            backbone="pico-instruct",
+            module="lora-base",
+            adapter="pico.echo-filtered",
+        ),
+    ),
+    judges=(
+        Judge(name="echo-rater", provider="echo", model="rate"),
+        Judge(name="echo-comparer", provider="echo", model="compare"),
+    ),
+    benchmarks=(
+        Benchmark(
+            name="mt_bench",
+            location=str(BENCHMARKS / "mt_bench"),
+            max_new_tokens=48,
+            runs=2,
+            judge="echo-rater",
+        ),
+        Benchmark(
+            name="arena_hard",
+            location=str(BENCHMARKS / "arena_hard"),
+            max_new_tokens=64,
+            judge="echo-comparer",
+            baseline="demo-baseline",
+        ),
+        Benchmark(name="ifeval", location=str(BENCHMARKS / "ifeval"), max_new_tokens=64),
+        Benchmark(
+            name="open_llm_leaderboard",
+            location=str(BENCHMARKS / "leaderboard"),
+            tasks=(("demo_facts", "acc_norm", 0),),
+        ),
+    ),
+)

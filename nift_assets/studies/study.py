@@ -1,0 +1,239 @@
+"""The rows a study is made of: frozen values, checked once when the study is put together.
+
+A row's name is a partition key, a folder and a Hub repository at once, so it is never renamed and never parsed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any, Literal
+
+from nift_training.recipe import Recipe
+
+KINDS = ("teachers", "training_sets", "backbones", "adapters", "models", "judges", "benchmarks")
+SAFE_NAME = re.compile(r"(?!\.)(?!.*\.\.)[a-z0-9._-]{1,96}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Where the web articles come from and how many of them are sampled; one document is one text."""
+
+    name: str
+    location: str
+    documents: int | None = None
+    text_column: str = "text"
+    revision: str | None = None
+    seed: int = 42
+    licence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """Who writes the second halves: a provider, its pinned model and the parameters that shape the answer.
+
+    For the `local` provider `model` is the name of a backbone row, for the others the provider's own name.
+    """
+
+    name: str
+    provider: Literal["original", "echo", "local", "openai", "anthropic"]
+    model: str
+    system_prompt: str | None = None
+    temperature: float | None = 0.0
+    max_tokens: int | None = None
+    documents: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSet:
+    """Which completions of one teacher make prompt/response pairs: the first `rows` documents in sample order."""
+
+    name: str
+    teacher: str
+    rows: int | None = None
+    filter: Literal["none", "uppercase_start"] = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """A model adapters are trained on or merged into.
+
+    `source` is a Hub id, or `pico` for a tiny model made on the spot. `instruct_of` names the foundation model whose
+    Instruct sibling this is; `template` is the chat template of its row in Table 1. `threads` fixes the CPU threads of
+    everything that runs it, so that its bytes repeat; None takes all cores.
+    """
+
+    name: str
+    source: str
+    template: str
+    revision: str | None = None
+    instruct_of: str | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """A LoRA adapter: one backbone fine-tuned on one training set by one recipe."""
+
+    name: str
+    backbone: str
+    training_set: str
+    recipe: Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperScore:
+    """A number the paper prints: the table it stands in, what was measured, and the value."""
+
+    table: str
+    benchmark: str
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A row of a score table: a backbone as it is (`none`), with its own adapter merged in (`lora`), or an Instruct
+    sibling with the adapter of its foundation model merged in (`lora-base`). `row` is the ID in the paper's Table 1."""
+
+    name: str
+    backbone: str
+    module: Literal["none", "lora", "lora-base"] = "none"
+    adapter: str | None = None
+    row: int | None = None
+    paper: tuple[PaperScore, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """Who grades the answers: a provider, its pinned model and parameters."""
+
+    name: str
+    provider: Literal["echo", "openai", "anthropic"]
+    model: str
+    temperature: float | None = 0.0
+    max_tokens: int | None = 2048
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """One of the four benchmarks: the folder its files lie in, in the published layout, and how it is run.
+
+    `runs` counts inference runs with a seed each (MT-Bench: 3 in the paper); `baseline` is the model Arena-Hard
+    answers are compared with; `tasks` are lm-eval's names with the metric that counts
+    and the number of shots.
+    """
+
+    name: Literal["mt_bench", "arena_hard", "ifeval", "open_llm_leaderboard"]
+    location: str
+    max_new_tokens: int = 1024
+    runs: int = 1
+    judge: str | None = None
+    baseline: str | None = None
+    tasks: tuple[tuple[str, str, int], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """All rows of one piece of research. Raises ValueError for a name that is unsafe, doubled or refers to nothing."""
+
+    name: str
+    title: str
+    warning: str | None = None
+    corpus: Corpus
+    teachers: tuple[Teacher, ...]
+    training_sets: tuple[TrainingSet, ...]
+    backbones: tuple[Backbone, ...]
+    adapters: tuple[Adapter, ...]
+    models: tuple[Model, ...]
+    judges: tuple[Judge, ...]
+    benchmarks: tuple[Benchmark, ...]
+
+    def __post_init__(self) -> None:
+        _check_names("study", [self.name])
+        for kind in KINDS:
+            _check_names(kind, [row.name for row in getattr(self, kind)])
+        _check_references(self)
+
+    def teacher(self, name: str) -> Teacher:
+        return _named(self.teachers, name)
+
+    def training_set(self, name: str) -> TrainingSet:
+        return _named(self.training_sets, name)
+
+    def backbone(self, name: str) -> Backbone:
+        return _named(self.backbones, name)
+
+    def adapter(self, name: str) -> Adapter:
+        return _named(self.adapters, name)
+
+    def model(self, name: str) -> Model:
+        return _named(self.models, name)
+
+    def judge(self, name: str) -> Judge:
+        return _named(self.judges, name)
+
+    def benchmark(self, name: str) -> Benchmark:
+        return _named(self.benchmarks, name)
+
+
+def digest(*rows: Any) -> str:
+    """The sha256 of the given rows and values: it changes exactly when one of them does."""
+    plain = [asdict(row) if is_dataclass(row) and not isinstance(row, type) else row for row in rows]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def _named(rows: Iterable[Any], name: str) -> Any:
+    return next(row for row in rows if row.name == name)
+
+
+def _check_names(kind: str, names: list[str]) -> None:
+    for name in names:
+        if not SAFE_NAME.fullmatch(name):
+            raise ValueError(
+                f"{kind}: the name {name!r} cannot be a partition key, a folder and a repository at once; "
+                "use 1 to 96 of the characters a-z 0-9 . - _ with no leading dot and no '..'"
+            )
+        if names.count(name) > 1:
+            raise ValueError(f"{kind}: the name {name!r} is used {names.count(name)} times; give each row its own")
+
+
+def _check_references(study: Study) -> None:
+    """Every name a row mentions must be the name of a row, and lora/lora-base must fit their backbones."""
+    known = {kind: {row.name for row in getattr(study, kind)} for kind in KINDS}
+    mentions: list[tuple[str, str, str | None]] = [
+        *((f"teacher {t.name!r}", "backbones", t.model) for t in study.teachers if t.provider == "local"),
+        *((f"training set {s.name!r}", "teachers", s.teacher) for s in study.training_sets),
+        *((f"backbone {b.name!r}", "backbones", b.instruct_of) for b in study.backbones),
+        *((f"adapter {a.name!r}", "backbones", a.backbone) for a in study.adapters),
+        *((f"adapter {a.name!r}", "training_sets", a.training_set) for a in study.adapters),
+        *((f"model {m.name!r}", "backbones", m.backbone) for m in study.models),
+        *((f"model {m.name!r}", "adapters", m.adapter) for m in study.models),
+        *((f"benchmark {b.name!r}", "judges", b.judge) for b in study.benchmarks),
+    ]
+    for who, kind, name in mentions:
+        if name is not None and name not in known[kind]:
+            raise ValueError(f"{who} names {name!r}, which is none of the {kind}: {', '.join(sorted(known[kind]))}")
+    for model in study.models:
+        _check_module(study, model)
+
+
+def _check_module(study: Study, model: Model) -> None:
+    if (model.module == "none") != (model.adapter is None):
+        raise ValueError(
+            f"model {model.name!r} has module {model.module!r} and adapter {model.adapter!r}: one without the other"
+        )
+    if model.adapter is None:
+        return
+    trained_on = study.adapter(model.adapter).backbone
+    backbone = study.backbone(model.backbone)
+    if model.module == "lora-base" and backbone.instruct_of is None:
+        raise ValueError(f"model {model.name!r} is 'lora-base', but {backbone.name!r} is nobody's Instruct sibling")
+    expected = {"lora": backbone.name, "lora-base": backbone.instruct_of}[model.module]
+    if trained_on != expected:
+        raise ValueError(
+            f"model {model.name!r} is {model.module!r} on {backbone.name!r}, so its adapter must be trained on "
+            f"{expected!r}, but {model.adapter!r} is trained on {trained_on!r}"
+        )

@@ -1,0 +1,39 @@
+"""The paper's question with a teacher and a judge that still answer: the same prompts, the same split, small enough
+for one person's budget."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from nift_assets.studies import paper
+from nift_assets.studies.study import Adapter, Judge, Model, Teacher, TrainingSet
+from nift_training.recipe import Recipe
+
+TEACHER = "gpt-4o-mini-2024-07-18"
+ADAPTER = f"mistral-7b-v0.1.{TEACHER}-10k"
+
+STUDY = dataclasses.replace(
+    paper.STUDY,
+    name="today",
+    title="Non-instructional fine-tuning, with what answers today",
+    corpus=dataclasses.replace(paper.STUDY.corpus, documents=10_000),
+    teachers=(
+        Teacher(name="original", provider="original", model="original"),
+        # The paper's teacher of Tables 6 and 7; this snapshot is served until 2027-01-14.
+        Teacher(name=TEACHER, provider="openai", model=TEACHER),
+    ),
+    training_sets=(
+        TrainingSet(name="original-10k", teacher="original", rows=10_000),
+        TrainingSet(name=f"{TEACHER}-10k", teacher=TEACHER, rows=10_000),
+    ),
+    adapters=(Adapter(name=ADAPTER, backbone="mistral-7b-v0.1", training_set=f"{TEACHER}-10k", recipe=Recipe()),),
+    models=(
+        Model(name="mistral-7b-v0.1", backbone="mistral-7b-v0.1"),
+        Model(name=f"{ADAPTER}.lora", backbone="mistral-7b-v0.1", module="lora", adapter=ADAPTER),
+    ),
+    judges=(Judge(name="gpt-4o-2024-08-06", provider="openai", model="gpt-4o-2024-08-06"),),
+    benchmarks=tuple(
+        dataclasses.replace(benchmark, judge="gpt-4o-2024-08-06") if benchmark.judge else benchmark
+        for benchmark in paper.STUDY.benchmarks
+    ),
+)

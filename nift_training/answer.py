@@ -1,0 +1,182 @@
+"""Answers of a model to the questions of MT-Bench or Arena-Hard, one row per question and run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nift_training import artifacts, generation, progress, templates, verbs
+from nift_training.generation import Generation, Generator
+
+MT_BENCH = "mt-bench"
+ARENA_HARD = "arena-hard"
+
+# FastChat's llm_judge/common.py; a category it does not list is asked at 0.7.
+TEMPERATURES = {
+    "writing": 0.7,
+    "roleplay": 0.7,
+    "extraction": 0.0,
+    "math": 0.0,
+    "coding": 0.0,
+    "reasoning": 0.0,
+    "stem": 0.1,
+    "humanities": 0.1,
+}
+UNLISTED_TEMPERATURE = 0.7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One question: the texts of its turns and the temperature it is answered at."""
+
+    id: str | int
+    temperature: float
+    turns: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """The answer to one turn: its text as the judge reads it, the tokens generated, and why it ended."""
+
+    text: str
+    tokens: int
+    stopped: str
+
+
+def read_questions(benchmark: str, path: Path) -> list[Question]:
+    """The questions of a file in the benchmark's published layout."""
+    questions = []
+    for row in artifacts.read_rows(path):
+        missing = {"question_id", "category", "turns"} - row.keys()
+        if missing:
+            raise ValueError(f"a question in {path} lacks {', '.join(sorted(missing))}: use the published layout")
+        questions.append(_mt_bench(row) if benchmark == MT_BENCH else _arena_hard(row))
+    return questions
+
+
+def answers(
+    generator: Generator,
+    benchmark: str,
+    template: str,
+    questions: Sequence[Question],
+    *,
+    runs: int,
+    max_new_tokens: int,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """One row per question and run, in that order; run `r` samples with the seed `seed + r`.
+
+    FastChat seeds every question with 0, so that running it again samples the same answers: three runs of the
+    paper need three seeds. A question at temperature 0 has one answer, which is generated once for all runs.
+    """
+    replies: dict[tuple[str | int, int], list[Reply]] = {}
+    for temperature in sorted({question.temperature for question in questions}):
+        group = [question for question in questions if question.temperature == temperature]
+        greedy = temperature < generation.GREEDY_BELOW
+        for run in range(1 if greedy else runs):
+            said = _converse(generator, benchmark, template, group, temperature, max_new_tokens, seed + run)
+            for each_run in range(runs) if greedy else [run]:
+                replies |= {(asked.id, each_run): reply for asked, reply in zip(group, said, strict=True)}
+            progress.say(f"{benchmark}: temperature {temperature}, run {run}: {len(group)} questions answered")
+    return [_row(asked, run, replies[asked.id, run]) for asked in questions for run in range(runs)]
+
+
+def clean(generator: Generator, template: templates.Template, said: Generation) -> Reply:
+    """The answer as MT-Bench shows it to the judge and to the model's next turn.
+
+    FastChat's steps: cut at the first stop token (already done), cut at a stop string unless the answer begins
+    with it, remove the strings of special tokens, strip.
+    """
+    text: str = generator.tokenizer.decode(said.ids, skip_special_tokens=False)
+    cuts = [place for stop in template.stop_strings if (place := text.find(stop)) > 0]
+    text = text[: min(cuts, default=None)]
+    for token in generator.tokenizer.all_special_tokens:
+        text = text.replace(token, "")
+    return Reply(text=text.strip(), tokens=said.tokens, stopped="stop" if cuts else said.stopped)
+
+
+def _converse(
+    generator: Generator,
+    benchmark: str,
+    template: str,
+    questions: Sequence[Question],
+    temperature: float,
+    max_new_tokens: int,
+    seed: int,
+) -> list[list[Reply]]:
+    replies: list[list[Reply]] = [[] for _ in questions]
+    for turn in range(max(len(question.turns) for question in questions)):
+        asked = [place for place, question in enumerate(questions) if turn < len(question.turns)]
+        prompts = [templates.render(template, _turns(questions[place], replies[place])) for place in asked]
+        if benchmark == ARENA_HARD:
+            prompts = [generation.with_one_bos(generator, prompt) for prompt in prompts]
+        said = generation.generate(
+            generator,
+            prompts,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            stop_tokens=templates.named(template).stop_tokens,
+        )
+        for place, one in zip(asked, said, strict=True):
+            replies[place].append(clean(generator, templates.named(template), one))
+    return replies
+
+
+def _turns(question: Question, replies: Sequence[Reply]) -> list[str]:
+    said = [text for asked, reply in zip(question.turns, replies, strict=False) for text in (asked, reply.text)]
+    return [*said, question.turns[len(replies)]]
+
+
+def _mt_bench(row: Mapping[str, Any]) -> Question:
+    temperature = TEMPERATURES.get(row["category"], UNLISTED_TEMPERATURE)
+    return Question(id=row["question_id"], temperature=temperature, turns=tuple(row["turns"]))
+
+
+def _arena_hard(row: Mapping[str, Any]) -> Question:
+    return Question(id=row["question_id"], temperature=0.0, turns=(row["turns"][0]["content"],))
+
+
+def _row(question: Question, run: int, replies: Sequence[Reply]) -> dict[str, Any]:
+    return {
+        "question_id": question.id,
+        "run": run,
+        "turns": [reply.text for reply in replies],
+        "tokens": [reply.tokens for reply in replies],
+        "stopped": [reply.stopped for reply in replies],
+    }
+
+
+def main(argv: Sequence[str]) -> None:
+    """Reads the command line and writes the answers."""
+    parser = verbs.parser("answer", __doc__, "file to write, one JSON object per question and run")
+    parser.add_argument("--benchmark", required=True, choices=[MT_BENCH, ARENA_HARD], help="whose rules to follow")
+    parser.add_argument("--model", required=True, help="model folder, or Hub repository")
+    parser.add_argument("--revision", help="commit of the Hub repository")
+    parser.add_argument("--template", required=True, help=f"one of {', '.join(templates.TEMPLATES)}")
+    parser.add_argument("--questions", type=Path, required=True, help="question.jsonl as the benchmark publishes it")
+    parser.add_argument("--runs", type=verbs.positive, default=1, help="answers per question, each with its seed")
+    parser.add_argument("--max-new-tokens", type=verbs.positive, default=1024, help="per turn; Arena-Hard's is 4096")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first run")
+    options = parser.parse_args(argv)
+
+    artifacts.check_free(options.out)
+    questions = read_questions(options.benchmark, options.questions)
+    templates.render(options.template, ["?"])  # refuses the template before a model is loaded
+    verbs.use_threads(options.threads)
+    rows = answers(
+        generation.load(options.model, options.revision),
+        options.benchmark,
+        options.template,
+        questions,
+        runs=options.runs,
+        max_new_tokens=options.max_new_tokens,
+        seed=options.seed,
+    )
+    artifacts.write_rows(options.out, rows)
+
+
+if __name__ == "__main__":
+    verbs.run(main)

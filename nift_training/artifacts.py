@@ -1,0 +1,176 @@
+"""Files and folders that appear under their name whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """One file of a folder: its name relative to the folder, its size and the hash of its content."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a folder holds: its kind, its files, one digest over them, and facts about how it was made.
+
+    The digest covers names and contents only, so that timings among the facts do not change it.
+    """
+
+    kind: str
+    digest: str
+    files: tuple[File, ...]
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A folder still being written: its temporary path, and the facts its manifest will carry."""
+
+    path: Path
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def folder(out: Path, kind: str) -> Iterator[Draft]:
+    """A draft of the folder `out`; published with its manifest when the block ends, removed when it raises."""
+    check_free(out)
+    draft = Draft(_partial(out))
+    draft.path.mkdir(parents=True)
+    try:
+        yield draft
+        _publish(draft, out, kind)
+    except BaseException:
+        shutil.rmtree(draft.path, ignore_errors=True)  # a failing removal must not hide the cause
+        raise
+
+
+def write_rows(out: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """The file `out` with one JSON object per line; nothing is left when a row cannot be made."""
+    check_free(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial(out)
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.writelines(line(row) for row in rows)
+        _sync(partial)
+        partial.rename(out)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    _sync(out.parent)
+
+
+def line(row: Mapping[str, object]) -> str:
+    """One row as a line of JSON; NaN and infinity are refused because other readers refuse them."""
+    return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file, one per line; a line that is none is named in the ValueError."""
+    rows = []
+    # Lines end at "\n" alone: a text may contain U+2028, at which `splitlines` would cut the object in two.
+    for number, text in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+        except json.JSONDecodeError as mistake:
+            raise ValueError(f"{path} line {number} is not JSON ({mistake}): repair or remove it") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{path} line {number} is not a JSON object: write one object per line")
+        rows.append(row)
+    if not rows:
+        raise ValueError(f"{path} has no rows: write one JSON object per line")
+    return rows
+
+
+def check_free(out: Path) -> None:
+    """Refuses a name that is taken: what stands there may be somebody's result."""
+    if out.exists():
+        raise ValueError(f"{out} already exists: remove it or choose another --out")
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of a folder, believed as it is; `verify` compares it with the files."""
+    if not (path / MANIFEST).is_file():
+        raise ValueError(f"{path} has no {MANIFEST}: it is incomplete or was not made by nift_training")
+    content = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    files = tuple(File(**file) for file in content["files"])
+    return Manifest(kind=content["kind"], digest=content["digest"], files=files, facts=content["facts"])
+
+
+def verify(path: Path) -> Manifest:
+    """The manifest of a folder whose files all match it; the first that does not is named."""
+    manifest = read_manifest(path)
+    for file in manifest.files:
+        if not (path / file.name).is_file():
+            raise ValueError(f"{path / file.name} is missing though the manifest lists it: make {path} again")
+        if _describe(path, file.name) != file:
+            raise ValueError(f"{path / file.name} differs from the manifest: make {path} again")
+    if _digest(manifest.files) != manifest.digest:
+        raise ValueError(f"{path / MANIFEST} has a digest that is not its files': make {path} again")
+    return manifest
+
+
+def verified_digest(path: Path) -> str | None:
+    """The digest of a folder of ours after checking its files; none for a download, which has no manifest."""
+    return verify(path).digest if (path / MANIFEST).is_file() else None
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """The installed version of each package, for the facts of a manifest."""
+    return {package: version(package) for package in packages}
+
+
+def _partial(out: Path) -> Path:
+    # A sibling, so that the final rename stays on one file system and is atomic.
+    return out.absolute().parent / f".{out.name}.partial-{os.getpid()}"
+
+
+def _publish(draft: Draft, out: Path, kind: str) -> None:
+    names = sorted(file.relative_to(draft.path).as_posix() for file in draft.path.rglob("*") if file.is_file())
+    files = tuple(_describe(draft.path, name) for name in names)
+    manifest = Manifest(kind=kind, digest=_digest(files), files=files, facts=draft.facts)
+    text = json.dumps(asdict(manifest), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    for path in draft.path.rglob("*"):
+        _sync(path)
+    (draft.path / MANIFEST).write_text(text, encoding="utf-8")
+    _sync(draft.path / MANIFEST)
+    _sync(draft.path)
+    draft.path.rename(out)
+    _sync(out.absolute().parent)
+
+
+def _describe(root: Path, name: str) -> File:
+    with (root / name).open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return File(name=name, bytes=(root / name).stat().st_size, sha256=sha256)
+
+
+def _digest(files: Iterable[File]) -> str:
+    listing = "".join(f"{name}\0{sha256}\n" for name, sha256 in sorted((file.name, file.sha256) for file in files))
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,117 @@
+"""A model's responses to the IFEval prompts and the verdict on every instruction, one row per prompt."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from nift_training import artifacts, generation, progress, templates, verbs
+from nift_training.generation import Generator
+
+PROMPT_COLUMNS = {"key", "prompt", "instruction_id_list", "kwargs"}
+
+
+def read_prompts(path: Path) -> list[dict[str, Any]]:
+    """The prompts of a file in the layout of the published `input_data.jsonl`."""
+    prompts = artifacts.read_rows(path)
+    for row in prompts:
+        if missing := PROMPT_COLUMNS - row.keys():
+            raise ValueError(f"a prompt in {path} lacks {', '.join(sorted(missing))}: use the published layout")
+    return prompts
+
+
+def respond(
+    generator: Generator, template: str, prompts: Sequence[Mapping[str, Any]], max_new_tokens: int
+) -> list[dict[str, Any]]:
+    """One checked row per prompt: its greedy response, how it ended, and the verdict on each instruction."""
+    asked = [generation.with_one_bos(generator, templates.render(template, [row["prompt"]])) for row in prompts]
+    stop_tokens = templates.named(template).stop_tokens
+    said = generation.generate(generator, asked, max_new_tokens=max_new_tokens, stop_tokens=stop_tokens)
+    progress.say(f"ifeval: {len(said)} responses, {sum(one.tokens for one in said)} tokens")
+    rows = [{**row, "response": one.text} for row, one in zip(prompts, said, strict=True)]
+    return [
+        {
+            "key": row["key"],
+            "response": one.text,
+            "tokens": one.tokens,
+            "stopped": one.stopped,
+            "instruction_ids": row["instruction_id_list"],
+            **verdict,
+        }
+        for row, one, verdict in zip(rows, said, check(rows), strict=True)
+    ]
+
+
+def check(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, list[bool]]]:
+    """For each row with a `response`: `strict` and `loose`, one verdict per instruction, by lm-eval's own checker.
+
+    The checker draws at random (language detection, arguments a prompt leaves open), so it is seeded: the same
+    rows give the same verdicts. Loose takes the best of eight readings, without first or last line or asterisks.
+    """
+    with _sentence_tokenizer():
+        from langdetect import DetectorFactory
+        from lm_eval.tasks.ifeval import instructions_registry
+        from lm_eval.tasks.ifeval import utils as checker
+
+        DetectorFactory.seed = 0
+        random.seed(0)
+        return [_check_one(checker, instructions_registry.INSTRUCTION_DICT, row) for row in rows]
+
+
+def _check_one(checker: Any, known: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, list[bool]]:
+    # One published edition of the prompts writes the language in front of every instruction.
+    instruction_ids = [name.removeprefix("en:") for name in row["instruction_id_list"]]
+    for name in instruction_ids:
+        if name not in known:
+            raise ValueError(f"prompt {row['key']} has the instruction {name!r}, which lm-eval does not know")
+    asked = checker.InputExample(row["key"], instruction_ids, row["prompt"], row["kwargs"])
+    try:
+        strict = checker.test_instruction_following_strict(asked, row["response"])
+        loose = checker.test_instruction_following_loose(asked, row["response"])
+    except LookupError as missing:
+        if "punkt" not in str(missing):
+            raise
+        remedy = "run `python -m nltk.downloader punkt_tab` once"
+        raise ValueError(f"prompt {row['key']} needs NLTK's sentence tokenizer: {remedy}") from None
+    return {"strict": strict.follow_instruction_list, "loose": loose.follow_instruction_list}
+
+
+@contextmanager
+def _sentence_tokenizer() -> Iterator[None]:
+    """Lets lm-eval's checker be imported without punkt_tab, which it would otherwise download."""
+    import nltk
+
+    with TemporaryDirectory() as placeholder:
+        (Path(placeholder) / "tokenizers" / "punkt_tab").mkdir(parents=True)
+        # Last, so that a real punkt_tab is found first; and gone afterwards.
+        nltk.data.path.append(placeholder)
+        try:
+            yield
+        finally:
+            nltk.data.path.remove(placeholder)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Reads the command line and writes the checked responses."""
+    parser = verbs.parser("ifeval", __doc__, "file to write, one JSON object per prompt")
+    parser.add_argument("--model", required=True, help="model folder, or Hub repository")
+    parser.add_argument("--revision", help="commit of the Hub repository")
+    parser.add_argument("--template", required=True, help=f"one of {', '.join(templates.TEMPLATES)}")
+    parser.add_argument("--prompts", type=Path, required=True, help="input_data.jsonl as IFEval publishes it")
+    parser.add_argument("--max-new-tokens", type=verbs.positive, default=1280, help="lm-eval's own limit by default")
+    options = parser.parse_args(argv)
+
+    artifacts.check_free(options.out)
+    prompts = read_prompts(options.prompts)
+    templates.render(options.template, ["?"])  # refuses the template before a model is loaded
+    verbs.use_threads(options.threads)
+    rows = respond(generation.load(options.model, options.revision), options.template, prompts, options.max_new_tokens)
+    artifacts.write_rows(options.out, rows)
+
+
+if __name__ == "__main__":
+    verbs.run(main)

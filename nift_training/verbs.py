@@ -1,0 +1,72 @@
+"""How every verb starts and fails: one parser, one thread setting, one line per mistake."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from nift_training import progress
+
+
+def parser(verb: str, purpose: str | None, out: str) -> argparse.ArgumentParser:
+    """The command line of one verb, with the two options all of them share: `--out` and `--threads`."""
+    command_line = argparse.ArgumentParser(
+        prog=f"python -m nift_training.{verb}",
+        description=purpose,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    command_line.add_argument("--out", type=Path, required=True, help=out)
+    command_line.add_argument("--threads", type=positive, default=os.cpu_count(), help="CPU threads")
+    return command_line
+
+
+def positive(text: str) -> int:
+    """A whole number of at least one, read from the command line."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not a whole number of at least 1")
+    return number
+
+
+def use_threads(threads: int) -> None:
+    """Holds torch and the tokenizers to so many threads, the same number giving the same bytes."""
+    os.environ["RAYON_NUM_THREADS"] = str(threads)  # the tokenizers read it when their first batch starts
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
+    """Runs a verb; what a person can put right becomes one line on stderr and exit code 2.
+
+    Under Pipes the same line reaches the event log, and any other exception reaches it with its traceback.
+    """
+    # The libraries' progress bars; a log is no place for them, and each verb says its own lines.
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    with _pipes_session():
+        try:
+            main(sys.argv[1:] if argv is None else argv)
+        except (ValueError, OSError) as mistake:
+            _refuse(" ".join(str(mistake).split()) or type(mistake).__name__)
+
+
+def _pipes_session() -> AbstractContextManager[Any]:
+    if not progress.under_pipes():
+        return nullcontext()
+    from dagster_pipes import open_dagster_pipes
+
+    return open_dagster_pipes()
+
+
+def _refuse(line: str) -> None:
+    print(f"error: {line}", file=sys.stderr, flush=True)
+    if progress.under_pipes():
+        from dagster_pipes import PipesContext
+
+        PipesContext.get().log.error(line)
+    sys.exit(2)

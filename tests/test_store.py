@@ -1,0 +1,93 @@
+"""The store: the old table or the whole new one, its version in the file, and a catalogue of everything."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pytest
+
+from nift_assets.store import Store, Version, data_version, replacing
+
+FRAME = pl.DataFrame({"a": [1, 2], "t": ["x", "<b>y"]})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(root=str(tmp_path), study="demo")
+
+
+def version(frame: pl.DataFrame = FRAME) -> Version:
+    return Version(data=data_version(frame), inputs="made from this")
+
+
+@pytest.mark.parametrize("root", ["{tmp}", "memory://warehouse"])
+@pytest.mark.parametrize("partition", [None, "gpt-3.5-turbo-0125"])
+def test_a_table_comes_back_with_its_version(root: str, partition: str | None, tmp_path: Path) -> None:
+    store = Store(root=root.format(tmp=tmp_path), study="demo")
+    store.write("t", partition, FRAME, version())
+    assert store.read("t", partition).equals(FRAME)
+    assert store.version("t", partition) == version()
+    assert store.version("t", "absent") is None
+
+
+def test_a_write_that_breaks_leaves_the_old_table_and_nothing_else(store: Store) -> None:
+    path = store.write("t", None, FRAME, version())
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_bytes(b"half a table")
+        raise RuntimeError("killed here")
+    assert store.read("t", None).equals(FRAME)
+    assert [p.name for p in path.parent.iterdir()] == ["t.parquet"]
+
+
+def test_a_full_disk_is_one_line_with_the_remedy(store: Store) -> None:
+    path = store.write("t", None, FRAME, version())
+    with pytest.raises(OSError, match="is full .* set NIFT_WAREHOUSE"), replacing(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert store.read("t", None).equals(FRAME)
+
+
+def test_the_catalogue_shows_every_table_of_every_study(tmp_path: Path) -> None:
+    for study in ("demo", "articles-1a2b3c"):
+        store = Store(root=str(tmp_path), study=study)
+        store.write("one", None, FRAME, version())
+        store.write("many", "gpt-3.5", FRAME, version())
+        store.write("many", "claude", FRAME, version())
+    with duckdb.connect(tmp_path / "nift.duckdb", read_only=True) as catalogue:
+        assert catalogue.sql("select count(*) from demo.one").fetchall() == [(2,)]
+        assert catalogue.sql('select count(*) from "articles-1a2b3c".many').fetchall() == [(4,)]
+
+
+def test_writers_at_the_same_time_lose_no_table_from_the_catalogue(store: Store, tmp_path: Path) -> None:
+    writers = [threading.Thread(target=store.write, args=(f"t{i}", None, FRAME, version())) for i in range(12)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    with duckdb.connect(tmp_path / "nift.duckdb", read_only=True) as catalogue:
+        assert len(catalogue.sql("show all tables").fetchall()) == 12
+
+
+def test_the_data_version_is_that_of_the_rows() -> None:
+    assert data_version(FRAME) == data_version(pl.concat([FRAME[:1], FRAME[1:]], rechunk=False))
+    assert data_version(FRAME) != data_version(FRAME.with_columns(a=pl.Series([1, 3])))
+    assert data_version(FRAME) != data_version(FRAME.rename({"a": "b"}))
+    assert data_version(FRAME) != data_version(FRAME.cast({"a": pl.Int32}))
+
+
+def test_a_table_is_on_the_disk_before_it_has_its_name(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    path = store.write("t", None, FRAME, version())
+    assert any(name.startswith(str(path.parent / ".t.parquet.partial")) for name in synced)
+    assert str(path.parent) in synced

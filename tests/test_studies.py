@@ -1,0 +1,116 @@
+"""Studies: what loads, what is refused, and with which one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from nift_assets import sql, studies
+from nift_assets.studies import demo
+from nift_assets.studies.study import PaperScore, Study, digest
+
+STUDY = demo.STUDY
+
+
+@pytest.mark.parametrize("name", studies.names())
+def test_every_study_loads_under_its_file_name(name: str) -> None:
+    assert studies.load(name).name == name
+
+
+def test_an_unknown_study_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="there is no study 'papr'; NIFT_STUDY can be one of: demo, paper, today"):
+        studies.load("papr")
+
+
+def test_an_unknown_study_stops_the_code_location_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIFT_STUDY", "papr")
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import dagster_project.definitions"], capture_output=True, text=True, check=False
+    )
+    assert loaded.returncode != 0
+    assert loaded.stderr.strip().splitlines()[-1].startswith("ValueError: there is no study 'papr'")
+
+
+def changed(kind: str, index: int, **values: Any) -> Study:
+    rows = list(getattr(STUDY, kind))
+    rows[index] = dataclasses.replace(rows[index], **values)
+    return dataclasses.replace(STUDY, **{kind: tuple(rows)})
+
+
+@pytest.mark.parametrize("name", ["../etc", "A", "a/b", "", ".hidden", "a b", "ü", "x" * 97, "a..b", "a\n"])
+def test_an_unsafe_name_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="cannot be a partition key"):
+        changed("teachers", 2, name=name)
+
+
+def test_a_doubled_name_is_refused() -> None:
+    with pytest.raises(ValueError, match="teachers: the name 'original' is used 2 times"):
+        changed("teachers", 2, name="original")
+
+
+@pytest.mark.parametrize(
+    ("kind", "index", "values"),
+    [
+        ("training_sets", 0, {"teacher": "absent"}),
+        ("adapters", 0, {"training_set": "absent"}),
+        ("adapters", 0, {"backbone": "absent"}),
+        ("models", 0, {"backbone": "absent"}),
+        ("models", 2, {"adapter": "absent"}),
+        ("backbones", 1, {"instruct_of": "absent"}),
+        ("benchmarks", 0, {"judge": "absent"}),
+        ("teachers", 1, {"model": "absent"}),
+    ],
+)
+def test_a_row_that_names_something_absent_is_refused(kind: str, index: int, values: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="names 'absent', which is none of the"):
+        changed(kind, index, **values)
+
+
+@pytest.mark.parametrize(
+    ("index", "values", "problem"),
+    [
+        (0, {"module": "lora"}, "has module 'lora' and adapter None"),
+        (2, {"backbone": "pico-instruct"}, "must be trained on 'pico-instruct'"),
+        (5, {"backbone": "pico"}, "nobody's Instruct sibling"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_its_model_is_refused(index: int, values: dict[str, str], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        changed("models", index, **values)
+
+
+def test_own_documents_make_a_study_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NIFT_STUDY", raising=False)
+    monkeypatch.setenv("NIFT_CORPUS", "/data/Web Articles (2).parquet")
+    monkeypatch.setenv("NIFT_DOCUMENTS", "12")
+    own = studies.active()
+    assert own.name.startswith("web-articles-2-")
+    assert own.corpus.documents == 12
+    assert own.corpus.location == "/data/Web Articles (2).parquet"
+    assert own.teachers == STUDY.teachers
+    monkeypatch.setenv("NIFT_CORPUS", "/other/Web Articles (2).parquet")
+    assert studies.active().name != own.name
+
+
+@pytest.mark.parametrize("documents", ["0", "-1", "many", "1.5"])
+def test_an_impossible_number_of_documents_is_refused(documents: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIFT_CORPUS", "somewhere.parquet")
+    monkeypatch.setenv("NIFT_DOCUMENTS", documents)
+    with pytest.raises(ValueError, match="give the number of documents"):
+        studies.active()
+
+
+def test_a_digest_changes_with_every_field() -> None:
+    teacher = STUDY.teachers[2]
+    changes: list[dict[str, Any]] = [{"model": "rate"}, {"system_prompt": "x"}, {"temperature": 1.0}, {"max_tokens": 9}]
+    digests = {digest(teacher), *(digest(dataclasses.replace(teacher, **change)) for change in changes)}
+    assert len(digests) == 1 + len(changes)
+
+
+def test_the_papers_numbers_are_a_relation_of_their_own() -> None:
+    scored = changed("models", 0, paper=(PaperScore(table="1", benchmark="mt_bench", score=3.88),))
+    assert sql.study_rows(scored, "paper_scores").rows() == [("pico", "1", "mt_bench", 3.88)]

@@ -1,0 +1,69 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = {"torch", "transformers", "peft", "lm_eval", "dagster_pipes"}
+VERBS = ["pico", "train", "merge", "answer", "ifeval", "leaderboard"]
+
+
+def run(verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"nift_training.{verb}", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself_without_importing_torch(verb: str) -> None:
+    code = f"""
+import sys
+from nift_training import {verb}
+try:
+    {verb}.main(["--help"])
+except SystemExit:
+    assert not {HEAVY} & sys.modules.keys()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert f"python -m nift_training.{verb}" in done.stdout
+    assert "--threads" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments", "complaint"),
+    [
+        ("train", ["--base", "b", "--base-name", "b", "--data", "missing.jsonl"], "missing.jsonl"),
+        ("merge", ["--base", "b", "--adapter", "no-adapter"], "no-adapter/adapter_config.json is missing"),
+        ("pico", ["--articles", "no-articles"], "no-articles holds no *.txt"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, verb: str, arguments: list[str], complaint: str) -> None:
+    done = run(verb, *arguments, "--out", str(tmp_path / "out"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert complaint in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_taken_out_is_refused_in_one_line(tmp_path: Path) -> None:
+    done = run("merge", "--base", "b", "--adapter", "a", "--out", str(tmp_path))
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"error: {tmp_path} already exists: remove it or choose another --out\n",
+    )
+
+
+def test_under_pipes_the_line_is_in_the_event_log(tmp_path: Path) -> None:
+    import dagster
+
+    command = [sys.executable, "-m", "nift_training.pico", "--articles", str(tmp_path), "--out", str(tmp_path / "out")]
+
+    @dagster.asset
+    def model(context: dagster.AssetExecutionContext) -> None:
+        dagster.PipesSubprocessClient().run(command=command, context=context).get_results()
+
+    with dagster.DagsterInstance.ephemeral() as instance:
+        result = dagster.materialize([model], instance=instance, raise_on_error=False)
+        messages = [entry.user_message for entry in instance.all_logs(result.run_id)]
+    assert not result.success
+    assert any(message == f"{tmp_path} holds no *.txt article: name the folder that does" for message in messages)
