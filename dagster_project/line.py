@@ -20,6 +20,7 @@ from nift_assets.assets.partitions import STUDY
 from nift_assets.assets.table import STEPS, Step
 
 AT_ONCE = 2
+DATA, SCORES = "data", "scores"
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,11 @@ def runs(steps: Sequence[Step]) -> list[Run]:
             name = _run_of(step, key)
             members.setdefault(name, []).append(step)
             keys[name] = key
-    return [
+    planned = [
         Run(name, keys[name], tuple(step.tables[0] for step in found), _waits_for(name, found, keys[name]))
         for name, found in members.items()
     ]
+    return sorted(planned, key=lambda run: run.name != DATA)
 
 
 def execute(
@@ -109,7 +111,7 @@ def execute_one(run: Run) -> Outcome:
 def _run_of(step: Step, key: str | None) -> str:
     if step.partitions:
         return f"{step.partitions} {key}"
-    return "scores" if _below_partitions(step) else "data"
+    return SCORES if _below_partitions(step) else DATA
 
 
 def _below_partitions(step: Step) -> bool:

@@ -6,35 +6,49 @@ A PNG shrunk to the width of a phone cannot be read, so on a page the words are 
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Sequence
+from statistics import mean
 
 BAR_HEIGHT = 12
+MOST_POINTS = 200
+FEW_POINTS = 60
 
 
 def loss_curve(steps: Sequence[int], losses: Sequence[float]) -> bytes:
-    """A PNG of the loss per step, the same bytes for the same numbers; its white ground can be read in any theme."""
-    import io
+    """A PNG of the loss per step, the same bytes for the same numbers; its white ground can be read in any theme.
 
+    Of a long run each point is the mean of as many steps as keep the points below `MOST_POINTS`: more would be a band.
+    """
     import matplotlib.style
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
+    from PIL import Image
 
-    png = io.BytesIO()
+    width = -(-len(steps) // MOST_POINTS)
+    starts = range(0, len(steps), width)
+    drawn, png = io.BytesIO(), io.BytesIO()
     with matplotlib.style.context("default"):
-        figure = Figure(figsize=(6, 2.8), dpi=110, layout="constrained")
+        figure = Figure(figsize=(6, 2.6), dpi=100, layout="constrained")
         axes = figure.add_subplot()
-        # A long run is a dense band, a short one is points that should be seen as such.
-        few = len(steps) <= 60
-        axes.plot(steps, losses, color="#2b5f8f", linewidth=1.4 if few else 0.7, marker="o" if few else "", markersize=3)
-        axes.set_xlabel("step")
-        axes.set_ylabel("loss per response token")
-        axes.set_title(f"{losses[0]:.3f} → {losses[-1]:.3f}", loc="left", fontsize=10)
+        axes.plot(
+            [mean(steps[start : start + width]) for start in starts],
+            [mean(losses[start : start + width]) for start in starts],
+            color="#2b5f8f",
+            linewidth=1.4,
+            marker="o" if len(starts) <= FEW_POINTS else "",
+            markersize=3,
+        )
+        axes.set_xlabel("step" if width == 1 else f"step (each point the mean of {width})")
+        axes.set_ylabel("loss")
+        axes.set_title(f"first {losses[0]:.3f}, last {losses[-1]:.3f}", loc="left", fontsize=10)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y", color="#dddddd", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-        # Naming the software would change the bytes with its version.
-        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None}, pil_kwargs={"optimize": True})
+        figure.savefig(drawn, format="png")
+    # The event log keeps every picture: in 16 colours even pure noise takes less than 30 kB, in all of them 60.
+    picture = Image.open(drawn).convert("RGB").quantize(16, dither=Image.Dither.NONE)
+    picture.save(png, "PNG", optimize=True)
     return png.getvalue()
 
 

@@ -1,7 +1,8 @@
-"""The study as one HTML page that needs nothing else: no network, no script; whatever is data is shown as plain text."""
+"""The study as one HTML page that needs no network and runs no script; whatever is data is shown as plain text."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,7 @@ class Funnel:
             ("could be cut", self.cut),
             ("answered", self.answered),
             ("ok", self.statuses.get("ok", 0) if self.answered else None),
-            ("kept by the uppercase rule", self.kept),
+            ("kept", self.kept),
         ]
 
 
@@ -115,7 +116,7 @@ def page(study: Study, frames: Mapping[str, pl.DataFrame], versions: Sequence[Da
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(count=_count, number=_number, signed=_signed, size=_size, shown=_shown)
+    environment.filters.update(name=_name, count=_count, number=_number, signed=_signed, size=_size, shown=_shown)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         study=study,
@@ -193,11 +194,22 @@ def _location(location: str) -> str:
 
 
 def _beginning(text: str) -> str:
-    return text if len(text) <= SAMPLE_CHARACTERS else f"{text[:SAMPLE_CHARACTERS]} …"
+    """The first words of a text; of one endless word its first characters."""
+    if len(text) <= SAMPLE_CHARACTERS:
+        return text
+    return re.sub(r"(?<=\S)\s+\S*\Z", "", text[:SAMPLE_CHARACTERS]) + " …"
 
 
 def _end(text: str) -> str:
-    return text if len(text) <= SAMPLE_CHARACTERS else f"… {text[-SAMPLE_CHARACTERS:]}"
+    """The last words of a text; of one endless word its last characters."""
+    if len(text) <= SAMPLE_CHARACTERS:
+        return text
+    return "… " + re.sub(r"\A\S*\s+(?=\S)", "", text[-SAMPLE_CHARACTERS:])
+
+
+def _name(value: str | None) -> str:
+    """A row's name that may break behind a dot; `Markup` escapes what it joins."""
+    return MISSING if value is None else Markup(".<wbr>").join(value.split("."))
 
 
 def _shown(value: object) -> object:

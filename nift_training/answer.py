@@ -154,7 +154,7 @@ def main(argv: Sequence[str]) -> None:
     parser = verbs.parser("answer", __doc__, "file to write, one JSON object per question and run")
     parser.add_argument("--benchmark", required=True, choices=[MT_BENCH, ARENA_HARD], help="whose rules to follow")
     parser.add_argument("--model", required=True, help="model folder, or Hub repository")
-    parser.add_argument("--revision", help="commit of the Hub repository")
+    parser.add_argument("--revision", help="commit of a Hub repository")
     parser.add_argument("--template", required=True, help=f"one of {', '.join(templates.TEMPLATES)}")
     parser.add_argument("--questions", type=Path, required=True, help="question.jsonl as the benchmark publishes it")
     parser.add_argument("--runs", type=verbs.positive, default=1, help="answers per question, each with its seed")

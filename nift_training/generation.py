@@ -38,15 +38,15 @@ class Generation:
 
 
 def load(model: str | Path, revision: str | None = None) -> Generator:
-    """The generator of a local folder, whose manifest is verified if it has one, or of a Hub repository.
+    """The generator of a local folder, whose manifest is verified if it has one, or of a Hub repository's revision.
 
     Code that comes with a model is never run. On a CPU float16 becomes float32, being 90 times slower there.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    if Path(model).is_absolute() and not Path(model).is_dir():
-        raise ValueError(f"{model} is not a folder: name a model folder or a Hub repository")
+    if revision is None and not (Path(model) / "config.json").is_file():
+        raise ValueError(f"{model} is not a model folder: name one, or a Hub repository and its revision")
     digest = artifacts.verified_digest(Path(model))
     own: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left", **own)

@@ -99,7 +99,7 @@ def main(argv: Sequence[str]) -> None:
     """Reads the command line and writes the checked responses."""
     parser = verbs.parser("ifeval", __doc__, "file to write, one JSON object per prompt")
     parser.add_argument("--model", required=True, help="model folder, or Hub repository")
-    parser.add_argument("--revision", help="commit of the Hub repository")
+    parser.add_argument("--revision", help="commit of a Hub repository")
     parser.add_argument("--template", required=True, help=f"one of {', '.join(templates.TEMPLATES)}")
     parser.add_argument("--prompts", type=Path, required=True, help="input_data.jsonl as IFEval publishes it")
     parser.add_argument("--max-new-tokens", type=verbs.positive, default=1280, help="lm-eval's own limit by default")

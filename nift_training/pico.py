@@ -44,7 +44,7 @@ class Schedule:
 
 
 PRETRAINING = Schedule(steps=200, rows=4, tokens=64, learning_rate=5e-3)
-INSTRUCTION_TUNING = Schedule(steps=40, rows=4, tokens=160, learning_rate=1e-3)
+INSTRUCTION_TUNING = Schedule(steps=40, rows=4, tokens=200, learning_rate=1e-3)
 EMBEDDING_RATE = 4  # times the learning rate of the layers between: a token is seen a few times only
 
 

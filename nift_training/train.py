@@ -37,8 +37,6 @@ def train(base: Path, base_name: str, data: Path, recipe: Recipe, out: Path, thr
     artifacts.check_free(out)
     started = time.monotonic()
     rows = pairs.read(data)
-    if not (base / "config.json").is_file():
-        raise ValueError(f"{base} is not a model folder: it has no config.json")
     loaded = generation.load(base)
     examples = [pairs.encode(loaded.tokenizer, row, recipe.cutoff) for row in rows]
     with artifacts.folder(out, "adapter") as draft:

@@ -18,11 +18,18 @@ def parser(verb: str, purpose: str | None, out: str) -> argparse.ArgumentParser:
     command_line = argparse.ArgumentParser(
         prog=f"python -m nift_training.{verb}",
         description=purpose,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Help,
     )
     command_line.add_argument("--out", type=Path, required=True, help=out)
     command_line.add_argument("--threads", type=positive, default=os.cpu_count(), help="CPU threads")
     return command_line
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Help that shows a default only where there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 def positive(text: str) -> int:

@@ -4,8 +4,6 @@ Blocking asset checks alone do not do this: they guard one run only, and after t
 fails stops the step before anything is stored, so the last good version stays and nobody downstream reads a bad one.
 """
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 import time

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from nift_training.recipe import Recipe
@@ -181,8 +181,7 @@ class Study:
 
 def digest(*rows: Any) -> str:
     """The sha256 of the given rows and values: it changes exactly when one of them does."""
-    plain = [asdict(row) if is_dataclass(row) and not isinstance(row, type) else row for row in rows]
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(rows, default=asdict, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def _named(rows: Iterable[Any], name: str) -> Any:

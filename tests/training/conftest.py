@@ -40,7 +40,7 @@ def write_tiny_model(out: Path, seed: int, hidden: int = 16) -> Path:
         tie_word_embeddings=False,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
-        initializer_range=0.5,  # wide enough that answers differ between questions and draws
+        initializer_range=0.2,  # answers differ between questions, yet rounding stays below 1e-5
     )
     LlamaForCausalLM(config).save_pretrained(out)
     return out

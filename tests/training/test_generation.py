@@ -99,6 +99,11 @@ def test_a_model_that_brings_code_is_refused(tiny: Path, tmp_path: Path) -> None
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_folder_that_is_not_there_is_refused_without_asking_the_hub(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is not a model folder: name one, or a Hub repository and its revision"):
+        generation.load(tmp_path / "model")
+
+
 def test_a_tokenizer_without_an_end_is_refused(tiny: Path, tmp_path: Path) -> None:
     import json
     import shutil

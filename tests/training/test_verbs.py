@@ -59,8 +59,8 @@ def test_under_pipes_the_line_is_in_the_event_log(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "nift_training.pico", "--articles", str(tmp_path), "--out", str(tmp_path / "out")]
 
     @dagster.asset
-    def model(context: dagster.AssetExecutionContext) -> None:
-        dagster.PipesSubprocessClient().run(command=command, context=context).get_results()
+    def model(context: dagster.AssetExecutionContext) -> dagster.MaterializeResult:
+        return dagster.PipesSubprocessClient().run(command=command, context=context).get_materialize_result()
 
     with dagster.DagsterInstance.ephemeral() as instance:
         result = dagster.materialize([model], instance=instance, raise_on_error=False)

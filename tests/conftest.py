@@ -1,0 +1,47 @@
+"""What all tests share: one real run of the demo, made by the command a person types."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parent.parent
+
+# Nothing in the tests may reach the network, whatever the machine allows.
+os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A finished run of `nift demo`: where its tables and its Dagster instance lie, and what it printed."""
+
+    warehouse: Path
+    home: Path
+    printed: str
+    seconds: float
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "NIFT_WAREHOUSE": str(self.warehouse), "DAGSTER_HOME": str(self.home)}
+
+
+def nift(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """`nift` as a person starts it, from the environment these tests run in."""
+    command = [str(Path(sys.executable).with_name("nift")), *arguments]
+    return subprocess.run(command, env=environment, cwd=PROJECT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """The demo study from nothing to its table and report, with a real Dagster instance."""
+    folder = tmp_path_factory.mktemp("demo")
+    unfinished = Demo(warehouse=folder / "warehouse", home=folder / "home", printed="", seconds=0)
+    began = time.monotonic()
+    ran = nift("demo", environment=unfinished.environment())
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return Demo(unfinished.warehouse, unfinished.home, ran.stdout, time.monotonic() - began)

@@ -1,0 +1,34 @@
+"""Every table of the graph has a contract that says what a row is and whose SQL can be run."""
+
+import polars as pl
+import pytest
+
+from expectations import contract
+from expectations.frames import schema
+from expectations.runner import check
+
+
+@pytest.mark.parametrize("table", contract.tables())
+def test_a_contract_begins_with_its_grain(table: str) -> None:
+    assert contract.load(table).description.startswith("One row per ")
+
+
+def test_every_table_of_the_graph_has_a_contract() -> None:
+    import nift_assets.assets.graph  # noqa: F401  importing it declares all tables
+    from nift_assets.assets.table import STEPS
+
+    assert STEPS.keys() <= set(contract.tables())
+
+
+@pytest.mark.parametrize("table", contract.tables())
+def test_a_contract_reads_only_its_table_and_the_inputs_of_its_step(table: str) -> None:
+    import nift_assets.assets.graph  # noqa: F401
+    from nift_assets.assets.table import STEPS
+
+    inputs = {name: _empty(name) for name in STEPS[table].inputs}
+    broken = [result for result in check(_empty(table), contract.load(table), inputs) if not result.passed]
+    assert {result.kind for result in broken} <= {"row_count"}
+
+
+def _empty(table: str) -> pl.DataFrame:
+    return pl.DataFrame(schema=schema(contract.load(table)))

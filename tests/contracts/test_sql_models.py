@@ -1,0 +1,47 @@
+"""Every SQL model makes of the rows given in its contract exactly the rows expected there."""
+
+from dataclasses import replace
+
+import polars as pl
+import pytest
+
+from expectations import contract
+from expectations.contract import UnitTest
+from expectations.frames import conform, given_frames, schema
+from nift_assets import sql, studies
+
+CONTRACTS = {table: contract.load(table) for table in contract.tables()}
+UNIT_TESTS = [
+    pytest.param(table, unit_test, id=f"{table}-{unit_test.name}")
+    for table, promised in CONTRACTS.items()
+    for unit_test in promised.unit_tests
+]
+
+
+@pytest.mark.parametrize("model", sql.names())
+def test_a_model_has_unit_tests(model: str) -> None:
+    assert CONTRACTS[model].unit_tests
+
+
+@pytest.mark.parametrize(("table", "unit_test"), UNIT_TESTS)
+def test_a_model_makes_the_rows_expected(table: str, unit_test: UnitTest) -> None:
+    model = sql.compile(table)
+    frames = _frames(unit_test)
+    assert frames.keys() == {*model.refs, *(f"{sql.STUDY_PREFIX}{rows}" for rows in model.studies)}
+    made = conform(sql.run(model, frames, unit_test.partition), CONTRACTS[table])
+    assert made.schema == schema(CONTRACTS[table])
+    assert made.height == len(unit_test.expect)
+    columns = [name for name in made.columns if any(name in row for row in unit_test.expect)]
+    assert made.select(columns).rows(named=True) == [dict.fromkeys(columns) | row for row in unit_test.expect]
+
+
+def _frames(unit_test: UnitTest) -> dict[str, pl.DataFrame]:
+    """The given rows as frames; those of the study have the columns of its rows, the others their contract's."""
+    of_study = {table: rows for table, rows in unit_test.given.items() if table.startswith(sql.STUDY_PREFIX)}
+    of_graph = {table: rows for table, rows in unit_test.given.items() if table not in of_study}
+    frames = given_frames(replace(unit_test, given=of_graph), CONTRACTS)
+    for table, rows in of_study.items():
+        columns = sql.study_rows(studies.load("demo"), table.removeprefix(sql.STUDY_PREFIX)).schema
+        assert all(row.keys() <= columns.keys() for row in rows), f"{table} has only {', '.join(columns)}"
+        frames[table] = pl.DataFrame(rows, schema=columns, orient="row")
+    return frames
