@@ -31,6 +31,8 @@ class ParquetIOManager(dg.IOManager):
         table = context.asset_key.path[-1]
         if not context.has_asset_partitions:
             return self._store.read(table, None)
-        empty = pl.DataFrame(schema=schema(contracts.load(table)))
+        declared = schema(contracts.load(table))
         stored = [key for key in context.asset_partition_keys if self._store.path(table, key).exists()]
-        return pl.concat([empty, *(self._store.read(table, key) for key in stored)])
+        frames = [pl.DataFrame(schema=declared), *(self._store.read(table, key) for key in stored)]
+        # A partition may be older than a column of the contract: what it lacks is null until it is made again.
+        return pl.concat(frames, how="diagonal").select(*declared)

@@ -93,9 +93,8 @@ def execute_one(run: Run) -> Outcome:
     """One Dagster run, in this process, of those steps of a partition that are not up to date."""
     started = time.monotonic()
     with dg.DagsterInstance.get() as instance:
-        stale = _stale(run, instance)
-        tables = tuple(name for step in stale for name in STEPS[step].tables)
-        if not stale:
+        tables = _stale(run, instance)
+        if not tables:
             return Outcome((), 0.0)
         result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
             partition_key=run.key,
@@ -128,15 +127,19 @@ def _waits_for(name: str, steps: Iterable[Step], key: str | None) -> frozenset[s
     return frozenset(needed - {name})
 
 
-def _stale(run: Run, instance: dg.DagsterInstance) -> list[str]:
-    """The steps of a run that are not up to date, or that stand below one that is made again."""
+def _stale(run: Run, instance: dg.DagsterInstance) -> tuple[str, ...]:
+    """The tables of a run that are not up to date, or that stand below one that is made again."""
     stale: list[str] = []
     for name in run.steps:
         step = STEPS[name]
-        again = any(STEPS[upstream].tables[0] in stale for upstream in step.inputs)
-        if again or not step.is_fresh(store(), run.key) or not _known(instance, name, run.key):
-            stale.append(name)
-    return stale
+        if any(upstream in stale for upstream in step.inputs):
+            stale += step.tables
+        else:
+            unseen = [table for table in step.tables if not _known(instance, table, run.key)]
+            stale += dict.fromkeys(
+                [*step.stale(store(), run.key), *(unseen if step.any_of or not unseen else step.tables)]
+            )
+    return tuple(stale)
 
 
 def _known(instance: dg.DagsterInstance, table: str, key: str | None) -> bool:

@@ -177,11 +177,11 @@ def read(key: str, body: dict[str, Any]) -> Answer:
 def _status(text: str, reason: str | None) -> Status:
     if reason == "content_filter":
         return "refused"
-    if reason == "length":
-        return "truncated"
-    if reason != "stop":
+    if reason not in ("stop", "length"):
         return "error"
-    return "ok" if text.strip() else "empty"
+    if not text.strip():
+        return "empty"
+    return "ok" if reason == "stop" else "truncated"
 
 
 def _make_durable(connection: Any, _: Any) -> None:

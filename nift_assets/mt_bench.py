@@ -5,7 +5,6 @@ The rules are those of FastChat's `llm_judge`; the judge's prompts are read from
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -66,7 +65,7 @@ def rating(judgment: str) -> float | None:
     FastChat stores -1 where this says None.
     """
     found = RATING.search(judgment) or BARE_RATING.search(judgment)
-    return float(ast.literal_eval(found[1])) if found else None
+    return float(found[1]) if found else None
 
 
 def _request(

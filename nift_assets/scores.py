@@ -105,16 +105,17 @@ def instructions(model: str, ifeval: pl.DataFrame) -> Score:
 
 
 def leaderboard(model: str, tasks: pl.DataFrame) -> Score:
-    """The plain mean of the tasks' scores in percent; the interval follows from their standard errors."""
+    """The plain mean of the tasks' scores in percent, with an interval from their standard errors if all have one."""
     score = tasks["score"].mean()
     assert isinstance(score, float)
+    known = tasks["stderr"].null_count() == 0
     margin = 1.96 * float((tasks["stderr"] ** 2).sum()) ** 0.5 / tasks.height
     return Score(
         model=model,
         benchmark="open_llm_leaderboard",
         score=score,
-        low=score - margin,
-        high=score + margin,
+        low=score - margin if known else None,
+        high=score + margin if known else None,
         questions=int(tasks["samples"].sum()),
         expected=tasks.height,
         missing=0,

@@ -100,6 +100,6 @@ ROWS: dict[str, type] = {
 
 def _columns(kind: type) -> dict[str, Any]:
     """The fields of a row that are plain values, by what their annotation begins with."""
-    types = {"str": pl.String, "Literal": pl.String, "int": pl.Int64, "float": pl.Float64}
+    types = {"str": pl.String, "Literal": pl.String, "int": pl.Int64, "float": pl.Float64, "bool": pl.Boolean}
     found = {field.name: re.split(r"\W", str(field.type))[0] for field in fields(kind)}
     return {name: types[first] for name, first in found.items() if first in types}

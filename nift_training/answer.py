@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nift_training import artifacts, generation, progress, templates, verbs
+from nift_training import artifacts, generation, progress, templates
 from nift_training.generation import Generation, Generator
 
 MT_BENCH = "mt-bench"
@@ -147,36 +147,3 @@ def _row(question: Question, run: int, replies: Sequence[Reply]) -> dict[str, An
         "tokens": [reply.tokens for reply in replies],
         "stopped": [reply.stopped for reply in replies],
     }
-
-
-def main(argv: Sequence[str]) -> None:
-    """Reads the command line and writes the answers."""
-    parser = verbs.parser("answer", __doc__, "file to write, one JSON object per question and run")
-    parser.add_argument("--benchmark", required=True, choices=[MT_BENCH, ARENA_HARD], help="whose rules to follow")
-    parser.add_argument("--model", required=True, help="model folder, or Hub repository")
-    parser.add_argument("--revision", help="commit of a Hub repository")
-    parser.add_argument("--template", required=True, help=f"one of {', '.join(templates.TEMPLATES)}")
-    parser.add_argument("--questions", type=Path, required=True, help="question.jsonl as the benchmark publishes it")
-    parser.add_argument("--runs", type=verbs.positive, default=1, help="answers per question, each with its seed")
-    parser.add_argument("--max-new-tokens", type=verbs.positive, default=1024, help="per turn; Arena-Hard's is 4096")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first run")
-    options = parser.parse_args(argv)
-
-    artifacts.check_free(options.out)
-    questions = read_questions(options.benchmark, options.questions)
-    templates.render(options.template, ["?"])  # refuses the template before a model is loaded
-    verbs.use_threads(options.threads)
-    rows = answers(
-        generation.load(options.model, options.revision),
-        options.benchmark,
-        options.template,
-        questions,
-        runs=options.runs,
-        max_new_tokens=options.max_new_tokens,
-        seed=options.seed,
-    )
-    artifacts.write_rows(options.out, rows)
-
-
-if __name__ == "__main__":
-    verbs.run(main)

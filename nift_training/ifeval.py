@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from nift_training import artifacts, generation, progress, templates, verbs
+from nift_training import artifacts, generation, progress, templates
 from nift_training.generation import Generator
 
 PROMPT_COLUMNS = {"key", "prompt", "instruction_id_list", "kwargs"}
@@ -93,25 +93,3 @@ def _sentence_tokenizer() -> Iterator[None]:
             yield
         finally:
             nltk.data.path.remove(placeholder)
-
-
-def main(argv: Sequence[str]) -> None:
-    """Reads the command line and writes the checked responses."""
-    parser = verbs.parser("ifeval", __doc__, "file to write, one JSON object per prompt")
-    parser.add_argument("--model", required=True, help="model folder, or Hub repository")
-    parser.add_argument("--revision", help="commit of a Hub repository")
-    parser.add_argument("--template", required=True, help=f"one of {', '.join(templates.TEMPLATES)}")
-    parser.add_argument("--prompts", type=Path, required=True, help="input_data.jsonl as IFEval publishes it")
-    parser.add_argument("--max-new-tokens", type=verbs.positive, default=1280, help="lm-eval's own limit by default")
-    options = parser.parse_args(argv)
-
-    artifacts.check_free(options.out)
-    prompts = read_prompts(options.prompts)
-    templates.render(options.template, ["?"])  # refuses the template before a model is loaded
-    verbs.use_threads(options.threads)
-    rows = respond(generation.load(options.model, options.revision), options.template, prompts, options.max_new_tokens)
-    artifacts.write_rows(options.out, rows)
-
-
-if __name__ == "__main__":
-    verbs.run(main)

@@ -8,7 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from nift_training import artifacts, progress, verbs
+from nift_training import progress
+from nift_training.generation import Generator
 
 
 def read_task(folder: Path, name: str) -> dict[str, Any]:
@@ -35,34 +36,47 @@ def read_task(folder: Path, name: str) -> dict[str, Any]:
     return dict(tasks[name])
 
 
+def read_tasks(folder: Path, names: str) -> list[dict[str, Any]]:
+    """The tasks named in `name:shots,name:shots`, each with that many examples in its prompts."""
+    tasks = []
+    for named in names.split(","):
+        name, _, shots = named.strip().partition(":")
+        if not shots.isdecimal():
+            raise ValueError(f"the task {named.strip()!r} does not say how many examples it is shown: write {name}:5")
+        tasks.append({**read_task(folder, name), "num_fewshot": int(shots)})
+    return tasks
+
+
+def stay_offline() -> None:
+    """A folder of tasks brings its data, so nothing needs the network; set before the packages read it."""
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+
+
 def score(
-    model: Path, tasks: Sequence[Mapping[str, Any]], *, shots: int | None, batch_size: int, limit: int | None
+    generator: Generator, tasks: Sequence[Mapping[str, Any]], *, batch_size: int, limit: int | None = None
 ) -> list[dict[str, Any]]:
-    """One row per task and metric, in lm-eval's own arithmetic; `shots` of None is each task's own number.
+    """One row per task and metric, in lm-eval's own arithmetic.
 
     No request or response cache is kept: lm-eval's response cache does not tell one model from another.
     """
-    # Set before the packages read them: a folder of tasks brings its data, so nothing needs the network.
-    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     import lm_eval
-    import torch
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"  # lm-eval asks for a GPU unless told
     with TemporaryDirectory() as cache:
         prepared = [
             {**task, "dataset_kwargs": {**task.get("dataset_kwargs", {}), "cache_dir": cache}} for task in tasks
         ]
         results = lm_eval.simple_evaluate(
-            model=HFLM(pretrained=str(model), batch_size=batch_size, device=device),
+            model=HFLM(pretrained=generator.model, tokenizer=generator.tokenizer, batch_size=batch_size),
             tasks=prepared,
-            num_fewshot=shots,
             limit=limit,
             task_manager=TaskManager(include_defaults=False),
             log_samples=False,
         )
-    return [row for task in tasks for row in _rows(results, task["task"])]
+    rows = [row for task in tasks for row in _rows(results, task["task"])]
+    progress.say(f"leaderboard: {len(rows)} scores of {len(tasks)} tasks")
+    return rows
 
 
 def _rows(results: Mapping[str, Any], task: str) -> list[dict[str, Any]]:
@@ -85,27 +99,3 @@ def _rows(results: Mapping[str, Any], task: str) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def main(argv: Sequence[str]) -> None:
-    """Reads the command line and writes the scores."""
-    parser = verbs.parser("leaderboard", __doc__, "file to write, one JSON object per task and metric")
-    parser.add_argument("--model", type=Path, required=True, help="model folder")
-    parser.add_argument("--tasks-folder", type=Path, required=True, help="folder of lm-eval task YAML files")
-    parser.add_argument("--tasks", required=True, help="names of tasks, separated by commas")
-    parser.add_argument("--shots", type=int, help="examples in the prompt; without it each task's own number")
-    parser.add_argument("--batch-size", type=verbs.positive, default=8, help="requests per forward pass")
-    parser.add_argument("--limit", type=verbs.positive, help="only the first so many samples, for trying out")
-    options = parser.parse_args(argv)
-
-    artifacts.check_free(options.out)
-    tasks = [read_task(options.tasks_folder, name.strip()) for name in options.tasks.split(",")]
-    artifacts.verified_digest(options.model)
-    verbs.use_threads(options.threads)
-    rows = score(options.model, tasks, shots=options.shots, batch_size=options.batch_size, limit=options.limit)
-    progress.say(f"leaderboard: {len(rows)} scores of {len(tasks)} tasks")
-    artifacts.write_rows(options.out, rows)
-
-
-if __name__ == "__main__":
-    verbs.run(main)

@@ -43,8 +43,8 @@ class Schedule:
     learning_rate: float
 
 
-PRETRAINING = Schedule(steps=120, rows=4, tokens=64, learning_rate=5e-3)
-INSTRUCTION_TUNING = Schedule(steps=24, rows=4, tokens=200, learning_rate=1e-3)
+PRETRAINING = Schedule(steps=200, rows=4, tokens=64, learning_rate=5e-3)
+INSTRUCTION_TUNING = Schedule(steps=40, rows=4, tokens=200, learning_rate=1e-3)
 EMBEDDING_RATE = 4  # times the learning rate of the layers between: a token is seen a few times only
 
 

@@ -76,7 +76,9 @@ def test_what_cannot_be_sampled_is_listed_with_its_reason(tmp_path: Path) -> Non
     assert sample.rejects.select("row", "reason").rows() == [(1, "no text"), (2, "duplicate")]
 
 
-@pytest.mark.parametrize("texts", [["2021-01-01", "2022-02-02"], ["10:00:00"], ["123e4567-e89b-12d3-a456-426614174000"]])
+@pytest.mark.parametrize(
+    "texts", [["2021-01-01", "2022-02-02"], ["10:00:00"], ["123e4567-e89b-12d3-a456-426614174000"]]
+)
 def test_a_text_that_looks_like_something_else_stays_text(texts: list[str], tmp_path: Path) -> None:
     (tmp_path / "c.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
     assert [found.text for found in corpus.read(at(tmp_path / "c.jsonl"))] == texts
@@ -125,7 +127,9 @@ def numbers(folder: Path) -> object:
 
 
 def dates(folder: Path) -> object:
-    pl.DataFrame({"text": ["2021-01-01"]}).with_columns(pl.col("text").str.to_date()).write_parquet(folder / "c.parquet")
+    pl.DataFrame({"text": ["2021-01-01"]}).with_columns(pl.col("text").str.to_date()).write_parquet(
+        folder / "c.parquet"
+    )
     return folder / "c.parquet"
 
 

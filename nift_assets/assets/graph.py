@@ -79,8 +79,9 @@ def asset_definition(step: Step) -> dg.AssetsDefinition:
     promised = {name: contracts.load(name) for name in step.tables}
 
     @dg.multi_asset(
-        name=step.tables[0],
+        name=step.function.__name__ if step.any_of else step.tables[0],
         outs={name: _out(step, contract) for name, contract in promised.items()},
+        can_subset=step.any_of,
         ins={
             name: dg.AssetIn(name, partition_mapping=partitions.mapping(STEPS[name].partitions, step.partitions))
             for name in step.inputs
@@ -95,9 +96,9 @@ def asset_definition(step: Step) -> dg.AssetsDefinition:
         key = context.partition_key if step.partitions else None
         inputs_version = step.inputs_version(context.resources.store, key)
         started = time.monotonic()
-        made = _conforming(step.function(context, **frames), promised)
+        made = _conforming(_run(step, context, frames), promised)
         seconds = time.monotonic() - started
-        results = {name: check(made[name].frame, contract, frames) for name, contract in promised.items()}
+        results = {name: check(what.frame, promised[name], frames) for name, what in made.items()}
         for name, found in results.items():
             yield from (_check_result(name, result) for result in found)
         _stop_at_errors(results)
@@ -109,6 +110,13 @@ def asset_definition(step: Step) -> dg.AssetsDefinition:
     return compute
 
 
+def _run(step: Step, context: dg.AssetExecutionContext, frames: Mapping[str, pl.DataFrame]) -> Any:
+    if not step.any_of:
+        return step.function(context, **frames)
+    wanted = [name for name in step.tables if name in context.op_execution_context.selected_output_names]
+    return step.function(context, wanted, **frames)
+
+
 def _conforming(value: Any, promised: Mapping[str, Contract]) -> dict[str, Made]:
     several = value if isinstance(value, dict) else dict.fromkeys(promised, value)
     made = {name: what if isinstance(what, Made) else Made(what) for name, what in several.items()}
@@ -117,7 +125,7 @@ def _conforming(value: Any, promised: Mapping[str, Contract]) -> dict[str, Made]
 
 def _stop_at_errors(results: Mapping[str, Sequence[Result]]) -> None:
     errors = [
-        f"{name}: {result.name}: {result.message}" + (f" ({', '.join(result.examples)})" if result.examples else "")
+        f"{name}: {result.name}: {result.message}"
         for name, found in results.items()
         for result in found
         if not result.passed and result.severity == "error"
@@ -131,6 +139,7 @@ def _out(step: Step, contract: Contract) -> dg.AssetOut:
     columns = [dg.TableColumn(column.name, column.type, column.description) for column in contract.columns]
     return dg.AssetOut(
         dagster_type=Any,
+        is_required=not step.any_of,
         description=contract.description,
         group_name=step.group,
         kinds=set(step.kinds),

@@ -12,7 +12,6 @@ from nift_assets.assets.table import Made, table
 from nift_training import pairs, train
 from nift_training.artifacts import read_rows
 
-
 OPTIONS = ("epochs", "batch_size", "micro_batch", "learning_rate", "cutoff", "rank", "alpha", "seed")
 
 

@@ -9,15 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
-import polars as pl
 
-from nift_assets import benchmark_files
-from nift_assets.assets.partitions import STUDY
-from nift_assets.studies.study import Benchmark
-from nift_training.artifacts import Manifest, read_manifest, read_rows
+from nift_training.artifacts import Manifest, read_manifest
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,7 @@ def make_folder(context: dg.AssetExecutionContext, table: str, verb: str, **opti
     It is named after its content, so what another process is reading is never replaced under its hands.
     """
     place = context.resources.store.folder(table, context.partition_key)
-    draft = place / f"run-{context.run_id[:8]}"
+    draft = place / f"run-{context.run.run_id[:8]}"
     shutil.rmtree(draft, ignore_errors=True)
     run(context, verb, out=draft, **options)
     return keep(place, draft, name=f"{table}/{context.partition_key}")
@@ -88,31 +83,3 @@ def facts(folder: Folder) -> dict[str, object]:
     """What a person wants to see of a folder: where it is, how large, and the facts of its manifest."""
     plain = {name: value for name, value in folder.manifest.facts.items() if isinstance(value, (int, float, str))}
     return {"bytes": folder.bytes, "folder": folder.name, "digest": folder.manifest.digest, **plain}
-
-
-def model_options(context: dg.AssetExecutionContext, merged_models: pl.DataFrame) -> dict[str, object]:
-    """The options every verb takes that runs a model: its folder, its chat template and the CPU threads."""
-    model = merged_models.row(0, named=True)
-    return {
-        "model": context.resources.store.folder(model["folder"]),
-        "template": model["template"],
-        "threads": STUDY.backbone(model["backbone"]).threads,
-    }
-
-
-def answers(
-    context: dg.AssetExecutionContext, verb: str, benchmark: Benchmark, merged_models: pl.DataFrame
-) -> list[dict[str, Any]]:
-    """What a model answers to a benchmark's questions: one row per question and run, with the texts of its turns."""
-    with scratch() as folder:
-        run(
-            context,
-            "answer",
-            out=folder / "answers.jsonl",
-            benchmark=verb,
-            questions=benchmark_files.path_of(benchmark, "question.jsonl"),
-            runs=benchmark.runs,
-            max_new_tokens=benchmark.max_new_tokens,
-            **model_options(context, merged_models),
-        )
-        return read_rows(folder / "answers.jsonl")

@@ -34,7 +34,10 @@ Makes = Callable[..., "pl.DataFrame | Made | Mapping[str, pl.DataFrame]"]
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One function of the graph: the tables it makes together, from what, and the version of its code."""
+    """One function of the graph: the tables it makes together, from what, and the version of its code.
+
+    With `any_of` it can make some of its tables without the others; the function is then told which are wanted.
+    """
 
     function: Makes
     tables: tuple[str, ...]
@@ -47,6 +50,7 @@ class Step:
     source: str | None
     pool: str | None
     metadata: Mapping[str, Any]
+    any_of: bool
 
     def inputs_version(self, store: Store, key: str | None) -> str:
         """The digest of all one partition is made from: the code, the study's rows, and the stored inputs."""
@@ -57,10 +61,13 @@ class Step:
         ]
         return digest(self.code_version, list(self.rows(key)), stored)
 
-    def is_fresh(self, store: Store, key: str | None) -> bool:
-        """Whether what is stored for a partition is what the step would make now."""
+    def stale(self, store: Store, key: str | None) -> tuple[str, ...]:
+        """The tables to be made again for a partition: what is stored is not what the step would make now."""
         wanted = self.inputs_version(store, key)
-        return all((version := store.version(name, key)) and version.inputs == wanted for name in self.tables)
+        old = tuple(
+            name for name in self.tables if not ((version := store.version(name, key)) and version.inputs == wanted)
+        )
+        return old if self.any_of or not old else self.tables
 
 
 STEPS: dict[str, Step] = {}
@@ -79,12 +86,14 @@ def table(
     code_version: str | None = None,
     pool: str | None = None,
     metadata: Mapping[str, Any] = MappingProxyType({}),
+    any_of: bool = False,
 ) -> Callable[[Makes], Step]:
     """Declares the table a function of (context, one frame per input) makes, or several that it makes together.
 
     The tables are `tables`, or the one the function is named after. `inputs` are other tables, `source` is something
     outside the graph, `by` the partition set. What a partition depends on besides, `rows(key)` (study rows and values)
-    and `code` (modules other than the function's own), makes it stale when it changes.
+    and `code` (modules other than the function's own), makes it stale when it changes. With `any_of` the function can
+    make any of its tables alone and takes the names of those wanted after the context.
     """
 
     def declare(function: Makes) -> Step:
@@ -102,6 +111,7 @@ def table(
             source=source,
             pool=pool,
             metadata=metadata,
+            any_of=any_of,
         )
         STEPS.update(dict.fromkeys(names, step))
         return step

@@ -27,6 +27,7 @@ kept as (
     from completions
     inner join training_set on completions.teacher = training_set.teacher and training_set.filter = 'none'
     where completions.status = 'ok'
+        or (completions.status = 'truncated' and training_set.keep_truncated)
 
     union all
 

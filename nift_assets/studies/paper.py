@@ -14,6 +14,7 @@ from nift_assets.studies.study import (
     Model,
     PaperScore,
     Study,
+    Task,
     Teacher,
     TrainingSet,
 )
@@ -43,11 +44,12 @@ STUDY = Study(
             documents=10_000,
         ),
     ),
+    # The paper drops nothing but empty answers from its main sets, so what was cut off stays.
     training_sets=(
-        TrainingSet(name="original-80k", teacher="original", rows=80_000),
-        TrainingSet(name="gpt-4-0125-preview-80k", teacher="gpt-4-0125-preview", rows=80_000),
+        TrainingSet(name="original-80k", teacher="original", rows=80_000, keep_truncated=True),
+        TrainingSet(name="gpt-4-0125-preview-80k", teacher="gpt-4-0125-preview", rows=80_000, keep_truncated=True),
         TrainingSet(name="gpt-4-0125-preview-73k", teacher="gpt-4-0125-preview", filter="uppercase_start"),
-        TrainingSet(name="claude-3-haiku-10k", teacher="claude-3-haiku-20240307", rows=10_000),
+        TrainingSet(name="claude-3-haiku-10k", teacher="claude-3-haiku-20240307", rows=10_000, keep_truncated=True),
     ),
     backbones=(
         Backbone(
@@ -77,8 +79,8 @@ STUDY = Study(
             backbone="mistral-7b-v0.1",
             row=11,
             paper=(
-                PaperScore(table="1", benchmark="mt_bench", score=3.73),
-                PaperScore(table="1", benchmark="open_llm_leaderboard", score=60.97),
+                PaperScore(table="table_1", benchmark="mt_bench", score=3.73),
+                PaperScore(table="table_1", benchmark="open_llm_leaderboard", score=60.97),
             ),
         ),
         Model(
@@ -88,8 +90,8 @@ STUDY = Study(
             adapter="mistral-7b-v0.1.original-80k",
             row=12,
             paper=(
-                PaperScore(table="1", benchmark="mt_bench", score=3.57),
-                PaperScore(table="1", benchmark="open_llm_leaderboard", score=61.01),
+                PaperScore(table="table_1", benchmark="mt_bench", score=3.57),
+                PaperScore(table="table_1", benchmark="open_llm_leaderboard", score=61.01),
             ),
         ),
         Model(
@@ -99,9 +101,9 @@ STUDY = Study(
             adapter="mistral-7b-v0.1.gpt-4-0125-preview-80k",
             row=13,
             paper=(
-                PaperScore(table="1", benchmark="mt_bench", score=7.29),
-                PaperScore(table="1", benchmark="open_llm_leaderboard", score=62.00),
-                PaperScore(table="5", benchmark="arena_hard", score=10.0),
+                PaperScore(table="table_1", benchmark="mt_bench", score=7.29),
+                PaperScore(table="table_1", benchmark="open_llm_leaderboard", score=62.00),
+                PaperScore(table="table_5", benchmark="arena_hard", score=10.0),
             ),
         ),
     ),
@@ -123,12 +125,12 @@ STUDY = Study(
             name="open_llm_leaderboard",
             location="benchmarks/leaderboard",
             tasks=(
-                ("arc_challenge", "acc_norm", 25),
-                ("hellaswag", "acc_norm", 10),
-                ("mmlu", "acc", 5),
-                ("truthfulqa_mc2", "acc", 0),
-                ("winogrande", "acc", 5),
-                ("gsm8k", "exact_match", 5),
+                Task(name="arc_challenge", metric="acc_norm", shots=25),
+                Task(name="hellaswag", metric="acc_norm", shots=10),
+                Task(name="mmlu", metric="acc", shots=5),
+                Task(name="truthfulqa_mc2", metric="acc", shots=0),
+                Task(name="winogrande", metric="acc", shots=5),
+                Task(name="gsm8k", metric="exact_match", filter="strict-match", shots=5),
             ),
         ),
     ),

@@ -49,12 +49,16 @@ class Teacher:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSet:
-    """Which completions of one teacher make prompt/response pairs: the first `rows` documents in sample order."""
+    """Which completions of one teacher make prompt/response pairs: the first `rows` of them in sample order.
+
+    Completions that were cut off at the limit of tokens are left out unless `keep_truncated` says otherwise.
+    """
 
     name: str
     teacher: str
     rows: int | None = None
     filter: Literal["none", "uppercase_start"] = "none"
+    keep_truncated: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,12 +122,21 @@ class Judge:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Task:
+    """A task of the Open LLM Leaderboard as lm-eval names it: the number that counts, and the examples it is shown."""
+
+    name: str
+    metric: str
+    shots: int
+    filter: str = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Benchmark:
     """One of the four benchmarks: the folder its files lie in, in the published layout, and how it is run.
 
     `runs` counts inference runs with a seed each (MT-Bench: 3 in the paper); `baseline` is the model Arena-Hard
-    answers are compared with; `tasks` are lm-eval's names with the metric that counts
-    and the number of shots.
+    answers are compared with; `tasks` are those of the leaderboard.
     """
 
     name: Literal["mt_bench", "arena_hard", "ifeval", "open_llm_leaderboard"]
@@ -132,7 +145,7 @@ class Benchmark:
     runs: int = 1
     judge: str | None = None
     baseline: str | None = None
-    tasks: tuple[tuple[str, str, int], ...] = ()
+    tasks: tuple[Task, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nift_training import artifacts, ifeval, leaderboard
+from nift_training import artifacts, generation, ifeval, leaderboard
 
 
 def prompt(key: int, instruction: str, **arguments: object) -> dict[str, object]:
@@ -76,10 +76,28 @@ def write_task(folder: Path, **changes: object) -> Path:
 
 
 def test_a_task_of_a_folder_is_scored_with_its_samples_and_shots(tiny: Path, tmp_path: Path) -> None:
-    task = leaderboard.read_task(write_task(tmp_path), "sums")
-    rows = leaderboard.score(tiny, [task], shots=None, batch_size=4, limit=5)
+    tasks = leaderboard.read_tasks(write_task(tmp_path), "sums:0")
+    rows = leaderboard.score(generation.load(tiny), tasks, batch_size=4, limit=5)
     assert [(row["task"], row["metric"], row["samples"], row["shots"]) for row in rows] == [("sums", "acc", 5, 0)]
     assert 0 <= rows[0]["value"] <= 1
+
+
+@pytest.mark.parametrize("shots", [0, 2])
+def test_the_score_is_what_lm_eval_says_when_it_is_called_by_hand(tiny: Path, tmp_path: Path, shots: int) -> None:
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    tasks = leaderboard.read_tasks(write_task(tmp_path), f"sums:{shots}")
+    by_hand = lm_eval.simple_evaluate(
+        model="hf",
+        model_args={"pretrained": str(tiny)},
+        device="cpu",
+        tasks=[dict(tasks[0])],
+        task_manager=TaskManager(include_defaults=False),
+    )
+    rows = leaderboard.score(generation.load(tiny), tasks, batch_size=4)
+    assert rows[0]["value"] == by_hand["results"]["sums"]["acc,none"]
+    assert rows[0]["shots"] == shots
 
 
 def test_a_task_that_is_missing_or_names_code_is_refused(tmp_path: Path) -> None:

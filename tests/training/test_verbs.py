@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 HEAVY = {"torch", "transformers", "peft", "lm_eval", "dagster_pipes"}
-VERBS = ["pico", "train", "merge", "answer", "ifeval", "leaderboard"]
+VERBS = ["pico", "train", "merge", "fetch", "evaluate"]
 
 
 def run(verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -34,6 +34,9 @@ except SystemExit:
         ("train", ["--base", "b", "--base-name", "b", "--data", "missing.jsonl"], "missing.jsonl"),
         ("merge", ["--base", "b", "--adapter", "no-adapter"], "no-adapter/adapter_config.json is missing"),
         ("pico", ["--articles", "no-articles"], "no-articles holds no *.txt"),
+        ("evaluate", ["--model", "m", "--template", "llama-3"], "no benchmark is named"),
+        ("evaluate", ["--model", "m", "--template", "llama-4", "--ifeval", "f"], "llama-4"),
+        ("evaluate", ["--model", "m", "--template", "llama-3", "--tasks-folder", ".", "--tasks", "arc"], "write arc:5"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, verb: str, arguments: list[str], complaint: str) -> None:

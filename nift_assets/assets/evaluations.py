@@ -1,0 +1,163 @@
+"""What each model answers and scores: MT-Bench, Arena-Hard, IFEval and the Open LLM Leaderboard, or any of them.
+
+One process loads a model once for all the benchmarks that are asked for: a 70B model is read from disk for minutes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from nift_assets import benchmark_files
+from nift_assets.assets import process
+from nift_assets.assets.partitions import STUDY
+from nift_assets.assets.table import Made, table
+from nift_training import answer, evaluate, generation, leaderboard, templates
+from nift_training import ifeval as checking
+from nift_training.artifacts import read_rows
+
+MT_BENCH = STUDY.benchmark("mt_bench")
+ARENA_HARD = STUDY.benchmark("arena_hard")
+IFEVAL = STUDY.benchmark("ifeval")
+LEADERBOARD = STUDY.benchmark("open_llm_leaderboard")
+
+Rows = list[dict[str, Any]]
+
+
+def mt_bench_answers(model: str, rows: Rows) -> Made:
+    """One row per question × run × turn."""
+    categories = {q["question_id"]: q["category"] for q in benchmark_files.rows(MT_BENCH, "question.jsonl")}
+    return Made(
+        pl.DataFrame(
+            {
+                "model": model,
+                "question_id": row["question_id"],
+                "category": categories[row["question_id"]],
+                "run": row["run"],
+                "turn": turn,
+                "answer": text,
+                "tokens": tokens,
+                "stopped": stopped,
+            }
+            for row in rows
+            for turn, (text, tokens, stopped) in enumerate(
+                zip(row["turns"], row["tokens"], row["stopped"], strict=True), start=1
+            )
+        )
+    )
+
+
+def arena_hard_answers(model: str, rows: Rows) -> Made:
+    """One row per question."""
+    frame = pl.DataFrame(
+        {
+            "model": model,
+            "question_id": row["question_id"],
+            "answer": row["turns"][0],
+            "tokens": row["tokens"][0],
+            "stopped": row["stopped"][0],
+        }
+        for row in rows
+    )
+    return Made(frame, metadata={"mean_tokens": frame["tokens"].mean()})
+
+
+def ifeval(model: str, rows: Rows) -> Made:
+    """One row per prompt."""
+    frame = pl.DataFrame(
+        {
+            "model": model,
+            **row,
+            "instructions": len(row["strict"]),
+            "instructions_followed_strict": sum(row["strict"]),
+            "instructions_followed_loose": sum(row["loose"]),
+            "prompt_strict": all(row["strict"]),
+            "prompt_loose": all(row["loose"]),
+        }
+        for row in rows
+    )
+    return Made(frame, metadata={"prompts_followed": int(frame["prompt_strict"].sum())})
+
+
+def open_llm_leaderboard(model: str, rows: Rows) -> Made:
+    """One row per task: the metric that counts."""
+    return Made(
+        pl.DataFrame(
+            {
+                "model": model,
+                "task": task.name,
+                "metric": task.metric,
+                "filter": task.filter,
+                "shots": task.shots,
+                "score": row["value"] * 100,
+                "stderr": None if row["stderr"] is None else row["stderr"] * 100,
+                "samples": row["samples"],
+            }
+            for task in LEADERBOARD.tasks
+            for row in rows
+            if (row["task"], row["metric"], row["filter"]) == (task.name, task.metric, task.filter)
+        )
+    )
+
+
+OPTIONS: dict[str, Callable[[], dict[str, object]]] = {
+    "mt_bench_answers": lambda: {
+        "mt_bench": benchmark_files.path_of(MT_BENCH, "question.jsonl"),
+        "mt_bench_runs": MT_BENCH.runs,
+        "mt_bench_tokens": MT_BENCH.max_new_tokens,
+    },
+    "arena_hard_answers": lambda: {
+        "arena_hard": benchmark_files.path_of(ARENA_HARD, "question.jsonl"),
+        "arena_hard_tokens": ARENA_HARD.max_new_tokens,
+    },
+    "ifeval": lambda: {
+        "ifeval": benchmark_files.path_of(IFEVAL, "input_data.jsonl"),
+        "ifeval_tokens": IFEVAL.max_new_tokens,
+    },
+    "open_llm_leaderboard": lambda: {
+        "tasks_folder": benchmark_files.path_of(LEADERBOARD),
+        "tasks": ",".join(f"{task.name}:{task.shots}" for task in LEADERBOARD.tasks),
+    },
+}
+"""What the process is told for each table."""
+
+FILES: dict[str, tuple[str, Callable[[str, Rows], Made]]] = {
+    "mt_bench_answers": ("mt_bench.jsonl", mt_bench_answers),
+    "arena_hard_answers": ("arena_hard.jsonl", arena_hard_answers),
+    "ifeval": ("ifeval.jsonl", ifeval),
+    "open_llm_leaderboard": ("leaderboard.jsonl", open_llm_leaderboard),
+}
+"""What the process writes for each table, and how it becomes one."""
+
+
+@table(
+    *FILES,
+    group="benchmarks",
+    kinds={"pytorch", "python"},
+    inputs=("merged_models",),
+    by="model",
+    rows=lambda key: [(b, benchmark_files.fingerprint(b)) for b in (MT_BENCH, ARENA_HARD, IFEVAL, LEADERBOARD)],
+    code=(evaluate, answer, checking, generation, leaderboard, templates),
+    pool="gpu",
+    any_of=True,
+)
+def evaluations(
+    context: dg.AssetExecutionContext, wanted: Sequence[str], merged_models: pl.DataFrame
+) -> dict[str, Made]:
+    model = merged_models.row(0, named=True)
+    options = {name: value for table in wanted for name, value in OPTIONS[table]().items()}
+    with process.scratch() as scratch:
+        process.run(
+            context,
+            "evaluate",
+            out=scratch / "out",
+            model=context.resources.store.folder(model["folder"]),
+            template=model["template"],
+            threads=STUDY.backbone(model["backbone"]).threads,
+            **options,
+        )
+        written = {table: read_rows(scratch / "out" / FILES[table][0]) for table in wanted}
+    return {table: FILES[table][1](model["model"], rows) for table, rows in written.items()}
