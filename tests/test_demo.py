@@ -117,7 +117,7 @@ def test_every_partition_is_known_to_dagster(demo: Demo, instance: dg.DagsterIns
     }
     assert made == {
         "completions": {"original", "local", "echo"},
-        "training_sets": {"original", "local", "echo", "echo-filtered"},
+        "training_sets": {"original", "local", "echo-filtered"},
         "lora_adapters": {adapter.name for adapter in STUDY.adapters},
         "merged_models": {model.name for model in STUDY.models},
         "mt_bench_judgments": {model.name for model in STUDY.models},

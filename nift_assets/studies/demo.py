@@ -33,14 +33,13 @@ STUDY = Study(
     ),
     teachers=(
         Teacher(name="original", provider="original", model="original"),
-        Teacher(name="local", provider="local", model="pico-instruct", max_tokens=48),
+        Teacher(name="local", provider="local", model="pico", max_tokens=32),
         Teacher(name="echo", provider="echo", model="continue", max_tokens=120),
     ),
     training_sets=(
         TrainingSet(name="original", teacher="original"),
         # A model this small hardly ever finds an end by itself.
         TrainingSet(name="local", teacher="local", keep_truncated=True),
-        TrainingSet(name="echo", teacher="echo"),
         TrainingSet(name="echo-filtered", teacher="echo", filter="uppercase_start"),
     ),
     backbones=(
