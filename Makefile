@@ -4,16 +4,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 # make demo CORPUS=… TEXT=… DOCUMENTS=… FRESH=1
-DEMO_OPTIONS = $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(TEXT),--text-column '$(TEXT)') \
-	$(if $(DOCUMENTS),--documents '$(DOCUMENTS)') $(if $(FRESH),--fresh)
+OWN_DOCUMENTS = $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(TEXT),--text-column '$(TEXT)') \
+	$(if $(DOCUMENTS),--documents '$(DOCUMENTS)')
 
 .PHONY: demo ui test test-full check format clean
 
 demo: .venv/installed ## the whole line on the demo study, or on your own articles: CORPUS=file, TEXT=column, DOCUMENTS=n
-	@$(BIN)/nift demo $(DEMO_OPTIONS)
+	@$(BIN)/nift demo $(OWN_DOCUMENTS) $(if $(FRESH),--fresh)
 
 ui: .venv/installed ## Dagster's UI of the same study, on this machine only
-	@$(BIN)/nift ui $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(PORT),--port $(PORT))
+	@$(BIN)/nift ui $(OWN_DOCUMENTS) $(if $(PORT),--port $(PORT))
 
 test: .venv/installed ## every quick test
 	@$(BIN)/python -m pytest

@@ -9,13 +9,14 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import resources as package_files
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
+from dotenv import load_dotenv
 
 if TYPE_CHECKING:
     from dagster_project.line import Outcome, Run
@@ -27,12 +28,22 @@ DEMO_BYTES = 250 * 2**20
 @click.group()
 def main() -> None:
     """Non-instructional fine-tuning: articles in, checked data, adapters, merged models and score tables out."""
+    load_dotenv(Path(".env"))
+
+
+def own_documents(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that put somebody's own articles in the place of the study's."""
+    for option in (
+        click.option("--documents", help="How many documents to sample (default: all)."),
+        click.option("--text-column", help="The column with the text (default: text)."),
+        click.option("--corpus", help="Your own articles: a Parquet or JSON-lines file, a folder, a pattern, hf://…"),
+    ):
+        command = option(command)
+    return command
 
 
 @main.command()
-@click.option("--corpus", help="Your own articles: a Parquet or JSON-lines file, a folder, a pattern, hf://datasets/…")
-@click.option("--text-column", help="The column with the text (default: text).")
-@click.option("--documents", help="How many documents to sample (default: all).")
+@own_documents
 @click.option("--fresh", is_flag=True, help="Forget the tables of this study and start over; paid answers are kept.")
 def demo(corpus: str | None, text_column: str | None, documents: str | None, fresh: bool) -> None:
     """Run the whole line of the active study and print its score table; what is up to date is used again."""
@@ -44,11 +55,11 @@ def demo(corpus: str | None, text_column: str | None, documents: str | None, fre
 
 
 @main.command()
-@click.option("--corpus", help="Show the study on your own articles instead, as given to `nift demo`.")
+@own_documents
 @click.option("--port", type=int, help="The port to listen on (default: the first free one from 3000).")
-def ui(corpus: str | None, port: int | None) -> None:
+def ui(corpus: str | None, text_column: str | None, documents: str | None, port: int | None) -> None:
     """Open Dagster's UI of the active study, for this machine only."""
-    _set(NIFT_CORPUS=corpus)
+    _set(NIFT_CORPUS=corpus, NIFT_TEXT_COLUMN=text_column, NIFT_DOCUMENTS=documents)
     home = dagster_home()
     port = port or _free_port(3000)
     click.echo(f"Dagster's UI: http://127.0.0.1:{port} (instance in {home}; stop with Ctrl-C)")

@@ -149,9 +149,10 @@ class Ledger:
 
     def _insert(self, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
         """One commit. A row that is there already stays: two runs may ask the same question at the same time."""
-        insert = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[self._engine.dialect.name]
+        insert: sqlite.Insert | postgresql.Insert
+        insert = sqlite.insert(table) if self._engine.dialect.name == "sqlite" else postgresql.insert(table)
         with self._engine.begin() as connection:
-            connection.execute(insert(table).on_conflict_do_nothing(), list(rows))
+            connection.execute(insert.on_conflict_do_nothing(), list(rows))
 
 
 def read(key: str, body: dict[str, Any]) -> Answer:

@@ -74,7 +74,8 @@ def run(model: Model, frames: Mapping[str, pl.DataFrame], partition: str | None)
         for name, frame in frames.items():
             connection.register(name, frame)
         connection.execute("set variable partition = ?", [partition])
-        return connection.sql(model.sql).pl()
+        made: pl.DataFrame = connection.sql(model.sql).pl()
+        return made
 
 
 def study_rows(study: Study, rows: str) -> pl.DataFrame:

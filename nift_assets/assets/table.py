@@ -29,7 +29,7 @@ class Made:
     finish: Callable[[], None] = lambda: None
 
 
-Makes = Callable[..., "pl.DataFrame | Made | Mapping[str, pl.DataFrame]"]
+Makes = Callable[..., "pl.DataFrame | Made | Mapping[str, pl.DataFrame] | Mapping[str, Made]"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 from nift_training.recipe import Recipe
 
@@ -197,7 +197,17 @@ def digest(*rows: Any) -> str:
     return hashlib.sha256(json.dumps(rows, default=asdict, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def _named(rows: Iterable[Any], name: str) -> Any:
+class Named(Protocol):
+    """Any row: it has a name."""
+
+    @property
+    def name(self) -> str: ...
+
+
+Row = TypeVar("Row", bound=Named)
+
+
+def _named(rows: Iterable[Row], name: str) -> Row:
     return next(row for row in rows if row.name == name)
 
 
