@@ -104,17 +104,18 @@ def _run_study(*, fresh: bool) -> None:
         began = time.monotonic()
         progress = _Progress(len(planned))
         outcomes = line.execute(planned, log=log, started=progress.started, ended=progress.ended)
+    if line.SCORES in outcomes and not outcomes[line.SCORES].error:
+        click.echo()
+        click.echo(score_table.render(store()))
+        if STUDY.warning:
+            click.secho(STUDY.warning, bold=True)
+        click.echo(f"Done in {time.monotonic() - began:.0f} s. Report: {folder / 'report.html'}")
+        click.echo(f"Every table: duckdb {Path(warehouse()) / 'nift.duckdb'} (schema {STUDY.name}). Lineage: make ui")
     failed = {name: outcome.error for name, outcome in outcomes.items() if outcome.error}
     if failed:
         left = len(planned) - len(outcomes)
         first, why = next(iter(failed.items()))
         _refuse(f"{first}: {why}" + (f" ({left} runs that depend on it were not started)" if left else ""))
-    click.echo()
-    click.echo(score_table.render(store()))
-    if STUDY.warning:
-        click.secho(STUDY.warning, bold=True)
-    click.echo(f"Done in {time.monotonic() - began:.0f} s. Report: {folder / 'report.html'}")
-    click.echo(f"Every table: duckdb {Path(warehouse()) / 'nift.duckdb'} (schema {STUDY.name}). Lineage: make ui")
 
 
 class _Progress:
@@ -130,8 +131,8 @@ class _Progress:
         count = f"[{self._ended:2}/{self._total}]"
         if outcome.error:
             click.secho(f"{count} ✗ {run.name}: failed after {outcome.seconds:.1f} s", fg="red")
-        elif outcome.made:
-            click.echo(f"{count} ✓ {run.name}: {len(outcome.made)} tables in {outcome.seconds:.1f} s")
+        elif outcome.tables:
+            click.echo(f"{count} ✓ {run.name}: {len(outcome.tables)} tables in {outcome.seconds:.1f} s")
         else:
             click.echo(f"{count} = {run.name}: up to date")
 

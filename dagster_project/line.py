@@ -6,8 +6,9 @@ import logging
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,9 +36,9 @@ class Run:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run did: the tables it made, how long it took, and the one line that says why it failed."""
+    """What a run did: the tables it had to make, how long it took, and the one line that says why it failed."""
 
-    made: tuple[str, ...]
+    tables: tuple[str, ...]
     seconds: float
     error: str | None = None
 
@@ -64,7 +65,8 @@ def execute(
 ) -> dict[str, Outcome]:
     """Runs everything, upstream first; what depends on a failed run is left out of the answer.
 
-    The first run, which reads the corpus, goes alone: if that fails nothing else has begun.
+    The first run, which reads the corpus, goes alone: if that fails nothing else has begun. The score tables come
+    last and are made of what there is, so one failed teacher does not cost the scores of the others.
     """
     outcomes: dict[str, Outcome] = {}
     waiting = list(planned)
@@ -72,8 +74,7 @@ def execute(
     with ProcessPoolExecutor(AT_ONCE, mp_context=context, initializer=_open_log, initargs=(str(log),)) as pool:
         going: dict[Future[Outcome], Run] = {}
         while True:
-            done = {name for name, outcome in outcomes.items() if outcome.error is None}
-            for run in [run for run in waiting if run.waits_for <= done]:
+            for run in _ready(waiting, outcomes, idle=not going):
                 if len(going) == AT_ONCE or (going and not outcomes):
                     break
                 waiting.remove(run)
@@ -83,10 +84,8 @@ def execute(
                 return outcomes
             for future in wait(going, return_when=FIRST_COMPLETED).done:
                 run = going.pop(future)
-                outcomes[run.name] = future.result()
+                outcomes[run.name] = _outcome(future)
                 ended(run, outcomes[run.name])
-            if any(outcome.error for outcome in outcomes.values()) and len(outcomes) == 1:
-                return outcomes
 
 
 def execute_one(run: Run) -> Outcome:
@@ -102,9 +101,26 @@ def execute_one(run: Run) -> Outcome:
             instance=instance,
             raise_on_error=False,
         )
-        made = tuple(name for name in tables if store().version(name, run.key))
         error = None if result.success else _reason(result, instance)
-        return Outcome(made, time.monotonic() - started, error)
+        return Outcome(tables, time.monotonic() - started, error)
+
+
+def _ready(waiting: Sequence[Run], outcomes: Mapping[str, Outcome], *, idle: bool) -> list[Run]:
+    """The runs that can start now: those whose upstream is done; the scores when nothing else is left to do."""
+    done = {name for name, outcome in outcomes.items() if outcome.error is None}
+    if outcomes and DATA not in done:
+        return []
+    ready = [run for run in waiting if run.waits_for <= done]
+    return ready or [run for run in waiting if idle and run.name == SCORES]
+
+
+def _outcome(future: Future[Outcome]) -> Outcome:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise ValueError(
+            "a process of this command was killed, perhaps for want of memory; run it again: what was complete is kept"
+        ) from None
 
 
 def _run_of(step: Step, key: str | None) -> str:
@@ -156,14 +172,17 @@ def _reason(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance) -> 
         for entry in instance.all_logs(result.run_id)
         if entry.level == logging.ERROR and not entry.is_dagster_event
     ]
-    failure = next(event for event in result.all_events if event.is_step_failure).step_failure_data
+    failures = [event.step_failure_data for event in result.all_events if event.is_step_failure]
     if said:
         message = said[-1]
-    elif failure.user_failure_data and failure.user_failure_data.description:
-        message = failure.user_failure_data.description
+    elif not failures:
+        message = f"Dagster stopped the run {result.run_id}; its page in the UI says why"
+    elif (user := failures[0].user_failure_data) and user.description:
+        message = user.description
     else:
-        assert failure.error is not None
-        message = (failure.error.cause or failure.error).message
+        error = failures[0].error
+        assert error is not None
+        message = (error.cause or error).message
     return " ".join(message.split()).removeprefix("ValueError: ")
 
 
