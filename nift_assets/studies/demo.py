@@ -19,7 +19,7 @@ from nift_training.recipe import Recipe
 
 # The paper's recipe on a few dozen rows would be one step per epoch: smaller batches and a higher rate let a model of
 # two million parameters move at all.
-RECIPE = Recipe(epochs=2, batch_size=16, micro_batch=2, learning_rate=1e-3, cutoff=128)
+RECIPE = Recipe(epochs=3, batch_size=8, micro_batch=2, learning_rate=1e-2, cutoff=128)
 BENCHMARKS = DEMO_FILES / "benchmarks"
 
 STUDY = Study(
