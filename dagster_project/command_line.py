@@ -124,7 +124,7 @@ class _Progress:
         self._ended = 0
 
     def started(self, run: Run) -> None:
-        click.echo(f"        … {run.name}: {', '.join(run.steps)}")
+        click.echo(f"        … {run.name}: {', '.join(run.tables)}")
 
     def ended(self, run: Run, outcome: Outcome) -> None:
         self._ended += 1

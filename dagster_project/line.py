@@ -33,6 +33,10 @@ class Run:
     steps: tuple[str, ...]
     waits_for: frozenset[str]
 
+    @property
+    def tables(self) -> tuple[str, ...]:
+        return tuple(table for step in self.steps for table in STEPS[step].tables)
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -171,3 +171,25 @@ def test_bad_input_is_one_line_that_names_the_file(
         corpus.sample(at(location))
     assert str(refused.value).startswith(str(location))
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["memory://articles", "memory://articles/*.parquet", "memory://articles/part-1.parquet"]
+)
+def test_a_remote_address_is_read_like_a_local_one(address: str) -> None:
+    """`hf://` and `s3://` go the same way: whatever fsspec can open, DuckDB reads."""
+    import fsspec
+
+    remote = fsspec.filesystem("memory")
+    for part, texts in (("part-1", TEXTS[:15]), ("part-2", TEXTS[15:])):
+        with remote.open(f"/articles/{part}.parquet", "wb") as file:
+            pl.DataFrame({"text": texts}).write_parquet(file)
+    found = corpus.sample(at(address)).documents
+    assert sorted(found["text"]) == sorted(TEXTS[:15] if "part-1" in address else TEXTS)
+
+
+def test_an_address_that_cannot_be_reached_is_one_line() -> None:
+    with pytest.raises(ValueError, match=r"^hf://datasets/nobody/nothing: ") as refused:
+        corpus.sample(at("hf://datasets/nobody/nothing"))
+    assert "check the address" in str(refused.value)
+    assert "\n" not in str(refused.value)

@@ -23,7 +23,7 @@ from nift_assets.store import Store, Version, data_version
 from tests.conftest import PROJECT
 
 TEXTS = [f"Article {i} goes on\n\nfor several words – and then some more." for i in range(4)]
-MARKUP = '<img src=x onerror=alert(1)> <b>and</b> [a link](javascript:alert(2)) | and | so on ' + "for long " * 40
+MARKUP = "<img src=x onerror=alert(1)> <b>and</b> [a link](javascript:alert(2)) | and | so on " + "for long " * 40
 
 Change = Callable[[pl.DataFrame], Any]
 
