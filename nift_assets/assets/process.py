@@ -48,7 +48,10 @@ def make_folder(context: dg.AssetExecutionContext, table: str, verb: str, **opti
 
     It is named after its content, so what another process is reading is never replaced under its hands.
     """
-    place = context.resources.store.folder(table, context.partition_key)
+    store = context.resources.store
+    if "://" in store.root:
+        raise ValueError(f"the warehouse is {store.root}, and weights need a local folder; set NIFT_WAREHOUSE to one")
+    place = store.folder(table, context.partition_key)
     draft = place / f"run-{context.run.run_id[:8]}"
     shutil.rmtree(draft, ignore_errors=True)
     run(context, verb, out=draft, **options)

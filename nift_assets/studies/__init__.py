@@ -51,7 +51,7 @@ def on_own_documents(study: Study, location: str, *, text_column: str, documents
     name = f"{slug}-{hashlib.sha256(absolute.encode()).hexdigest()[:6]}"
     corpus = dataclasses.replace(
         study.corpus,
-        name=slug,
+        name="own_documents",
         location=absolute,
         text_column=text_column,
         documents=documents,
