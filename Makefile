@@ -7,10 +7,10 @@ BIN := .venv/bin
 OWN_DOCUMENTS = $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(TEXT),--text-column '$(TEXT)') \
 	$(if $(DOCUMENTS),--documents '$(DOCUMENTS)')
 
-.PHONY: demo ui test test-full check format clean
+.PHONY: demo ui test test-full pictures check format clean
 
 demo: .venv/installed ## the whole line on the demo study, or on your own articles: CORPUS=file, TEXT=column, DOCUMENTS=n
-	@$(BIN)/nift demo $(OWN_DOCUMENTS) $(if $(FRESH),--fresh)
+	@$(BIN)/nift demo $(OWN_DOCUMENTS) $(if $(filter-out 0,$(FRESH)),--fresh)
 
 ui: .venv/installed ## Dagster's UI of the same study, on this machine only
 	@$(BIN)/nift ui $(OWN_DOCUMENTS) $(if $(PORT),--port $(PORT))
@@ -20,6 +20,9 @@ test: .venv/installed ## every quick test
 
 test-full: .venv/installed ## every test
 	@$(BIN)/python -m pytest -m 'slow or not slow'
+
+pictures: .venv/installed ## the README's pictures of the UI, made anew; needs Chromium (apt-get install chromium)
+	@$(BIN)/python -m tests.ui.pictures
 
 check: .venv/installed ## format, lint, types and import direction
 	@$(BIN)/ruff format --check .
@@ -31,7 +34,7 @@ format: .venv/installed ## bring all files into the one format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-# torch first and pinned: left to the resolver it brings gigabytes for accelerators that may not be there.
+# torch first and pinned: it is by far the largest, and which build of it comes is the package index's default.
 .venv/installed: pyproject.toml constraints.txt
 	@echo "Setting up .venv (once, a few minutes) …"
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; set PYTHON=…" if sys.version_info < (3, 11) else 0)'

@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 from dotenv import load_dotenv
 
+from nift_assets import studies
+from nift_assets.store import CATALOGUE
+
 if TYPE_CHECKING:
     from dagster_project.line import Outcome, Run
 
@@ -60,8 +63,11 @@ def demo(corpus: str | None, text_column: str | None, documents: str | None, fre
 def ui(corpus: str | None, text_column: str | None, documents: str | None, port: int | None) -> None:
     """Open Dagster's UI of the active study, for this machine only."""
     _set(NIFT_CORPUS=corpus, NIFT_TEXT_COLUMN=text_column, NIFT_DOCUMENTS=documents)
-    home = dagster_home()
-    port = port or _free_port(3000)
+    try:
+        home = dagster_home(studies.active().name)
+        port = port or _free_port(3000)
+    except (ValueError, OSError) as error:
+        _refuse(str(error))
     click.echo(f"Dagster's UI: http://127.0.0.1:{port} (instance in {home}; stop with Ctrl-C)")
     # A shell starts background jobs with Ctrl-C ignored, and Dagster would pass that on to all its processes.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -70,9 +76,27 @@ def ui(corpus: str | None, text_column: str | None, documents: str | None, port:
     os.execv(dagster, [dagster, "dev", "-w", workspace, "-h", "127.0.0.1", "-p", str(port)])
 
 
-def dagster_home() -> Path:
-    """The folder of the Dagster instance: `DAGSTER_HOME`, by default `.dagster` here; made with our configuration."""
-    home = Path(os.environ.get("DAGSTER_HOME") or ".dagster").absolute()
+@main.command()
+@click.argument("sql")
+def query(sql: str) -> None:
+    """Ask the tables in SQL: nift query "select teacher, count(*) from demo.completions group by all"."""
+    import duckdb
+
+    from dagster_project.resources import warehouse
+
+    try:
+        with duckdb.connect(Path(warehouse(), CATALOGUE), read_only=True) as catalogue:
+            click.echo(str(catalogue.sql(sql)))
+    except duckdb.Error as error:
+        _refuse(str(error))
+
+
+def dagster_home(study: str) -> Path:
+    """The folder of the Dagster instance, made with our configuration: `DAGSTER_HOME`, by default `.dagster/<study>`.
+
+    Assets have the same names in every study, so one instance for two would show one's runs under the other.
+    """
+    home = Path(os.environ.get("DAGSTER_HOME") or Path(".dagster", study)).absolute()
     home.mkdir(parents=True, exist_ok=True)
     if not (home / "dagster.yaml").exists():
         configuration = package_files.files("dagster_project") / "instance" / "dagster.yaml"
@@ -83,7 +107,7 @@ def dagster_home() -> Path:
 
 def _run_study(*, fresh: bool) -> None:
     """Everything of the active study, with a line per run as it starts and ends, then the scores."""
-    home = dagster_home()
+    home = dagster_home(studies.active().name)
     # Imported now: the graph is that of the study the environment names.
     from dagster_project import line, score_table
     from dagster_project.resources import store, warehouse
@@ -91,19 +115,22 @@ def _run_study(*, fresh: bool) -> None:
     from nift_assets.assets.graph import steps
     from nift_assets.assets.partitions import STUDY
 
-    corpus.files(STUDY.corpus)
+    if "://" in warehouse():
+        raise ValueError(f"the warehouse is {warehouse()}, and weights need a local folder; set NIFT_WAREHOUSE to one")
+    next(corpus.read(STUDY.corpus), None)  # what is wrong with a corpus mostly shows in its first row
     folder = store().folder()
     Path(warehouse()).mkdir(parents=True, exist_ok=True)
+    _check_disk(Path(warehouse()))
     with _only_one(Path(warehouse()) / f".{STUDY.name}.lock"):
-        if fresh:
-            shutil.rmtree(folder, ignore_errors=True)
-        _check_disk(Path(warehouse()))
+        if fresh and folder.exists():
+            shutil.rmtree(folder)
         click.echo(f"{STUDY.title}: {STUDY.corpus.location}")
         log = home / "demo.log"
         planned = line.runs(steps())
         began = time.monotonic()
         progress = _Progress(len(planned))
         outcomes = line.execute(planned, log=log, started=progress.started, ended=progress.ended)
+        store().remove_unnamed_folders()
     if line.SCORES in outcomes and not outcomes[line.SCORES].error:
         click.echo()
         click.echo(score_table.render(store()))

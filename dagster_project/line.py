@@ -19,9 +19,17 @@ from dagster_project.resources import store
 from nift_assets.assets import partitions
 from nift_assets.assets.partitions import STUDY
 from nift_assets.assets.table import STEPS, Step
+from nift_training.verbs import end_with_parent
 
 AT_ONCE = 2
 DATA, SCORES = "data", "scores"
+
+# An Instruct sibling that is made on the spot uses its foundation again if that is there.
+FOUNDATIONS = {
+    f"backbone {backbone.name}": f"backbone {backbone.instruct_of}"
+    for backbone in STUDY.backbones
+    if backbone.instruct_of and backbone.source == "pico"
+}
 
 
 @dataclass(frozen=True)
@@ -144,6 +152,8 @@ def _waits_for(name: str, steps: Iterable[Step], key: str | None) -> frozenset[s
         for upstream in step.inputs
         for source in partitions.upstream_keys(STUDY, STEPS[upstream].partitions, step.partitions, key)
     }
+    if foundation := FOUNDATIONS.get(name):
+        needed.add(foundation)
     return frozenset(needed - {name})
 
 
@@ -191,7 +201,9 @@ def _reason(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance) -> 
 
 
 def _open_log(path: str) -> None:
-    """Sends what a worker and its processes print to a file: the terminal is for the progress."""
+    """Sends what a worker and its processes print to a file, the terminal being for the progress, and ends the worker
+    with the command that started it."""
+    end_with_parent()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)

@@ -27,10 +27,11 @@ def path_of(benchmark: Benchmark, *parts: str) -> Path:
     return path
 
 
-def fingerprint(benchmark: Benchmark) -> str:
-    """The digest of all files of the benchmark, so that what was made from other files is known to be stale."""
+def fingerprint(benchmark: Benchmark, *parts: str) -> str:
+    """The digest of a file or folder of the benchmark, so that what was made from other files is known to be stale."""
     hashed = hashlib.sha256()
-    for path in sorted(p for p in path_of(benchmark).rglob("*") if p.is_file()):
+    place = path_of(benchmark, *parts)
+    for path in sorted(p for p in [place, *place.rglob("*")] if p.is_file()):
         hashed.update(path.name.encode())
         hashed.update(path.read_bytes())
     return hashed.hexdigest()

@@ -15,8 +15,8 @@ import polars as pl
 from nift_assets.studies.study import Corpus
 
 PARQUET = (".parquet",)
-JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".json.gz", ".json")
-TEXT = (".txt", ".text", ".md")
+JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+TEXT = (".txt", ".text")
 ROWS_AT_A_TIME = 2_048
 # What DuckDB calls a column of JSON strings, by what the strings look like.
 JSON_STRINGS = ("VARCHAR", "DATE", "TIME", "TIMESTAMP", "UUID")
@@ -145,6 +145,8 @@ def _remote_files(location: str, revision: str | None) -> list[str]:
 
 def _read_file(file: str, corpus: Corpus) -> Iterator[Found]:
     name = file.lower()
+    if "://" not in file and os.path.getsize(file) == 0 and not name.endswith(TEXT):
+        raise ValueError(f"{file}: is empty, not even a header; fetch it again")
     if name.endswith(TEXT):
         yield Found(_read_text(file), file, 0)
     elif name.endswith((*PARQUET, *JSON_LINES)):

@@ -108,6 +108,8 @@ class Ledger:
     def ask(self, requests: Sequence[Request], provider: Provider) -> list[Answer]:
         """One answer per request, in order; only requests without a stored answer reach the provider.
 
+        A body that ended for no known reason is half an answer: it is given back as an error and asked again next time.
+
         The intent is committed before a request leaves and the raw body before anyone sees it, so a crash at any
         moment loses no answer that had arrived.
         """
@@ -116,7 +118,8 @@ class Ledger:
         missing = [request for key, request in by_key.items() if key not in bodies]
         self._intend(missing)
         for request, body in provider.answer(missing):
-            self._keep(request.key(), body)
+            if read(request.key(), body).status != "error":
+                self._keep(request.key(), body)
             bodies[request.key()] = body
         return [read(key, bodies[key]) for key in (request.key() for request in requests)]
 

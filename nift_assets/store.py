@@ -13,7 +13,7 @@ import io
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -97,9 +97,41 @@ class Store:
             for study, table, files in _tables(root):
                 catalogue.execute(f'create schema if not exists "{study}"')
                 quoted = files.replace("'", "''")
-                catalogue.execute(
-                    f'create view "{study}"."{table}" as select * from read_parquet(\'{quoted}\', union_by_name = true)'
-                )
+                # A file that is not ours or is damaged costs its own view, not everybody's.
+                with suppress(duckdb.Error):
+                    catalogue.execute(
+                        f'create view "{study}"."{table}" as '
+                        f"select * from read_parquet('{quoted}', union_by_name = true)"
+                    )
+
+    @contextmanager
+    def writing(self, table: str, partition: str | None) -> Iterator[None]:
+        """Keeps two runs from working on one partition at a time (promise P8): the second is refused, not queued.
+
+        A remote root has no such lock; there the caller has to see to it.
+        """
+        if "://" in self.root:
+            yield
+            return
+        locks = Path(self.root, self.study, ".locks")
+        locks.mkdir(parents=True, exist_ok=True)
+        with (locks / f"{table}.{partition or 'all'}").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                place = f"{table}/{partition}" if partition else table
+                raise ValueError(f"another run is making {place} right now; wait until it ends") from None
+            yield
+
+    def remove_unnamed_folders(self) -> None:
+        """Delete the folders of weights that no stored row names any more; nobody may be writing to the study."""
+        named: set[str] = set()
+        for file in self.folder().glob("*/[!.]*.parquet"):
+            row = self.read(file.parent.name, file.stem)
+            named |= set(row["folder"]) if "folder" in row.columns else set()
+        for weights in (folder for folder in self.folder().glob("*/*/*") if folder.is_dir()):
+            if str(weights.relative_to(self.folder())) not in named:
+                shutil.rmtree(weights)
 
 
 def data_version(frame: pl.DataFrame) -> str:
@@ -142,11 +174,15 @@ def replacing(path: Path) -> Iterator[Path]:
         ) from None
     finally:
         temporary.unlink(missing_ok=True)
-    if isinstance(path, UPath) and path.protocol:
-        return
-    folder = os.open(path.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
+    if not (isinstance(path, UPath) and path.protocol):
+        flush_folder(path.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Put the names in a folder on the disk, so that a rename outlives a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
 
 
 def _hash_values(hashed: hashlib._Hash, values: pl.Series) -> None:
@@ -174,12 +210,13 @@ def _flush(file: io.IOBase | object) -> None:
 
 
 def _tables(root: Path) -> Iterator[tuple[str, str, str]]:
-    """Study, table and files pattern of everything stored under a local root."""
+    """Study, table and files of everything stored under a local root; a folder of partitions goes before a file."""
     for study in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        for entry in sorted(study.iterdir()):
-            if entry.name.startswith("."):
-                continue
-            if entry.suffix == ".parquet":
-                yield study.name, entry.stem, str(entry.resolve())
-            elif entry.is_dir() and any(entry.glob("[!.]*.parquet")):
-                yield study.name, entry.name, f"{entry.resolve()}/[!.]*.parquet"
+        files = {p.stem: str(p.resolve()) for p in study.glob("[!.]*.parquet")}
+        parts = {
+            p.name: f"{p.resolve()}/[!.]*.parquet"
+            for p in study.iterdir()
+            if p.is_dir() and any(p.glob("[!.]*.parquet"))
+        }
+        for table, location in sorted((files | parts).items()):
+            yield study.name, table, location

@@ -12,7 +12,7 @@ from nift_training import answer, artifacts, generation, ifeval, leaderboard, te
 def main(argv: Sequence[str]) -> None:
     """Reads the command line and writes `mt_bench.jsonl`, `arena_hard.jsonl`, `ifeval.jsonl`, `leaderboard.jsonl`.
 
-    Each file is written whole as soon as its benchmark is done, so a later failure does not take it away.
+    Each file is written whole as soon as its benchmark is done.
     """
     parser = verbs.parser("evaluate", __doc__, "folder to write the files of the named benchmarks into")
     parser.add_argument("--model", required=True, help="model folder, or Hub repository")

@@ -15,14 +15,15 @@ WANTED = ["*.json", "*.safetensors", "*.model", "*.jinja", "LICENSE*", "README.m
 
 
 def fetch(repository: str, revision: str, out: Path) -> artifacts.Manifest:
-    """The manifest of the folder `out`: the repository's weights, configuration and tokenizer as they were then."""
-    from huggingface_hub import snapshot_download
+    """The manifest of the folder `out`: weights, configuration and tokenizer as of the commit it records."""
+    from huggingface_hub import HfApi, snapshot_download
 
+    commit = HfApi().model_info(repository, revision=revision).sha
     with artifacts.folder(out, "model") as draft:
-        progress.say(f"fetching {repository} at {revision}")
-        snapshot_download(repository, revision=revision, local_dir=draft.path, allow_patterns=WANTED)
+        progress.say(f"fetching {repository} at {commit}")
+        snapshot_download(repository, revision=commit, local_dir=draft.path, allow_patterns=WANTED)
         shutil.rmtree(draft.path / ".cache", ignore_errors=True)  # where the client notes what it has fetched
-        draft.facts.update(source=repository, revision=revision, parameters=parameters(draft.path))
+        draft.facts.update(source=repository, revision=commit, parameters=parameters(draft.path))
     return artifacts.read_manifest(out)
 
 

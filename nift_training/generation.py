@@ -62,11 +62,6 @@ def load(model: str | Path, revision: str | None = None) -> Generator:
     return Generator(weights.eval(), tokenizer, digest)
 
 
-def complete(model: str | Path, prompts: Sequence[str], max_new_tokens: int) -> list[Generation]:
-    """The greedy continuation of each prompt as it stands, without a template: the local teacher."""
-    return generate(load(model), prompts, max_new_tokens=max_new_tokens)
-
-
 def generate(
     generator: Generator,
     prompts: Sequence[str],

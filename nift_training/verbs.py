@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -11,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from nift_training import progress
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def parser(verb: str, purpose: str | None, out: str) -> argparse.ArgumentParser:
@@ -55,11 +59,22 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
     """
     # The libraries' progress bars; a log is no place for them, and each verb says its own lines.
     os.environ.setdefault("TQDM_DISABLE", "1")
+    if progress.under_pipes():
+        end_with_parent()
     with _pipes_session():
         try:
             main(sys.argv[1:] if argv is None else argv)
         except (ValueError, OSError) as mistake:
             _refuse(" ".join(str(mistake).split()) or type(mistake).__name__)
+
+
+def end_with_parent() -> None:
+    """Has the system end this process when the one that started it is gone, however it went; Linux only.
+
+    An orphan would go on working, and perhaps paying, beside the retry that replaces it.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _pipes_session() -> AbstractContextManager[Any]:

@@ -17,6 +17,7 @@ def test_the_corpus_is_read_before_anything_else_and_the_scores_come_last() -> N
 
 def test_a_partition_waits_for_exactly_what_it_is_made_from() -> None:
     assert RUNS["teacher echo"].waits_for == {"data"}
+    assert RUNS["backbone pico-instruct"].waits_for == {"backbone pico"}
     assert RUNS["teacher local"].waits_for == {"data", "backbone pico"}
     assert RUNS["training_set echo-filtered"].waits_for == {"data", "teacher echo"}
     assert RUNS["adapter pico.echo-filtered"].waits_for == {"training_set echo-filtered", "backbone pico"}

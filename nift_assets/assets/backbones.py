@@ -9,17 +9,17 @@ from nift_assets import DEMO_FILES
 from nift_assets.assets import process
 from nift_assets.assets.partitions import STUDY
 from nift_assets.assets.process import Folder
-from nift_assets.assets.table import Made, table
-from nift_assets.studies.study import Backbone
-from nift_training import fetch, pico
+from nift_assets.assets.table import STEPS, Made, table
+from nift_assets.studies.study import Backbone, digest
+from nift_training import fetch, pico, templates
 
 
 @table(
     group="models",
     kinds={"pytorch", "huggingface"},
     by="backbone",
-    rows=lambda key: (STUDY.backbone(str(key)),),
-    code=(pico, fetch),
+    rows=lambda key, table: (STUDY.backbone(str(key)), _articles()),
+    code=(pico, fetch, templates),
     pool="hub",
 )
 def backbones(context: dg.AssetExecutionContext) -> Made:
@@ -36,15 +36,25 @@ def backbones(context: dg.AssetExecutionContext) -> Made:
         "digest": folder.manifest.digest,
         "folder": folder.name,
     }
-    return Made(pl.DataFrame([row]), metadata=process.facts(folder), finish=folder.remove_others)
+    return Made(pl.DataFrame([row]), metadata=process.facts(folder))
+
+
+def _articles() -> str:
+    """The digest of the bundled articles, on which the pico models are trained."""
+    return digest([path.read_text(encoding="utf-8") for path in sorted((DEMO_FILES / "articles").glob("*.txt"))])
 
 
 def _make_pico(context: dg.AssetExecutionContext, backbone: Backbone) -> Folder:
-    """The tiny model, or its Instruct sibling; the sibling's foundation is made again, with the same bytes."""
+    """The tiny model, or its Instruct sibling, which goes on from the foundation's weights."""
     options = {"articles": DEMO_FILES / "articles", "threads": backbone.threads}
     if backbone.instruct_of is None:
         return process.make_folder(context, "backbones", "pico", **options)
+    store = context.resources.store
+    if not STEPS["backbones"].stale(store, backbone.instruct_of):
+        foundation = store.folder(store.read("backbones", backbone.instruct_of)["folder"][0])
+        return process.make_folder(context, "backbones", "pico", instruct_from=foundation, **options)
     with process.scratch() as scratch:
+        # Asked for alone: the same inputs give the foundation the same bytes.
         process.run(context, "pico", out=scratch / "foundation", **options)
         return process.make_folder(context, "backbones", "pico", instruct_from=scratch / "foundation", **options)
 

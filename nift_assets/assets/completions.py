@@ -6,12 +6,11 @@ import dagster as dg
 import polars as pl
 
 from nift_assets import completions as asking
+from nift_assets import ledger
 from nift_assets.assets.partitions import STUDY
 from nift_assets.assets.table import Made, table
 from nift_assets.ledger import Provider
-from nift_assets.providers.echo import Echo
-from nift_assets.providers.local import Local
-from nift_assets.providers.original import Original
+from nift_assets.providers import echo, local, original
 from nift_assets.studies.study import Teacher
 
 
@@ -20,8 +19,8 @@ from nift_assets.studies.study import Teacher
     kinds={"python", "polars"},
     inputs=("halves", "backbones"),
     by="teacher",
-    rows=lambda key: (STUDY.teacher(str(key)),),
-    code=(asking,),
+    rows=lambda key, table: (STUDY.teacher(str(key)),),
+    code=(asking, ledger, echo, local, original),
 )
 def completions(context: dg.AssetExecutionContext, halves: pl.DataFrame, backbones: pl.DataFrame) -> Made:
     teacher = STUDY.teacher(context.partition_key)
@@ -46,11 +45,12 @@ def _provider(
 ) -> Provider:
     match teacher.provider:
         case "original":
-            return Original(dict(documents.select("document_id", "second_half").iter_rows()))
+            return original.Original(dict(documents.select("document_id", "second_half").iter_rows()))
         case "echo":
-            return Echo()
+            return echo.Echo()
         case "local":
-            return Local(str(context.resources.store.folder(backbones["folder"][0])))
+            folder = context.resources.store.folder(backbones["folder"][0])
+            return local.Local(str(folder), STUDY.backbone(teacher.model).threads)
         case _:
             raise ValueError(
                 f"teacher {teacher.name!r}: the provider {teacher.provider!r} cannot be asked yet; "

@@ -6,6 +6,7 @@ One process loads a model once for all the benchmarks that are asked for: a 70B 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
@@ -83,7 +84,11 @@ def ifeval(model: str, rows: Rows) -> Made:
 
 
 def open_llm_leaderboard(model: str, rows: Rows) -> Made:
-    """One row per task: the metric that counts."""
+    """One row per task: the metric that counts. ValueError for a task that lm-eval gave another metric for."""
+    for task in LEADERBOARD.tasks:
+        given = [(row["metric"], row["filter"]) for row in rows if row["task"] == task.name]
+        if (task.metric, task.filter) not in given:
+            raise ValueError(f"lm-eval gave {given} for {task.name}, not {task.metric}, {task.filter}; mend the row")
     return Made(
         pl.DataFrame(
             {
@@ -133,13 +138,25 @@ FILES: dict[str, tuple[str, Callable[[str, Rows], Made]]] = {
 """What the process writes for each table, and how it becomes one."""
 
 
+def _what_shapes(table: str) -> tuple[Any, ...]:
+    """What the answers depend on besides the model: not who judges them, nor what they are compared with."""
+    benchmark = {
+        "mt_bench_answers": MT_BENCH,
+        "arena_hard_answers": ARENA_HARD,
+        "ifeval": IFEVAL,
+        "open_llm_leaderboard": LEADERBOARD,
+    }[table]
+    asked = {"ifeval": "input_data.jsonl", "open_llm_leaderboard": ""}.get(table, "question.jsonl")
+    return replace(benchmark, judge=None, baseline=None), benchmark_files.fingerprint(benchmark, asked)
+
+
 @table(
     *FILES,
     group="benchmarks",
     kinds={"pytorch", "python"},
     inputs=("merged_models",),
     by="model",
-    rows=lambda key: [(b, benchmark_files.fingerprint(b)) for b in (MT_BENCH, ARENA_HARD, IFEVAL, LEADERBOARD)],
+    rows=lambda key, table: _what_shapes(table),
     code=(evaluate, answer, checking, generation, leaderboard, templates),
     pool="gpu",
     any_of=True,

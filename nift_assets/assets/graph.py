@@ -7,6 +7,7 @@ fails stops the step before anything is stored, so the last good version stays a
 import importlib
 import pkgutil
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,11 +23,11 @@ from nift_assets import assets
 from nift_assets.assets import partitions
 from nift_assets.assets.partitions import STUDY
 from nift_assets.assets.table import STEPS, Made, Step
-from nift_assets.store import Version, data_version
+from nift_assets.store import Store, Version, data_version
 
 OWNER = "team:nift"
 SAMPLE_ROWS = 5
-SAMPLE_CHARACTERS = 200
+SAMPLE_CHARACTERS = 100
 RESOURCES = {"store", "ledger", "pipes"}
 
 for _module in pkgutil.iter_modules(assets.__path__):
@@ -88,33 +89,40 @@ def asset_definition(step: Step) -> dg.AssetsDefinition:
         },
         deps=[step.source] if step.source else None,
         partitions_def=partitions.definition(step.partitions),
-        check_specs=[spec for contract in promised.values() for spec in _check_specs(contract)],
+        check_specs=[spec for contract in promised.values() for spec in _check_specs(step, contract)],
         required_resource_keys=RESOURCES,
         pool=step.pool,
     )
     def compute(context: dg.AssetExecutionContext, **frames: pl.DataFrame) -> Iterator[Any]:
+        store: Store = context.resources.store
         key = context.partition_key if step.partitions else None
-        inputs_version = step.inputs_version(context.resources.store, key)
-        started = time.monotonic()
-        made = _conforming(_run(step, context, frames), promised)
-        seconds = time.monotonic() - started
-        results = {name: check(what.frame, promised[name], frames) for name, what in made.items()}
-        for name, found in results.items():
-            yield from (_check_result(name, result) for result in found)
-        _stop_at_errors(results)
-        for name, what in made.items():
-            yield _result(name, what, inputs_version, seconds, key)
-        for what in made.values():
-            what.finish()
+        wanted = [name for name in step.tables if name in context.op_execution_context.selected_output_names]
+        with store.writing(step.tables[0], key):
+            step.refuse_missing_inputs(store, key)
+            versions = {name: step.inputs_version(store, key, name) for name in wanted}
+            started = time.monotonic()
+            made = _conforming(_run(step, context, wanted, frames), promised)
+            seconds = time.monotonic() - started
+            # Of tables that are made together all are there before the first is written.
+            assert made.keys() == set(wanted), f"{step.function.__name__} made {list(made)}, not {wanted}"
+            results = {name: check(what.frame, promised[name], frames) for name, what in made.items()}
+            recorded = [_check_result(name, result) for name, found in results.items() for result in found]
+            if errors := _errors(results):
+                yield from recorded
+                message = f"nothing was written, the last good version stays: {'; '.join(errors)}"
+                raise dg.Failure(description=message, allow_retries=False)
+            for name, what in made.items():
+                yield _result(name, what, versions[name], seconds, key)
+            # Recorded behind the write, or Dagster would count the checks for the version before this one.
+            yield from recorded
 
     return compute
 
 
-def _run(step: Step, context: dg.AssetExecutionContext, frames: Mapping[str, pl.DataFrame]) -> Any:
-    if not step.any_of:
-        return step.function(context, **frames)
-    wanted = [name for name in step.tables if name in context.op_execution_context.selected_output_names]
-    return step.function(context, wanted, **frames)
+def _run(
+    step: Step, context: dg.AssetExecutionContext, wanted: Sequence[str], frames: Mapping[str, pl.DataFrame]
+) -> Any:
+    return step.function(context, wanted, **frames) if step.any_of else step.function(context, **frames)
 
 
 def _conforming(value: Any, promised: Mapping[str, Contract]) -> dict[str, Made]:
@@ -123,16 +131,13 @@ def _conforming(value: Any, promised: Mapping[str, Contract]) -> dict[str, Made]
     return {name: replace(what, frame=conform(what.frame, promised[name])) for name, what in made.items()}
 
 
-def _stop_at_errors(results: Mapping[str, Sequence[Result]]) -> None:
-    errors = [
+def _errors(results: Mapping[str, Sequence[Result]]) -> list[str]:
+    return [
         f"{name}: {result.name}: {result.message}"
         for name, found in results.items()
         for result in found
         if not result.passed and result.severity == "error"
     ]
-    if errors:
-        message = f"nothing was written, the last good version stays: {'; '.join(errors)}"
-        raise dg.Failure(description=message, allow_retries=False)
 
 
 def _out(step: Step, contract: Contract) -> dg.AssetOut:
@@ -153,17 +158,22 @@ def _out(step: Step, contract: Contract) -> dg.AssetOut:
     )
 
 
-def _check_specs(contract: Contract) -> list[dg.AssetCheckSpec]:
-    return [
-        dg.AssetCheckSpec(
-            test.name,
-            asset=contract.table,
-            description=test.description,
-            blocking=test.severity == "error",
-            metadata={"kind": test.kind, "severity": test.severity},
-        )
-        for test in contract.tests
-    ]
+def _check_specs(step: Step, contract: Contract) -> list[dg.AssetCheckSpec]:
+    with warnings.catch_warnings():
+        # Partitions of checks are a preview in this Dagster, which is pinned below the next minor version; without
+        # them all partitions of a table share one history.
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return [
+            dg.AssetCheckSpec(
+                test.name,
+                asset=contract.table,
+                description=test.description,
+                blocking=test.severity == "error",
+                metadata={"kind": test.kind, "severity": test.severity},
+                partitions_def=partitions.definition(step.partitions),
+            )
+            for test in contract.tests
+        ]
 
 
 def _check_result(name: str, result: Result) -> dg.AssetCheckResult:
@@ -195,8 +205,8 @@ def _result(
         metadata={
             "dagster/partition_row_count" if key else "dagster/row_count": made.frame.height,
             "seconds": round(seconds, 3),
-            "sample": _sample(made.frame),
             **made.metadata,
+            "sample": _sample(made.frame),
         },
     )
 

@@ -14,7 +14,7 @@ from nift_assets.assets.table import table
     group="data",
     kinds={"python", "polars"},
     inputs=("raw_sample",),
-    rows=lambda key: (STUDY.corpus.seed,),
+    rows=lambda key, table: (STUDY.corpus.seed,),
     code=(cutting,),
 )
 def halves(context: dg.AssetExecutionContext, raw_sample: pl.DataFrame) -> pl.DataFrame:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import dagster as dg
 import polars as pl
 
-from nift_assets import arena_hard, benchmark_files, mt_bench
+from nift_assets import arena_hard, benchmark_files, ledger, mt_bench
 from nift_assets.assets.partitions import STUDY
 from nift_assets.assets.table import Made, table
 from nift_assets.ledger import Answer, Request
-from nift_assets.providers.echo import Echo
+from nift_assets.providers import echo
 from nift_assets.studies.study import Judge
 
 MT_BENCH = STUDY.benchmark("mt_bench")
@@ -23,8 +23,8 @@ ARENA_HARD = STUDY.benchmark("arena_hard")
     kinds={"python", "polars"},
     inputs=("mt_bench_answers",),
     by="model",
-    rows=lambda key: (MT_BENCH, STUDY.judge(str(MT_BENCH.judge)), benchmark_files.fingerprint(MT_BENCH)),
-    code=(mt_bench,),
+    rows=lambda key, table: (MT_BENCH, STUDY.judge(str(MT_BENCH.judge)), benchmark_files.fingerprint(MT_BENCH)),
+    code=(mt_bench, benchmark_files, ledger, echo),
 )
 def mt_bench_judgments(context: dg.AssetExecutionContext, mt_bench_answers: pl.DataFrame) -> Made:
     judge = STUDY.judge(str(MT_BENCH.judge))
@@ -38,8 +38,8 @@ def mt_bench_judgments(context: dg.AssetExecutionContext, mt_bench_answers: pl.D
     kinds={"python", "polars"},
     inputs=("arena_hard_answers",),
     by="model",
-    rows=lambda key: (ARENA_HARD, STUDY.judge(str(ARENA_HARD.judge)), benchmark_files.fingerprint(ARENA_HARD)),
-    code=(arena_hard,),
+    rows=lambda key, table: (ARENA_HARD, STUDY.judge(str(ARENA_HARD.judge)), benchmark_files.fingerprint(ARENA_HARD)),
+    code=(arena_hard, benchmark_files, ledger, echo),
 )
 def arena_hard_judgments(context: dg.AssetExecutionContext, arena_hard_answers: pl.DataFrame) -> Made:
     judge = STUDY.judge(str(ARENA_HARD.judge))
@@ -52,5 +52,5 @@ def arena_hard_judgments(context: dg.AssetExecutionContext, arena_hard_answers: 
 def _ask(context: dg.AssetExecutionContext, judge: Judge, requests: Sequence[Request]) -> list[Answer]:
     if judge.provider != "echo":
         raise ValueError(f"judge {judge.name!r}: the provider {judge.provider!r} cannot be asked yet; use echo")
-    answers: list[Answer] = context.resources.ledger.ask(requests, Echo())
+    answers: list[Answer] = context.resources.ledger.ask(requests, echo.Echo())
     return answers

@@ -9,7 +9,7 @@ from nift_assets import plots
 from nift_assets.assets import process
 from nift_assets.assets.partitions import STUDY
 from nift_assets.assets.table import Made, table
-from nift_training import pairs, train
+from nift_training import artifacts, generation, pairs, recipe, train
 from nift_training.artifacts import read_rows
 
 OPTIONS = ("epochs", "batch_size", "micro_batch", "learning_rate", "cutoff", "rank", "alpha", "seed")
@@ -20,8 +20,8 @@ OPTIONS = ("epochs", "batch_size", "micro_batch", "learning_rate", "cutoff", "ra
     kinds={"pytorch", "python"},
     inputs=("training_sets", "backbones"),
     by="adapter",
-    rows=lambda key: (STUDY.adapter(str(key)),),
-    code=(train, pairs),
+    rows=lambda key, table: (STUDY.adapter(str(key)),),
+    code=(train, pairs, recipe, generation, artifacts),
     pool="gpu",
 )
 def lora_adapters(context: dg.AssetExecutionContext, training_sets: pl.DataFrame, backbones: pl.DataFrame) -> Made:
@@ -58,5 +58,4 @@ def lora_adapters(context: dg.AssetExecutionContext, training_sets: pl.DataFrame
     return Made(
         pl.DataFrame([row]),
         metadata={**process.facts(folder), "loss": dg.MetadataValue.md(plots.as_markdown(plot, "loss per step"))},
-        finish=folder.remove_others,
     )

@@ -8,7 +8,7 @@ import polars as pl
 from nift_assets.assets import process
 from nift_assets.assets.partitions import STUDY
 from nift_assets.assets.table import Made, table
-from nift_training import merge
+from nift_training import artifacts, merge
 
 
 @table(
@@ -16,8 +16,8 @@ from nift_training import merge
     kinds={"pytorch", "python"},
     inputs=("backbones", "lora_adapters"),
     by="model",
-    rows=lambda key: (STUDY.model(str(key)),),
-    code=(merge,),
+    rows=lambda key, table: (STUDY.model(str(key)),),
+    code=(merge, artifacts),
 )
 def merged_models(context: dg.AssetExecutionContext, backbones: pl.DataFrame, lora_adapters: pl.DataFrame) -> Made:
     model = STUDY.model(context.partition_key)
@@ -51,4 +51,4 @@ def merged_models(context: dg.AssetExecutionContext, backbones: pl.DataFrame, lo
         "digest": folder.manifest.digest,
         "folder": folder.name,
     }
-    return Made(pl.DataFrame([{**row, **merged}]), metadata=process.facts(folder), finish=folder.remove_others)
+    return Made(pl.DataFrame([{**row, **merged}]), metadata=process.facts(folder))

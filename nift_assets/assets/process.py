@@ -5,23 +5,23 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
 
-from nift_training.artifacts import Manifest, read_manifest
+from nift_assets.store import flush_folder
+from nift_training.artifacts import Manifest, read_manifest, verify
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A finished folder of weights: where it lies in the study's folder, its manifest, and how to remove older ones."""
+    """A finished folder of weights: where it lies in the study's folder, and its manifest."""
 
     name: str
     manifest: Manifest
-    remove_others: Callable[[], None]
 
     @property
     def bytes(self) -> int:
@@ -62,11 +62,13 @@ def keep(place: Path, draft: Path, *, name: str) -> Folder:
     """Give a finished draft the name of its digest; a folder of that name is the same folder made before."""
     manifest = read_manifest(draft)
     final = place / manifest.digest[:16]
-    if final.exists():
+    if final.exists() and _is_whole(final):
         shutil.rmtree(draft)
-    else:
-        draft.rename(final)
-    return Folder(f"{name}/{final.name}", manifest, lambda: _remove_others(place, final))
+        return Folder(f"{name}/{final.name}", manifest)
+    shutil.rmtree(final, ignore_errors=True)
+    draft.rename(final)
+    flush_folder(place)
+    return Folder(f"{name}/{final.name}", manifest)
 
 
 @contextmanager
@@ -76,10 +78,12 @@ def scratch() -> Iterator[Path]:
         yield Path(folder)
 
 
-def _remove_others(place: Path, kept: Path) -> None:
-    for folder in place.iterdir():
-        if folder.is_dir() and folder != kept:
-            shutil.rmtree(folder)
+def _is_whole(folder: Path) -> bool:
+    try:
+        verify(folder)
+    except ValueError:
+        return False
+    return True
 
 
 def facts(folder: Folder) -> dict[str, object]:

@@ -16,7 +16,7 @@ from nift_assets.assets.table import table
     group="data",
     kinds={"python", "duckdb"},
     source=STUDY.corpus.name,
-    rows=lambda key: (STUDY.corpus, corpus.fingerprint(STUDY.corpus)),
+    rows=lambda key, table: (STUDY.corpus, corpus.fingerprint(STUDY.corpus)),
     code=(corpus,),
 )
 def raw_sample(context: dg.AssetExecutionContext) -> dict[str, pl.DataFrame]:

@@ -22,7 +22,7 @@ FILE = "report.html"
     group="scores",
     kinds={"python", "html"},
     inputs=pages.INPUTS,
-    rows=lambda key: (STUDY, pages.TEMPLATE.read_text(encoding="utf-8")),
+    rows=lambda key, table: (STUDY, pages.TEMPLATE.read_text(encoding="utf-8")),
     code=(pages, plots),
 )
 def report(context: dg.AssetExecutionContext, **frames: pl.DataFrame) -> Made:

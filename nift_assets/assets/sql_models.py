@@ -20,7 +20,7 @@ def declare(model: sql.Model) -> Step:
         kinds={"sql", "duckdb"},
         inputs=model.refs,
         by=model.config.get("by"),
-        rows=lambda key: [frame.rows() for frame in study_rows.values()],
+        rows=lambda key, table: [frame.rows() for frame in study_rows.values()],
         code_version=model.code_version,
         metadata={"sql": dg.MetadataValue.md(f"```sql\n{model.sql}\n```")},
     )

@@ -18,15 +18,11 @@ from nift_assets.studies.study import digest
 
 @dataclass(frozen=True)
 class Made:
-    """What a table's function gives back when a frame is not all: metadata to look at, and files that lie beside it.
-
-    `finish` is called once everything is stored, to clear away what the new version replaces.
-    """
+    """What a table's function gives back when a frame is not all: metadata to look at, and files that lie beside it."""
 
     frame: pl.DataFrame
     metadata: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
-    finish: Callable[[], None] = lambda: None
 
 
 Makes = Callable[..., "pl.DataFrame | Made | Mapping[str, pl.DataFrame] | Mapping[str, Made]"]
@@ -43,7 +39,7 @@ class Step:
     tables: tuple[str, ...]
     inputs: tuple[str, ...]
     partitions: PartitionSet | None
-    rows: Callable[[str | None], Sequence[Any]]
+    rows: Callable[[str | None, str], Sequence[Any]]
     code_version: str
     group: str
     kinds: frozenset[str]
@@ -52,20 +48,36 @@ class Step:
     metadata: Mapping[str, Any]
     any_of: bool
 
-    def inputs_version(self, store: Store, key: str | None) -> str:
-        """The digest of all one partition is made from: the code, the study's rows, and the stored inputs."""
-        stored = [
-            (name, source, version.data if (version := store.version(name, source)) else None)
+    def upstream(self, key: str | None) -> list[tuple[str, str | None]]:
+        """The stored tables one partition is made from, each with its partition."""
+        return [
+            (name, source)
             for name in self.inputs
             for source in partitions.upstream_keys(STUDY, STEPS[name].partitions, self.partitions, key)
         ]
-        return digest(self.code_version, list(self.rows(key)), stored)
+
+    def refuse_missing_inputs(self, store: Store, key: str | None) -> None:
+        """ValueError for a partition whose input has not been made; a table over all partitions takes what there is."""
+        for name, source in self.upstream(key):
+            gathered = source is not None and self.partitions is None
+            if not gathered and store.version(name, source) is None:
+                place = f"{name}/{source}" if source else name
+                raise ValueError(f"{place} has not been made yet; materialize it first")
+
+    def inputs_version(self, store: Store, key: str | None, table: str) -> str:
+        """The digest of all a partition of a table is made from: the code, the study's rows, and the stored inputs."""
+        stored = [
+            (name, source, version.data if (version := store.version(name, source)) else None)
+            for name, source in self.upstream(key)
+        ]
+        return digest(self.code_version, list(self.rows(key, table)), stored)
 
     def stale(self, store: Store, key: str | None) -> tuple[str, ...]:
         """The tables to be made again for a partition: what is stored is not what the step would make now."""
-        wanted = self.inputs_version(store, key)
         old = tuple(
-            name for name in self.tables if not ((version := store.version(name, key)) and version.inputs == wanted)
+            name
+            for name in self.tables
+            if (version := store.version(name, key)) is None or version.inputs != self.inputs_version(store, key, name)
         )
         return old if self.any_of or not old else self.tables
 
@@ -81,7 +93,7 @@ def table(
     inputs: Sequence[str] = (),
     source: str | None = None,
     by: PartitionSet | None = None,
-    rows: Callable[[str | None], Sequence[Any]] = lambda key: (),
+    rows: Callable[[str | None, str], Sequence[Any]] = lambda key, table: (),
     code: Sequence[ModuleType] = (),
     code_version: str | None = None,
     pool: str | None = None,
@@ -91,9 +103,9 @@ def table(
     """Declares the table a function of (context, one frame per input) makes, or several that it makes together.
 
     The tables are `tables`, or the one the function is named after. `inputs` are other tables, `source` is something
-    outside the graph, `by` the partition set. What a partition depends on besides, `rows(key)` (study rows and values)
-    and `code` (modules other than the function's own), makes it stale when it changes. With `any_of` the function can
-    make any of its tables alone and takes the names of those wanted after the context.
+    outside the graph, `by` the partition set. What a partition depends on besides makes it stale when it changes:
+    `rows(key, table)`, study rows and values, and `code`, modules other than the function's own. With `any_of` the
+    function can make any of its tables alone and takes the names of those wanted after the context.
     """
 
     def declare(function: Makes) -> Step:

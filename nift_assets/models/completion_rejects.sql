@@ -1,6 +1,7 @@
 {{ config(by='teacher', group='completions') }}
 
--- Promise P5: only an answer that ended by itself enters training; what became of the others is kept here.
+-- Promise P5: an answer that did not end by itself enters training only where a training set says so
+-- (`keep_truncated`); what became of each is kept here.
 
 with
 

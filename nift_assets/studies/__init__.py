@@ -33,6 +33,8 @@ def active() -> Study:
     study = load(os.environ.get("NIFT_STUDY") or "demo")
     location = os.environ.get("NIFT_CORPUS")
     if not location:
+        if os.environ.get("NIFT_TEXT_COLUMN") or os.environ.get("NIFT_DOCUMENTS"):
+            raise ValueError("a text column or a number of documents is given without a corpus; name it with CORPUS=")
         return study
     return on_own_documents(
         study, location, text_column=os.environ.get("NIFT_TEXT_COLUMN") or "text", documents=_documents()
@@ -40,7 +42,7 @@ def active() -> Study:
 
 
 def on_own_documents(study: Study, location: str, *, text_column: str, documents: int | None) -> Study:
-    """The same study over somebody's own articles, named after the file and a digest of where it is.
+    """The same study over somebody's own articles, named after the file and a digest of the study and its place.
 
     The digest keeps two files of one name apart; the sample size and the text column are no part of the name, so
     changing them updates the study in place.
@@ -48,7 +50,8 @@ def on_own_documents(study: Study, location: str, *, text_column: str, documents
     absolute = location if "://" in location else os.path.abspath(location)
     stem = re.split(r"[./*]", absolute.rstrip("/*").rpartition("/")[2])[0]
     slug = re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-")[:48] or "corpus"
-    name = f"{slug}-{hashlib.sha256(absolute.encode()).hexdigest()[:6]}"
+    place = hashlib.sha256(f"{study.name} {absolute}".encode()).hexdigest()
+    name = f"{slug}-{place[:6]}"
     corpus = dataclasses.replace(
         study.corpus,
         name="own_documents",

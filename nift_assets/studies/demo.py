@@ -20,6 +20,8 @@ from nift_training.recipe import Recipe
 # The paper's recipe on a few dozen rows would be one step per epoch: smaller batches and a higher rate let a model of
 # two million parameters move at all.
 RECIPE = Recipe(epochs=3, batch_size=8, micro_batch=2, learning_rate=1e-2, cutoff=128)
+# Somebody's own articles may be many; a tiny model has seen enough after so many.
+MOST_ROWS = 200
 BENCHMARKS = DEMO_FILES / "benchmarks"
 
 STUDY = Study(
@@ -33,14 +35,14 @@ STUDY = Study(
     ),
     teachers=(
         Teacher(name="original", provider="original", model="original"),
-        Teacher(name="local", provider="local", model="pico", max_tokens=32),
+        Teacher(name="local", provider="local", model="pico", max_tokens=32, documents=MOST_ROWS),
         Teacher(name="echo", provider="echo", model="continue", max_tokens=120),
     ),
     training_sets=(
-        TrainingSet(name="original", teacher="original"),
+        TrainingSet(name="original", teacher="original", rows=MOST_ROWS),
         # A model this small hardly ever finds an end by itself.
         TrainingSet(name="local", teacher="local", keep_truncated=True),
-        TrainingSet(name="echo-filtered", teacher="echo", filter="uppercase_start"),
+        TrainingSet(name="echo-filtered", teacher="echo", filter="uppercase_start", rows=MOST_ROWS),
     ),
     backbones=(
         Backbone(name="pico", source="pico", template="llama-3", threads=1),

@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
 from nift_training.recipe import Recipe
+from nift_training.templates import TEMPLATES
 
 KINDS = ("teachers", "training_sets", "backbones", "adapters", "models", "judges", "benchmarks")
 SAFE_NAME = re.compile(r"(?!\.)(?!.*\.\.)[a-z0-9._-]{1,96}")
@@ -207,8 +208,11 @@ class Named(Protocol):
 Row = TypeVar("Row", bound=Named)
 
 
-def _named(rows: Iterable[Row], name: str) -> Row:
-    return next(row for row in rows if row.name == name)
+def _named(rows: Sequence[Row], name: str) -> Row:
+    for row in rows:
+        if row.name == name:
+            return row
+    raise ValueError(f"the study has no row {name!r}; it has {', '.join(row.name for row in rows)}")
 
 
 def _check_names(kind: str, names: list[str]) -> None:
@@ -240,6 +244,29 @@ def _check_references(study: Study) -> None:
             raise ValueError(f"{who} names {name!r}, which is none of the {kind}: {', '.join(sorted(known[kind]))}")
     for model in study.models:
         _check_module(study, model)
+    for backbone in study.backbones:
+        if backbone.template not in TEMPLATES:
+            raise ValueError(
+                f"backbone {backbone.name!r} has the template {backbone.template!r}; use one of {', '.join(TEMPLATES)}"
+            )
+    for teacher in study.teachers:
+        if teacher.provider == "local" and (teacher.max_tokens is None or teacher.system_prompt or teacher.temperature):
+            raise ValueError(
+                f"teacher {teacher.name!r}: a local model goes on greedily, without a system prompt, up to a limit; "
+                "set max_tokens, and no system_prompt or temperature above 0"
+            )
+    for training_set in study.training_sets:
+        if training_set.keep_truncated and training_set.filter != "none":
+            raise ValueError(
+                f"training set {training_set.name!r}: its filter keeps whole completions only; leave keep_truncated out"
+            )
+    for name in ("mt_bench", "arena_hard"):
+        if study.benchmark(name).judge is None:
+            raise ValueError(f"benchmark {name!r} has no judge; name one of the study's judges")
+    for name in ("ifeval", "open_llm_leaderboard"):
+        study.benchmark(name)
+    if study.benchmark("arena_hard").baseline is None:
+        raise ValueError("benchmark 'arena_hard' has no baseline; name the model whose answers are on file")
 
 
 def _check_module(study: Study, model: Model) -> None:

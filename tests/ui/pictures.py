@@ -66,7 +66,9 @@ def take(chromium: str, url: str, groups: list[str]) -> None:
 
     with sync_playwright() as playwright:
         window = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
-        page = window.new_page(viewport={"width": 3600, "height": 2000})
+        page = window.new_page(viewport={"width": 3200, "height": 3600})
+        # From top to bottom the graph is about as wide as it is high, so that a README can show it.
+        page.add_init_script("localStorage.setItem('asset-graph-direction', JSON.stringify('vertical'))")
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         lineage(page, url, groups)
@@ -74,7 +76,7 @@ def take(chromium: str, url: str, groups: list[str]) -> None:
         partitions(page, url)
         checks(page, url)
         window.close()
-    strangers = [address for address in asked if not address.startswith((url, url.replace("http", "ws"), "data:"))]
+    strangers = [address for address in asked if not address.startswith((url, f"blob:{url}", "data:"))]
     assert not strangers, f"the UI asked others: {strangers}"
 
 
@@ -100,8 +102,12 @@ def partitions(page: Page, url: str) -> None:
 
 def checks(page: Page, url: str) -> None:
     """The checks of the completions; the one that is open warns for the echo teacher."""
-    page.goto(f"{url}/assets/completions?view=checks&checkDetail=few_are_truncated&partition=echo")
-    page.get_by_text("Latest execution").first.wait_for()
+    page.goto(f"{url}/assets/completions?view=checks&checkDetail=few_are_truncated")
+    page.get_by_text("Latest execution").wait_for()
+    page.get_by_text("Partitions", exact=True).last.click()
+    # The first is in the box that filters the list, the second in the list.
+    page.get_by_text("echo", exact=True).and_(page.locator(":visible")).nth(1).click()
+    page.get_by_text("expected at most").wait_for()
     settle(page)
     write(page, "checks.png")
 
