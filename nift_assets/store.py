@@ -113,7 +113,7 @@ class Store:
         if "://" in self.root:
             yield
             return
-        locks = Path(self.root, self.study, ".locks")
+        locks = Path(self.root, ".locks", self.study)
         locks.mkdir(parents=True, exist_ok=True)
         with (locks / f"{table}.{partition or 'all'}").open("w") as file:
             try:

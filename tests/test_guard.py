@@ -16,7 +16,7 @@ from expectations import contract as contracts
 from expectations.frames import schema
 from nift_assets import corpus
 from nift_assets import halves as cutting
-from nift_assets.assets.graph import asset_definition, steps
+from nift_assets.assets.graph import SAMPLE_CHARACTERS, asset_definition, steps
 from nift_assets.assets.partitions import STUDY
 from nift_assets.assets.table import STEPS
 from nift_assets.store import Store, Version, data_version
@@ -300,5 +300,5 @@ def test_markup_in_a_text_is_shown_as_a_table_of_plain_text(instance: dg.Dagster
     assert isinstance(sample, dg.TableMetadataValue)
     (record,) = sample.records
     whole = store.read("halves", None).row(0, named=True)["first_half"]
-    assert record.data["first_half"] == whole[:200] + " …"
+    assert record.data["first_half"] == whole[:SAMPLE_CHARACTERS] + " …"
     assert not [name for name, value in made.metadata.items() if isinstance(value, dg.MarkdownMetadataValue)]

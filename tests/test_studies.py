@@ -114,3 +114,40 @@ def test_a_digest_changes_with_every_field() -> None:
 def test_the_papers_numbers_are_a_relation_of_their_own() -> None:
     scored = changed("models", 0, paper=(PaperScore(table="1", benchmark="mt_bench", score=3.88),))
     assert sql.study_rows(scored, "paper_scores").rows() == [("pico", "1", "mt_bench", 3.88)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "index", "values", "problem"),
+    [
+        ("backbones", 0, {"template": "zepyhr"}, "the template 'zepyhr'; use one of one_shot, zephyr"),
+        ("teachers", 1, {"max_tokens": None}, "set max_tokens"),
+        ("teachers", 1, {"system_prompt": "Go on."}, "no system_prompt"),
+        ("training_sets", 2, {"keep_truncated": True}, "leave keep_truncated out"),
+        ("benchmarks", 0, {"judge": None}, "has no judge"),
+        ("benchmarks", 1, {"baseline": None}, "has no baseline"),
+    ],
+)
+def test_a_row_that_cannot_be_run_is_refused_at_load(
+    kind: str, index: int, values: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(ValueError, match=problem):
+        changed(kind, index, **values)
+
+
+def test_a_study_without_a_benchmark_is_refused() -> None:
+    with pytest.raises(ValueError, match="no row 'ifeval'"):
+        dataclasses.replace(STUDY, benchmarks=STUDY.benchmarks[:2])
+
+
+def test_documents_without_a_corpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIFT_DOCUMENTS", "5")
+    with pytest.raises(ValueError, match="without a corpus"):
+        studies.active()
+
+
+def test_own_documents_under_two_studies_are_two_studies() -> None:
+    names = {
+        studies.on_own_documents(studies.load(name), "a.parquet", text_column="text", documents=None).name
+        for name in studies.names()
+    }
+    assert len(names) == len(studies.names())

@@ -170,6 +170,7 @@ class Study:
         for kind in KINDS:
             _check_names(kind, [row.name for row in getattr(self, kind)])
         _check_references(self)
+        _check_rows(self)
 
     def teacher(self, name: str) -> Teacher:
         return _named(self.teachers, name)
@@ -227,7 +228,7 @@ def _check_names(kind: str, names: list[str]) -> None:
 
 
 def _check_references(study: Study) -> None:
-    """Every name a row mentions must be the name of a row, and lora/lora-base must fit their backbones."""
+    """Every name a row mentions must be the name of a row."""
     known = {kind: {row.name for row in getattr(study, kind)} for kind in KINDS}
     mentions: list[tuple[str, str, str | None]] = [
         *((f"teacher {t.name!r}", "backbones", t.model) for t in study.teachers if t.provider == "local"),
@@ -242,6 +243,10 @@ def _check_references(study: Study) -> None:
     for who, kind, name in mentions:
         if name is not None and name not in known[kind]:
             raise ValueError(f"{who} names {name!r}, which is none of the {kind}: {', '.join(sorted(known[kind]))}")
+
+
+def _check_rows(study: Study) -> None:
+    """What a row says must be possible: adapters that fit, templates there are, judges for what is judged."""
     for model in study.models:
         _check_module(study, model)
     for backbone in study.backbones:

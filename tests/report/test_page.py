@@ -106,7 +106,6 @@ def planted(text: str) -> Study:
         for teacher in DEMO.teachers
         if teacher.provider != "local"
     )
-    backbones = tuple(dataclasses.replace(backbone, template=text) for backbone in DEMO.backbones)
     judges = tuple(dataclasses.replace(judge, model=text) for judge in DEMO.judges)
     return dataclasses.replace(
         DEMO,
@@ -117,7 +116,6 @@ def planted(text: str) -> Study:
         training_sets=tuple(s for s in DEMO.training_sets if s.teacher != "local"),
         adapters=tuple(a for a in DEMO.adapters if a.training_set != "local"),
         models=tuple(m for m in DEMO.models if m.adapter != "pico.local"),
-        backbones=backbones,
         judges=judges,
     )
 

@@ -44,10 +44,6 @@ def test_samples_repeat_with_their_seed_and_change_with_it(generator: Generator)
     assert sample(1) == sample(1) != sample(2)
 
 
-def test_the_local_teacher_continues_the_raw_text(tiny: Path, generator: Generator) -> None:
-    assert generation.complete(tiny, PROMPTS, 4) == generation.generate(generator, PROMPTS, max_new_tokens=4)
-
-
 def test_servers_see_one_begin_of_text_and_mt_bench_two(generator: Generator) -> None:
     prompt = templates.render("llama-3", ["Q"])
     bos = generator.tokenizer.bos_token_id
