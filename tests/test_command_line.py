@@ -78,6 +78,22 @@ def half_a_document(folder: Path) -> dict[str, str]:
     return {"corpus": str(articles(folder)), "documents": "0.5"}
 
 
+def no_corpus(folder: Path) -> dict[str, str]:
+    return {"documents": "4"}
+
+
+def no_text_column(folder: Path) -> dict[str, str]:
+    pl.DataFrame({"body": TEXTS}).write_parquet(folder / "articles.parquet")
+    return {"corpus": str(folder / "articles.parquet")}
+
+
+def cut_short(folder: Path) -> dict[str, str]:
+    pl.DataFrame({"text": TEXTS}).write_parquet(folder / "articles.parquet")
+    whole = (folder / "articles.parquet").read_bytes()
+    (folder / "articles.parquet").write_bytes(whole[:-50])
+    return {"corpus": str(folder / "articles.parquet")}
+
+
 def unknown_study(folder: Path) -> dict[str, str]:
     return {"NIFT_STUDY": "papr"}
 
@@ -101,6 +117,9 @@ def warehouse_cannot_be_made(folder: Path) -> dict[str, str]:
         (nothing_readable, "letters: no such file, and no folder or pattern with .parquet"),
         (no_documents, "NIFT_DOCUMENTS is '0'; give the number of documents to sample, 1 or more"),
         (half_a_document, "NIFT_DOCUMENTS is '0.5'; give the number of documents to sample, 1 or more"),
+        (no_corpus, "a number of documents is given without a corpus"),
+        (no_text_column, "articles.parquet: there is no column 'text'"),
+        (cut_short, "articles.parquet: cannot be read to its end"),
         (unknown_study, "there is no study 'papr'; NIFT_STUDY can be one of: demo, paper, today"),
         (unknown_scheme, "gopher://nobody/nothing: cannot be listed"),
         (warehouse_is_a_file, "articles.jsonl"),
@@ -166,11 +185,11 @@ def test_a_line_on_own_documents_leaves_the_demos_tables_as_they_were(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     demos = Store(root=environment["NIFT_WAREHOUSE"], study=demo.STUDY.name)
-    before = demos.write("halves", None, pl.DataFrame({"a": [1]}), Version(data="d", inputs="i")).read_bytes()
+    demos.write("halves", None, pl.DataFrame({"a": [1]}), Version(data="d", inputs="i"))
+    before = {path: path.stat().st_mtime_ns for path in demos.folder().rglob("*")}
     ran = nift("demo", "--corpus", str(articles(tmp_path)), "--documents", "4", environment=environment)
     assert ran.returncode == 0, ran.stderr
-    assert [path.name for path in demos.folder().rglob("*")] == ["halves.parquet"]
-    assert demos.path("halves", None).read_bytes() == before
+    assert {path: path.stat().st_mtime_ns for path in demos.folder().rglob("*")} == before
 
 
 def in_session(leader: int) -> Iterator[str]:
@@ -209,5 +228,7 @@ def test_ctrl_c_stops_everything_within_seconds_and_leaves_nothing_half_written(
     began = time.monotonic()
     assert running.wait(timeout=30) != 0
     print(f"stopped after {time.monotonic() - began:.1f} s")
-    assert list(in_session(running.pid)) == []
+    while list(in_session(running.pid)):  # Python's own resource tracker goes a moment after those it served
+        assert time.monotonic() - began < 30, list(in_session(running.pid))
+        time.sleep(0.1)
     assert [name for name in tables(environment) if "partial" in name or "run-" in name] == []

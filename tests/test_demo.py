@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -56,9 +57,10 @@ def scores(printed: str) -> str:
     return printed[printed.index("\nmodel ") : printed.index("* more than")]
 
 
-def test_the_demo_takes_at_most_two_minutes(demo: Demo) -> None:
-    print(f"the demo took {demo.seconds:.0f} s")
-    assert demo.seconds < 120
+def test_the_work_of_the_demo_fits_into_two_minutes_of_two_cores(demo: Demo) -> None:
+    """Counted in CPU seconds: what else the machine is doing is not the demo's time."""
+    print(f"the demo took {demo.seconds:.0f} s and {demo.cpu_seconds:.0f} CPU s")
+    assert demo.cpu_seconds < 2 * 120
 
 
 def test_the_demo_prints_a_line_per_model_and_says_that_the_scores_mean_nothing(demo: Demo) -> None:
@@ -72,7 +74,7 @@ def test_every_table_can_be_queried_by_name(demo: Demo) -> None:
     with duckdb.connect(demo.warehouse / "nift.duckdb", read_only=True) as catalogue:
         found = {
             row[0]
-            for row in catalogue.sql("select table_name from duckdb_views() where schema_name = 'demo'").fetchall()
+            for row in catalogue.sql("select view_name from duckdb_views() where schema_name = 'demo'").fetchall()
         }
     assert found == TABLES
 
@@ -219,3 +221,17 @@ def test_weights_lie_in_folders_that_match_their_manifests(demo: Demo) -> None:
             assert verify(folder).digest == row["digest"]
     leftovers = [p for p in (demo.warehouse / "demo").rglob("*") if "partial" in p.name or p.name.startswith("run-")]
     assert leftovers == []
+
+
+def test_the_readmes_query_answers(demo: Demo) -> None:
+    written = re.search(r'nift query "(.+)"', (PROJECT / "README.md").read_text())
+    assert written is not None
+    answered = nift("query", written[1], environment=demo.environment())
+    assert answered.returncode == 0, answered.stderr
+    assert "refused" in answered.stdout
+
+
+def test_a_query_that_makes_no_sense_is_one_line(demo: Demo) -> None:
+    refused = nift("query", "select nothing from nowhere", environment=demo.environment())
+    assert refused.returncode == 1
+    assert refused.stderr.count("\n") == 1

@@ -98,6 +98,11 @@ def test_every_make_target_of_the_readme_exists() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"the README names make {target}"
 
 
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"^\.venv/bin/nift ([a-z]+)", README, re.MULTILINE))))
+def test_every_nift_command_of_the_readme_explains_itself(command: str) -> None:
+    assert run("nift", command, "--help").returncode == 0
+
+
 @pytest.mark.parametrize("verb", sorted(set(re.findall(r"python -m (nift_training\.[a-z_]+)", README))))
 def test_every_verb_of_the_readme_explains_itself(verb: str) -> None:
     assert run("python", "-m", verb, "--help").returncode == 0
