@@ -55,6 +55,8 @@ def demo(corpus: str | None, text_column: str | None, documents: str | None, fre
         _run_study(fresh=fresh)
     except (ValueError, OSError) as error:
         _refuse(str(error))
+    except KeyboardInterrupt:
+        _refuse("stopped; what was complete is kept, the same command goes on from there")
 
 
 @main.command()
@@ -97,7 +99,7 @@ def dagster_home(study: str) -> Path:
     Assets have the same names in every study, so one instance for two would show one's runs under the other.
     """
     home = Path(os.environ.get("DAGSTER_HOME") or Path(".dagster", study)).absolute()
-    home.mkdir(parents=True, exist_ok=True)
+    _make_folder(home, "DAGSTER_HOME")
     if not (home / "dagster.yaml").exists():
         configuration = package_files.files("dagster_project") / "instance" / "dagster.yaml"
         (home / "dagster.yaml").write_bytes(configuration.read_bytes())
@@ -119,7 +121,7 @@ def _run_study(*, fresh: bool) -> None:
         raise ValueError(f"the warehouse is {warehouse()}, and weights need a local folder; set NIFT_WAREHOUSE to one")
     next(corpus.read(STUDY.corpus), None)  # what is wrong with a corpus mostly shows in its first row
     folder = store().folder()
-    Path(warehouse()).mkdir(parents=True, exist_ok=True)
+    _make_folder(Path(warehouse()), "NIFT_WAREHOUSE")
     _check_disk(Path(warehouse()))
     with _only_one(Path(warehouse()) / f".{STUDY.name}.lock"):
         if fresh and folder.exists():
@@ -131,14 +133,15 @@ def _run_study(*, fresh: bool) -> None:
         progress = _Progress(len(planned))
         outcomes = line.execute(planned, log=log, started=progress.started, ended=progress.ended)
         store().remove_unnamed_folders()
+    failed = {name: outcome.error for name, outcome in outcomes.items() if outcome.error}
     if line.SCORES in outcomes and not outcomes[line.SCORES].error:
         click.echo()
         click.echo(score_table.render(store()))
         if STUDY.warning:
             click.secho(STUDY.warning, bold=True)
-        click.echo(f"Done in {time.monotonic() - began:.0f} s. Report: {folder / 'report.html'}")
-        click.echo(f"Every table: duckdb {Path(warehouse()) / 'nift.duckdb'} (schema {STUDY.name}). Lineage: make ui")
-    failed = {name: outcome.error for name, outcome in outcomes.items() if outcome.error}
+        took = f"{'Stopped after' if failed else 'Done in'} {time.monotonic() - began:.0f} s"
+        click.echo(f"{took}. Report: {folder / 'report.html'}")
+        click.echo(f"Every table: nift query 'select * from \"{STUDY.name}\".halves'. Lineage: make ui")
     if failed:
         left = len(planned) - len(outcomes)
         first, why = next(iter(failed.items()))
@@ -173,6 +176,14 @@ def _only_one(path: Path) -> Iterator[None]:
         except BlockingIOError:
             raise ValueError(f"another nift command is working on this study ({path}); wait until it ends") from None
         yield
+
+
+def _make_folder(folder: Path, variable: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        remedy = f"set {variable} to a folder you may write to"
+        raise ValueError(f"{folder} cannot be made ({error.strerror}); {remedy}") from None
 
 
 def _check_disk(folder: Path) -> None:

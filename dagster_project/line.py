@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -14,12 +13,12 @@ from pathlib import Path
 
 import dagster as dg
 
+from dagster_project import worker
 from dagster_project.definitions import defs
 from dagster_project.resources import store
 from nift_assets.assets import partitions
 from nift_assets.assets.partitions import STUDY
 from nift_assets.assets.table import STEPS, Step
-from nift_training.verbs import end_with_parent
 
 AT_ONCE = 2
 DATA, SCORES = "data", "scores"
@@ -83,7 +82,7 @@ def execute(
     outcomes: dict[str, Outcome] = {}
     waiting = list(planned)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(AT_ONCE, mp_context=context, initializer=_open_log, initargs=(str(log),)) as pool:
+    with ProcessPoolExecutor(AT_ONCE, mp_context=context, initializer=worker.begin, initargs=(str(log),)) as pool:
         going: dict[Future[Outcome], Run] = {}
         while True:
             for run in _ready(waiting, outcomes, idle=not going):
@@ -181,12 +180,15 @@ def _known(instance: dg.DagsterInstance, table: str, key: str | None) -> bool:
 
 def _reason(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance) -> str:
     """Why a run failed, in one line: what its own process said last, else the message of the first failed step."""
+    failed = [event for event in result.all_events if event.is_step_failure]
+    failures = [event.step_failure_data for event in failed]
+    # Of the failed step alone: Dagster says of every step below that it was not run.
     said = [
         entry.user_message
         for entry in instance.all_logs(result.run_id)
         if entry.level == logging.ERROR and not entry.is_dagster_event
+        if failed and entry.step_key == failed[0].step_key
     ]
-    failures = [event.step_failure_data for event in result.all_events if event.is_step_failure]
     if said:
         message = said[-1]
     elif not failures:
@@ -198,12 +200,3 @@ def _reason(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance) -> 
         assert error is not None
         message = (error.cause or error).message
     return " ".join(message.split()).removeprefix("ValueError: ")
-
-
-def _open_log(path: str) -> None:
-    """Sends what a worker and its processes print to a file, the terminal being for the progress, and ends the worker
-    with the command that started it."""
-    end_with_parent()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)

@@ -139,7 +139,7 @@ def _remote_files(location: str, revision: str | None) -> list[str]:
             f"{location}: cannot be listed ({_one_line(error)}); check the address and the network"
         ) from None
     if not matches:
-        raise ValueError(f"{location}: nothing there; check the address and the revision {revision!r}")
+        raise ValueError(f"{location}: nothing can be found there; check the address, its revision and the network")
     return sorted(f"{protocol}://{match}" for match in matches)
 
 
@@ -192,10 +192,11 @@ def _query(connection: duckdb.DuckDBPyConnection, file: str, column: str) -> duc
     source = f"read_json(?, maximum_object_size = {LONGEST_JSON_LINE})" if json else "read_parquet(?)"
     described = connection.execute(f"describe select * from {source}", [file]).fetchall()
     kinds = {name: kind for name, kind, *_ in described}
+    remedy = "name a text column with --text-column (make: TEXT=)"
     if column not in kinds:
-        raise ValueError(f"{file}: there is no column {column!r}; name one of these with TEXT=: {', '.join(kinds)}")
+        raise ValueError(f"{file}: there is no column {column!r}, but {', '.join(kinds)}; {remedy}")
     if kinds[column] not in (JSON_STRINGS if json else ("VARCHAR",)):
-        raise ValueError(f"{file}: the column {column!r} is {kinds[column]}, not text; name a text column with TEXT=")
+        raise ValueError(f"{file}: the column {column!r} is {kinds[column]}, not text; {remedy}")
     quoted = '"' + column.replace('"', '""') + '"'
     # A JSON text that happens to be a date would be read as one; asking for the type keeps it as it is.
     types = f", columns = {{{quoted}: 'VARCHAR'}})" if json else ")"

@@ -14,6 +14,7 @@ from typing import Any
 
 from nift_training import progress
 
+FULL_DISK = "os error 28"  # how safetensors, whose error is no OSError, says ENOSPC
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -66,6 +67,10 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
             main(sys.argv[1:] if argv is None else argv)
         except (ValueError, OSError) as mistake:
             _refuse(" ".join(str(mistake).split()) or type(mistake).__name__)
+        except Exception as error:
+            if FULL_DISK not in str(error):
+                raise
+            _refuse("the disk is full: free some space and run again; nothing half-written is left")
 
 
 def end_with_parent() -> None:

@@ -155,7 +155,7 @@ def other_kind(folder: Path) -> object:
         (truncated_parquet, "cannot be read to its end"),
         (truncated_gzip, "cannot be read to its end"),
         (torn_json, "cannot be read to its end"),
-        (no_column, "name one of these with TEXT=: body"),
+        (no_column, "there is no column 'text', but body"),
         (numbers, "is BIGINT, not text"),
         (dates, "is DATE, not text"),
         (not_utf8, "byte 3 is not UTF-8"),

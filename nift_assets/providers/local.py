@@ -31,9 +31,11 @@ class Local:
         if self.threads:
             use_threads(self.threads)
         generator = generation.load(self.folder)
-        fitting = [request for request in requests if _fits(generator, request)]
+        fitting: list[Request] = []
         for request in requests:
-            if request not in fitting:
+            if _fits(generator, request):
+                fitting.append(request)
+            else:
                 yield request, chat_completion(model=request.model, text="", finish_reason=TOO_LONG)
         # In portions, so that what is generated is kept while the rest is still under way.
         for start in range(0, len(fitting), AT_A_TIME):
