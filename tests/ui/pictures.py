@@ -36,7 +36,7 @@ def main() -> None:
     environment = {
         **os.environ,
         "NIFT_WAREHOUSE": str(Path(os.environ.get("NIFT_WAREHOUSE") or PROJECT / "warehouse").absolute()),
-        "DAGSTER_HOME": str(Path(os.environ.get("DAGSTER_HOME") or PROJECT / ".dagster").absolute()),
+        "DAGSTER_HOME": str(Path(os.environ.get("DAGSTER_HOME") or PROJECT / ".dagster" / "demo").absolute()),
     }
     if not Path(environment["NIFT_WAREHOUSE"], "demo", "report.html").exists():
         print("There is no demo yet: making it (a minute or two) …")
