@@ -314,3 +314,33 @@ def test_tables_that_are_made_together_are_both_written_or_neither(instance: dg.
     )
     assert not run.success
     assert on_disk(store) == before
+
+
+def reason(run: dg.ExecuteInProcessResult) -> str:
+    """What the first failed step of a run says was wrong."""
+    error = next(event.step_failure_data.error for event in run.all_events if event.is_step_failure)
+    assert error is not None
+    return (error.cause or error).message
+
+
+def test_a_partition_whose_input_was_never_made_is_refused_not_made_empty(
+    instance: dg.DagsterInstance, store: Store
+) -> None:
+    assert materialize(instance, store, "halves").success
+    run = materialize(instance, store, "filtered_completions", partition="echo")
+    assert not run.success
+    assert "completions/echo has not been made yet; materialize it first" in reason(run)
+    assert store.version("filtered_completions", "echo") is None
+
+
+def test_a_second_writer_of_a_partition_is_refused_while_the_first_is_at_work(
+    instance: dg.DagsterInstance, store: Store
+) -> None:
+    assert materialize(instance, store, "halves").success
+    with store.writing("completions", "echo"):
+        run = materialize(instance, store, "completions", partition="echo", functions=completions_that(as_it_is))
+        other = materialize(instance, store, "completions", partition="original", functions=completions_that(as_it_is))
+    assert "another run is making completions/echo right now" in reason(run)
+    assert store.version("completions", "echo") is None
+    assert other.success
+    assert materialize(instance, store, "completions", partition="echo", functions=completions_that(as_it_is)).success

@@ -122,3 +122,23 @@ def test_the_data_version_survives_the_disk_and_any_way_to_the_same_rows(rows: l
     assert data_version(pl.concat(parts)) == data_version(frame)
     doubled = pl.concat([frame, frame]).head(frame.height)
     assert data_version(doubled) == data_version(frame)
+
+
+def test_folders_of_weights_are_removed_when_no_row_names_them(store: Store, tmp_path: Path) -> None:
+    for name in ("backbones/pico/a", "backbones/pico/b", "merged_models/m/c", "merged_models/m/run-half"):
+        (tmp_path / "demo" / name).mkdir(parents=True)
+    store.write("backbones", "pico", pl.DataFrame({"folder": ["backbones/pico/a"]}), version())
+    store.write("merged_models", "m", pl.DataFrame({"folder": ["merged_models/m/c"]}), version())
+    # A model without an adapter points at its backbone's folder, here at an older one.
+    store.write("merged_models", "plain", pl.DataFrame({"folder": ["backbones/pico/b"]}), version())
+    store.remove_unnamed_folders()
+    left = {str(p.relative_to(tmp_path / "demo")) for p in (tmp_path / "demo").glob("*/*/*")}
+    assert left == {"backbones/pico/a", "backbones/pico/b", "merged_models/m/c"}
+
+
+def test_a_file_that_is_no_table_costs_only_its_own_view(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "junk.parquet").write_bytes(b"not a table")
+    store.write("t", None, FRAME, version())
+    with duckdb.connect(tmp_path / "nift.duckdb", read_only=True) as catalogue:
+        assert catalogue.sql("select count(*) from demo.t").fetchall() == [(2,)]
