@@ -151,7 +151,7 @@ def backfill(server: UI) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_a_fresh_folder_gets_an_instance_without_telemetry(server: UI, home: Path) -> None:
-    assert "telemetry:\n  enabled: false" in (home / ".dagster" / "dagster.yaml").read_text()
+    assert "telemetry:\n  enabled: false" in (home / ".dagster" / "demo" / "dagster.yaml").read_text()
     assert '"telemetryEnabled": false' in server.page()
     # What Dagster writes before it has read its configuration would be here.
     assert not list(home.rglob("telemetry.log"))
@@ -198,7 +198,7 @@ def test_a_backfill_of_two_teachers_makes_exactly_their_partitions(backfill: dic
     assert {run["status"] for run in backfill["runs"]} == {"SUCCESS"}
     partitions = [tag["value"] for run in backfill["runs"] for tag in run["tags"] if tag["key"] == "dagster/partition"]
     assert sorted(partitions) == sorted([*TEACHERS, "original", "echo-filtered"])
-    with dg.DagsterInstance.from_config(str(home / ".dagster")) as instance:
+    with dg.DagsterInstance.from_config(str(home / ".dagster" / "demo")) as instance:
         assert made(instance) == {**{name: set() for name in DATA}, **EXPECTED}
 
 
