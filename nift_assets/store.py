@@ -9,14 +9,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-import io
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import IO, cast
 
 import duckdb
 import polars as pl
@@ -199,11 +198,11 @@ def _hash_values(hashed: hashlib._Hash, values: pl.Series) -> None:
         hashed.update(known.to_numpy().tobytes())
 
 
-def _flush(file: io.IOBase | object) -> None:
+def _flush(file: IO[bytes]) -> None:
     """To the disk, where the file has one: an object store makes a file whole when it is closed."""
-    cast("io.BufferedWriter", file).flush()
+    file.flush()
     try:
-        descriptor = cast("io.BufferedWriter", file).fileno()
+        descriptor = file.fileno()
     except (OSError, AttributeError):
         return
     os.fsync(descriptor)

@@ -26,6 +26,9 @@ OPTIONS = ("epochs", "batch_size", "micro_batch", "learning_rate", "cutoff", "ra
 )
 def lora_adapters(context: dg.AssetExecutionContext, training_sets: pl.DataFrame, backbones: pl.DataFrame) -> Made:
     adapter = STUDY.adapter(context.partition_key)
+    options = {name: getattr(adapter.recipe, name) for name in OPTIONS}
+    if recipe.Recipe(**options) != adapter.recipe:
+        raise ValueError(f"adapter {adapter.name!r}: of a recipe only {', '.join(OPTIONS)} can be changed")
     with process.scratch() as scratch:
         training_sets.select("prompt", "response").write_parquet(scratch / "pairs.parquet")
         folder = process.make_folder(
@@ -36,7 +39,7 @@ def lora_adapters(context: dg.AssetExecutionContext, training_sets: pl.DataFrame
             base_name=adapter.backbone,
             data=scratch / "pairs.parquet",
             threads=STUDY.backbone(adapter.backbone).threads,
-            **{name: getattr(adapter.recipe, name) for name in OPTIONS},
+            **options,
         )
     facts = folder.manifest.facts
     row = {

@@ -50,6 +50,8 @@ def test_published_responses_get_the_published_verdicts() -> None:
     try:
         verdicts = ifeval.check(rows)
     except ValueError as missing:
+        if "punkt_tab" not in str(missing):
+            raise
         pytest.skip(str(missing))
     assert sum(all(verdict["strict"]) for verdict in verdicts) == 417
     assert sum(sum(verdict["strict"]) for verdict in verdicts) == 697
