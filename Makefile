@@ -7,7 +7,7 @@ BIN := .venv/bin
 OWN_DOCUMENTS = $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(TEXT),--text-column '$(TEXT)') \
 	$(if $(DOCUMENTS),--documents '$(DOCUMENTS)')
 
-.PHONY: demo ui test test-full pictures check format clean
+.PHONY: demo ui test test-full bench-teachers pictures check format clean
 
 demo: .venv/installed ## the whole line on the demo study, or on your own articles: CORPUS=file, TEXT=column, DOCUMENTS=n
 	@$(BIN)/nift demo $(OWN_DOCUMENTS) $(if $(filter-out 0,$(FRESH)),--fresh)
@@ -20,6 +20,9 @@ test: .venv/installed ## every quick test
 
 test-full: .venv/installed ## every test
 	@$(BIN)/python -m pytest -m 'slow or not slow'
+
+bench-teachers: .venv/installed ## what asking a teacher costs beside the openai SDK: requests/s, CPU, memory
+	@$(BIN)/python -m tests.teachers.bench
 
 pictures: .venv/installed ## the README's pictures of the UI, made anew; needs Chromium (apt-get install chromium)
 	@$(BIN)/python -m tests.ui.pictures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from importlib import resources as package_files
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -18,14 +20,20 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 from dotenv import load_dotenv
 
-from nift_assets import studies
-from nift_assets.store import CATALOGUE
+from dagster_project import plan_table
+from dagster_project.places import existing_book, open_book, warehouse
+from nift_assets import plan as planning
+from nift_assets import price_list, redaction, studies
+from nift_assets.ledger import report as ledger_report
+from nift_assets.store import CATALOGUE, Store
 
 if TYPE_CHECKING:
     from dagster_project.line import Outcome, Run
 
 PROJECT = Path(__file__).parent.parent
 DEMO_BYTES = 250 * 2**20
+# How a run ends that was stopped before everything was asked: at a cap, or by the provider (quota, key, model).
+EXIT_BUDGET, EXIT_STOPPED = 4, 5
 
 
 @click.group()
@@ -84,13 +92,55 @@ def query(sql: str) -> None:
     """Ask the tables in SQL: nift query "select teacher, count(*) from demo.completions group by all"."""
     import duckdb
 
-    from dagster_project.resources import warehouse
-
     try:
         with duckdb.connect(Path(warehouse(), CATALOGUE), read_only=True) as catalogue:
             click.echo(str(catalogue.sql(sql)))
     except duckdb.Error as error:
         _refuse(str(error))
+
+
+@main.command()
+@own_documents
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
+@click.option("--check", is_flag=True, help="Exit with 3 if a model has ended, has no price or costs more than a cap.")
+def plan(corpus: str | None, text_column: str | None, documents: str | None, as_json: bool, check: bool) -> None:
+    """What the active study's teachers and judges have still to be asked, and what it will cost; asks nobody."""
+    _set(NIFT_CORPUS=corpus, NIFT_TEXT_COLUMN=text_column, NIFT_DOCUMENTS=documents)
+    try:
+        study = studies.active()
+        store = Store(root=warehouse(), study=study.name)
+        made = planning.plan(study, store=store, book=existing_book(), today=datetime.now(UTC).date())
+    except (ValueError, OSError) as error:
+        _refuse(str(error))
+    click.echo(_json(plan_table.as_json(made)) if as_json else plan_table.render(made, _columns()))
+    if check and made.stopped():
+        sys.exit(3)
+
+
+@main.command()
+@click.option("--study", help="Only this study (default: all).")
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
+@click.option("--ask-unknown-again", is_flag=True, help="Book what is unknown as spent; the next run asks it again.")
+@click.option("--who", help="Only this teacher's or judge's, with --ask-unknown-again.")
+def ledger(study: str | None, as_json: bool, ask_unknown_again: bool, who: str | None) -> None:
+    """What has been asked, what became of it, what it cost, and what nobody knows the end of."""
+    try:
+        if who and not ask_unknown_again:
+            raise ValueError("--who chooses whose unknown requests are asked again; give --ask-unknown-again with it")
+        if ask_unknown_again:
+            released = ledger_report.ask_unknown_again(open_book(), study=study, who=who)
+            cost = f"${released.written_off / 1e9:,.4f} of {released.attempts:,} attempts are booked as spent"
+            click.echo(f"{released.questions:,} questions are asked again by the next run; {cost}.", err=as_json)
+        book = existing_book()
+        found = (
+            ledger_report.report(book, study=study)
+            if book
+            else ledger_report.Report(accounts=(), totals={}, lost=(), batches=())
+        )
+        caps = _caps([*found.totals, *(account.study for account in found.accounts)])
+    except (ValueError, OSError) as error:
+        _refuse(str(error))
+    click.echo(_json(plan_table.ledger_as_json(found, caps)) if as_json else plan_table.render_ledger(found, caps))
 
 
 def dagster_home(study: str) -> Path:
@@ -107,12 +157,32 @@ def dagster_home(study: str) -> Path:
     return home
 
 
+def _caps(names: list[str]) -> dict[tuple[str, str], float | None]:
+    """The caps of the studies of those names that can be found here, and of their rows, in dollars."""
+    active = studies.active()
+    known = {name: studies.load(name) for name in {*names} & {*studies.names()}} | {active.name: active}
+    caps: dict[tuple[str, str], float | None] = {}
+    for study in known.values():
+        caps[study.name, ""] = price_list.budget(study)
+        caps |= {(study.name, row.name): row.budget_usd for row in (*study.teachers, *study.judges)}
+    return caps
+
+
+def _columns() -> int:
+    """The width of the terminal; what goes to a file or a pipe is as wide as it likes."""
+    return shutil.get_terminal_size(fallback=(200, 24)).columns
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
 def _run_study(*, fresh: bool) -> None:
     """Everything of the active study, with a line per run as it starts and ends, then the scores."""
     home = dagster_home(studies.active().name)
     # Imported now: the graph is that of the study the environment names.
     from dagster_project import line, score_table
-    from dagster_project.resources import store, warehouse
+    from dagster_project.resources import store
     from nift_assets import corpus
     from nift_assets.assets.graph import steps
     from nift_assets.assets.partitions import STUDY
@@ -145,7 +215,9 @@ def _run_study(*, fresh: bool) -> None:
     if failed:
         left = len(planned) - len(outcomes)
         first, why = next(iter(failed.items()))
-        _refuse(f"{first}: {why}" + (f" ({left} runs that depend on it were not started)" if left else ""))
+        stopped_by = outcomes[first].stopped_by
+        code = EXIT_BUDGET if stopped_by == "budget" else EXIT_STOPPED if stopped_by else 1
+        _refuse(f"{first}: {why}" + (f" ({left} runs that depend on it were not started)" if left else ""), code)
 
 
 class _Progress:
@@ -207,6 +279,6 @@ def _free_port(first: int) -> int:
     raise ValueError(f"no free port from {first} on; name one with --port")
 
 
-def _refuse(message: str) -> NoReturn:
-    click.echo(f"error: {' '.join(message.split())}", err=True)
-    sys.exit(1)
+def _refuse(message: str, code: int = 1) -> NoReturn:
+    click.echo(f"error: {' '.join(redaction.redact(message).split())}", err=True)
+    sys.exit(code)

@@ -17,6 +17,7 @@ from dagster_project import worker
 from dagster_project.definitions import defs
 from dagster_project.resources import store
 from nift_assets.assets import partitions
+from nift_assets.assets.asking import STOPPED
 from nift_assets.assets.partitions import STUDY
 from nift_assets.assets.table import STEPS, Step
 
@@ -47,11 +48,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run did: the tables it had to make, how long it took, and the one line that says why it failed."""
+    """What a run did: the tables it had to make, how long it took, and the one line that says why it failed.
+
+    `stopped_by` is the cause where a provider or a cap ended the asking: quota, authentication, budget, …
+    """
 
     tables: tuple[str, ...]
     seconds: float
     error: str | None = None
+    stopped_by: str | None = None
 
 
 def runs(steps: Sequence[Step]) -> list[Run]:
@@ -113,7 +118,7 @@ def execute_one(run: Run) -> Outcome:
             raise_on_error=False,
         )
         error = None if result.success else _reason(result, instance)
-        return Outcome(tables, time.monotonic() - started, error)
+        return Outcome(tables, time.monotonic() - started, error, _stopped_by(result))
 
 
 def _ready(waiting: Sequence[Run], outcomes: Mapping[str, Outcome], *, idle: bool) -> list[Run]:
@@ -176,6 +181,12 @@ def _known(instance: dg.DagsterInstance, table: str, key: str | None) -> bool:
     if key is None:
         return instance.get_latest_materialization_event(dg.AssetKey(table)) is not None
     return key in instance.get_materialized_partitions(dg.AssetKey(table))
+
+
+def _stopped_by(result: dg.ExecuteInProcessResult) -> str | None:
+    failures = [event.step_failure_data.user_failure_data for event in result.all_events if event.is_step_failure]
+    causes = [failure.metadata.get(STOPPED) for failure in failures if failure]
+    return next((str(cause.value) for cause in causes if cause), None)
 
 
 def _reason(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance) -> str:

@@ -3,43 +3,38 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from dagster_project.io_manager import ParquetIOManager
+from dagster_project.places import open_book, warehouse
+from nift_assets import keys
 from nift_assets.assets.partitions import STUDY
-from nift_assets.ledger import Answer, Ledger, Provider, Request
 from nift_assets.store import Store
 
-
-def warehouse() -> str:
-    """The root of all studies' tables: `NIFT_WAREHOUSE`, a folder or an address such as s3://bucket/nift."""
-    root = os.environ.get("NIFT_WAREHOUSE") or "warehouse"
-    return root if "://" in root else str(Path(root).absolute())
+if TYPE_CHECKING:
+    from nift_assets.ledger.book import Book
 
 
 class LazyLedger:
-    """The ledger at `NIFT_LEDGER_URL`, or in `ledger.sqlite` beside the tables; opened when first asked."""
-
-    def __init__(self, root: str) -> None:
-        self._root = root
-
-    def ask(self, requests: Sequence[Request], provider: Provider) -> list[Answer]:
-        return self._ledger.ask(requests, provider)
+    """The ledger, opened when first used."""
 
     @cached_property
-    def _ledger(self) -> Ledger:
-        if url := os.environ.get("NIFT_LEDGER_URL"):
-            return Ledger(url)
-        if "://" in self._root:
-            raise ValueError(
-                f"the warehouse is {self._root}, which holds no database; set NIFT_LEDGER_URL to where the answers go"
-            )
-        Path(self._root).mkdir(parents=True, exist_ok=True)
-        return Ledger(f"sqlite:///{self._root}/ledger.sqlite")
+    def book(self) -> Book:
+        return open_book()
+
+
+class Processes(dg.PipesSubprocessClient):
+    """Starts the processes of `nift_training` without the keys of teachers, auditors and judges."""
+
+    def run(
+        self, *, context: dg.OpExecutionContext | dg.AssetExecutionContext, **options: Any
+    ) -> dg.PipesClientCompletedInvocation:
+        # Dagster hands its whole environment down and can only add to it; `env` then becomes the command itself.
+        unset = [text for name in sorted(os.environ.keys() - keys.without_keys(os.environ)) for text in ("-u", name)]
+        return super().run(context=context, **options | {"command": ["env", *unset, *options["command"]]})
 
 
 def store() -> Store:
@@ -51,6 +46,6 @@ def resources() -> dict[str, object]:
     return {
         "io_manager": dg.IOManagerDefinition.hardcoded_io_manager(ParquetIOManager(store())),
         "store": store(),
-        "ledger": LazyLedger(warehouse()),
-        "pipes": dg.PipesSubprocessClient(),
+        "ledger": LazyLedger(),
+        "pipes": Processes(),
     }

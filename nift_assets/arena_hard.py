@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import polars as pl
 import yaml
 
-from nift_assets import benchmark_files
-from nift_assets.ledger import Answer, Message, Request
+from nift_assets import benchmark_files, providers
+from nift_assets.ledger import Answer, Request
 from nift_assets.studies.study import Benchmark, Judge
 
 VERDICT = re.compile(r"\[\[([AB<>=]+)\]\]")
@@ -46,14 +46,10 @@ def requests(benchmark: Benchmark, judge: Judge, games: pl.DataFrame) -> list[Re
     }
     template = config["prompt_template"][0]
     return [
-        Request(
-            provider=judge.provider,
-            model=judge.model,
-            messages=(
-                Message(role="system", content=config["system_prompt"]),
-                Message(role="user", content=template.format(question_1=questions[question], answer_1=a, answer_2=b)),
-            ),
-            parameters={"temperature": judge.temperature, "max_tokens": judge.max_tokens},
+        providers.request(
+            judge,
+            template.format(question_1=questions[question], answer_1=a, answer_2=b),
+            system=config["system_prompt"],
         )
         for question, a, b in games.select("question_id", "a", "b").iter_rows()
     ]

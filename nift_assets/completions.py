@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import polars as pl
 
-from nift_assets.ledger import Answer, Message, Request
+from nift_assets import providers
+from nift_assets.ledger import Answer, Request
 from nift_assets.studies.study import Teacher
+
+# So many characters in a row, taken over word for word, are no accident.
+ECHO = 60
 
 
 def requests(teacher: Teacher, halves: pl.DataFrame, *, local_model: str | None = None) -> list[Request]:
@@ -18,40 +21,56 @@ def requests(teacher: Teacher, halves: pl.DataFrame, *, local_model: str | None 
     Section 3 of the paper sends no instruction ("without any explicit prompts") at temperature 0; Claude alone gets a
     system prompt. `local_model` is the digest of the weights where the teacher is a model on this machine.
     """
+    asked = f"{teacher.model}@{local_model}" if local_model else None
+    documents = halves.head(teacher.documents or halves.height)
     return [
-        Request(
-            provider=teacher.provider,
-            model=f"{teacher.model}@{local_model}" if local_model else teacher.model,
-            messages=_messages(teacher, first_half),
-            parameters=_parameters(teacher, document_id, second_half),
+        providers.request(
+            teacher,
+            first_half,
+            asked=asked,
+            parameters=_document(document_id, second_half) if teacher.provider == "original" else None,
         )
-        for document_id, first_half, second_half in halves.select(
+        for document_id, first_half, second_half in documents.select(
             "document_id", "first_half", "second_half"
         ).iter_rows()
     ]
 
 
-def rows(teacher: Teacher, halves: pl.DataFrame, answers: Sequence[Answer]) -> pl.DataFrame:
-    """One row per document, whatever became of its request."""
-    return halves.select("document_id", "sample_rank").with_columns(
+def rows(
+    teacher: Teacher, halves: pl.DataFrame, requests: Sequence[Request], answers: Sequence[Answer]
+) -> pl.DataFrame:
+    """One row per document, whatever became of its request, with what was really sent."""
+    documents = halves.head(teacher.documents or halves.height)
+    return documents.select("document_id", "sample_rank").with_columns(
         pl.lit(teacher.name).alias("teacher"),
         pl.Series("status", [a.status for a in answers], dtype=pl.String),
         pl.Series("completion", [a.text for a in answers], dtype=pl.String),
         pl.Series("finish_reason", [a.finish_reason for a in answers], dtype=pl.String),
         pl.Series("answered_by", [a.model for a in answers], dtype=pl.String),
+        pl.Series("fingerprint", [a.fingerprint for a in answers], dtype=pl.String),
+        pl.Series("detail", [a.detail for a in answers], dtype=pl.String),
+        pl.Series("echoes_prompt", _echoes(documents["first_half"], answers), dtype=pl.Boolean),
+        pl.Series("system_prompt", [_system_prompt(r) for r in requests], dtype=pl.String),
+        pl.Series("temperature", [r.parameters.get("temperature") for r in requests], dtype=pl.Float64),
+        pl.Series("max_tokens", [r.parameters.get(teacher.max_tokens_name) for r in requests], dtype=pl.Int64),
+        pl.Series("api_version", [r.api_version for r in requests], dtype=pl.String),
         pl.Series("input_tokens", [a.input_tokens for a in answers], dtype=pl.Int64),
         pl.Series("output_tokens", [a.output_tokens for a in answers], dtype=pl.Int64),
         pl.Series("request_key", [a.key for a in answers], dtype=pl.String),
     )
 
 
-def _messages(teacher: Teacher, first_half: str) -> tuple[Message, ...]:
-    system = (Message(role="system", content=teacher.system_prompt),) if teacher.system_prompt else ()
-    return (*system, Message(role="user", content=first_half))
+def _echoes(first_halves: Iterable[str], answers: Sequence[Answer]) -> list[bool]:
+    """Whether each answer begins with a stretch of what was sent, white space aside."""
+    return [
+        len(start := " ".join(answer.text[: 3 * ECHO].split())[:ECHO]) == ECHO and start in " ".join(half.split())
+        for half, answer in zip(first_halves, answers, strict=True)
+    ]
 
 
-def _parameters(teacher: Teacher, document_id: str, second_half: str) -> dict[str, Any]:
-    if teacher.provider == "original":
-        return {"document": document_id, "second_half": hashlib.sha256(second_half.encode()).hexdigest()}
-    parameters = {"temperature": teacher.temperature, "max_tokens": teacher.max_tokens}
-    return {name: value for name, value in parameters.items() if value is not None}
+def _system_prompt(request: Request) -> str | None:
+    return next((message.content for message in request.messages if message.role == "system"), None)
+
+
+def _document(document_id: str, second_half: str) -> dict[str, str]:
+    return {"document": document_id, "second_half": hashlib.sha256(second_half.encode()).hexdigest()}

@@ -11,8 +11,8 @@ from typing import Any
 
 import polars as pl
 
-from nift_assets import benchmark_files
-from nift_assets.ledger import Answer, Message, Request
+from nift_assets import benchmark_files, providers
+from nift_assets.ledger import Answer, Request
 from nift_assets.studies.study import Benchmark, Judge
 
 # Categories whose answers are judged beside a reference answer.
@@ -87,13 +87,5 @@ def _request(
         **{f"answer_{i}": text for i, text in enumerate(turns, start=1)},
         **{f"ref_answer_{i}": text for i, text in enumerate(reference if with_reference else (), start=1)},
     }
-    return Request(
-        provider=judge.provider,
-        model=judge.model,
-        messages=(
-            Message(role="system", content=prompts[name]["system_prompt"]),
-            Message(role="user", content=prompts[name]["prompt_template"].format(**values)),
-        ),
-        parameters={"temperature": judge.temperature, "max_tokens": judge.max_tokens},
-        draw=run,
-    )
+    system, user = prompts[name]["system_prompt"], prompts[name]["prompt_template"].format(**values)
+    return providers.request(judge, user, system=system, draw=run)

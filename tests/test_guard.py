@@ -92,9 +92,12 @@ def completions_that(change: Change) -> dict[str, Callable[..., Any]]:
     def completions(context: dg.AssetExecutionContext, halves: pl.DataFrame, backbones: pl.DataFrame) -> Any:
         said = {"status": "ok", "completion": " And so on.", "finish_reason": "stop", "answered_by": "m"}
         columns = {"teacher": context.partition_key, **said, "request_key": "0" * 64}
-        numbers = [pl.lit(1, pl.Int64).alias(name) for name in ("input_tokens", "output_tokens")]
+        numbers = [pl.lit(1, pl.Int64).alias(name) for name in ("input_tokens", "output_tokens", "max_tokens")]
+        texts = ("fingerprint", "detail", "system_prompt", "api_version")
+        nothing = [pl.lit(None, pl.String).alias(name) for name in texts]
+        sent = [pl.lit(False).alias("echoes_prompt"), pl.lit(0.0).alias("temperature"), *nothing]
         values = [pl.lit(value).alias(name) for name, value in columns.items()]
-        return change(halves.select("document_id", "sample_rank").with_columns(*values, *numbers))
+        return change(halves.select("document_id", "sample_rank").with_columns(*values, *numbers, *sent))
 
     return {"completions": completions}
 

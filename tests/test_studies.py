@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,6 +40,52 @@ def changed(kind: str, index: int, **values: Any) -> Study:
     rows = list(getattr(STUDY, kind))
     rows[index] = dataclasses.replace(rows[index], **values)
     return dataclasses.replace(STUDY, **{kind: tuple(rows)})
+
+
+OWN = """
+import dataclasses
+from nift_assets import studies
+
+STUDY = dataclasses.replace(studies.load("demo"), name="mine")
+"""
+
+
+def test_a_study_can_be_a_file_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    mine = dataclasses.replace(STUDY, name="mine")
+    assert studies.load(str(tmp_path / "own.py")) == mine
+    monkeypatch.chdir(tmp_path)
+    for path in ("own.py", "./own.py"):
+        monkeypatch.setenv("NIFT_STUDY", path)
+        assert studies.active() == mine
+
+
+def test_a_study_file_may_define_classes_of_its_own(tmp_path: Path) -> None:
+    header = "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+    (tmp_path / "own.py").write_text(header + "@dataclass\nclass Size:\n    rows: int\n" + OWN)
+    assert studies.load(str(tmp_path / "own.py")).name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (None, "no such file"),
+        ("", "defines no STUDY"),
+        ("STUDY = 'demo'", "defines a STUDY that is a str"),
+        ("STUDY = Study()", "stops with NameError: name 'Study' is not defined"),
+        ("STUDY = (", "stops with SyntaxError: .*line 1"),
+        ("import absent_module", "stops with ModuleNotFoundError: No module named 'absent_module'"),
+        (OWN.replace("mine", "Mine"), "stops with ValueError: .*'Mine' cannot be a partition key"),
+        ("raise SystemExit('over')", "stops with SystemExit: over"),
+    ],
+)
+def test_a_file_that_is_no_study_is_refused_with_one_line(text: str | None, problem: str, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "own.py").write_text(text)
+    with pytest.raises(ValueError, match=problem) as refused:
+        studies.load(str(tmp_path / "own.py"))
+    assert str(tmp_path / "own.py") in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["../etc", "A", "a/b", "", ".hidden", "a b", "ü", "x" * 97, "a..b", "a\n"])

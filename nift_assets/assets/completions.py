@@ -5,12 +5,13 @@ from __future__ import annotations
 import dagster as dg
 import polars as pl
 
-from nift_assets import completions as asking
-from nift_assets import ledger
+from nift_assets import completions as asking_teachers
+from nift_assets import providers
+from nift_assets.assets import asking
 from nift_assets.assets.partitions import STUDY
 from nift_assets.assets.table import Made, table
-from nift_assets.ledger import Provider
-from nift_assets.providers import echo, local, original
+from nift_assets.ledger import answer
+from nift_assets.providers import Material, anthropic, echo, local, openai, original
 from nift_assets.studies.study import Teacher
 
 
@@ -19,40 +20,23 @@ from nift_assets.studies.study import Teacher
     kinds={"python", "polars"},
     inputs=("halves", "backbones"),
     by="teacher",
-    rows=lambda key, table: (STUDY.teacher(str(key)),),
-    code=(asking, ledger, echo, local, original),
+    rows=lambda key, table: (STUDY.teacher(str(key)).shape(),),
+    code=(asking_teachers, providers, answer, anthropic, echo, local, openai, original),
 )
 def completions(context: dg.AssetExecutionContext, halves: pl.DataFrame, backbones: pl.DataFrame) -> Made:
     teacher = STUDY.teacher(context.partition_key)
-    documents = halves.head(teacher.documents or halves.height)
     local_model = backbones["digest"][0] if teacher.provider == "local" else None
-    requests = asking.requests(teacher, documents, local_model=local_model)
-    answers = context.resources.ledger.ask(requests, _provider(context, teacher, documents, backbones))
-    frame = asking.rows(teacher, documents, answers)
-    counts = dict(frame.group_by("status").len().iter_rows())
-    return Made(
-        frame,
-        metadata={
-            **{f"status_{status}": count for status, count in sorted(counts.items())},
-            "input_tokens": int(frame["input_tokens"].sum()),
-            "output_tokens": int(frame["output_tokens"].sum()),
-        },
+    requests = asking_teachers.requests(teacher, halves, local_model=local_model)
+    asked = asking.ask(context, teacher, requests, _material(context, teacher, halves, backbones))
+    frame = asking_teachers.rows(teacher, halves, requests, asked.answers)
+    return Made(frame, metadata=asking.metadata(asked))
+
+
+def _material(
+    context: dg.AssetExecutionContext, teacher: Teacher, halves: pl.DataFrame, backbones: pl.DataFrame
+) -> Material:
+    return Material(
+        second_halves=lambda: dict(halves.select("document_id", "second_half").iter_rows()),
+        weights=lambda: context.resources.store.folder(backbones["folder"][0]),
+        threads=STUDY.backbone(teacher.model).threads if teacher.provider == "local" else None,
     )
-
-
-def _provider(
-    context: dg.AssetExecutionContext, teacher: Teacher, documents: pl.DataFrame, backbones: pl.DataFrame
-) -> Provider:
-    match teacher.provider:
-        case "original":
-            return original.Original(dict(documents.select("document_id", "second_half").iter_rows()))
-        case "echo":
-            return echo.Echo()
-        case "local":
-            folder = context.resources.store.folder(backbones["folder"][0])
-            return local.Local(str(folder), STUDY.backbone(teacher.model).threads)
-        case _:
-            raise ValueError(
-                f"teacher {teacher.name!r}: the provider {teacher.provider!r} cannot be asked yet; "
-                "use one of original, echo, local"
-            )

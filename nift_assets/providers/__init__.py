@@ -1,8 +1,62 @@
-"""Who can answer: a file per provider, each turning requests into response bodies shaped as chat completions."""
+"""Who can answer: a file per provider, each with `connect`, which makes it ready to be asked, and `read`, which reads
+what it answered."""
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+if TYPE_CHECKING:
+    from nift_assets.ledger.answer import Reading
+    from nift_assets.ledger.request import Request
+    from nift_assets.ledger.wire import InProcess, Remote
+    from nift_assets.studies.study import LanguageModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """What a provider in this process may need, made when it is needed: second halves by document, and weights."""
+
+    second_halves: Callable[[], Mapping[str, str]]
+    weights: Callable[[], Path]
+    threads: int | None = None
+
+
+class Provider(Protocol):
+    """A module of this folder. `API_VERSION` is the protocol version it sends where the provider has several."""
+
+    API_VERSION: str | None
+
+    def connect(self, model: LanguageModel, material: Material | None) -> InProcess | Remote:
+        """The provider ready to be asked. Raises ValueError for a missing key or a row it cannot follow."""
+        ...
+
+    def read(self, body: Mapping[str, Any]) -> Reading:
+        """What a response body says; KeyError, IndexError, TypeError or ValueError if it is no whole response."""
+        ...
+
+
+def names() -> list[str]:
+    """The names of all providers, one per file of this folder."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+@lru_cache
+def load(name: str) -> Provider:
+    """The provider of that name; ValueError for one that does not exist."""
+    if name not in names():
+        raise ValueError(f"there is no provider {name!r}; use one of {', '.join(names())}")
+    return cast("Provider", importlib.import_module(f"{__name__}.{name}"))
+
+
+def read(name: str, body: Mapping[str, Any]) -> Reading:
+    """What a response of that provider says."""
+    return load(name).read(body)
 
 
 def chat_completion(
@@ -14,3 +68,53 @@ def chat_completion(
         "choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": finish_reason}],
         "usage": {"prompt_tokens": input_tokens, "completion_tokens": output_tokens},
     }
+
+
+def request(
+    model: LanguageModel,
+    user: str,
+    *,
+    system: str | None = None,
+    asked: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    draw: int = 0,
+) -> Request:
+    """The request a row sends for one user message, with all that shapes the answer and no parameter it refuses.
+
+    `asked` names the model where the row's own name does not pin it (the digest of local weights), `parameters`
+    replaces those of the row.
+    """
+    from nift_assets.ledger.request import Message, Request
+
+    system = system or model.system_prompt
+    own = {
+        "temperature": model.temperature if model.supports_temperature else None,
+        model.max_tokens_name: model.max_tokens,
+    }
+    return Request(
+        provider=model.provider,
+        endpoint=endpoint(model.base_url),
+        api_version=model.api_version or load(model.provider).API_VERSION,
+        model=asked or model.model,
+        messages=(
+            *((Message(role="system", content=system),) if system else ()),
+            Message(role="user", content=user),
+        ),
+        parameters={
+            name: value for name, value in (own if parameters is None else parameters).items() if value is not None
+        },
+        draw=draw,
+    )
+
+
+def endpoint(base_url: str | None) -> str:
+    """What kind of server a base URL is: empty for the provider's own, `local` on this machine, else its host.
+
+    A port or a path may change without another model answering; another host is another server.
+    """
+    if base_url is None:
+        return ""
+    from urllib.parse import urlsplit
+
+    host = urlsplit(base_url).hostname or ""
+    return "local" if host in ("localhost", "::1") or host.startswith("127.") else host

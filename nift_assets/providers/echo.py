@@ -12,13 +12,27 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from nift_assets.ledger import Request
-from nift_assets.providers import chat_completion
+from nift_assets.ledger.request import Request
+from nift_assets.ledger.wire import InProcess
+from nift_assets.providers import Material, chat_completion
+from nift_assets.providers.openai import read
+from nift_assets.studies.study import LanguageModel
+
+__all__ = ["API_VERSION", "Echo", "connect", "read"]
+
+API_VERSION: str | None = None
 
 VERDICTS = ("A>>B", "A>B", "A=B", "B>A", "B>>A")
 
 
-class Echo:
+def connect(model: LanguageModel, material: Material | None = None) -> Echo:
+    """The fake provider; ValueError for a model that is none of its behaviours."""
+    if model.model not in BEHAVIOURS:
+        raise ValueError(f"{model.name!r}: echo has no model {model.model!r}; use one of {', '.join(BEHAVIOURS)}")
+    return Echo()
+
+
+class Echo(InProcess):
     """Answers every request at once, by the behaviour its model names."""
 
     def answer(self, requests: Sequence[Request]) -> Iterator[tuple[Request, dict[str, Any]]]:

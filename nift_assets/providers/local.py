@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nift_assets.ledger import Request
-from nift_assets.providers import chat_completion
+from nift_assets.ledger.answer import Reading
+from nift_assets.ledger.request import Request
+from nift_assets.ledger.wire import InProcess
+from nift_assets.providers import Material, chat_completion, openai
+from nift_assets.studies.study import LanguageModel
 from nift_training import generation
 from nift_training.verbs import use_threads
 
+API_VERSION: str | None = None
 AT_A_TIME = 64
-TOO_LONG = "model_context_window_exceeded"
+
+
+def connect(model: LanguageModel, material: Material | None) -> Local:
+    """The model in the folder of its backbone."""
+    assert material is not None, "a local model needs its weights"
+    return Local(str(material.weights()), material.threads)
+
+
+def read(body: Mapping[str, Any]) -> Reading:
+    return openai.read(body)
 
 
 @dataclass(frozen=True)
-class Local:
+class Local(InProcess):
     """Continues the user's text greedily with the model in `folder`; no template, no system prompt.
 
-    A text that leaves no room in the model's context is not cut, which would be another question: it ends as an error.
+    A text that leaves no room in the model's context is not cut, which would be another question: it is rejected.
+    Texts of one length are answered together, so that little of a batch is padding.
     """
 
     folder: str
@@ -31,21 +45,27 @@ class Local:
         if self.threads:
             use_threads(self.threads)
         generator = generation.load(self.folder)
+        room: int = generator.model.config.max_position_embeddings
+        sized = sorted(((_tokens(generator, request), request) for request in requests), key=lambda pair: pair[0])
         fitting: list[Request] = []
-        for request in requests:
-            if _fits(generator, request):
+        for tokens, request in sized:
+            if tokens + int(request.parameters["max_tokens"]) <= room:
                 fitting.append(request)
             else:
-                yield request, chat_completion(model=request.model, text="", finish_reason=TOO_LONG)
+                yield request, _too_long(tokens, request, room)
         # In portions, so that what is generated is kept while the rest is still under way.
         for start in range(0, len(fitting), AT_A_TIME):
             yield from _answer(generator, fitting[start : start + AT_A_TIME])
 
 
-def _fits(generator: generation.Generator, request: Request) -> bool:
-    tokens = len(generator.tokenizer(request.messages[-1].content)["input_ids"])
-    room: int = generator.model.config.max_position_embeddings
-    return tokens + int(request.parameters["max_tokens"]) <= room
+def _tokens(generator: generation.Generator, request: Request) -> int:
+    return len(generator.tokenizer(request.messages[-1].content)["input_ids"])
+
+
+def _too_long(tokens: int, request: Request, room: int) -> dict[str, Any]:
+    """The error body a server sends for the same mistake."""
+    message = f"{tokens} tokens and {request.parameters['max_tokens']} more do not fit the model's context of {room}"
+    return {"error": {"message": message, "type": "invalid_request_error", "code": "context_length_exceeded"}}
 
 
 def _answer(generator: generation.Generator, requests: Sequence[Request]) -> Iterator[tuple[Request, dict[str, Any]]]:

@@ -6,12 +6,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nift_assets.ledger import Request
-from nift_assets.providers import chat_completion
+from nift_assets.ledger.request import Request
+from nift_assets.ledger.wire import InProcess
+from nift_assets.providers import Material, chat_completion
+from nift_assets.providers.openai import read
+from nift_assets.studies.study import LanguageModel
+
+__all__ = ["API_VERSION", "Original", "connect", "read"]
+
+API_VERSION: str | None = None
+
+
+def connect(model: LanguageModel, material: Material | None) -> Original:
+    """The teacher over the documents it is asked about."""
+    assert material is not None, "the original teacher answers from documents"
+    return Original(material.second_halves())
 
 
 @dataclass(frozen=True)
-class Original:
+class Original(InProcess):
     """Answers from the second halves by document id; a request names its document in its parameters."""
 
     second_halves: Mapping[str, str]

@@ -1,4 +1,4 @@
-"""The studies by name, and the one that is active in this process."""
+"""The studies by name or by file, and the one that is active in this process."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import importlib
 import os
 import pkgutil
 import re
+import runpy
 
 from nift_assets.studies.study import Study
 
@@ -20,11 +21,32 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Study:
-    """The study of that name; ValueError for one that does not exist."""
+    """The study of that name, or the value `STUDY` of the Python file at that path; ValueError if there is none."""
+    if name.endswith(".py") or "/" in name or os.sep in name:
+        return _load_file(name)
     if name not in names():
         raise ValueError(f"there is no study {name!r}; NIFT_STUDY can be one of: {', '.join(names())}")
     study = importlib.import_module(f"{__name__}.{name}").STUDY
     assert isinstance(study, Study)
+    return study
+
+
+def _load_file(path: str) -> Study:
+    if not os.path.isfile(path):
+        raise ValueError(
+            f"NIFT_STUDY is {path!r}, and there is no such file in {os.getcwd()}; name a study's Python file"
+        )
+    try:
+        study = runpy.run_path(path, run_name="nift_study").get("STUDY")
+    except (Exception, SystemExit) as error:
+        # The file is the user's own program: whatever is wrong in it is theirs to read, on one line.
+        said = " ".join(str(error).split())
+        raise ValueError(f"the study file {path} stops with {type(error).__name__}: {said}; mend it there") from error
+    if not isinstance(study, Study):
+        what = "defines no STUDY" if study is None else f"defines a STUDY that is a {type(study).__name__}"
+        raise ValueError(
+            f"the study file {path} {what}; give it a line STUDY = Study(…) with nift_assets.studies.study"
+        )
     return study
 
 

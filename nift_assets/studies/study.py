@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
+from nift_assets import providers
 from nift_training.recipe import Recipe
 from nift_training.templates import TEMPLATES
 
@@ -21,7 +23,10 @@ SAFE_NAME = re.compile(r"(?!\.)(?!.*\.\.)[a-z0-9._-]{1,96}")
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """Where the web articles come from and how many of them are sampled; one document is one text."""
+    """Where the web articles come from and how many of them are sampled; one document is one text.
+
+    `tokens_per_document` is what a plan assumes as long as no article has been read.
+    """
 
     name: str
     location: str
@@ -29,22 +34,82 @@ class Corpus:
     text_column: str = "text"
     revision: str | None = None
     seed: int = 42
+    tokens_per_document: int | None = None
     licence: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Teacher:
-    """Who writes the second halves: a provider, its pinned model and the parameters that shape the answer.
+class Price:
+    """What a model costs in US dollars per million tokens, online and by batch, and how much it can write at most."""
 
-    For the `local` provider `model` is the name of a backbone row, for the others the provider's own name.
+    input: float
+    output: float
+    batch_input: float | None = None
+    batch_output: float | None = None
+    max_output: int
+
+    def cost(self, input_tokens: int, output_tokens: int, *, batch: bool = False) -> int:
+        """The cost of so many tokens in whole billionths of a dollar, rounded up."""
+        into, out = (self.batch_input, self.batch_output) if batch else (self.input, self.output)
+        assert into is not None, "a batch is priced by whoever sells batches"
+        assert out is not None, "a batch is priced both ways"
+        # A dollar per million tokens is a thousand billionths per token.
+        return math.ceil(round((into * input_tokens + out * output_tokens) * 1000, 6))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How hard a model may be asked. None of it shapes an answer, so changing it makes nothing stale.
+
+    `in_flight` is the widest window; limits per minute that are None are found out from the server. A request is given
+    up after `seconds_per_request`, and after `patience_seconds` of being turned away. Waits between tries begin at
+    `backoff_seconds` and double.
+    """
+
+    in_flight: int = 64
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    seconds_per_request: float = 600.0
+    patience_seconds: float = 3600.0
+    backoff_seconds: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModel:
+    """A model that is asked: a provider, the pinned snapshot, and the parameters that shape its answers.
+
+    `provider` is a file of `nift_assets/providers`; for `local` the model is the name of a backbone row, for others the
+    provider's own name. For a model that refuses a temperature `supports_temperature=False`, and none is sent;
+    `max_tokens_name` is what it calls its limit (`max_completion_tokens` for OpenAI's later models). `base_url` is a
+    server that speaks the provider's protocol (vLLM, llama.cpp, Ollama, TGI), `key_variable` the environment
+    variable with its key. `budget_usd` caps what it may cost; `price` is for what the price list does not know.
     """
 
     name: str
-    provider: Literal["original", "echo", "local", "openai", "anthropic"]
+    provider: str
     model: str
     system_prompt: str | None = None
     temperature: float | None = 0.0
+    supports_temperature: bool = True
     max_tokens: int | None = None
+    max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    api_version: str | None = None
+    base_url: str | None = None
+    key_variable: str | None = None
+    price: Price | None = None
+    budget_usd: float | None = None
+    limits: Limits = Limits()
+
+    def shape(self) -> dict[str, Any]:
+        """All of the row that shapes an answer: when it changes, what was made with it is stale."""
+        free = {"limits", "budget_usd", "price", "key_variable"}
+        return {name: value for name, value in asdict(self).items() if name not in free}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher(LanguageModel):
+    """Who writes the second halves, and of how many documents (the first of the sample; None for all)."""
+
     documents: int | None = None
 
 
@@ -112,13 +177,9 @@ class Model:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judge:
-    """Who grades the answers: a provider, its pinned model and parameters."""
+class Judge(LanguageModel):
+    """Who grades the answers."""
 
-    name: str
-    provider: Literal["echo", "openai", "anthropic"]
-    model: str
-    temperature: float | None = 0.0
     max_tokens: int | None = 2048
 
 
@@ -151,11 +212,15 @@ class Benchmark:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """All rows of one piece of research. Raises ValueError for a name that is unsafe, doubled or refers to nothing."""
+    """All rows of one piece of research. Raises ValueError for a name that is unsafe, doubled or refers to nothing.
+
+    `budget_usd` caps what all its paid calls together may cost; `NIFT_BUDGET_USD` sets it from outside.
+    """
 
     name: str
     title: str
     warning: str | None = None
+    budget_usd: float | None = None
     corpus: Corpus
     teachers: tuple[Teacher, ...]
     training_sets: tuple[TrainingSet, ...]
@@ -254,6 +319,15 @@ def _check_rows(study: Study) -> None:
             raise ValueError(
                 f"backbone {backbone.name!r} has the template {backbone.template!r}; use one of {', '.join(TEMPLATES)}"
             )
+    for asked in (*study.teachers, *study.judges):
+        if asked.provider not in providers.names():
+            raise ValueError(
+                f"{asked.name!r} has the provider {asked.provider!r}; use one of {', '.join(providers.names())}"
+            )
+        if asked.provider == "anthropic" and asked.max_tokens is None:
+            raise ValueError(f"{asked.name!r}: Anthropic's messages need a limit; set max_tokens (the paper's is 4096)")
+        if asked.limits.in_flight < 1:
+            raise ValueError(f"{asked.name!r}: limits.in_flight is {asked.limits.in_flight}; let it be at least 1")
     for teacher in study.teachers:
         if teacher.provider == "local" and (teacher.max_tokens is None or teacher.system_prompt or teacher.temperature):
             raise ValueError(

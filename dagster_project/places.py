@@ -1,0 +1,60 @@
+"""Where everything lies: the warehouse of all studies' tables, and the ledger of requests and answers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nift_assets.ledger.book import Book
+
+
+def warehouse() -> str:
+    """The root of all studies' tables: `NIFT_WAREHOUSE`, a folder or an address such as s3://bucket/nift."""
+    root = os.environ.get("NIFT_WAREHOUSE") or "warehouse"
+    return root if "://" in root else str(Path(root).absolute())
+
+
+def ledger_url(root: str) -> str:
+    """The ledger's address: `NIFT_LEDGER_URL`, or `ledger.sqlite` beside the tables under a local root.
+
+    Raises ValueError for a remote root without the variable: it holds no database.
+    """
+    if url := os.environ.get("NIFT_LEDGER_URL"):
+        return url
+    if "://" in root:
+        raise ValueError(
+            f"the warehouse is {root}, which holds no database; set NIFT_LEDGER_URL to where the answers go"
+        )
+    return f"sqlite:///{root}/ledger.sqlite"
+
+
+def open_book() -> Book:
+    """The ledger, made if it is not there yet."""
+    from nift_assets.ledger.book import Book
+
+    url = ledger_url(warehouse())
+    if file := _file(url):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    return Book(url)
+
+
+def existing_book() -> Book | None:
+    """The ledger if there is one: whoever only looks makes no file. A database server is asked in any case."""
+    from nift_assets.ledger.book import Book
+
+    root = warehouse()
+    if "://" in root and not os.environ.get("NIFT_LEDGER_URL"):
+        return None
+    url = ledger_url(root)
+    file = _file(url)
+    return Book(url) if file is None or file.exists() else None
+
+
+def _file(url: str) -> Path | None:
+    """The file of an SQLite ledger, None for a server's."""
+    from sqlalchemy import make_url
+
+    address = make_url(url)
+    return Path(address.database or "") if address.get_backend_name() == "sqlite" else None

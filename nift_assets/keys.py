@@ -1,0 +1,96 @@
+"""API keys: from the environment or from a file that it names, and from nowhere else."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+SECRET_NAME = re.compile(r"((^|_)(APIKEY|KEY|ACCESS_KEY_ID|TOKEN|SECRET)|PASSWORD)(_FILE)?$", re.IGNORECASE)
+# What only teachers, auditors and judges are asked with. Training keeps HF_TOKEN and AWS_*: it fetches models.
+TEACHERS_KEY = re.compile(r"(^|_)API_KEY(_FILE)?$", re.IGNORECASE)
+MOST_BYTES = 2**16  # a file of keys is small; whatever is larger is something else
+
+
+def read(variable: str) -> str | None:
+    """The key that an environment variable holds, or that the file named by `<variable>_FILE` holds; None without both.
+
+    An empty variable is none. ValueError for a file that cannot be read or that is empty; it never says what is in it.
+    """
+    if value := os.environ.get(variable, "").strip():
+        return value
+    path = os.environ.get(f"{variable}_FILE")
+    if not path:
+        return None
+    remedy = f"set {variable}_FILE to a file that holds the key and that you may read"
+    try:
+        value = Path(path).read_text().strip()
+    except OSError as error:
+        raise ValueError(f"{variable}_FILE is {path!r}, which cannot be read ({error.strerror}); {remedy}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{variable}_FILE is {path!r}, which is not a text; {remedy}") from None
+    if not value:
+        raise ValueError(f"{variable}_FILE is {path!r}, which is empty; {remedy}")
+    if len(value.split()) > 1:
+        raise ValueError(f"{variable}_FILE is {path!r}, which holds more than one word; {remedy} and nothing else")
+    return value
+
+
+def require(variable: str, who: str) -> str:
+    """The key of `read`; ValueError that tells where to put it when there is none."""
+    value = read(variable)
+    if value is None:
+        raise ValueError(
+            f"{who} needs an API key: set {variable} in the environment or in .env, or {variable}_FILE to a file that "
+            "holds it"
+        )
+    return value
+
+
+def known() -> set[str]:
+    """Every secret this process's environment holds or names a file of, to find them in what is about to be written.
+
+    A file that cannot be read holds nothing that could be written; whoever needs its key hears of it from `read`.
+    """
+    found = set()
+    for name in known_names():
+        value = os.environ.get(name, "").strip()
+        found.add(_content(value) if name.upper().endswith("_FILE") else value)
+    return found - {""}
+
+
+def known_names() -> list[str]:
+    """The variables of this process's environment that hold a secret or name its file, as the ends of names tell."""
+    return [name for name in os.environ if _is_secret(name)]
+
+
+def without_keys(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment for a process that asks no teacher: the same one without any `*_API_KEY` or `*_API_KEY_FILE`."""
+    return {name: value for name, value in environment.items() if not TEACHERS_KEY.search(name)}
+
+
+@lru_cache(maxsize=4096)
+def _is_secret(name: str) -> bool:
+    return SECRET_NAME.search(name) is not None
+
+
+def _content(path: str) -> str:
+    """A key file's content, read again only when the file has changed: this is asked for every line of a log."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return ""
+    if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
+        return ""
+    return _content_of(path, status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=64)
+def _content_of(path: str, _inode: int, _changed: int, _bytes: int) -> str:
+    try:
+        return Path(path).read_text(errors="replace").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,247 @@
+"""Asking by batch, at half the price: what a provider has to know of it, and how requests are cut into chunks."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+from nift_assets import redaction
+from nift_assets.ledger.request import Request
+from nift_assets.ledger.wire import Remote, Trouble
+from nift_assets.studies.study import LanguageModel, Price
+
+if TYPE_CHECKING:
+    import ssl
+
+    import httpx2
+
+# So much of a file is in memory while it is transferred.
+TRANSFER_BYTES = 2**20
+
+
+class Refused(Exception):
+    """The provider answered that it did not do it, and why."""
+
+    def __init__(self, status: int, trouble: Trouble) -> None:
+        super().__init__(trouble.message)
+        self.status, self.trouble = status, trouble
+
+
+class Unclear(Exception):
+    """No usable answer came: whether the provider did it is not known, unless it was never `reached`."""
+
+    def __init__(self, message: str, *, reached: bool = True) -> None:
+        super().__init__(message)
+        self.reached = reached
+
+
+Final = Literal["completed", "failed", "expired", "cancelled"]
+LineKind = Literal["answered", "error", "expired", "cancelled"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A batch in the provider's list that can be one of our chunks; `proven` if it says so itself."""
+
+    provider_id: str
+    created_at: float
+    proven: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Polled:
+    """How far a batch is: `done` requests are answered, so the provider says; `sources` is where the results are."""
+
+    ended: bool
+    final: Final = "completed"
+    done: int = 0
+    sources: Sequence[str] = ()
+    detail: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One line of results: whose it is, how it ended, and the body as the same request would have got it online."""
+
+    key: str
+    kind: LineKind
+    http_status: int = 200
+    request_id: str | None = None
+    body: bytes = b""
+
+
+class Batches(ABC):
+    """The batch API of a server. Every method raises `Refused` or `Unclear`, and sends its request exactly once."""
+
+    server: Remote
+    most_requests: int
+    most_bytes: int
+
+    @abstractmethod
+    def line(self, request: Request) -> bytes:
+        """One request as it stands in a chunk, its key the `custom_id`."""
+
+    @abstractmethod
+    def upload(self, chunk: str, lines: Iterable[bytes]) -> str | None:
+        """The name the provider has given to the uploaded lines; None where they travel with the creation."""
+
+    @abstractmethod
+    def create(self, chunk: str, file_id: str | None, lines: Iterable[bytes]) -> str:
+        """The provider's name of the batch that it has made of a chunk."""
+
+    @abstractmethod
+    def find(self, chunk: str, size: int, since: float) -> list[Found]:
+        """All batches created since then, in seconds since 1970, that can be this chunk of so many requests."""
+
+    @abstractmethod
+    def poll(self, provider_id: str) -> Polled:
+        """How far a batch is."""
+
+    @abstractmethod
+    def download(self, source: str, file: IO[bytes]) -> None:
+        """Writes one file of results, whole, to the end of a file."""
+
+    @abstractmethod
+    def read_line(self, line: Mapping[str, Any]) -> Line:
+        """What a line says; KeyError, TypeError or ValueError for what is no line of results."""
+
+    @abstractmethod
+    def cancel(self, provider_id: str) -> None:
+        """Asks the provider to stop; what it has answered by then is still delivered, and billed."""
+
+
+def connect(model: LanguageModel, price: Price | None) -> Batches:
+    """The batch API of a row; ValueError for a provider that has none, or a price that names none."""
+    from nift_assets import providers
+
+    adapter: Callable[[LanguageModel], Batches] | None
+    adapter = getattr(providers.load(model.provider), "connect_batches", None)
+    if adapter is None:
+        raise ValueError(
+            f"{model.name!r}: the provider {model.provider!r} has no batch API; materialize `completions`, which asks "
+            "it directly"
+        )
+    if price is None or price.batch_input is None or price.batch_output is None:
+        raise ValueError(
+            f"{model.name!r}: no batch price is known for {model.model!r}; give the row a price with batch_input and "
+            "batch_output, or materialize `completions`, which asks it directly"
+        )
+    made: Batches = adapter(model)
+    return made
+
+
+@contextmanager
+def told(sdk: ModuleType, server: Remote) -> Iterator[None]:
+    """What an official SDK raises, as `Refused` or `Unclear`; both SDKs name their errors alike."""
+    import httpx2
+
+    try:
+        yield
+    except sdk.APIStatusError as error:
+        trouble = server.trouble(error.status_code, dict(error.response.headers), _content(error.response))
+        message = f"{error.status_code} {redaction.redact(trouble.message)}"
+        if trouble.kind == "again":
+            raise Unclear(message) from None
+        raise Refused(
+            error.status_code,
+            Trouble(kind=trouble.kind, cause=trouble.cause, message=message, remedy=trouble.remedy),
+        ) from None
+    except (sdk.APIConnectionError, httpx2.HTTPError) as error:
+        cause = error.__cause__ or error
+        reached = not isinstance(cause, (httpx2.ConnectError, httpx2.ConnectTimeout))
+        raise Unclear(f"{type(cause).__name__}: {redaction.safe(cause)}", reached=reached) from None
+    except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
+        # A body that is not what the SDK expects breaks it in many ways, none of them an error of its own.
+        raise Unclear(f"the response cannot be read: {redaction.safe(error)}") from None
+
+
+def client(seconds: float) -> httpx2.Client:
+    """What an SDK sends with: to no other place than it is told, past every proxy that the environment names."""
+    import httpx2
+
+    return httpx2.Client(trust_env=False, follow_redirects=False, timeout=seconds, verify=_certificates())
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Read once: that takes longer than a whole exchange with a server nearby."""
+    import httpx2
+
+    return httpx2.create_ssl_context(trust_env=False)
+
+
+def json_bytes(value: Any) -> bytes:
+    """A value as JSON on one line; what UTF-8 cannot say, half a surrogate pair, is escaped."""
+    try:
+        return json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value).encode()
+
+
+def _content(response: Any) -> bytes:
+    try:
+        return bytes(response.read())
+    except Exception:  # a stream that broke: the status says enough
+        return b""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """A request that is to go into a chunk: its size there, and the most it can cost."""
+
+    key: str
+    model: str
+    size: int
+    reserve: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The chunks in the order of the requests, and the requests that are too large for any."""
+
+    chunks: Sequence[Sequence[Item]]
+    too_large: Sequence[Item]
+
+
+def plan_chunks(items: Iterable[Item], most_requests: int, most_bytes: int) -> Plan:
+    """Chunks of one model each within both limits, as far as possible of different sizes.
+
+    A provider that lets us attach no name to a batch shows how many requests are in it: by that a chunk is found again.
+    """
+    by_model: dict[str, list[Item]] = {}
+    too_large = []
+    for item in items:
+        if item.size > most_bytes:
+            too_large.append(item)
+        else:
+            by_model.setdefault(item.model, []).append(item)
+    cut: list[list[Item]] = []
+    sizes: set[int] = set()
+    for waiting in by_model.values():
+        start = 0
+        while start < len(waiting):
+            count = _different(_fill(waiting, start, most_requests, most_bytes), sizes)
+            sizes.add(count)
+            cut.append(waiting[start : start + count])
+            start += count
+    return Plan(chunks=cut, too_large=too_large)
+
+
+def _fill(waiting: Sequence[Item], start: int, most_requests: int, most_bytes: int) -> int:
+    size = 0
+    for count in range(min(most_requests, len(waiting) - start)):
+        size += waiting[start + count].size
+        if size > most_bytes:
+            return count
+    return min(most_requests, len(waiting) - start)
+
+
+def _different(count: int, sizes: Collection[int]) -> int:
+    """The largest size up to this one that no other chunk has; this one where all are taken."""
+    return next((size for size in range(count, 0, -1) if size not in sizes), count)

@@ -1,0 +1,194 @@
+"""The one door: typed questions in, one answer for each out, whatever happened."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from nift_assets.ledger.answer import Answer, answer
+from nift_assets.ledger.book import AT_A_TIME, Asker, Book
+from nift_assets.ledger.dispatch import Counts, Dispatch, Stop
+from nift_assets.ledger.request import Request
+from nift_assets.ledger.wire import InProcess, Remote
+from nift_assets.studies.study import Limits, Price
+
+# What was in flight at an interruption is waited for so long, and a little longer for its commit.
+GRACE_SECONDS = 35.0
+LOOK_AGAIN_SECONDS = 0.5
+KEEP_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a call of the door came to: one answer per question, in order, and why it stopped early if it did."""
+
+    answers: Sequence[Answer]
+    stopped: Stop | None
+    sent: int
+    seconds: float
+    spent: int
+    written: int
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+def ask(
+    book: Book,
+    asker: Asker,
+    questions: Sequence[Request],
+    provider: InProcess | Remote,
+    *,
+    limits: Limits | None = None,
+    price: Price | None = None,
+    report: Callable[[Counts], None] | None = None,
+) -> Asked:
+    """One answer per question, in order; only what has no final answer in the book reaches the provider.
+
+    Raises ValueError if another process asks as the same writer, or if questions are under way in a batch.
+    """
+    began = time.monotonic()
+    by_key = {question.key: question for question in questions}
+    with book.session(asker.writer) as session:
+        done, stopped = _bring_in(book, session, asker, by_key, provider, limits or Limits(), price, report)
+    found = {stored.key: answer(stored) for stored in book.stored(list(by_key))}
+    missing = [key for key in by_key if key not in found]
+    for key, (status, detail) in book.outcomes(missing).items():
+        found[key] = Answer(key=key, status=status, detail=detail)
+    answers = [found[question.key] for question in questions]
+    counts: dict[str, int] = {}
+    for each in answers:
+        counts[each.status] = counts.get(each.status, 0) + 1
+    return Asked(
+        answers=answers,
+        stopped=stopped,
+        sent=done.sent,
+        seconds=time.monotonic() - began,
+        spent=done.spent,
+        written=done.output_tokens,
+        counts=counts,
+    )
+
+
+def _bring_in(
+    book: Book,
+    session: int,
+    asker: Asker,
+    by_key: Mapping[str, Request],
+    provider: InProcess | Remote,
+    limits: Limits,
+    price: Price | None,
+    report: Callable[[Counts], None] | None,
+) -> tuple[Counts, Stop | None]:
+    """Asks what nobody has answered; what another process is asking is waited for, and asked here if that one dies."""
+    book.open_accounts(asker)
+    intent = book.intend(session, asker, list(by_key.values()))
+    if intent.in_batch:
+        raise ValueError(
+            f"{asker.who}: {len(intent.in_batch):,} of {len(by_key):,} requests are under way in a batch; collect it "
+            "when it has ended (the sensor `batches` does), or cancel it"
+        )
+    done = Counts()
+    dispatch: Dispatch | None = None
+    while True:
+        ours = [by_key[key] for key in intent.ours]
+        if isinstance(provider, Remote):
+            dispatch = dispatch or Dispatch(book, session, asker, provider, limits, price, report, counts=done)
+            _run(dispatch, ours)
+            if dispatch.stopped:
+                return done, dispatch.stopped
+        else:
+            done.sent += len(ours)
+            _answer_here(book, session, provider, ours)
+        if not intent.elsewhere:
+            return done, None
+        time.sleep(LOOK_AGAIN_SECONDS)
+        book.recover()
+        intent = book.intend(session, asker, [by_key[key] for key in intent.elsewhere])
+
+
+def _answer_here(book: Book, session: int, provider: InProcess, questions: Sequence[Request]) -> None:
+    """Answers made in this process, kept as they come: by the second, or by the portion where they come fast."""
+    here: list[tuple[str, int, bytes]] = []
+    kept_at = time.monotonic()
+    try:
+        for question, body in provider.answer(questions):
+            raw = json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")
+            here.append((question.key, 400 if "error" in body else 200, raw))
+            if len(here) == AT_A_TIME or time.monotonic() - kept_at > KEEP_SECONDS:
+                book.keep(session, here)
+                here, kept_at = [], time.monotonic()
+    finally:
+        book.keep(session, here)
+
+
+def _run(dispatch: Dispatch, questions: Sequence[Request]) -> None:
+    """Runs the dispatch in a thread of its own, so that an interruption lets what is in flight come back first.
+
+    Dagster and Ctrl-C interrupt with an exception in the main thread; a plain SIGTERM is made one.
+    """
+    if not questions:
+        return
+    failure: list[BaseException] = []
+    ended = threading.Event()
+
+    def work() -> None:
+        try:
+            asyncio.run(dispatch.run(questions))
+        except BaseException as error:
+            failure.append(error)
+        finally:
+            ended.set()
+
+    thread = threading.Thread(target=work, name="door")
+    with _interruptible(), _frozen():
+        thread.start()
+        try:
+            # Not `thread.join`: interrupted there, Python 3.11 takes the thread for ended while it goes on.
+            while not ended.wait(0.2):
+                pass
+        except BaseException:
+            dispatch.stop(
+                Stop(reason="interrupted", remedy="run it again: only the rest is asked", cause="interrupted")
+            )
+            ended.wait(GRACE_SECONDS)
+            raise
+    if failure:
+        raise failure[0]
+
+
+@contextmanager
+def _frozen() -> Iterator[None]:
+    """Keeps the garbage collector from going through all that was there before, which costs a tenth of the CPU."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM as an exception, where nobody else has a use for it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: Any = signal.getsignal(signal.SIGTERM)
+    if before != signal.SIG_DFL:
+        yield
+        return
+
+    def interrupt(*_: Any) -> None:
+        raise SystemExit(143)
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,309 @@
+"""What the ledger says about itself: who asked what, what became of it, what it cost, and what is still open."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+
+from nift_assets.ledger.answer import Stored, answer
+from nift_assets.ledger.book import AT_A_TIME, Book, chunks
+from nift_assets.ledger.tables import answers, attempts, batches, requests, spending, wanted
+
+# Enough answers to know what a model's answers are like, and few enough to read in a moment.
+MOST_MEASURED, LEAST_MEASURED = 2_000, 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """What one teacher or judge of a study has asked: questions by what became of them, requests sent, and the money.
+
+    `states` counts the questions wanted; `sent`, tokens and money are of all attempts, those in vain too. Money is in
+    billionths of a dollar.
+    """
+
+    study: str
+    who: str
+    states: Mapping[str, int] = field(default_factory=dict)
+    sent: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    spent: int = 0
+    reserved: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lost:
+    """One attempt nobody knows the end of: it may have been billed, and its cost stays reserved.
+
+    `sent_as` is the X-Client-Request-Id it left with, to look it up at the provider.
+    """
+
+    study: str
+    who: str
+    key: str
+    sent_as: str
+    sent_at: str
+    cause: str | None
+    request_id: str | None
+    reserved: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One chunk sent to a batch API."""
+
+    id: str
+    study: str
+    who: str
+    model: str
+    requests: int
+    state: str
+    provider_id: str | None
+    submitted_at: str | None
+    ended_at: str | None
+    detail: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The whole ledger or one study of it; `totals` are each study's own accounts, which caps are held against."""
+
+    accounts: Sequence[Account]
+    totals: Mapping[str, tuple[int, int]]
+    lost: Sequence[Lost]
+    batches: Sequence[Batch]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Released:
+    """How many questions may be asked again, and how many attempts were written off for how many billionths."""
+
+    questions: int
+    attempts: int
+    written_off: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """What one model's answers to one teacher or judge were like: tokens per byte of input, tokens in and out."""
+
+    answers: int
+    input_per_byte: float
+    input_mean: float
+    output_mean: float
+    output_low: float
+    output_high: float
+
+
+def report(book: Book, *, study: str | None = None) -> Report:
+    """Everything there is to say, of one study or of all. Answers are read in portions, however many there are."""
+    with book.reading() as connection:
+        asked = _of(sa.select(wanted.c.study, wanted.c.who).distinct(), wanted, study)
+        names = {(row.study, row.who) for row in connection.execute(asked)}
+        money = {(row.study, row.who): row for row in connection.execute(_of(sa.select(spending), spending, study))}
+        sent = {(row.study, row.who): row for row in connection.execute(_of(_SENT, attempts, study))}
+        lost = [_lost(row) for row in connection.execute(_of(_LOST, attempts, study))]
+        chunks_sent = [Batch(**row) for row in connection.execute(_of(_BATCHES, batches, study)).mappings()]
+    accounts = [
+        _account(book, *name, sent.get(name), money.get(name)) for name in sorted(names | sent.keys()) if name[1]
+    ]
+    totals = {name: (row.spent, row.reserved) for (name, who), row in sorted(money.items()) if not who}
+    return Report(accounts=accounts, totals=totals, lost=lost, batches=chunks_sent)
+
+
+def taken(book: Book, study: str) -> dict[str, int]:
+    """What each account of a study has spent and reserved, in billionths of a dollar; the study's own is ''."""
+    query = sa.select(spending.c.who, spending.c.spent + spending.c.reserved).where(spending.c.study == study)
+    with book.reading() as connection:
+        return {who: int(amount) for who, amount in connection.execute(query)}
+
+
+def answered(book: Book, study: str) -> dict[str, int]:
+    """How many of the questions each teacher and judge of a study has wanted so far have a final answer."""
+    query = (
+        sa.select(wanted.c.who, sa.func.count())
+        .join(answers, answers.c.key == wanted.c.key)
+        .where(wanted.c.study == study)
+        .group_by(wanted.c.who)
+    )
+    with book.reading() as connection:
+        return {who: int(count) for who, count in connection.execute(query)}
+
+
+def usage(book: Book, provider: str, model: str, who: str) -> Usage | None:
+    """What the latest answers of a model to rows of that name were like, in any study; None if there are too few.
+
+    A judge and a teacher may be one model and write quite differently, so only the same row's answers count.
+    """
+    with book.reading() as connection:
+        rows = connection.execute(_USED, {"of_provider": provider, "of_model": model, "of_who": who}).all()
+    if len(rows) < LEAST_MEASURED:
+        return None
+    sizes = [sum(len(text.encode()) for _, text in json.loads(body)["messages"]) for body, _, _ in rows]
+    into = [tokens for _, tokens, _ in rows]
+    out = sorted(tokens for _, _, tokens in rows)
+    return Usage(
+        answers=len(rows),
+        input_per_byte=sum(into) / max(1, sum(sizes)),
+        input_mean=sum(into) / len(into),
+        output_mean=sum(out) / len(out),
+        output_low=out[round(0.05 * (len(out) - 1))],
+        output_high=out[round(0.95 * (len(out) - 1))],
+    )
+
+
+def ask_unknown_again(book: Book, *, study: str | None = None, who: str | None = None) -> Released:
+    """Lets the next run ask the questions whose fate is unknown once more, and books what they may have cost as spent.
+
+    One transaction: either all of it is in the book, or nothing. `study` and `who` choose whose questions.
+    """
+    with book.writing() as connection:
+        query = sa.select(requests.c.key).where(requests.c.outcome == "unknown").order_by(requests.c.key)
+        if study or who:
+            whose = sa.select(wanted.c.key)
+            whose = whose.where(wanted.c.study == study) if study else whose
+            whose = whose.where(wanted.c.who == who) if who else whose
+            query = query.where(requests.c.key.in_(whose))
+        keys = connection.execute(query.with_for_update()).scalars().all()
+        amounts: Counter[tuple[str, str]] = Counter()
+        found = sum(_write_off(connection, some, amounts) for some in chunks(keys))
+        # In one order always, so that two who move money never wait for each other.
+        for (of_study, of_who), amount in sorted(amounts.items()):
+            account = (spending.c.study == of_study) & (spending.c.who == of_who)
+            moved = {"spent": spending.c.spent + amount, "reserved": spending.c.reserved - amount}
+            connection.execute(sa.update(spending).where(account).values(moved))
+    total = sum(amount for (_, of_who), amount in amounts.items() if of_who)
+    return Released(questions=len(keys), attempts=found, written_off=total)
+
+
+def _write_off(connection: sa.Connection, keys: Sequence[str], amounts: Counter[tuple[str, str]]) -> int:
+    """Writes off the unknown attempts of some questions and frees the questions; adds up whose money it was."""
+    lost = attempts.c.key.in_(keys) & (attempts.c.state == "unknown")
+    found = 0
+    for row in connection.execute(sa.select(attempts.c.study, attempts.c.who, attempts.c.reserved).where(lost)):
+        found += 1
+        for account in {row.who, ""}:
+            amounts[row.study, account] += row.reserved
+    booked = {"state": "written_off", "spent": attempts.c.spent + attempts.c.reserved, "reserved": 0}
+    connection.execute(sa.update(attempts).where(lost).values(booked))
+    connection.execute(sa.update(requests).where(requests.c.key.in_(keys)).values(outcome=None, detail=None))
+    return found
+
+
+def _account(book: Book, study: str, who: str, sent: Any, money: Any) -> Account:
+    return Account(
+        study=study,
+        who=who,
+        states=dict(sorted(Counter(_states(book, study, who)).items())),
+        sent=sent.sent if sent else 0,
+        input_tokens=int(sent.input_tokens or 0) if sent else 0,
+        output_tokens=int(sent.output_tokens or 0) if sent else 0,
+        spent=money.spent if money else 0,
+        reserved=money.reserved if money else 0,
+    )
+
+
+def _states(book: Book, study: str, who: str) -> Iterator[str]:
+    """What became of each question, read from the raw answers by today's rules, a portion at a time in key order."""
+    after = ""
+    while True:
+        with book.reading() as connection:
+            rows = connection.execute(_PORTION, {"of_study": study, "of_who": who, "after": after}).all()
+        for row in rows:
+            if row.body is not None:
+                # Headers shape no status, and reading them would be half of the work.
+                stored = Stored(
+                    key=row.key, provider=row.provider, http_status=row.http_status, headers={}, body=bytes(row.body)
+                )
+                yield answer(stored).status
+            else:
+                yield "in batch" if row.in_batch else row.outcome or "pending"
+        if len(rows) < AT_A_TIME:
+            return
+        after = rows[-1].key
+
+
+def _lost(row: Any) -> Lost:
+    return Lost(
+        study=row.study,
+        who=row.who,
+        key=row.key,
+        sent_as=f"nift-{row.session}-{row.number}",
+        sent_at=row.sent_at,
+        cause=row.cause,
+        request_id=row.request_id,
+        reserved=row.reserved,
+    )
+
+
+def _of(query: sa.Select[Any], table: sa.Table, study: str | None) -> sa.Select[Any]:
+    return query.where(table.c.study == study) if study else query
+
+
+_SENT = sa.select(
+    attempts.c.study,
+    attempts.c.who,
+    sa.func.count().label("sent"),
+    sa.func.sum(attempts.c.input_tokens).label("input_tokens"),
+    sa.func.sum(attempts.c.output_tokens).label("output_tokens"),
+).group_by(attempts.c.study, attempts.c.who)
+_LOST = (
+    sa.select(attempts)
+    .where(attempts.c.state == "unknown")
+    .order_by(attempts.c.study, attempts.c.who, attempts.c.sent_at)
+)
+_BATCHES = sa.select(
+    *(
+        batches.c[name]
+        for name in (
+            "id",
+            "study",
+            "who",
+            "model",
+            "requests",
+            "state",
+            "provider_id",
+            "submitted_at",
+            "ended_at",
+            "detail",
+        )
+    )
+).order_by(batches.c.study, batches.c.who, batches.c.intended_at)
+_PORTION = (
+    sa.select(
+        wanted.c.key,
+        requests.c.provider,
+        requests.c.outcome,
+        requests.c.in_batch,
+        answers.c.http_status,
+        answers.c.body,
+    )
+    .join(requests, requests.c.key == wanted.c.key)
+    .outerjoin(answers, answers.c.key == wanted.c.key)
+    .where(
+        wanted.c.study == sa.bindparam("of_study"),
+        wanted.c.who == sa.bindparam("of_who"),
+        wanted.c.key > sa.bindparam("after"),
+    )
+    .order_by(wanted.c.key)
+    .limit(AT_A_TIME)
+)
+_USED = (
+    sa.select(requests.c.body, attempts.c.input_tokens, attempts.c.output_tokens)
+    .join(requests, requests.c.key == attempts.c.key)
+    .where(
+        attempts.c.state == "answered",
+        attempts.c.who == sa.bindparam("of_who"),
+        attempts.c.input_tokens.is_not(None),
+        attempts.c.output_tokens.is_not(None),
+        requests.c.provider == sa.bindparam("of_provider"),
+        requests.c.model == sa.bindparam("of_model"),
+    )
+    .order_by(attempts.c.session.desc(), attempts.c.number.desc())
+    .limit(MOST_MEASURED)
+)

@@ -1,0 +1,54 @@
+"""A question to a model, and the hash it is known by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One question to one model: all that shapes its answer and nothing else. `draw` tells repeated questions apart.
+
+    `endpoint` is what kind of server is asked (empty for the provider's own, else its host), `api_version` the version
+    of the protocol where the provider has several. `parameters` are those that are sent, no more.
+    """
+
+    provider: str
+    model: str
+    messages: tuple[Message, ...]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    endpoint: str = ""
+    api_version: str | None = None
+    draw: int = 0
+
+    def body(self) -> str:
+        """The request as canonical JSON; equal requests have equal bodies."""
+        return json.dumps(
+            {
+                "provider": self.provider,
+                "endpoint": self.endpoint,
+                "api_version": self.api_version,
+                "model": self.model,
+                "messages": [[m.role, m.content] for m in self.messages],
+                "parameters": dict(self.parameters),
+                "draw": self.draw,
+            },
+            sort_keys=True,
+            ensure_ascii=False,
+        )
+
+    @cached_property
+    def key(self) -> str:
+        """The sha256 of the body: the name of the request and its answer in the ledger."""
+        return hashlib.sha256(self.body().encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,322 @@
+"""OpenAI's chat completions, and every server that speaks them: vLLM, llama.cpp, Ollama, TGI.
+
+The requests are sent by our own dispatch, which writes down each one before it leaves; the SDK's retries are never
+used, since they send a request up to three times without an idempotency key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from nift_assets import keys
+from nift_assets.ledger.answer import Reading, ending
+from nift_assets.ledger.batches import (
+    TRANSFER_BYTES,
+    Batches,
+    Found,
+    Line,
+    LineKind,
+    Polled,
+    client,
+    json_bytes,
+    told,
+)
+from nift_assets.ledger.batches import (
+    Final as BatchFinal,
+)
+from nift_assets.ledger.request import Request
+from nift_assets.ledger.wire import Quota, Remote, Trouble
+from nift_assets.providers import Material, endpoint
+from nift_assets.studies.study import LanguageModel
+
+if TYPE_CHECKING:
+    import openai
+
+API_VERSION: str | None = None
+HOME = "https://api.openai.com/v1"
+KEY = "OPENAI_API_KEY"
+
+# Reasons to stop, as `openai.types.chat.chat_completion.Choice` lists them.
+ENDINGS = {"stop": "whole", "length": "cut", "content_filter": "refused"}
+# How a batch and a line of its results end; the metadata of a batch name our chunk.
+FINALS: dict[str, BatchFinal] = {
+    "completed": "completed",
+    "failed": "failed",
+    "expired": "expired",
+    "cancelled": "cancelled",
+}
+LINE_ENDINGS: dict[str, LineKind] = {"batch_expired": "expired", "batch_cancelled": "cancelled"}
+CHUNK = "nift_chunk"
+ENDPOINT: Final = "/v1/chat/completions"
+DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+)s)?(?:([\d.]+)ms)?")
+
+
+def connect(model: LanguageModel, material: Material | None = None) -> OpenAI:
+    """The server of a row with its key. A server of one's own on this machine needs no key."""
+    url = model.base_url or HOME
+    return OpenAI(name="openai", model=model.model, url=f"{url.rstrip('/')}/chat/completions", key=key(model, KEY, url))
+
+
+def key(model: LanguageModel, usual: str, url: str) -> str:
+    """The key for a row's server: the provider's own key goes to the provider only, another server's is named by its
+    row. Raises ValueError for a key that is missing, or would travel in clear."""
+    parts = urlsplit(url)
+    here = endpoint(url) == "local"
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{model.name!r}: base_url is {url!r}; give an address that begins with https://")
+    if model.base_url is None:
+        return keys.require(usual, f"the row {model.name!r} ({model.provider})")
+    if model.key_variable is None:
+        return ""
+    found = keys.require(model.key_variable, f"the row {model.name!r} ({parts.hostname})")
+    if parts.scheme == "http" and not here:
+        raise ValueError(
+            f"{model.name!r}: a key would travel in clear to {parts.hostname}; use https:// in base_url, or leave "
+            "key_variable out"
+        )
+    return found
+
+
+@dataclass(kw_only=True)
+class OpenAI(Remote):
+    """One server and model, ready to be asked."""
+
+    name: str
+    model: str
+    url: str
+    key: str = field(repr=False)
+
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
+
+    def payload(self, request: Request) -> dict[str, Any]:
+        messages = [{"role": message.role, "content": message.content} for message in request.messages]
+        return {"model": request.model, "messages": messages, **request.parameters}
+
+    def read(self, body: Mapping[str, Any]) -> Reading:
+        return read(body)
+
+    def trouble(self, status: int, headers: Mapping[str, str], body: bytes) -> Trouble:
+        return trouble(status, body, self.model)
+
+    def quota(self, headers: Mapping[str, str]) -> Quota | None:
+        return quota(headers)
+
+    def key_fingerprint(self) -> str:
+        return hashlib.sha256(f"{self.url} {self.key}".encode()).hexdigest()[:16]
+
+
+def read(body: Mapping[str, Any]) -> Reading:
+    """What a chat completion says. One without a reason to stop is half a response: ValueError."""
+    choice = body["choices"][0]
+    message = choice["message"]
+    reason = choice["finish_reason"]
+    if not isinstance(reason, str):
+        raise ValueError(f"finish_reason is {reason!r}")
+    text = message.get("content") or ""
+    if not isinstance(text, str):
+        raise ValueError(f"content is {type(text).__name__}, not a text")
+    refusal = message.get("refusal")
+    usage = body.get("usage") or {}
+    how: Any = "refused" if refusal and not text else ENDINGS.get(reason, "other")
+    return Reading(
+        status=ending(text, how=how),
+        text=text,
+        finish_reason=reason,
+        model=body.get("model"),
+        fingerprint=body.get("system_fingerprint"),
+        input_tokens=usage.get("prompt_tokens"),
+        output_tokens=usage.get("completion_tokens"),
+        detail=refusal,
+    )
+
+
+def trouble(status: int, body: bytes, model: str) -> Trouble:
+    """What an error response of OpenAI, or of a server that speaks its protocol, means."""
+    error = _error(body)
+    code, message = str(error.get("code") or error.get("type") or ""), str(error.get("message") or f"HTTP {status}")
+    kind, param = str(error.get("type") or ""), str(error.get("param") or "")
+    if code in ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active") or kind in (
+        "insufficient_quota",
+    ):
+        remedy = "add credit to the account or raise its limit, then run again: only the rest is asked"
+        return Trouble(kind="stop", cause="quota", message=message, remedy=remedy)
+    if status == 401:
+        remedy = f"put a valid key into {KEY} (or the variable the row names)"
+        return Trouble(kind="stop", cause="authentication", message=message, remedy=remedy)
+    if status == 403:
+        return Trouble(kind="stop", cause="permission", message=message, remedy="give the key's project access to it")
+    if status == 404:
+        remedy = f"the server has no model {model!r} (any more): name another one in the row"
+        return Trouble(kind="stop", cause="not_found", message=message, remedy=remedy)
+    if status == 400 and param in ("temperature", "max_tokens", "model"):
+        remedy = {
+            "temperature": "set supports_temperature=False in the row",
+            "max_tokens": "change max_tokens in the row, or set max_tokens_name='max_completion_tokens'",
+            "model": "name another model in the row",
+        }[param]
+        return Trouble(kind="stop", cause="parameter", message=message, remedy=remedy)
+    if status == 429:
+        return Trouble(kind="wait", cause="rate_limit", message=message)
+    if status in (408, 409) or status >= 500:
+        return Trouble(kind="again", cause=f"http_{status}", message=message)
+    return Trouble(kind="reject", cause=code or f"http_{status}", message=message)
+
+
+def quota(headers: Mapping[str, str]) -> Quota | None:
+    """The limits in the `x-ratelimit-*` headers, if there are any."""
+    found = Quota(
+        requests_per_minute=_limit(headers, "requests"),
+        requests_left=_number(headers.get("x-ratelimit-remaining-requests")),
+        tokens_per_minute=_limit(headers, "tokens"),
+        tokens_left=_number(headers.get("x-ratelimit-remaining-tokens")),
+    )
+    return found if found != Quota() else None
+
+
+def _limit(headers: Mapping[str, str], what: str) -> float | None:
+    """The limit per minute. A limit per day has the same header: its bucket takes longer than minutes to fill."""
+    limit = _number(headers.get(f"x-ratelimit-limit-{what}"))
+    left = _number(headers.get(f"x-ratelimit-remaining-{what}"))
+    full_in = _seconds(headers.get(f"x-ratelimit-reset-{what}"))
+    if limit is None or left is None or not full_in or left >= limit:
+        return limit
+    return limit if full_in <= 60 else min(limit, (limit - left) / full_in * 60)
+
+
+def _seconds(text: str | None) -> float | None:
+    """The seconds in a duration such as `6m0s` or `120ms`."""
+    found = DURATION.fullmatch(text or "")
+    if not found or not any(found.groups()):
+        return None
+    hours, minutes, seconds, milliseconds = (float(part or 0) for part in found.groups())
+    return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _error(body: bytes) -> Mapping[str, Any]:
+    """The error object of a body: OpenAI wraps it, some compatible servers do not."""
+    try:
+        parsed = json.loads(body)
+    except ValueError:
+        return {"message": body[:300].decode("utf-8", "replace").strip()}
+    if not isinstance(parsed, dict):
+        return {"message": str(parsed)[:300]}
+    error = parsed.get("error", parsed)
+    return error if isinstance(error, dict) else {"message": str(error)}
+
+
+# -- by batch --------------------------------------------------------------------------------------------------------
+
+
+def connect_batches(model: LanguageModel) -> OpenAIBatches:
+    """The batch API of a row's server."""
+    return OpenAIBatches(server=connect(model))
+
+
+@dataclass(kw_only=True)
+class OpenAIBatches(Batches):
+    """OpenAI's batch API: a file of lines goes up, a batch is made of it, and two files come back.
+
+    A batch carries the name of our chunk, so that it is found again with certainty. The limits are 50,000 requests and
+    200 MB; both are kept at a distance.
+    """
+
+    server: OpenAI
+    most_requests: int = 49_000
+    most_bytes: int = 190_000_000
+    seconds: float = 300.0
+
+    def line(self, request: Request) -> bytes:
+        payload = self.server.payload(request)
+        return json_bytes({"custom_id": request.key, "method": "POST", "url": ENDPOINT, "body": payload})
+
+    def upload(self, chunk: str, lines: Iterable[bytes]) -> str | None:
+        with tempfile.TemporaryFile(prefix="nift-chunk-") as file:
+            for line in lines:
+                file.write(line + b"\n")
+            file.seek(0)
+            with self._client() as sdk:
+                return str(sdk.files.create(file=(f"nift-{chunk}.jsonl", file), purpose="batch").id)
+
+    def create(self, chunk: str, file_id: str | None, lines: Iterable[bytes]) -> str:
+        assert file_id is not None, "a batch is made of an uploaded file"
+        with self._client() as sdk:
+            made = sdk.batches.create(
+                input_file_id=file_id, endpoint=ENDPOINT, completion_window="24h", metadata={CHUNK: chunk}
+            )
+            return str(made.id)
+
+    def find(self, chunk: str, size: int, since: float) -> list[Found]:
+        found = []
+        with self._client() as sdk:
+            for batch in sdk.batches.list(limit=100):  # newest first, page after page
+                if batch.created_at < since:
+                    break
+                if (batch.metadata or {}).get(CHUNK) == chunk:
+                    found.append(Found(provider_id=batch.id, created_at=batch.created_at, proven=True))
+        return found
+
+    def poll(self, provider_id: str) -> Polled:
+        with self._client() as sdk:
+            batch = sdk.batches.retrieve(provider_id)
+            errors = [error.message or str(error.code) for error in (batch.errors and batch.errors.data) or ()]
+            return Polled(
+                ended=batch.status in FINALS,
+                final=FINALS.get(batch.status, "completed"),
+                done=batch.request_counts.completed if batch.request_counts else 0,
+                sources=[source for source in (batch.output_file_id, batch.error_file_id) if source],
+                detail="; ".join(sorted(set(errors)))[:500] or None,
+            )
+
+    def download(self, source: str, file: IO[bytes]) -> None:
+        with self._client() as sdk, sdk.files.with_streaming_response.content(source) as response:
+            for part in response.iter_bytes(TRANSFER_BYTES):
+                file.write(part)
+
+    def read_line(self, line: Mapping[str, Any]) -> Line:
+        key, response = str(line["custom_id"]), line.get("response")
+        if response is None:
+            kind = LINE_ENDINGS.get(line["error"]["code"], "error")
+            return Line(key=key, kind=kind, http_status=500, body=json_bytes({"error": line["error"]}))
+        return Line(
+            key=key,
+            kind="answered" if response["status_code"] == 200 else "error",
+            http_status=int(response["status_code"]),
+            request_id=response.get("request_id"),
+            body=json_bytes(response["body"]),
+        )
+
+    def cancel(self, provider_id: str) -> None:
+        with self._client() as sdk:
+            sdk.batches.cancel(provider_id)
+
+    @contextmanager
+    def _client(self) -> Iterator[openai.OpenAI]:
+        """The SDK, made to send each request once, to no other place, past every proxy of the environment."""
+        import openai
+
+        with told(openai, self.server), client(self.seconds) as http:
+            yield openai.OpenAI(
+                api_key=self.server.key or "none",  # a server of one's own may want none, the SDK always has one
+                base_url=self.server.url.removesuffix("/chat/completions"),
+                max_retries=0,
+                timeout=self.seconds,
+                http_client=http,
+            )
