@@ -7,7 +7,6 @@ teacher have ended, the ordinary run of `completions` finds every answer in the 
 import json
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -32,7 +31,7 @@ SECONDS_PER_TICK = 30.0
 SETTLEMENTS_BETWEEN_TRIES = 1.5
 
 
-@dg.op(required_resource_keys={"store", "ledger"}, out=dg.Out(dg.Nothing))
+@dg.op(required_resource_keys={"store", "ledger"}, out=dg.Out(dg.Nothing), config_schema={})
 def submit_batch(context: dg.OpExecutionContext) -> None:
     """Batches of all that a teacher has not answered and nobody is asking; ends when the provider has them."""
     from nift_assets.ledger import submission
@@ -77,11 +76,12 @@ def batches_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     remembered: dict[str, Any] = json.loads(context.cursor or "{}")
     wanted: list[dg.RunRequest] = []
     said: list[str] = []
+    said += _strays(context.resources.ledger.book)
     for teacher in STUDY.teachers:
         memory = Memory(**remembered.get(teacher.name, {}))
         try:
             found = _look_at(context, teacher, memory)
-        except ValueError as error:  # a missing key or price holds up this teacher and no other
+        except ValueError as error:  # a missing key holds up this teacher and no other
             found = str(error)
         if isinstance(found, dg.RunRequest):
             wanted.append(found)
@@ -98,6 +98,20 @@ def batches_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     )
 
 
+def _strays(book: "Book") -> list[str]:
+    """A sentence for each teacher with open batches that the study has no row for: renamed, or taken out."""
+    from nift_assets.ledger import batch_rows
+
+    found: dict[str, list[Any]] = {}
+    for batch in batch_rows.strays(book, STUDY.name, [teacher.name for teacher in STUDY.teachers]):
+        found.setdefault(batch["who"], []).append(batch)
+    return [
+        f"{who}: the study has no such teacher, and {', '.join(map(batch_rows.called, open_ones))} is still open; put "
+        f"back its row ({open_ones[0]['provider']}, {open_ones[0]['model']}) to collect what was paid for"
+        for who, open_ones in found.items()
+    ]
+
+
 @dataclass
 class Memory:
     """What the sensor keeps in mind of a teacher: the submissions it requested since the last collection, and what it
@@ -110,14 +124,15 @@ class Memory:
 
 def _look_at(context: dg.SensorEvaluationContext, teacher: Teacher, memory: Memory) -> dg.RunRequest | str | None:
     """The run a teacher needs next, or what is waited for, in words; None for one that has no batches."""
-    from nift_assets.ledger import collection, submission
+    from nift_assets.ledger import batches, collection, submission
 
     book: Book = context.resources.ledger.book
     standing = collection.standing(book, STUDY.name, teacher.name)
     if not standing.batches:
         return None
     if standing.under_way or standing.unsent:
-        adapter, price = _connect(teacher)
+        # What is with the provider is paid for: neither a cap nor the end of the model is in its way.
+        adapter, price = batches.reconnect(teacher), price_list.last_price(teacher)
         collected = collection.collect(book, asker(teacher), adapter, price, seconds=SECONDS_PER_TICK)
         for batch, counts in collected.imported.items():
             context.log.info(f"{teacher.name}: the chunk {batch[:8]} has ended: {counts}")
@@ -186,7 +201,7 @@ def asker(teacher: Teacher) -> "Asker":
 def _connect(teacher: Teacher) -> "tuple[Batches, Price]":
     from nift_assets.ledger import batches
 
-    price = price_list.price(teacher, datetime.now(UTC).date())
+    price = asking.price(teacher)
     adapter = batches.connect(teacher, price)
     assert price is not None, "a batch API is refused to a row without a price"
     return adapter, price

@@ -120,16 +120,30 @@ def plan(corpus: str | None, text_column: str | None, documents: str | None, as_
 @main.command()
 @click.option("--study", help="Only this study (default: all).")
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
-@click.option("--ask-unknown-again", is_flag=True, help="Book what is unknown as spent; the next run asks it again.")
+@click.option(
+    "--ask-unknown-again",
+    is_flag=True,
+    help="Book every unknown attempt as spent, also where its question has been answered since; the next run asks "
+    "again what is still without an answer.",
+)
+@click.option(
+    "--not-billed",
+    is_flag=True,
+    help="With --ask-unknown-again: free the unknown attempts instead of booking them as spent. Only after the "
+    "provider's usage page has shown that none of those listed was billed.",
+)
 @click.option("--who", help="Only this teacher's or judge's, with --ask-unknown-again.")
-def ledger(study: str | None, as_json: bool, ask_unknown_again: bool, who: str | None) -> None:
+def ledger(study: str | None, as_json: bool, ask_unknown_again: bool, not_billed: bool, who: str | None) -> None:
     """What has been asked, what became of it, what it cost, and what nobody knows the end of."""
     try:
         if who and not ask_unknown_again:
             raise ValueError("--who chooses whose unknown requests are asked again; give --ask-unknown-again with it")
+        if not_billed and not ask_unknown_again:
+            raise ValueError("--not-billed says how unknown requests are released; give --ask-unknown-again with it")
         if ask_unknown_again:
-            released = ledger_report.ask_unknown_again(open_book(), study=study, who=who)
-            cost = f"${released.written_off / 1e9:,.4f} of {released.attempts:,} attempts are booked as spent"
+            released = ledger_report.ask_unknown_again(open_book(), study=study, who=who, not_billed=not_billed)
+            amount = f"${(released.written_off + released.freed) / 1e9:,.4f} of {released.attempts:,} attempts"
+            cost = f"{amount} are free again" if not_billed else f"{amount} are booked as spent"
             click.echo(f"{released.questions:,} questions are asked again by the next run; {cost}.", err=as_json)
         book = existing_book()
         found = (

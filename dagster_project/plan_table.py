@@ -149,10 +149,13 @@ def _open(report: Report) -> list[str]:
         lines += ["", "Unknown: may have been billed; look them up at the provider by the id they left with."]
         lines += [
             f"    {lost.sent_as}  {lost.sent_at[:19]}  {lost.study}/{lost.who}  {lost.cause or '?'}  "
-            f"${lost.reserved / 1e9:,.4f} reserved  {lost.key[:16]}"
+            f"${lost.reserved / 1e9:,.4f} reserved  {lost.key[:16]}" + ("  answered since" if lost.answered else "")
             for lost in report.lost
         ]
-        lines.append("nift ledger --ask-unknown-again books them as spent and lets the next run ask again.")
+        lines += [
+            "nift ledger --ask-unknown-again books them as spent and lets the next run ask what is not answered since;",
+            "with --not-billed they are freed instead, once the provider's usage page shows that they cost nothing.",
+        ]
     if report.batches:
         lines += ["", "Batches:"]
         lines += [

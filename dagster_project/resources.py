@@ -42,10 +42,10 @@ def store() -> Store:
 
 
 def resources() -> dict[str, object]:
-    """The resources every table asset is given, by name."""
+    """The resources every table asset is given, by name. None takes a configuration: what is typed into one is kept."""
     return {
-        "io_manager": dg.IOManagerDefinition.hardcoded_io_manager(ParquetIOManager(store())),
-        "store": store(),
-        "ledger": LazyLedger(),
-        "pipes": Processes(),
+        "io_manager": dg.IOManagerDefinition(lambda _: ParquetIOManager(store()), config_schema={}),
+        "store": dg.ResourceDefinition(lambda _: store(), config_schema={}),
+        "ledger": dg.ResourceDefinition(lambda _: LazyLedger(), config_schema={}),
+        "pipes": dg.ResourceDefinition(lambda _: Processes(), config_schema={}),
     }

@@ -203,6 +203,8 @@ def _state(row: LanguageModel, need: _Need, online: Cost | None, room: int | Non
         living = price_list.substitute(listed, today)
         return "retired", f"retired since {listed.ends}" + (f", substitute {living}" if living else "")
     if price_list.last_price(row) is None:
+        if row.base_url is not None:
+            return "no price", "no price: its server wants a key; add price= to its row, with 0 if it costs nothing"
         return "no price", "no price: add the model to the price list, or price= to its row"
     if online is not None and room is not None and online.expected > room:
         return "over the cap", f"over the cap: ${max(0, room) / 1e9:,.2f} are left"

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
+from nift_assets import providers
 from nift_assets.studies.study import LanguageModel, Price, Study
 
 IN_PROCESS = ("echo", "local", "original")
@@ -56,15 +57,23 @@ def substitute(row: ListedModel, today: date) -> str | None:
 
 
 def is_free(model: LanguageModel) -> bool:
-    """Whether asking costs nothing: it answers in this process, or from one's own server without a price."""
-    return model.provider in IN_PROCESS or (model.base_url is not None and model.price is None)
+    """Whether asking costs nothing: it answers in this process, or from one's own server, and its row has no price.
+
+    One's own is a server on this machine, or one that is asked without a key: who wants a key mostly wants money too.
+    """
+    if model.provider in IN_PROCESS:
+        return True
+    if model.base_url is None or model.price is not None:
+        return False
+    return model.key_variable is None or providers.endpoint(model.base_url) == "local"
 
 
 def last_price(model: LanguageModel) -> Price | None:
     """What a row costs, or cost when it was still served; None if it is free or nobody knows."""
     if is_free(model):
         return None
-    row = listed(model.provider, model.model)
+    # The list says what a provider's own server asks; another server has prices of its own.
+    row = listed(model.provider, model.model) if model.base_url is None else None
     return model.price or (row.price if row else None)
 
 
@@ -81,6 +90,11 @@ def price(model: LanguageModel, today: date) -> Price | None:
         raise ValueError(f"{model.name!r}: {_was_shut_down(row, model.model, today)}")
     if model.price:
         return model.price
+    if model.base_url is not None:
+        raise ValueError(
+            f"{model.name!r}: what {model.base_url} costs is not known, and it is asked with a key; add price=Price(…) "
+            "to the study's row, with 0 for input and output if it costs nothing"
+        )
     if row is None:
         raise ValueError(
             f"{model.name!r}: the price list does not know {model.provider}'s {model.model!r}; add a row to "

@@ -12,7 +12,7 @@ from nift_assets import price_list, providers
 from nift_assets.assets.partitions import STUDY
 from nift_assets.ledger import OPEN, Request
 from nift_assets.providers import Material
-from nift_assets.studies.study import LanguageModel
+from nift_assets.studies.study import LanguageModel, Price
 
 if TYPE_CHECKING:
     from nift_assets.ledger.book import Asker
@@ -31,19 +31,19 @@ def ask(
 ) -> Asked:
     """One answer per request of a teacher or judge; Dagster's Failure, which is not retried, if dispatch was stopped.
 
-    Nothing is lost then: what was answered is in the ledger, and the next run asks only the rest.
+    Nothing is lost then: what was answered is in the ledger, and the next run asks only the rest. Where nothing is left
+    to ask, no price, cap or key is needed.
     """
     # Imported here: the database library would slow down every load of the definitions.
     from nift_assets.ledger import door
 
-    price = price_list.price(model, datetime.now(UTC).date())
     asked = door.ask(
         context.resources.ledger.book,
         asker(model, context.op_execution_context.op.name, context.partition_key),
         requests,
-        providers.load(model.provider).connect(model, material),
+        lambda: providers.load(model.provider).connect(model, material),
         limits=model.limits,
-        price=price,
+        price=lambda: price(model),
         report=_reporter(context, len(requests)),
     )
     if asked.stopped:
@@ -54,6 +54,19 @@ def ask(
             allow_retries=False,
         )
     return asked
+
+
+def price(model: LanguageModel) -> Price | None:
+    """What a model costs, None if nothing. Raises ValueError for one that has ended, that has no price, or that costs
+    something while nobody has said how much may be spent."""
+    found = price_list.price(model, datetime.now(UTC).date())
+    costs = found is not None and (found.input or found.output)
+    if costs and model.budget_usd is None and price_list.budget(STUDY) is None:
+        raise ValueError(
+            f"{model.name!r} costs money and nothing caps it: see `nift plan`, then set NIFT_BUDGET_USD, or budget_usd "
+            "in its row or the study"
+        )
+    return found
 
 
 def asker(model: LanguageModel, table: str, partition: str) -> Asker:

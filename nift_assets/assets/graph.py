@@ -91,6 +91,8 @@ def asset_definition(step: Step) -> dg.AssetsDefinition:
         partitions_def=partitions.definition(step.partitions),
         check_specs=[spec for contract in promised.values() for spec in _check_specs(step, contract)],
         required_resource_keys=RESOURCES,
+        # Without a schema Dagster takes whatever is typed into a run's configuration, and keeps it: a key, for one.
+        config_schema={},
         pool=step.pool,
     )
     def compute(context: dg.AssetExecutionContext, **frames: pl.DataFrame) -> Iterator[Any]:

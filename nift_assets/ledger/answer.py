@@ -17,6 +17,10 @@ FINAL: tuple[Status, ...] = ("ok", "truncated", "refused", "empty", "other", "re
 OPEN: tuple[Status, ...] = ("exhausted", "expired", "unknown", "pending")
 
 
+# More tokens than any model reads or writes is a mistake of the response, not a count.
+MOST_TOKENS = 2**40
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reading:
     """What a response body says, in the words of no provider: how it ended and the text."""
@@ -68,24 +72,46 @@ def ending(text: str, *, how: Literal["whole", "cut", "refused", "other"]) -> St
     return "ok" if how == "whole" else "truncated"
 
 
+def tokens(value: Any) -> int | None:
+    """A count of tokens as a response states it; None for what is no count."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MOST_TOKENS:
+        return None
+    return value
+
+
 def answer(stored: Stored) -> Answer:
-    """The answer in a stored response, read by its provider's own rules: a changed rule costs no call."""
+    """The answer in a stored response, read by its provider's own rules: a changed rule costs no call.
+
+    What no rule can read is an answer too, of status `other`: it was paid for.
+    """
     from nift_assets import providers
 
     if stored.http_status >= 400:
-        return Answer(key=stored.key, status="rejected", detail=_error_message(stored.body))
-    reading = providers.read(stored.provider, json.loads(stored.body))
+        return Answer(key=stored.key, status="rejected", detail=_whole(_error_message(stored.body)))
+    try:
+        reading = providers.read(stored.provider, json.loads(stored.body))
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        return Answer(key=stored.key, status="other", detail=f"the stored response cannot be read: {error!r}"[:300])
     return Answer(
         key=stored.key,
         status=reading.status,
-        text=reading.text,
+        text=_whole(reading.text),
         model=reading.model,
         fingerprint=reading.fingerprint,
         finish_reason=reading.finish_reason,
         input_tokens=reading.input_tokens,
         output_tokens=reading.output_tokens,
-        detail=reading.detail,
+        detail=_whole(reading.detail) if reading.detail else None,
     )
+
+
+def _whole(text: str) -> str:
+    """The text with each half of a character that JSON can carry, and no table can, replaced."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def _error_message(body: bytes) -> str:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeGuard
 
 from nift_assets import redaction
 from nift_assets.ledger.request import Request
@@ -42,7 +42,7 @@ class Unclear(Exception):
 
 
 Final = Literal["completed", "failed", "expired", "cancelled"]
-LineKind = Literal["answered", "error", "expired", "cancelled"]
+LineKind = Literal["answered", "error", "expired", "cancelled", "unreadable"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,10 @@ class Polled:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One line of results: whose it is, how it ended, and the body as the same request would have got it online."""
+    """One line of results: whose it is, how it ended, and the body as the same request would have got it online.
+
+    One that is `unreadable` says whose it is and nothing more; its body is the line.
+    """
 
     key: str
     kind: LineKind
@@ -117,23 +120,36 @@ class Batches(ABC):
 
 
 def connect(model: LanguageModel, price: Price | None) -> Batches:
-    """The batch API of a row; ValueError for a provider that has none, or a price that names none."""
-    from nift_assets import providers
-
-    adapter: Callable[[LanguageModel], Batches] | None
-    adapter = getattr(providers.load(model.provider), "connect_batches", None)
-    if adapter is None:
-        raise ValueError(
-            f"{model.name!r}: the provider {model.provider!r} has no batch API; materialize `completions`, which asks "
-            "it directly"
-        )
-    if price is None or price.batch_input is None or price.batch_output is None:
+    """The batch API of a row, to submit to; ValueError for a provider that has none, or a price that names none."""
+    connected = _maker(model)
+    if not sold(price):
         raise ValueError(
             f"{model.name!r}: no batch price is known for {model.model!r}; give the row a price with batch_input and "
             "batch_output, or materialize `completions`, which asks it directly"
         )
-    made: Batches = adapter(model)
-    return made
+    return connected(model)
+
+
+def reconnect(model: LanguageModel) -> Batches:
+    """The batch API of a row, to collect what has been submitted: paid for, whatever the row costs by now."""
+    return _maker(model)(model)
+
+
+def sold(price: Price | None) -> TypeGuard[Price]:
+    """Whether a price names what a batch costs."""
+    return price is not None and price.batch_input is not None and price.batch_output is not None
+
+
+def _maker(model: LanguageModel) -> Callable[[LanguageModel], Batches]:
+    from nift_assets import providers
+
+    found: Callable[[LanguageModel], Batches] | None = getattr(providers.load(model.provider), "connect_batches", None)
+    if found is None:
+        raise ValueError(
+            f"{model.name!r}: the provider {model.provider!r} has no batch API; materialize `completions`, which asks "
+            "it directly"
+        )
+    return found
 
 
 @contextmanager

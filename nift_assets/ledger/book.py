@@ -42,6 +42,8 @@ T = TypeVar("T")
 # SQLite refuses a statement with more than 32,766 values.
 AT_A_TIME = 500
 SECONDS_TO_WAIT = 60
+# The most characters that are kept of what a server says of itself.
+CAUSE, REQUEST_ID, DETAIL = 64, 200, 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,13 +93,15 @@ class Settled:
 
 @dataclass(frozen=True, kw_only=True)
 class Admitted:
-    """The attempts that may leave now, first come first served, and what holds the next one back."""
+    """The attempts that may leave now, first come first served, and what holds the next one back; `fenced` if others
+    have taken this session for dead, and may be asking what it asked."""
 
     numbers: Sequence[int]
     wait: float = 0.0
     held: bool = False
     learned: float | None = None
     over_budget: str | None = None
+    fenced: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +119,8 @@ class Book:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._engine = sa.create_engine(url)
+        # A server that restarted has closed its connections: each is tried before it is used.
+        self._engine = sa.create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
         self.locks: Locks
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _make_durable)
@@ -189,10 +194,11 @@ class Book:
         now = _now()
         with self._engine.begin() as connection:
             self._insert_new(
-                connection, wanted, [{"study": asker.study, "who": asker.who, "key": key} for key in by_key]
+                connection, wanted, [{"study": asker.study, "who": asker.who, "key": key} for key in sorted(by_key)]
             )
             if not missing:
                 return []
+            # In the order of keys, here and below, so that two who want the same rows do not wait for each other.
             rows = [
                 {
                     "key": key,
@@ -201,10 +207,11 @@ class Book:
                     "body": by_key[key].body(),
                     "intended_at": now,
                 }
-                for key in by_key
-                if key in missing
+                for key in sorted(missing)
             ]
             self._insert_new(connection, requests, rows)
+            in_order = sa.select(requests.c.key).where(requests.c.key.in_(missing)).order_by(requests.c.key)
+            connection.execute(in_order.with_for_update())
             nobody = requests.c.claimed_by.is_(None) & requests.c.in_batch.is_(None)
             mine = requests.c.key.in_(missing) & nobody & requests.c.outcome.is_distinct_from("unknown")
             connection.execute(sa.update(requests).where(mine).values(claimed_by=session, outcome=None, detail=None))
@@ -274,10 +281,41 @@ class Book:
         """
         crash_points.reach("before_commit")
         with self._engine.begin() as connection:
+            # A lock can be lost without the process that held it noticing: a database that restarted, a folder that
+            # was removed. Whoever took over has ended the session, and then nothing more may leave.
+            ended = connection.execute(_ENDED, {"of_session": session}).scalar()
+            self._lock_accounts(connection, asker)
             self._settle(connection, session, asker, settled)
+            if ended is not False:
+                return Admitted(numbers=(), fenced=True)
             admitted = self._admit(connection, session, asker, wishes, first_number, gauge, news)
         crash_points.reach("after_commit")
         return admitted
+
+    def heal(
+        self, session: int, asker: Asker, settled: Sequence[Settled], first_number: int
+    ) -> tuple[list[Settled], int]:
+        """What an exchange that failed has left to do, if its commit went through after all: those still to be settled,
+        and the number of the next attempt. What was admitted unheard has never left, and costs nothing."""
+        mine = attempts.c.session == session
+        with self._engine.begin() as connection:
+            self._lock_accounts(connection, asker)
+            sent = mine & (attempts.c.state == "sent")
+            unheard = sent & (attempts.c.number >= first_number)
+            reserved = connection.execute(sa.select(sa.func.sum(attempts.c.reserved)).where(unheard)).scalar() or 0
+            connection.execute(
+                sa.update(attempts).where(unheard).values(state="failed", cause="never left", reserved=0)
+            )
+            self._book(connection, asker, reserved=-int(reserved), spent=0)
+            last = connection.execute(sa.select(sa.func.max(attempts.c.number)).where(mine)).scalar() or 0
+            still = set(connection.execute(sa.select(attempts.c.number).where(sent)).scalars())
+        return [each for each in settled if each.number in still], max(first_number, last + 1)
+
+    def _lock_accounts(self, connection: sa.Connection, asker: Asker) -> None:
+        """Takes the accounts in one order, so that two writers never wait for each other; SQLite has one writer."""
+        if self._engine.dialect.name != "sqlite":
+            for who in sorted({"", asker.who}):
+                connection.execute(_TAKEN, {"of_study": asker.study, "of_who": who})
 
     def _settle(self, connection: sa.Connection, session: int, asker: Asker, settled: Sequence[Settled]) -> None:
         if not settled:
@@ -294,13 +332,15 @@ class Book:
                 "body": s.body,
                 "answered_at": now,
             }
-            for s in settled
+            for s in sorted(settled, key=lambda each: each.key)
             if s.body is not None
         ]
         self._insert_new(connection, answers, kept)
-        given_up = [{"of": s.key, "outcome": s.outcome, "detail": s.detail} for s in settled if s.outcome]
+        given_up = [
+            {"of": s.key, "outcome": s.outcome, "detail": clean(s.detail, DETAIL)} for s in settled if s.outcome
+        ]
         if given_up:
-            connection.execute(_GIVE_UP, given_up)
+            connection.execute(_GIVE_UP, sorted(given_up, key=lambda row: str(row["of"])))
         freed = sum(s.reserved for s in settled if s.state != "unknown")
         self._book(connection, asker, reserved=-freed, spent=sum(s.spent for s in settled))
 
@@ -476,6 +516,7 @@ _SETTLE = (
         }
     )
 )
+_ENDED = sa.select(sessions.c.ended).where(sessions.c.id == sa.bindparam("of_session")).with_for_update(read=True)
 _GAUGE = (
     sa.select(*(gauges.c[field.name] for field in fields(Gauge)))
     .where(gauges.c.name == sa.bindparam("of_name"))
@@ -494,7 +535,8 @@ _BOOK = (
 _GIVE_UP = (
     sa.update(requests)
     .where(requests.c.key == sa.bindparam("of"))
-    .values(outcome=sa.bindparam("outcome"), detail=sa.bindparam("detail"))
+    # No longer claimed: another who wants it need not wait for this session to end.
+    .values(outcome=sa.bindparam("outcome"), detail=sa.bindparam("detail"), claimed_by=None)
 )
 
 
@@ -503,9 +545,9 @@ def _settling(session: int, s: Settled) -> dict[str, Any]:
         "of_session": session,
         "of_number": s.number,
         "new_state": s.state,
-        "new_cause": s.cause,
+        "new_cause": clean(s.cause, CAUSE),
         "new_http_status": s.http_status,
-        "new_request_id": s.request_id,
+        "new_request_id": clean(s.request_id, REQUEST_ID),
         "new_input_tokens": s.input_tokens,
         "new_output_tokens": s.output_tokens,
         # What may have been billed stays reserved until somebody says what became of it.
@@ -513,6 +555,13 @@ def _settling(session: int, s: Settled) -> dict[str, Any]:
         "new_spent": s.spent,
         "new_evidence": s.evidence,
     }
+
+
+def clean(text: str | None, length: int) -> str | None:
+    """A text from outside as every database takes it: no longer than its column, without NUL or half characters."""
+    if text is None:
+        return None
+    return text.replace("\0", "").encode("utf-8", "replace").decode()[:length]
 
 
 def _now() -> str:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, TypeGuard
 
 import sqlalchemy as sa
 
@@ -21,8 +21,8 @@ from nift_assets import redaction
 from nift_assets.ledger import batch_rows, crash_points
 from nift_assets.ledger.answer import Status
 from nift_assets.ledger.batch_rows import called, moment
-from nift_assets.ledger.batches import Batches, Line, Polled, Refused, Unclear
-from nift_assets.ledger.book import Asker, Book, Settled, chunks
+from nift_assets.ledger.batches import Batches, Line, Polled, Refused, Unclear, sold
+from nift_assets.ledger.book import Asker, Book, Settled, chunks, clean
 from nift_assets.ledger.locks import Lock
 from nift_assets.ledger.submission import look_up
 from nift_assets.ledger.tables import batches
@@ -35,6 +35,8 @@ LONGEST_POLL_WAIT = 600.0
 # Results that come torn are downloaded again so often; then what can be read counts.
 MOST_TORN = 3
 STRANGERS_LISTED = 100
+# No model reads or writes more; a count beyond is none.
+MOST_TOKENS = 10**9
 
 
 @dataclass(kw_only=True)
@@ -76,14 +78,15 @@ def collect(
     book: Book,
     asker: Asker,
     adapter: Batches,
-    price: Price,
+    price: Price | None,
     *,
     seconds: float | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Collected:
     """Looks at every batch that is under way and imports those that have ended. Nothing a provider does raises here.
 
-    After so many `seconds` no other batch is begun: the next call goes on. Two calls at once share the work.
+    Without a price for batches, answers are booked at what was reserved for them. After so many `seconds` no other batch
+    is begun: the next call goes on. Two calls at once share the work.
     """
     result = Collected()
     began = time.monotonic()
@@ -112,7 +115,7 @@ class _Collection:
     book: Book
     asker: Asker
     adapter: Batches
-    price: Price
+    price: Price | None
     clock: Callable[[], float]
     result: Collected
 
@@ -120,7 +123,9 @@ class _Collection:
         self._secrets = redaction.Snapshot(self.adapter.server.key)
 
     def look_at(self, batch: Mapping[str, Any]) -> None:
-        if batch["state"] in ("intended", "uploaded"):
+        if batch["state"] in batch_rows.OPEN and (elsewhere := batch_rows.elsewhere(batch, self.adapter)):
+            self._wait(elsewhere)
+        elif batch["state"] in ("intended", "uploaded"):
             self._wait(f"{called(batch)} has not been created yet; run submit_batches")
         elif batch["state"] == "unknown" and look_up(self.book, self.adapter, batch, self.clock()) != "adopted":
             self._wait(f"{called(batch)} may have been created and is not in the list; run submit_batches")
@@ -176,8 +181,7 @@ class _Collection:
         for line in _parsed(file, self.adapter):
             if isinstance(line, Line):
                 ids.add(line.key)
-            else:
-                torn += 1
+            torn += line is None or line.kind == "unreadable"
         if torn and batch["downloads_torn"] < MOST_TORN:
             batch_rows.update(self.book, batch["id"], downloads_torn=batch["downloads_torn"] + 1)
             self._wait(f"{called(batch)}: {torn} lines of its results came torn; they are downloaded again")
@@ -204,7 +208,7 @@ class _Collection:
             if line is None:
                 counts.torn += 1
             elif line.key not in members:
-                counts.strangers.append(line.key)
+                counts.strangers.append(clean(line.key, 200) or "")
             elif line.key in seen:
                 counts.duplicates += 1
             else:
@@ -227,29 +231,21 @@ class _Collection:
     def _verdict(self, line: Line, polled: Polled, counts: Reconciled, stops: list[Trouble]) -> Settled:
         server = self.adapter.server
         body = self._secrets.body(line.body)
-        ids: dict[str, Any] = {"request_id": line.request_id, "http_status": line.http_status}
+        ids: dict[str, Any] = {"request_id": clean(line.request_id, 200), "http_status": line.http_status}
+        if line.kind == "unreadable":
+            counts.unknown += 1
+            return _settled(
+                line.key, "unknown", "malformed", "unknown", "malformed: its line is no result", evidence=body[:65_536]
+            )
         if line.kind == "answered":
             try:
-                reading = server.read(json.loads(body))
-            except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+                read = self._read(body)
+            except Exception as error:  # what is wrong with one answer must not keep the others out
                 counts.unknown += 1
                 detail = f"malformed: the response is no whole answer: {redaction.safe(error)}"
                 return _settled(line.key, "unknown", "malformed", "unknown", detail, evidence=body[:65_536], **ids)
             counts.answered += 1
-            known = reading.input_tokens is not None and reading.output_tokens is not None
-            cost = self.price.cost(reading.input_tokens or 0, reading.output_tokens or 0, batch=True)
-            return Settled(
-                number=0,
-                key=line.key,
-                state="answered",
-                reserved=0,
-                # An answer that does not count its tokens is booked at the most it can have cost, see `_book`.
-                spent=cost if known else -1,
-                input_tokens=reading.input_tokens,
-                output_tokens=reading.output_tokens,
-                body=body,
-                **ids,
-            )
+            return Settled(number=0, key=line.key, state="answered", reserved=0, body=body, **read, **ids)
         if line.kind in ("expired", "cancelled"):
             setattr(counts, line.kind, getattr(counts, line.kind) + 1)
             outcome: Status = "expired" if line.kind == "expired" else "pending"
@@ -258,11 +254,25 @@ class _Collection:
         message = redaction.redact(trouble.message)
         if trouble.kind == "reject":
             counts.rejected += 1
-            return Settled(number=0, key=line.key, state="failed", reserved=0, cause=trouble.cause, body=body, **ids)
+            cause = clean(trouble.cause, 64)
+            return Settled(number=0, key=line.key, state="failed", reserved=0, cause=cause, body=body, **ids)
         counts.failed += 1
         if trouble.kind == "stop":
             stops.append(trouble)
-        return _settled(line.key, "failed", trouble.cause, "exhausted", f"{trouble.cause}: {message}"[:500], **ids)
+        return _settled(line.key, "failed", trouble.cause, "exhausted", f"{trouble.cause}: {message}", **ids)
+
+    def _read(self, body: bytes) -> dict[str, Any]:
+        """Tokens and cost of an answer; an exception if it is none. What cannot be counted costs what was reserved."""
+        reading = self.adapter.server.read(json.loads(body))
+        into, out = reading.input_tokens, reading.output_tokens
+        cost = batch_rows.AS_RESERVED
+        if sold(self.price) and _countable(into) and _countable(out):
+            cost = self.price.cost(into, out, batch=True)
+        return {
+            "spent": cost,
+            "input_tokens": into if _countable(into) else None,
+            "output_tokens": out if _countable(out) else None,
+        }
 
     def _without_line(self, key: str, polled: Polled, counts: Reconciled, *, billed: bool) -> Settled:
         if billed:
@@ -274,23 +284,15 @@ class _Collection:
             return _settled(key, "failed", "expired", "expired", "the batch expired before it")
         counts.missing += 1
         detail = f"the batch ended as {polled.final} without it" + (f": {polled.detail}" if polled.detail else "")
-        return _settled(key, "failed", "missing", "pending", detail[:500])
+        return _settled(key, "failed", "missing", "pending", detail)
 
     def _book(self, batch: Mapping[str, Any], portion: Sequence[Settled]) -> None:
         """One commit: what became of some requests, each once."""
         if not portion:
             return
+        headers = json.dumps({"batch": batch["provider_id"]})
         with self.book.writing() as connection:
-            open_ones = dict(batch_rows.sent(connection, batch["id"], [settled.key for settled in portion]))
-            booked = []
-            for settled in portion:
-                if settled.key in open_ones:
-                    _, number, reserved = open_ones[settled.key]
-                    spent = reserved if settled.spent < 0 else settled.spent
-                    headers = json.dumps({"batch": batch["provider_id"]})
-                    booked.append(replace(settled, number=number, reserved=reserved, spent=spent, headers=headers))
-            if booked:
-                batch_rows.settle(self.book, connection, batch, next(iter(open_ones.values()))[0], booked)
+            batch_rows.settle(self.book, connection, batch, [replace(each, headers=headers) for each in portion])
         crash_points.reach("batch_after_import")
 
     def _close(self, batch: Mapping[str, Any], polled: Polled, counts: Reconciled, stops: Sequence[Trouble]) -> None:
@@ -302,7 +304,7 @@ class _Collection:
 
     def _failed(self, batch: Mapping[str, Any], error: Exception) -> None:
         failed = batch["polls_failed"] + 1
-        row = {"polled_at": self.clock(), "polls_failed": failed, "detail": str(error)[:500]}
+        row = {"polled_at": self.clock(), "polls_failed": failed, "detail": clean(str(error), batch_rows.MOST_WORDS)}
         batch_rows.update(self.book, batch["id"], **row)
         wait = _due({**batch, **row}) - self.clock()
         self._wait(f"{called(batch)} cannot be asked about ({error}); next time in {wait:.0f} s")
@@ -325,17 +327,29 @@ def _parsed(file: IO[bytes], adapter: Batches) -> Iterator[Line | None]:
     for raw in file:
         if not raw.strip():
             continue
+        key = None
         try:
-            yield adapter.read_line(json.loads(raw))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            yield None
+            said = json.loads(raw)
+            key = said["custom_id"]
+            line = adapter.read_line(said)
+            if not 100 <= line.http_status < 600:
+                raise ValueError(f"{line.http_status} is no status")
+        except Exception:  # a line that is no result breaks its reading in many ways, and no other line with it
+            yield Line(key=key, kind="unreadable", body=raw) if isinstance(key, str) else None
+        else:
+            yield line if isinstance(line.request_id, str) else replace(line, request_id=None)
+
+
+def _countable(tokens: Any) -> TypeGuard[int]:
+    return isinstance(tokens, int) and not isinstance(tokens, bool) and 0 <= tokens <= MOST_TOKENS
 
 
 def _settled(
     key: str, state: Literal["failed", "unknown"], cause: str, outcome: Status, detail: str, **more: Any
 ) -> Settled:
     """How a request ended that has no answer; its attempt is filled in when it is booked."""
-    return Settled(number=0, key=key, state=state, reserved=0, cause=cause, outcome=outcome, detail=detail, **more)
+    more |= {"cause": clean(cause, 64), "detail": clean(detail, batch_rows.MOST_WORDS)}
+    return Settled(number=0, key=key, state=state, reserved=0, outcome=outcome, **more)
 
 
 @dataclass(frozen=True, kw_only=True)

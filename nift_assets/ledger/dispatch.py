@@ -7,9 +7,11 @@ admitted there never leaves, and what came back is used by nobody before.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import heapq
 import itertools
 import json
+import logging
 import os
 import random
 import time
@@ -31,6 +33,11 @@ from nift_assets.studies.study import Limits, Price
 if TYPE_CHECKING:
     import aiohttp
 
+log = logging.getLogger(__name__)
+
+# Made once: `json.dumps` with arguments makes an encoder for each call.
+encoded = json.JSONEncoder(ensure_ascii=False).encode
+
 # A 5xx is worth so many tries in all; a request whose fate is unknown may have been billed and is sent once more.
 MOST_TRIES, MOST_UNKNOWN = 6, 2
 # What comes back together is committed together: waiting this long costs little beside a model's latency.
@@ -40,6 +47,10 @@ GATHER_SECONDS = 0.002
 BREAK_AFTER, MOST_PROBES = 50, 8
 DRAIN_SECONDS = 30.0
 MOST_BYTES = 16 * 2**20
+# So many refusals in a row with the same words are not about so many texts.
+REFUSED_ALIKE = 20
+# A full disk or a database that restarts is waited for: what has arrived by then is paid for.
+BOOK_PATIENCE_SECONDS = 60.0
 EVIDENCE_BYTES = 64 * 2**10
 TICK = 0.25
 
@@ -123,13 +134,17 @@ class Dispatch:
         self._held = False
         self._failures_in_row = 0
         self._probes = 0
-        self._rejected_alike: dict[str, int] = {}
+        self._refused: list[Settled] = []
+        self._refusal = ""
+        self._last_through: float | None = None
+        self._book_fails_since: float | None = None
         self._successes = 0
         self._chance = random.Random()
         self._secrets = redaction.Snapshot(self.provider.key)
         self._parent = os.getppid()
         self._interrupted: Stop | None = None
-        self._gauge = f"{self.provider.name} {self.provider.model} {self.provider.key_fingerprint()}"[:64]
+        name = f"{self.provider.name} {self.provider.model} {self.provider.key_fingerprint()}"
+        self._gauge = hashlib.sha256(name.encode()).hexdigest()
 
     # -- the cycle -----------------------------------------------------------------------------------------------
 
@@ -140,14 +155,12 @@ class Dispatch:
         self._stopped_at: float | None = None
         self._waiting = iter(questions)
         self.counts.wanted += len(questions)
-        if self._interrupted is not None:
-            self._stop(self._interrupted)
-        ticker = asyncio.create_task(self._tick())
+        self._ticker = asyncio.create_task(self._tick())
         try:
             async with self._connect() as self._http:
                 await self._cycle()
         finally:
-            ticker.cancel()
+            self._ticker.cancel()
 
     def stop(self, stop: Stop) -> None:
         """Lets nothing more leave from the next tick on; called from any thread, before the run has begun as well."""
@@ -155,20 +168,53 @@ class Dispatch:
 
     async def _cycle(self) -> None:
         while True:
+            if self._interrupted is not None:
+                self._stop(self._interrupted)
+            if self._ticker.done():
+                self._ticker.result()  # whatever ended it: without it nothing would ever time out
             self._thaw()
             wishes = self._wishes()
             if self._settled or wishes:
-                self._exchange(wishes)
-                await asyncio.sleep(0)  # let what is under way move
+                await self._write(wishes)
                 continue
             if not self._flights and (self.stopped or not self._left()):
+                if not self._refused:
+                    return
+                self._believe_refusals()
+            elif self._drained_long_enough():
                 return
-            if self._drained_long_enough():
-                return
-            await self._sleep()
+            else:
+                await self._sleep()
+
+    async def _write(self, wishes: Sequence[_Item]) -> None:
+        """One exchange with the book. While the book cannot be written nothing leaves and nothing that came is let go:
+        it is tried again until the patience for it ends."""
+        try:
+            self._exchange(wishes)
+            self._book_fails_since = None
+            await asyncio.sleep(0)  # let what is under way move
+        except Exception as error:
+            self._ready.extendleft(reversed(wishes))
+            now = self._now()
+            self._book_fails_since = self._book_fails_since if self._book_fails_since is not None else now
+            if now - self._book_fails_since > BOOK_PATIENCE_SECONDS and not self._flights:
+                raise
+            log.warning("the ledger cannot be written, trying again: %s", redaction.safe(error))
+            self._admit_after = now + 1.0
+            await asyncio.sleep(1.0)
+            self._heal()
+
+    def _heal(self) -> None:
+        """After a failure whose commit may have gone through: what it settled is not settled twice."""
+        try:
+            self._settled, self._next_number = self.book.heal(
+                self.session, self.asker, self._settled, self._next_number
+            )
+        except Exception as error:
+            log.warning("the ledger still cannot be written: %s", redaction.safe(error))
 
     def _exchange(self, wishes: Sequence[_Item]) -> None:
-        settled, self._settled = self._settled, []
+        settled = list(self._settled)
         news = News(
             requests_per_minute=self.limits.requests_per_minute,
             tokens_per_minute=self.limits.tokens_per_minute,
@@ -176,8 +222,6 @@ class Dispatch:
             learned=self._pace.learned(self._now(), self._learned, held=self._held),
             gate_seconds=self._gate,
         )
-        self._quotas, self._gate = [], None
-
         # On the loop's own thread: a commit takes milliseconds, and handing it over costs more than it saves.
         admitted = self.book.exchange(
             self.session,
@@ -188,6 +232,15 @@ class Dispatch:
             gauge=self._gauge,
             news=news,
         )
+        self._settled, self._quotas, self._gate = [], [], None
+        if admitted.fenced:
+            self._stop(
+                Stop(
+                    reason=f"{self.asker.who}: another process has taken over from this one, which had lost its lock",
+                    remedy="leave it to that one, or run this again when it has ended",
+                    cause="fenced",
+                )
+            )
         self.counts.settled += sum(1 for s in settled if s.body is not None or s.outcome)
         self._pace.sent(self._now(), len(admitted.numbers))
         self._learned = admitted.learned
@@ -256,14 +309,22 @@ class Dispatch:
                     flight.timed_out = True
                     flight.task.cancel()
             if self._interrupted is not None:
-                self._stop(self._interrupted)
+                self._wake.set()
             if os.getppid() != self._parent:
                 self._stop(
                     Stop(reason="the process that started this step has gone", remedy="run it again", cause="orphaned")
                 )
             if self.report and now - reported >= 10:
                 reported = now
+                self._report()
+
+    def _report(self) -> None:
+        """Tells how far it is; that nobody can take the report is no reason to stop."""
+        try:
+            if self.report:
                 self.report(self.counts)
+        except Exception as error:
+            log.warning("a report could not be made: %s", redaction.safe(error))
 
     def _now(self) -> float:
         return self._loop.time()
@@ -271,12 +332,13 @@ class Dispatch:
     # -- one attempt ---------------------------------------------------------------------------------------------
 
     def _item(self, request: Request) -> _Item:
-        payload = json.dumps(self.provider.payload(request), ensure_ascii=False).encode("utf-8", "surrogatepass")
+        payload = encoded(self.provider.payload(request)).encode("utf-8", "surrogatepass")
         limit = request.parameters.get("max_tokens") or request.parameters.get("max_completion_tokens")
         most_output = int(limit or (self.price.max_output if self.price else 0) or 0)
         # A byte is the smallest token there is, so this is the most the request can cost.
         reserve = self.price.cost(len(payload), most_output) if self.price else 0
-        return _Item(request, payload, reserve, tokens=len(payload) // 4 + (int(limit) if limit else 512))
+        likely_output = int(limit) if limit and self.provider.counts_limit() else min(int(limit or 512), 512)
+        return _Item(request, payload, reserve, tokens=len(payload) // 4 + likely_output)
 
     def _launch(self, number: int, item: _Item) -> None:
         self.counts.sent += 1
@@ -293,12 +355,16 @@ class Dispatch:
                 settled = self._failed(flight, "unreachable", "no connection in time")
             else:
                 settled = self._unknown(flight, "timeout" if flight.timed_out else "abandoned", "no answer in time")
+        except Exception as error:
+            # Nothing that comes from outside may end an attempt without a trace.
+            settled = self._unknown(flight, "malformed", redaction.safe(error))
         finally:
             del self._flights[flight.number]
-        self._settled.append(settled)
+        if settled is not None:
+            self._settled.append(settled)
         self._wake.set()
 
-    async def _attempt(self, flight: _Flight) -> Settled:
+    async def _attempt(self, flight: _Flight) -> Settled | None:
         import aiohttp
 
         crash_points.reach("before_send")
@@ -321,19 +387,22 @@ class Dispatch:
                 return self._failed(flight, "unreachable", redaction.safe(error))
             return self._unknown(flight, "disconnected", redaction.safe(error))
         crash_points.reach("after_body")
-        return self._understand(flight, response.status, response.headers, self._secrets.body(body))
+        body = self._secrets.body(body)
+        try:
+            return self._understand(flight, response.status, response.headers, body)
+        except Exception as error:
+            why = f"the response is no whole answer: {redaction.safe(error)}"
+            return self._unknown(flight, "malformed", why, response.status, response.headers, body)
 
-    def _understand(self, flight: _Flight, status: int, raw_headers: Mapping[str, str], body: bytes) -> Settled:
+    def _understand(self, flight: _Flight, status: int, raw_headers: Mapping[str, str], body: bytes) -> Settled | None:
+        """How an attempt ended that has a response. Raises whatever reading a response that is none may raise."""
         headers = {name.lower(): value for name, value in raw_headers.items()}
         if quota := self.provider.quota(headers):
             self._quotas.append(quota)
         if status == 200:
-            try:
-                reading = self.provider.read(json.loads(body))
-            except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-                why = f"the response is no whole answer: {redaction.safe(error)}"
-                return self._unknown(flight, "malformed", why, status, headers, body)
-            return self._answered(flight, status, headers, body, reading)
+            return self._answered(flight, status, headers, body, self.provider.read(json.loads(body)))
+        if 200 < status < 300:
+            return self._unknown(flight, "malformed", f"HTTP {status} is no answer", status, headers, body)
         if 300 <= status < 400:
             trouble = Trouble(
                 kind="stop",
@@ -373,7 +442,7 @@ class Dispatch:
 
     def _in_trouble(
         self, flight: _Flight, status: int, headers: Mapping[str, str], body: bytes, trouble: Trouble
-    ) -> Settled:
+    ) -> Settled | None:
         item = flight.item
         message = redaction.redact(trouble.message)
         safe_body = redaction.redact(body[:EVIDENCE_BYTES].decode("utf-8", "replace")).encode()
@@ -387,14 +456,20 @@ class Dispatch:
             request_id=_request_id(headers),
             evidence=safe_body,
         )
-        match trouble.kind:
+        kind = trouble.kind
+        if kind == "row":
+            # What has been accepted from others is wrong with this text, not with the row of the study.
+            kind = "reject" if self._successes else "stop"
+        match kind:
             case "stop":
-                who = f"{self.asker.who}: {self.provider.name} answers {status} {message}"
+                who = f"{self.asker.who}: {self.provider.name} answers {status} {message[:500]}"
                 self._stop(Stop(reason=who, remedy=trouble.remedy, cause=trouble.cause))
                 self._ready.append(item)
             case "reject":
-                self._alike(trouble)
-                return replace(settled, headers=self._secrets.headers(headers), body=safe_body)
+                self._refuse(replace(settled, headers=self._secrets.headers(headers), body=safe_body), message)
+                return None
+            case "unclear":
+                return self._unknown(flight, trouble.cause, message, status, headers, body)
             case "wait":
                 return self._turned_away(settled, flight, headers)
             case "again":
@@ -408,6 +483,12 @@ class Dispatch:
         if now - item.first_turned_away > self.limits.patience_seconds:
             return replace(settled, outcome="exhausted", detail=f"turned away {item.turned_away} times")
         self._pace.turned_away(now, flight.left_at)
+        self._last_through = self._last_through if self._last_through is not None else now
+        if now - self._last_through > self.limits.patience_seconds:
+            seconds = f"{now - self._last_through:,.0f} s"
+            reason = f"{self.asker.who}: {self.provider.name} has turned everything away for {seconds}"
+            remedy = "see the account's limits (one per day, perhaps), then run again: only the rest is asked"
+            self._stop(Stop(reason=reason, remedy=remedy, cause="rate_limit"))
         asked = _asked_wait(headers)
         wait = asked if asked is not None else self._backoff(min(item.turned_away, 6))
         quota = self.provider.quota(headers)
@@ -478,7 +559,9 @@ class Dispatch:
     def _succeeded(self) -> None:
         self._successes += 1
         self._failures_in_row = self._probes = 0
-        self._pace.came_through(self._now())
+        self._last_through = self._now()
+        self._pace.came_through(self._last_through)
+        self._believe_refusals()
 
     def _failed_once(self, item: _Item, what: str) -> None:
         """Counts a failure in a row; with too many the circuit opens, and dispatch ends if that does not help.
@@ -501,12 +584,26 @@ class Dispatch:
             return
         self._admit_after = self._now() + self._backoff(self._probes)
 
-    def _alike(self, trouble: Trouble) -> None:
-        """If nothing but the same refusal comes back it is the study's row that is wrong, not the text."""
-        self._rejected_alike[trouble.message] = self._rejected_alike.get(trouble.message, 0) + 1
-        if self._successes == 0 and self._rejected_alike[trouble.message] >= 20:
-            reason = f"{self.asker.who}: every request is refused: {redaction.redact(trouble.message)}"
-            self._stop(Stop(reason=reason, remedy="change the row's parameters or its model", cause="rejected"))
+    def _refuse(self, refusal: Settled, message: str) -> None:
+        """Takes a refusal for final only when something else comes back after it.
+
+        If nothing but the same refusal comes it is the row or the account that is wrong, not the texts: then dispatch
+        ends, and none of them is refused for good.
+        """
+        if message != self._refusal:
+            self._believe_refusals()
+        self._refusal = message
+        self._refused.append(refusal)
+        if len(self._refused) >= REFUSED_ALIKE:
+            reason = f"{self.asker.who}: every request is refused alike: {message[:500]}"
+            remedy = "change the row's parameters or its model, or see to the account, then run again"
+            self._stop(Stop(reason=reason, remedy=remedy, cause="rejected"))
+            self._settled += [replace(each, body=None, headers=None) for each in self._refused]
+            self._refused = []
+
+    def _believe_refusals(self) -> None:
+        self._settled += self._refused
+        self._refused = []
 
     def _stop(self, stop: Stop) -> None:
         if self.stopped is None:
@@ -572,8 +669,6 @@ class _TooLarge(Exception):
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
     """The body, unless it is larger than any answer can be."""
-    if response.content_length is not None and response.content_length <= MOST_BYTES:
-        return await response.read()
     parts, size = [], 0
     async for part in response.content.iter_any():
         size += len(part)

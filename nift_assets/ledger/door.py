@@ -43,13 +43,16 @@ def ask(
     book: Book,
     asker: Asker,
     questions: Sequence[Request],
-    provider: InProcess | Remote,
+    provider: InProcess | Remote | Callable[[], InProcess | Remote],
     *,
     limits: Limits | None = None,
-    price: Price | None = None,
+    price: Price | Callable[[], Price | None] | None = None,
     report: Callable[[Counts], None] | None = None,
 ) -> Asked:
     """One answer per question, in order; only what has no final answer in the book reaches the provider.
+
+    A provider and a price that are given as functions are only asked for when something has to be asked: what is in the
+    book can be read without a key, a budget or a model that still answers.
 
     Raises ValueError if another process asks as the same writer, or if questions are under way in a batch.
     """
@@ -81,36 +84,42 @@ def _bring_in(
     session: int,
     asker: Asker,
     by_key: Mapping[str, Request],
-    provider: InProcess | Remote,
+    provider: InProcess | Remote | Callable[[], InProcess | Remote],
     limits: Limits,
-    price: Price | None,
+    price: Price | Callable[[], Price | None] | None,
     report: Callable[[Counts], None] | None,
 ) -> tuple[Counts, Stop | None]:
     """Asks what nobody has answered; what another process is asking is waited for, and asked here if that one dies."""
     book.open_accounts(asker)
-    intent = book.intend(session, asker, list(by_key.values()))
-    if intent.in_batch:
-        raise ValueError(
-            f"{asker.who}: {len(intent.in_batch):,} of {len(by_key):,} requests are under way in a batch; collect it "
-            "when it has ended (the sensor `batches` does), or cancel it"
-        )
     done = Counts()
     dispatch: Dispatch | None = None
+    questions = list(by_key.values())
     while True:
+        intent = book.intend(session, asker, questions)
+        if intent.in_batch:
+            raise ValueError(
+                f"{asker.who}: {len(intent.in_batch):,} of {len(by_key):,} requests are under way in a batch; collect "
+                "it when it has ended (the sensor `batches` does), or cancel it"
+            )
         ours = [by_key[key] for key in intent.ours]
-        if isinstance(provider, Remote):
+        if ours and callable(price):
+            price = price()
+        if ours and not isinstance(provider, InProcess | Remote):
+            provider = provider()
+        if ours and isinstance(provider, Remote):
+            assert not callable(price), "it was asked for above"
             dispatch = dispatch or Dispatch(book, session, asker, provider, limits, price, report, counts=done)
             _run(dispatch, ours)
             if dispatch.stopped:
                 return done, dispatch.stopped
-        else:
+        elif ours and isinstance(provider, InProcess):
             done.sent += len(ours)
             _answer_here(book, session, provider, ours)
         if not intent.elsewhere:
             return done, None
         time.sleep(LOOK_AGAIN_SECONDS)
         book.recover()
-        intent = book.intend(session, asker, [by_key[key] for key in intent.elsewhere])
+        questions = [by_key[key] for key in intent.elsewhere]
 
 
 def _answer_here(book: Book, session: int, provider: InProcess, questions: Sequence[Request]) -> None:
@@ -146,10 +155,11 @@ def _run(dispatch: Dispatch, questions: Sequence[Request]) -> None:
         finally:
             ended.set()
 
-    thread = threading.Thread(target=work, name="door")
+    # A daemon: a drain that takes longer than its grace must not keep the process.
+    thread = threading.Thread(target=work, name="door", daemon=True)
     with _interruptible(), _frozen():
-        thread.start()
         try:
+            thread.start()
             # Not `thread.join`: interrupted there, Python 3.11 takes the thread for ended while it goes on.
             while not ended.wait(0.2):
                 pass

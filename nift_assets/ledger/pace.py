@@ -15,7 +15,7 @@ from nift_assets.ledger.wire import Quota
 # A window this wide is no risk, and twice as wide with each round trip it soon is as wide as it may be.
 FIRST_WINDOW = 32
 GROWTH = 1.0
-# So many turned away of the last so many are a limit and no bad luck: of a fifth at random 14 of 20 are once in 500,000.
+# So many turned away of the last so many are a limit, not bad luck: of a fifth at random 14 of 20 are once in 500,000.
 LIMIT_SHOWS = ((14, 20), (40, 100))
 # A learned rate is looked at twice a second: down to the share that got through, up in steps that grow while nobody is
 # turned away. One step of the least size too many costs one request in a hundred.

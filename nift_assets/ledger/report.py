@@ -40,7 +40,8 @@ class Account:
 class Lost:
     """One attempt nobody knows the end of: it may have been billed, and its cost stays reserved.
 
-    `sent_as` is the X-Client-Request-Id it left with, to look it up at the provider.
+    `sent_as` is the X-Client-Request-Id it left with, to look it up at the provider; `answered` whether another attempt
+    has answered its question since.
     """
 
     study: str
@@ -51,6 +52,7 @@ class Lost:
     cause: str | None
     request_id: str | None
     reserved: int
+    answered: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +83,13 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class Released:
-    """How many questions may be asked again, and how many attempts were written off for how many billionths."""
+    """How many questions may be asked again, and how many attempts were written off, or freed as not billed, for how
+    many billionths."""
 
     questions: int
     attempts: int
-    written_off: int
+    written_off: int = 0
+    freed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,42 +161,68 @@ def usage(book: Book, provider: str, model: str, who: str) -> Usage | None:
     )
 
 
-def ask_unknown_again(book: Book, *, study: str | None = None, who: str | None = None) -> Released:
+def ask_unknown_again(
+    book: Book, *, study: str | None = None, who: str | None = None, not_billed: bool = False
+) -> Released:
     """Lets the next run ask the questions whose fate is unknown once more, and books what they may have cost as spent.
 
-    One transaction: either all of it is in the book, or nothing. `study` and `who` choose whose questions.
+    So it books every other unknown attempt that nobody is at work on: of a question that was asked again and answered,
+    or that will be. With `not_billed`, for who has looked them up at the provider, they are freed and cost nothing. One
+    transaction: either all of it is in the book, or nothing. `study` and `who` choose whose.
     """
+    if not not_billed:
+        # What a killed run left in flight is unknown too. Nobody has looked up what was not listed as such, though.
+        book.recover()
     with book.writing() as connection:
-        query = sa.select(requests.c.key).where(requests.c.outcome == "unknown").order_by(requests.c.key)
+        unknown = requests.c.outcome == "unknown"
+        lost = _lost_attempts(connection, study, who, unknown)
+        questions = sa.select(requests.c.key).where(unknown).order_by(requests.c.key).with_for_update()
         if study or who:
-            whose = sa.select(wanted.c.key)
-            whose = whose.where(wanted.c.study == study) if study else whose
-            whose = whose.where(wanted.c.who == who) if who else whose
-            query = query.where(requests.c.key.in_(whose))
-        keys = connection.execute(query.with_for_update()).scalars().all()
-        amounts: Counter[tuple[str, str]] = Counter()
-        found = sum(_write_off(connection, some, amounts) for some in chunks(keys))
-        # In one order always, so that two who move money never wait for each other.
-        for (of_study, of_who), amount in sorted(amounts.items()):
-            account = (spending.c.study == of_study) & (spending.c.who == of_who)
-            moved = {"spent": spending.c.spent + amount, "reserved": spending.c.reserved - amount}
-            connection.execute(sa.update(spending).where(account).values(moved))
-    total = sum(amount for (_, of_who), amount in amounts.items() if of_who)
-    return Released(questions=len(keys), attempts=found, written_off=total)
+            whose = _of(sa.select(wanted.c.key), wanted, study)
+            questions = questions.where(requests.c.key.in_(whose.where(wanted.c.who == who) if who else whose))
+        keys = connection.execute(questions).scalars().all()
+        for some in chunks(keys):
+            again = sa.update(requests).where(requests.c.key.in_(some))
+            connection.execute(again.values(outcome=None, detail=None))
+        total = _release(connection, lost, not_billed=not_billed)
+    amounts = {"freed": total} if not_billed else {"written_off": total}
+    return Released(questions=len(keys), attempts=len(lost), **amounts)
 
 
-def _write_off(connection: sa.Connection, keys: Sequence[str], amounts: Counter[tuple[str, str]]) -> int:
-    """Writes off the unknown attempts of some questions and frees the questions; adds up whose money it was."""
-    lost = attempts.c.key.in_(keys) & (attempts.c.state == "unknown")
-    found = 0
-    for row in connection.execute(sa.select(attempts.c.study, attempts.c.who, attempts.c.reserved).where(lost)):
-        found += 1
+def _lost_attempts(
+    connection: sa.Connection, study: str | None, who: str | None, unknown: sa.ColumnElement[bool]
+) -> Sequence[Any]:
+    """The unknown attempts that nobody is at work on, held until the end of the transaction."""
+    idle = unknown | (requests.c.claimed_by.is_(None) & requests.c.in_batch.is_(None))
+    done = attempts.c.key.in_(sa.select(answers.c.key)) | attempts.c.key.in_(sa.select(requests.c.key).where(idle))
+    columns = (attempts.c.session, attempts.c.number, attempts.c.study, attempts.c.who, attempts.c.reserved)
+    query = _of(sa.select(*columns).where(attempts.c.state == "unknown", done), attempts, study)
+    query = query.where(attempts.c.who == who) if who else query
+    return connection.execute(query.order_by(attempts.c.session, attempts.c.number).with_for_update()).all()
+
+
+def _release(connection: sa.Connection, lost: Sequence[Any], *, not_billed: bool) -> int:
+    """Books attempts as spent, or frees them, on their accounts as well; the sum of what was reserved for them."""
+    amounts: Counter[tuple[str, str]] = Counter()
+    for row in lost:
         for account in {row.who, ""}:
             amounts[row.study, account] += row.reserved
-    booked = {"state": "written_off", "spent": attempts.c.spent + attempts.c.reserved, "reserved": 0}
-    connection.execute(sa.update(attempts).where(lost).values(booked))
-    connection.execute(sa.update(requests).where(requests.c.key.in_(keys)).values(outcome=None, detail=None))
-    return found
+    if lost:
+        booked = {
+            "state": "not_billed" if not_billed else "written_off",
+            "spent": attempts.c.spent + (0 if not_billed else attempts.c.reserved),
+            "reserved": 0,
+        }
+        one = (attempts.c.session == sa.bindparam("of_session")) & (attempts.c.number == sa.bindparam("of_number"))
+        rows = [{"of_session": row.session, "of_number": row.number} for row in lost]
+        connection.execute(sa.update(attempts).where(one).values(booked), rows)
+    # In one order always, so that two who move money never wait for each other.
+    for (of_study, of_who), amount in sorted(amounts.items()):
+        account = (spending.c.study == of_study) & (spending.c.who == of_who)
+        spent = spending.c.spent + (0 if not_billed else amount)
+        moved = {"spent": spent, "reserved": spending.c.reserved - amount}
+        connection.execute(sa.update(spending).where(account).values(moved))
+    return sum(row.reserved for row in lost)
 
 
 def _account(book: Book, study: str, who: str, sent: Any, money: Any) -> Account:
@@ -238,6 +268,7 @@ def _lost(row: Any) -> Lost:
         cause=row.cause,
         request_id=row.request_id,
         reserved=row.reserved,
+        answered=row.answered is not None,
     )
 
 
@@ -253,7 +284,8 @@ _SENT = sa.select(
     sa.func.sum(attempts.c.output_tokens).label("output_tokens"),
 ).group_by(attempts.c.study, attempts.c.who)
 _LOST = (
-    sa.select(attempts)
+    sa.select(attempts, answers.c.key.label("answered"))
+    .outerjoin(answers, answers.c.key == attempts.c.key)
     .where(attempts.c.state == "unknown")
     .order_by(attempts.c.study, attempts.c.who, attempts.c.sent_at)
 )

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+# Made once: `json.dumps` with arguments makes an encoder for each call.
+canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
+
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
@@ -34,7 +37,7 @@ class Request:
 
     def body(self) -> str:
         """The request as canonical JSON; equal requests have equal bodies."""
-        return json.dumps(
+        return canonical(
             {
                 "provider": self.provider,
                 "endpoint": self.endpoint,
@@ -43,9 +46,7 @@ class Request:
                 "messages": [[m.role, m.content] for m in self.messages],
                 "parameters": dict(self.parameters),
                 "draw": self.draw,
-            },
-            sort_keys=True,
-            ensure_ascii=False,
+            }
         )
 
     @cached_property

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from nift_assets.ledger import batch_rows, crash_points
 from nift_assets.ledger.batch_rows import called, moment
 from nift_assets.ledger.batches import Batches, Item, Refused, Unclear, json_bytes, plan_chunks
-from nift_assets.ledger.book import Asker, Book, Settled, Wish, chunks
+from nift_assets.ledger.book import Asker, Book, Settled, Wish, chunks, clean
 from nift_assets.ledger.dispatch import Stop
 from nift_assets.ledger.request import Message, Request
 from nift_assets.ledger.tables import attempts, batches, requests
@@ -107,6 +107,9 @@ class _Submission:
 
     def _finish(self, batch: Mapping[str, Any]) -> None:
         """Accounts for a chunk of an earlier run: it is found at the provider, or surely not there and created."""
+        if elsewhere := batch_rows.elsewhere(batch, self.adapter):
+            self.result.waiting.append(elsewhere)
+            return
         if batch["state"] == "unknown":
             found = look_up(self.book, self.adapter, batch, self.clock())
             if found == "adopted":
@@ -277,23 +280,25 @@ class _Submission:
     def _refuse(self, batch: Mapping[str, Any], refused: Refused) -> None:
         """Takes a chunk back that the provider refused: nothing was bought, and its requests are free again."""
         remedy = refused.trouble.remedy or "change the row, or run it again later"
+        said = clean(refused.trouble.message, batch_rows.MOST_WORDS)
+        keys = sorted(batch_rows.members(self.book, batch["id"]))
         with self.book.writing() as connection:
-            for some in chunks(batch_rows.sent(connection, batch["id"])):
+            for some in chunks(keys):
                 settled = [
                     Settled(
-                        number=number,
+                        number=0,
                         key=key,
                         state="failed",
-                        reserved=reserved,
-                        cause=refused.trouble.cause,
+                        reserved=0,
+                        cause=clean(refused.trouble.cause, 64),
                         http_status=refused.status,
                         outcome="pending",
-                        detail=refused.trouble.message,
+                        detail=said,
                     )
-                    for key, (_, number, reserved) in some
+                    for key in some
                 ]
-                batch_rows.settle(self.book, connection, batch, some[0][1][0], settled)
-            row = {"state": "failed", "detail": refused.trouble.message, "remedy": remedy}
+                batch_rows.settle(self.book, connection, batch, settled)
+            row = {"state": "failed", "detail": said, "remedy": clean(remedy, batch_rows.MOST_WORDS)}
             connection.execute(sa.update(batches).where(batches.c.id == batch["id"]).values(**row))
         reason = f"{self.asker.who}: {self.adapter.server.name} refuses a batch: {refused.trouble.message}"
         self.result.stopped = Stop(reason=reason, remedy=remedy, cause=refused.trouble.cause)

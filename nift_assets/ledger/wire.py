@@ -28,15 +28,19 @@ class Quota:
     tokens_left: float | None = None
 
 
+Kind = Literal["again", "unclear", "wait", "reject", "stop", "row"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trouble:
     """What an error response means.
 
-    `again`: this request may be sent once more (a 5xx, a 529); `wait`: the server wants fewer requests (429); `reject`:
-    this request never gets an answer; `stop`: none will get one until a person does something, the remedy says what.
+    `again`: this request may be sent once more (a 5xx, a 529); `unclear`: it may have been billed all the same (a
+    gateway's timeout); `wait`: the server wants fewer requests (429); `reject`: this request never gets an answer;
+    `stop`: none will get one until a person does something, the remedy says what; `row`: the same, if none got one yet.
     """
 
-    kind: Literal["again", "wait", "reject", "stop"]
+    kind: Kind
     cause: str
     message: str
     remedy: str = ""
@@ -69,6 +73,10 @@ class Remote(ABC):
     @abstractmethod
     def quota(self, headers: Mapping[str, str]) -> Quota | None:
         """The limits in the headers of a response, if it has any."""
+
+    def counts_limit(self) -> bool:
+        """Whether a request's limit of tokens counts against the tokens per minute, and not what is really written."""
+        return False
 
     @abstractmethod
     def key_fingerprint(self) -> str:

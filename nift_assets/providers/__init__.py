@@ -4,6 +4,7 @@ what it answered."""
 from __future__ import annotations
 
 import importlib
+import ipaddress
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ def request(
 
     system = system or model.system_prompt
     own = {
-        "temperature": model.temperature if model.supports_temperature else None,
+        "temperature": _temperature(model),
         model.max_tokens_name: model.max_tokens,
     }
     return Request(
@@ -107,6 +108,11 @@ def request(
     )
 
 
+def _temperature(model: LanguageModel) -> float | None:
+    """The temperature that is sent; 0 and 0.0 are one, so that they are one key."""
+    return float(model.temperature) if model.supports_temperature and model.temperature is not None else None
+
+
 def endpoint(base_url: str | None) -> str:
     """What kind of server a base URL is: empty for the provider's own, `local` on this machine, else its host.
 
@@ -117,4 +123,9 @@ def endpoint(base_url: str | None) -> str:
     from urllib.parse import urlsplit
 
     host = urlsplit(base_url).hostname or ""
-    return "local" if host in ("localhost", "::1") or host.startswith("127.") else host
+    if host == "localhost":
+        return "local"
+    try:
+        return "local" if ipaddress.ip_address(host).is_loopback else host
+    except ValueError:  # a name, and be it 127.0.0.1.example: whose machine that is, nobody knows
+        return host

@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
-from nift_assets.ledger.answer import Reading, ending
+from nift_assets.ledger.answer import Reading, ending, tokens
 from nift_assets.ledger.batches import TRANSFER_BYTES, Batches, Found, Line, Polled, client, json_bytes, told
 from nift_assets.ledger.request import Request
-from nift_assets.ledger.wire import Quota, Remote, Trouble
+from nift_assets.ledger.wire import Kind, Quota, Remote, Trouble
 from nift_assets.providers import Material
+from nift_assets.providers.openai import GATEWAY_TIMEOUTS, said
 from nift_assets.providers.openai import key as key_for
 from nift_assets.studies.study import LanguageModel
 
@@ -30,6 +31,8 @@ API_VERSION: str | None = "2023-06-01"
 HOME = "https://api.anthropic.com"
 KEY = "ANTHROPIC_API_KEY"
 
+# How the messages of an account without funds or over its own limit begin; their type is that of any bad request.
+OUT_OF_FUNDS = ("credit balance is too low", "usage limits", "organization has been disabled")
 # Reasons to stop, as `anthropic.types.StopReason` lists them.
 ENDINGS = {
     "end_turn": "whole",
@@ -56,7 +59,7 @@ BATCHES = "/v1/messages/batches"
 
 def connect(model: LanguageModel, material: Material | None = None) -> Anthropic:
     """The server of a row with its key and protocol version."""
-    url = model.base_url or HOME
+    url = HOME if model.base_url is None else model.base_url
     version = model.api_version or API_VERSION
     assert version is not None
     return Anthropic(
@@ -113,17 +116,19 @@ def read(body: Mapping[str, Any]) -> Reading:
     reason = body["stop_reason"]
     if not isinstance(reason, str):
         raise ValueError(f"stop_reason is {reason!r}")
-    content = body["content"] or []
-    text = "".join(block["text"] for block in content if block["type"] == "text")
-    usage = body.get("usage") or {}
+    content = body["content"] if isinstance(body["content"], list) else []
+    blocks = [block.get("text") for block in content if isinstance(block, dict) and block.get("type") == "text"]
+    text = "".join(text for text in blocks if isinstance(text, str))
+    usage = body.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
     how: Any = ENDINGS.get(reason, "other")
     return Reading(
         status=ending(text, how=how),
         text=text,
         finish_reason=reason,
-        model=body.get("model"),
-        input_tokens=usage.get("input_tokens"),
-        output_tokens=usage.get("output_tokens"),
+        model=said(body.get("model")),
+        input_tokens=tokens(usage.get("input_tokens")),
+        output_tokens=tokens(usage.get("output_tokens")),
     )
 
 
@@ -131,25 +136,30 @@ def trouble(status: int, body: bytes, model: str) -> Trouble:
     """What an error response of Anthropic means."""
     error = _error(body)
     kind, message = str(error.get("type") or ""), str(error.get("message") or f"HTTP {status}")
-    if kind == "billing_error" or status == 402 or "credit balance is too low" in message:
-        remedy = "add credit to the account, then run again: only the rest is asked"
+    if kind == "billing_error" or status == 402 or any(words in message for words in OUT_OF_FUNDS):
+        remedy = "add credit to the account or raise its limit, then run again: only the rest is asked"
         return Trouble(kind="stop", cause="quota", message=message, remedy=remedy)
     if status == 401:
         remedy = f"put a valid key into {KEY} (or the variable the row names)"
         return Trouble(kind="stop", cause="authentication", message=message, remedy=remedy)
     if status == 403:
-        return Trouble(kind="stop", cause="permission", message=message, remedy="give the key's workspace access to it")
+        # A firewall's refusal of one text looks different from the provider's refusal of a key: it is no JSON.
+        refused: Kind = "stop" if kind else "row"
+        remedy = "give the key's workspace access to it"
+        return Trouble(kind=refused, cause="permission", message=message, remedy=remedy)
     if status == 404:
         remedy = f"there is no model {model!r} (any more): name another one in the row"
         return Trouble(kind="stop", cause="not_found", message=message, remedy=remedy)
     if status == 400 and "temperature" in message:
         remedy = "set supports_temperature=False in the row, or an api_version that accepts it (2023-06-01)"
-        return Trouble(kind="stop", cause="parameter", message=message, remedy=remedy)
+        return Trouble(kind="row", cause="parameter", message=message, remedy=remedy)
     if status == 429:
         return Trouble(kind="wait", cause="rate_limit", message=message)
     if status == 529:
         return Trouble(kind="again", cause="overloaded", message=message)
-    if status in (408, 409) or status >= 500:
+    if status in GATEWAY_TIMEOUTS:
+        return Trouble(kind="unclear", cause=f"http_{status}", message=message)
+    if status == 409 or status >= 500:
         return Trouble(kind="again", cause=f"http_{status}", message=message)
     return Trouble(kind="reject", cause=kind or f"http_{status}", message=message)
 
@@ -177,7 +187,7 @@ def _number(text: str | None) -> float | None:
         number = float(text or "")
     except ValueError:
         return None
-    return number if math.isfinite(number) else None
+    return number if math.isfinite(number) and number >= 0 else None
 
 
 def _error(body: bytes) -> Mapping[str, Any]:

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from nift_assets import keys
-from nift_assets.ledger.answer import Reading, ending
+from nift_assets.ledger.answer import Reading, ending, tokens
 from nift_assets.ledger.batches import (
     TRANSFER_BYTES,
     Batches,
@@ -34,7 +34,7 @@ from nift_assets.ledger.batches import (
     Final as BatchFinal,
 )
 from nift_assets.ledger.request import Request
-from nift_assets.ledger.wire import Quota, Remote, Trouble
+from nift_assets.ledger.wire import Kind, Quota, Remote, Trouble
 from nift_assets.providers import Material, endpoint
 from nift_assets.studies.study import LanguageModel
 
@@ -57,12 +57,14 @@ FINALS: dict[str, BatchFinal] = {
 LINE_ENDINGS: dict[str, LineKind] = {"batch_expired": "expired", "batch_cancelled": "cancelled"}
 CHUNK = "nift_chunk"
 ENDPOINT: Final = "/v1/chat/completions"
+# Behind a gateway that has given up, the model may have written its answer, and it is billed.
+GATEWAY_TIMEOUTS = (408, 504, 524)
 DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+)s)?(?:([\d.]+)ms)?")
 
 
 def connect(model: LanguageModel, material: Material | None = None) -> OpenAI:
     """The server of a row with its key. A server of one's own on this machine needs no key."""
-    url = model.base_url or HOME
+    url = HOME if model.base_url is None else model.base_url
     return OpenAI(name="openai", model=model.model, url=f"{url.rstrip('/')}/chat/completions", key=key(model, KEY, url))
 
 
@@ -111,6 +113,9 @@ class OpenAI(Remote):
     def quota(self, headers: Mapping[str, str]) -> Quota | None:
         return quota(headers)
 
+    def counts_limit(self) -> bool:
+        return True
+
     def key_fingerprint(self) -> str:
         return hashlib.sha256(f"{self.url} {self.key}".encode()).hexdigest()[:16]
 
@@ -122,22 +127,33 @@ def read(body: Mapping[str, Any]) -> Reading:
     reason = choice["finish_reason"]
     if not isinstance(reason, str):
         raise ValueError(f"finish_reason is {reason!r}")
-    text = message.get("content") or ""
-    if not isinstance(text, str):
-        raise ValueError(f"content is {type(text).__name__}, not a text")
+    text = _text(message.get("content"))
     refusal = message.get("refusal")
-    usage = body.get("usage") or {}
+    usage = body.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
     how: Any = "refused" if refusal and not text else ENDINGS.get(reason, "other")
     return Reading(
         status=ending(text, how=how),
         text=text,
         finish_reason=reason,
-        model=body.get("model"),
-        fingerprint=body.get("system_fingerprint"),
-        input_tokens=usage.get("prompt_tokens"),
-        output_tokens=usage.get("completion_tokens"),
-        detail=refusal,
+        model=said(body.get("model")),
+        fingerprint=said(body.get("system_fingerprint")),
+        input_tokens=tokens(usage.get("prompt_tokens")),
+        output_tokens=tokens(usage.get("completion_tokens")),
+        detail=said(refusal),
     )
+
+
+def said(value: Any) -> str | None:
+    """A text field of a response; None for anything else."""
+    return value if isinstance(value, str) else None
+
+
+def _text(content: Any) -> str:
+    """The text of a message; some servers send it in parts."""
+    if isinstance(content, list):
+        return "".join(part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
+    return content if isinstance(content, str) else ""
 
 
 def trouble(status: int, body: bytes, model: str) -> Trouble:
@@ -154,26 +170,37 @@ def trouble(status: int, body: bytes, model: str) -> Trouble:
         remedy = f"put a valid key into {KEY} (or the variable the row names)"
         return Trouble(kind="stop", cause="authentication", message=message, remedy=remedy)
     if status == 403:
-        return Trouble(kind="stop", cause="permission", message=message, remedy="give the key's project access to it")
+        # A firewall's refusal of one text looks different from the provider's refusal of a key: it is no JSON.
+        refused: Kind = "stop" if kind else "row"
+        remedy = "give the key's project access to it"
+        return Trouble(kind=refused, cause="permission", message=message, remedy=remedy)
     if status == 404:
         remedy = f"the server has no model {model!r} (any more): name another one in the row"
         return Trouble(kind="stop", cause="not_found", message=message, remedy=remedy)
+    if code == "context_length_exceeded" or "maximum context length" in message:
+        return Trouble(kind="reject", cause="context_length_exceeded", message=message)
     if status == 400 and param in ("temperature", "max_tokens", "model"):
         remedy = {
             "temperature": "set supports_temperature=False in the row",
             "max_tokens": "change max_tokens in the row, or set max_tokens_name='max_completion_tokens'",
             "model": "name another model in the row",
         }[param]
-        return Trouble(kind="stop", cause="parameter", message=message, remedy=remedy)
+        return Trouble(kind="row", cause="parameter", message=message, remedy=remedy)
+    if status == 429 and "Request too large" in message:
+        return Trouble(kind="reject", cause="too_large", message=message)
     if status == 429:
         return Trouble(kind="wait", cause="rate_limit", message=message)
-    if status in (408, 409) or status >= 500:
+    if status in GATEWAY_TIMEOUTS:
+        return Trouble(kind="unclear", cause=f"http_{status}", message=message)
+    if status == 409 or status >= 500:
         return Trouble(kind="again", cause=f"http_{status}", message=message)
     return Trouble(kind="reject", cause=code or f"http_{status}", message=message)
 
 
 def quota(headers: Mapping[str, str]) -> Quota | None:
     """The limits in the `x-ratelimit-*` headers, if there are any."""
+    if not any(f"x-ratelimit-{what}" in headers for what in ("limit-requests", "limit-tokens", "remaining-requests")):
+        return None
     found = Quota(
         requests_per_minute=_limit(headers, "requests"),
         requests_left=_number(headers.get("x-ratelimit-remaining-requests")),
@@ -207,7 +234,8 @@ def _number(text: str | None) -> float | None:
         number = float(text or "")
     except ValueError:
         return None
-    return number if math.isfinite(number) else None
+    # Some servers say -1 for what they do not limit.
+    return number if math.isfinite(number) and number >= 0 else None
 
 
 def _error(body: bytes) -> Mapping[str, Any]:

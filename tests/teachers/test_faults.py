@@ -45,6 +45,8 @@ from tests.teachers.shapes import (
 
 pytestmark = pytest.mark.usefixtures("key")
 both_shapes = pytest.mark.parametrize("shape", SHAPES)
+# What does not depend on the provider's own words and takes seconds of the clock.
+one_shape = pytest.mark.parametrize("shape", ["openai", pytest.param("anthropic", marks=pytest.mark.slow)])
 
 
 @pytest.fixture
@@ -124,7 +126,7 @@ def test_a_server_is_waited_for_as_it_says_but_never_longer_than_a_minute(
     assert _asked_wait(headers) == seconds
 
 
-@both_shapes
+@one_shape
 @pytest.mark.parametrize("skew", [-86_400.0, 86_400.0])
 def test_a_date_to_wait_for_is_read_by_the_servers_own_clock(
     shape: Shape, skew: float, tmp_path: Path, counts: Counts
@@ -164,7 +166,7 @@ def test_9999_seconds_are_a_minute(shape: Shape, tmp_path: Path, counts: Counts)
 # ------------------------------------------------------------------------------------------ T10: a server in trouble
 
 
-@both_shapes
+@one_shape
 def test_who_is_not_answered_was_faulted_six_times_and_nobody_else(
     shape: Shape, tmp_path: Path, counts: Counts
 ) -> None:
@@ -190,7 +192,7 @@ def test_who_is_not_answered_was_faulted_six_times_and_nobody_else(
     counts("T10", f"{shape}: 2,000 rows, {sum(faulted.values())} faults, {len(hopeless)} exhausted, at most 6 tries")
 
 
-@both_shapes
+@one_shape
 def test_an_outage_of_thirty_failures_costs_no_row(shape: Shape, tmp_path: Path, counts: Counts) -> None:
     outages = [{"fault": "overloaded", "from": start, "until": start + long} for start, long in ((20, 1), (60, 30))]
     texts = prompts(200)
@@ -233,7 +235,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@both_shapes
+@one_shape
 @pytest.mark.parametrize("where", ["refused", "no such name", "no TLS", "hangs up"])
 def test_a_server_that_is_not_there_ends_the_run_with_one_line_and_costs_nothing(
     shape: Shape, where: str, tmp_path: Path, counts: Counts
@@ -246,7 +248,7 @@ def test_a_server_that_is_not_there_ends_the_run_with_one_line_and_costs_nothing
             "hangs up": f"https://127.0.0.1:{port}",
         }[where]
         nobody = Asking(f"sqlite:///{tmp_path}/l.sqlite", teacher(shape, url))
-        asked = nobody.ask(prompts(200), backoff_seconds=0.005, seconds_per_request=0.5)
+        asked = nobody.ask(prompts(200), backoff_seconds=0.005, seconds_per_request=0.25)
         assert server.bills() == []
     assert asked.stopped is not None
     assert "\n" not in str(asked.stopped)
@@ -270,7 +272,7 @@ def test_who_is_reset_before_the_request_is_read_is_asked_again(shape: Shape, tm
     counts("T11", f"{shape}, reset: {resets} connections, 200 of 200 answered, {len(bills)} billed")
 
 
-@both_shapes
+@one_shape
 def test_a_server_that_comes_back_answers_everybody(shape: Shape, tmp_path: Path, counts: Counts) -> None:
     texts, port = prompts(200), _free_port()
     log = tmp_path / "log.jsonl"
@@ -297,7 +299,7 @@ def test_a_server_that_comes_back_answers_everybody(shape: Shape, tmp_path: Path
 # ------------------------------------------------------------------------------------------------------ T12: hangs
 
 
-@both_shapes
+@one_shape
 def test_a_billed_request_that_hangs_is_reserved_and_sent_once_more(
     shape: Shape, tmp_path: Path, counts: Counts
 ) -> None:
@@ -401,7 +403,7 @@ print(dict(asked.counts), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 
 """
 
 
-@both_shapes
+@one_shape
 def test_a_body_of_fifty_megabytes_is_not_read_to_its_end(shape: Shape, tmp_path: Path, counts: Counts) -> None:
     rule = {"fault": "huge", "share": 0.1, "first": 1}
     with FaultServer(faults=[rule]) as server:
@@ -546,7 +548,7 @@ def _failed(frame: pl.DataFrame, halves: pl.DataFrame) -> dict[str, str]:
     return {result.name: str(result.severity).lower() for result in results if not result.passed}
 
 
-@both_shapes
+@one_shape
 @pytest.mark.parametrize(("share", "failed"), [(0.01, set()), (0.05, {"warn"}), (0.26, {"warn", "error"})])
 def test_truncated_rows_are_paid_once_and_the_contract_says_so(
     shape: Shape, share: float, failed: set[str], tmp_path: Path, counts: Counts
@@ -590,7 +592,7 @@ def test_two_in_a_hundred_that_are_refused_for_good_cost_one_call_each(
 # ------------------------------------------------------------------------------------ T18, T19: whose answer it is
 
 
-@both_shapes
+@one_shape
 def test_answers_that_come_in_any_order_belong_to_their_questions(shape: Shape, tmp_path: Path, counts: Counts) -> None:
     rules = [
         {"fault": "slow", "share": [i / 10, (i + 1) / 10], "seed": 2, "delay": (i * 7 % 10) * 0.03} for i in range(10)

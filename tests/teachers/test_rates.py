@@ -179,7 +179,7 @@ def test_a_limit_that_is_raised_is_used_and_one_that_is_lowered_is_kept() -> Non
 
 
 def test_after_a_storm_everything_is_as_fast_as_before_within_seconds() -> None:
-    found = _simulate(40, lambda now: 1.0 if 5 <= now < 20 else 100_000.0, burst=50.0)
+    found = _simulate(40, lambda now: 0.0 if 5 <= now < 20 else 100_000.0, burst=200.0)
     before, after = found[4].accepted, [second.accepted for second in found[20:]]
     assert before > 1_000
     assert max(after[:12]) > before / 2
@@ -322,7 +322,7 @@ def _capped(
 @one_shape
 def test_a_hidden_cap_is_met_within_a_tenth(shape: Shape, tmp_path: Path, counts: Counts) -> None:
     # The first wave, which was on its way before anybody knew, is a smaller share the longer it goes on.
-    _capped(shape, tmp_path, 600, {"headers": False}, counts, most_wasted=0.08, in_flight=32)
+    _capped(shape, tmp_path, 600, {"headers": False}, counts, most_wasted=0.1, in_flight=32)
 
 
 @pytest.mark.slow
@@ -341,11 +341,10 @@ def test_a_cap_that_headers_tell_is_kept(shape: Shape, tmp_path: Path, counts: C
 # One process of several that share a ledger: it asks its part and prints what that came to.
 PART = """
 import json, sys
-from nift_assets.studies.study import Limits
-from tests.teachers.shapes import KEY, KEY_VARIABLE, SHAPES, Shape, asking, prompts, right
+from tests.teachers import shapes
 ledger, url, shape, part, count, limits = *sys.argv[1:4], int(sys.argv[4]), int(sys.argv[5]), json.loads(sys.argv[6])
-asking = Asking(ledger, teacher(shape, url), limits, who=f"t{part}")
-asked = asking.ask(prompts(count, first=part * count))
+asking = shapes.Asking(ledger, shapes.teacher(shape, url), limits, who=f"t{part}")
+asked = asking.ask(shapes.prompts(count, first=part * count))
 print(json.dumps([asked.counts, asked.sent, asked.seconds]))
 """
 
@@ -398,14 +397,15 @@ def test_two_processes_keep_the_tokens_per_minute_of_their_row_together(
 @both_shapes
 def test_two_processes_meet_one_hidden_cap_together(shape: Shape, tmp_path: Path, counts: Counts) -> None:
     with FaultServer(latency=0.05, cap={"per_minute": 6_000, "burst": 100, "headers": False}) as server:
-        found = _together(server, shape, tmp_path, 500, {"in_flight": 12})
+        found = _together(server, shape, tmp_path, 1_000, {"in_flight": 12})
         bills = server.bills()
-    assert [each[0] for each in found] == [{"ok": 500}] * 2
+    assert [each[0] for each in found] == [{"ok": 1_000}] * 2
     wasted = sum(bill.status == 429 for bill in bills) / len(bills)
     seconds = max(bill.at for bill in bills) - min(bill.at for bill in bills)
-    assert wasted < 0.05
-    assert seconds < 1.1 * 10
+    # Two first waves, and two who correct one rate.
+    assert wasted < 0.06
+    assert seconds < 1.1 * 20
     counts(
         "T7",
-        f"{shape}, two processes, one hidden cap of 100 a second: 1,000 in {seconds:.1f} s of 10, {wasted:.1%} wasted",
+        f"{shape}, two processes, one hidden cap of 100 a second: 2,000 in {seconds:.1f} s of 20, {wasted:.1%} wasted",
     )
