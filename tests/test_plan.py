@@ -286,6 +286,14 @@ def test_ones_own_server_is_free_and_needs_no_key(store: Store) -> None:
     assert line(make(study(own), store), "mini").status == "free"
 
 
+def test_a_server_that_wants_a_key_stops_the_plan_without_a_price(store: Store) -> None:
+    theirs = dataclasses.replace(MINI, base_url="https://openrouter.ai/api/v1", key_variable="THEIR_API_KEY")
+    found = make(study(theirs), store)
+    assert line(found, "mini").status.startswith("no price: its server wants a key")
+    assert found.stopped()
+    assert found.unknown == ["mini"]
+
+
 def test_a_real_run_of_the_demo_is_answered_in_its_plan(demo: Any) -> None:
     """The demo's own tables and ledger: every request of its teachers and judges is found again."""
     ran = nift("plan", "--json", environment=demo.environment() | {"NIFT_STUDY": "demo"})

@@ -128,6 +128,24 @@ def test_ones_own_server_is_free_even_under_a_retired_models_name() -> None:
     assert price_list.price(row("gpt-4", base_url="https://gpu.example/v1", price=own), TODAY) == own
 
 
+@pytest.mark.parametrize("server", ["https://openrouter.ai/api/v1", "https://api.openai.com/v1"])
+def test_a_server_that_wants_a_key_is_not_free_unless_its_row_says_so(server: str) -> None:
+    theirs = row("gpt-4o", base_url=server, key_variable="THEIR_API_KEY")
+    assert not price_list.is_free(theirs)
+    assert price_list.last_price(theirs) is None  # the list says what the provider's own server asks
+    with pytest.raises(ValueError, match="not known, and it is asked with a key; add price=Price"):
+        price_list.price(theirs, TODAY)
+    nothing = Price(input=0, output=0, max_output=10)
+    assert price_list.price(dataclasses.replace(theirs, price=nothing), TODAY) == nothing
+
+
+@pytest.mark.parametrize(
+    ("server", "variable"), [("http://127.0.0.1:8000/v1", "THEIR_API_KEY"), ("https://gpu.example/v1", None)]
+)
+def test_a_server_on_this_machine_or_without_a_key_is_free(server: str, variable: str | None) -> None:
+    assert price_list.is_free(row("m", base_url=server, key_variable=variable))
+
+
 def test_the_providers_in_this_process_are_those_there_are() -> None:
     here = {name for name in providers.names() if not hasattr(providers.load(name), "HOME")}
     assert here == set(price_list.IN_PROCESS)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from nift_assets.ledger.batches import Batches
 from nift_assets.ledger.book import Asker, Book, Settled, clean
-from nift_assets.ledger.tables import answers, attempts, batches, requests
+from nift_assets.ledger.tables import answers, attempts, batches, requests, spending
 
 # What may still have to be created, and what the provider may still have to answer.
 UNSENT = ("intended", "uploaded", "unknown")
@@ -52,6 +52,12 @@ def update(book: Book, digest: str, **values: Any) -> None:
 def members(book: Book, digest: str) -> set[str]:
     with book.reading() as connection:
         return set(connection.execute(sa.select(attempts.c.key).where(attempts.c.batch == digest)).scalars())
+
+
+def hold_accounts(connection: sa.Connection, asker: Asker) -> None:
+    """Keeps the accounts of an asker to the end of the transaction, always in one order, so that no two deadlock."""
+    mine = (spending.c.study == asker.study) & spending.c.who.in_(("", asker.who))
+    connection.execute(sa.select(spending.c.who).where(mine).order_by(spending.c.who).with_for_update()).all()
 
 
 def settle(book: Book, connection: sa.Connection, batch: Mapping[str, Any], settled: Sequence[Settled]) -> None:

@@ -85,8 +85,8 @@ def collect(
 ) -> Collected:
     """Looks at every batch that is under way and imports those that have ended. Nothing a provider does raises here.
 
-    Without a price for batches, answers are booked at what was reserved for them. After so many `seconds` no other batch
-    is begun: the next call goes on. Two calls at once share the work.
+    Without a price for batches, answers are booked at what was reserved for them. After so many `seconds` no other
+    batch is begun: the next call goes on. Two calls at once share the work.
     """
     result = Collected()
     began = time.monotonic()

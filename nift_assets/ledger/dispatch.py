@@ -12,6 +12,7 @@ import heapq
 import itertools
 import json
 import logging
+import math
 import os
 import random
 import time
@@ -53,6 +54,7 @@ REFUSED_ALIKE = 20
 BOOK_PATIENCE_SECONDS = 60.0
 EVIDENCE_BYTES = 64 * 2**10
 TICK = 0.25
+REPORT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +136,7 @@ class Dispatch:
         self._held = False
         self._failures_in_row = 0
         self._probes = 0
-        self._refused: list[Settled] = []
+        self._refused: list[tuple[float, Settled]] = []
         self._refusal = ""
         self._last_through: float | None = None
         self._book_fails_since: float | None = None
@@ -314,7 +316,7 @@ class Dispatch:
                 self._stop(
                     Stop(reason="the process that started this step has gone", remedy="run it again", cause="orphaned")
                 )
-            if self.report and now - reported >= 10:
+            if self.report and now - reported >= REPORT_SECONDS:
                 reported = now
                 self._report()
 
@@ -397,8 +399,7 @@ class Dispatch:
     def _understand(self, flight: _Flight, status: int, raw_headers: Mapping[str, str], body: bytes) -> Settled | None:
         """How an attempt ended that has a response. Raises whatever reading a response that is none may raise."""
         headers = {name.lower(): value for name, value in raw_headers.items()}
-        if quota := self.provider.quota(headers):
-            self._quotas.append(quota)
+        self._listen(headers)
         if status == 200:
             return self._answered(flight, status, headers, body, self.provider.read(json.loads(body)))
         if 200 < status < 300:
@@ -414,10 +415,18 @@ class Dispatch:
             trouble = self.provider.trouble(status, headers, body)
         return self._in_trouble(flight, status, headers, body, trouble)
 
+    def _listen(self, headers: Mapping[str, str]) -> None:
+        """Takes what the headers say of the limits; what cannot be read there spoils no answer."""
+        try:
+            if quota := self.provider.quota(headers):
+                self._quotas.append(quota)
+        except Exception as error:
+            log.warning("the limits in the headers cannot be read: %s", redaction.safe(error))
+
     def _answered(
         self, flight: _Flight, status: int, headers: Mapping[str, str], body: bytes, reading: Reading
     ) -> Settled:
-        self._succeeded()
+        self._succeeded(flight.left_at)
         spent = 0
         if self.price:
             known = reading.input_tokens is not None and reading.output_tokens is not None
@@ -556,12 +565,12 @@ class Dispatch:
 
     # -- what is learned from it -----------------------------------------------------------------------------------
 
-    def _succeeded(self) -> None:
+    def _succeeded(self, left_at: float) -> None:
         self._successes += 1
         self._failures_in_row = self._probes = 0
         self._last_through = self._now()
         self._pace.came_through(self._last_through)
-        self._believe_refusals()
+        self._believe_refusals(before=left_at)
 
     def _failed_once(self, item: _Item, what: str) -> None:
         """Counts a failure in a row; with too many the circuit opens, and dispatch ends if that does not help.
@@ -585,7 +594,7 @@ class Dispatch:
         self._admit_after = self._now() + self._backoff(self._probes)
 
     def _refuse(self, refusal: Settled, message: str) -> None:
-        """Takes a refusal for final only when something else comes back after it.
+        """Takes a refusal for final only when something that left after it comes back otherwise.
 
         If nothing but the same refusal comes it is the row or the account that is wrong, not the texts: then dispatch
         ends, and none of them is refused for good.
@@ -593,17 +602,17 @@ class Dispatch:
         if message != self._refusal:
             self._believe_refusals()
         self._refusal = message
-        self._refused.append(refusal)
+        self._refused.append((self._now(), refusal))
         if len(self._refused) >= REFUSED_ALIKE:
             reason = f"{self.asker.who}: every request is refused alike: {message[:500]}"
             remedy = "change the row's parameters or its model, or see to the account, then run again"
             self._stop(Stop(reason=reason, remedy=remedy, cause="rejected"))
-            self._settled += [replace(each, body=None, headers=None) for each in self._refused]
+            self._settled += [replace(each, body=None, headers=None) for _, each in self._refused]
             self._refused = []
 
-    def _believe_refusals(self) -> None:
-        self._settled += self._refused
-        self._refused = []
+    def _believe_refusals(self, *, before: float = math.inf) -> None:
+        self._settled += [each for at, each in self._refused if at < before]
+        self._refused = [(at, each) for at, each in self._refused if at >= before]
 
     def _stop(self, stop: Stop) -> None:
         if self.stopped is None:

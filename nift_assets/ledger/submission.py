@@ -183,6 +183,7 @@ class _Submission:
         wishes = [Wish(key=item.key, reserve=item.reserve, tokens=0) for item in chunk]
         crash_points.reach("batch_before_intent")
         with self.book.writing() as connection:
+            batch_rows.hold_accounts(connection, self.asker)
             fitting, account = self.book._affordable(connection, self.asker, wishes)
             if account is not None:
                 self._over_budget(account)

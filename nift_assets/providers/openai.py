@@ -59,7 +59,7 @@ CHUNK = "nift_chunk"
 ENDPOINT: Final = "/v1/chat/completions"
 # Behind a gateway that has given up, the model may have written its answer, and it is billed.
 GATEWAY_TIMEOUTS = (408, 504, 524)
-DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+)s)?(?:([\d.]+)ms)?")
+DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 
 
 def connect(model: LanguageModel, material: Material | None = None) -> OpenAI:
@@ -171,7 +171,7 @@ def trouble(status: int, body: bytes, model: str) -> Trouble:
         return Trouble(kind="stop", cause="authentication", message=message, remedy=remedy)
     if status == 403:
         # A firewall's refusal of one text looks different from the provider's refusal of a key: it is no JSON.
-        refused: Kind = "stop" if kind else "row"
+        refused: Kind = "stop" if code else "row"
         remedy = "give the key's project access to it"
         return Trouble(kind=refused, cause="permission", message=message, remedy=remedy)
     if status == 404:

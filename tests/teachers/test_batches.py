@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,14 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nift_assets.ledger import Message, Request, batches, collection, crash_points, door, submission, tables
+from nift_assets import price_list
+from nift_assets.ledger import Message, Request, batch_rows, batches, collection, crash_points, door, submission, tables
 from nift_assets.ledger.answer import answer
 from nift_assets.ledger.batches import Batches, Item, plan_chunks
-from nift_assets.ledger.book import Asker, Book
+from nift_assets.ledger.book import Asker, Book, Settled
 from nift_assets.ledger.collection import Reconciled
 from nift_assets.providers import anthropic, openai
-from nift_assets.studies.study import LanguageModel, Limits, Price
+from nift_assets.studies.study import LanguageModel, Limits, Price, Teacher
 from tests.teachers.fault_server import FaultServer, expected_text
 
 PROJECT = Path(__file__).parent.parent.parent
@@ -555,6 +557,109 @@ def test_b4_injured_results_are_reconciled_exactly(
         counts("B4", f"{place.provider}, {injury}: 500 = {told}, {len(strangers)} strangers rejected")
 
 
+@dataclass
+class Scripted:
+    """The rest of an adapter's conversation: results that a provider never documented, written by the test."""
+
+    adapter: Any
+    lines: Sequence[bytes]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.adapter, name)
+
+    def upload(self, chunk: str, lines: Any) -> str | None:
+        return "file"
+
+    def create(self, chunk: str, file_id: str | None, lines: Any) -> str:
+        return "batch"
+
+    def poll(self, provider_id: str) -> batches.Polled:
+        return batches.Polled(ended=True, done=len(self.lines), sources=["results"])
+
+    def download(self, source: str, file: Any) -> None:
+        file.write(b"\n".join(self.lines))
+
+
+def result(key: str, status: Any = 200, usage: Any = None, request_id: Any = "r", **body: Any) -> bytes:
+    """A line of OpenAI's results."""
+    counted = {"prompt_tokens": 5, "completion_tokens": 5} if usage is None else usage
+    message = {"role": "assistant", "content": "dry by noon"}
+    whole = {"model": "m", "choices": [{"message": message, "finish_reason": "stop"}], "usage": counted, **body}
+    return json.dumps(
+        {"custom_id": key, "response": {"status_code": status, "request_id": request_id, "body": whole}}
+    ).encode()
+
+
+def usage(tokens: Any) -> dict[str, Any]:
+    return {"prompt_tokens": tokens, "completion_tokens": tokens}
+
+
+ODD: dict[str, Callable[[str], bytes]] = {
+    **{
+        f"usage {odd!r:.12}": lambda key, odd=odd: result(key, usage=usage(odd))  # type: ignore[misc]
+        for odd in ("5", None, True, -1, 10**30, {"of": 5}, 1.5)
+    },
+    "usage of text": lambda key: result(key, usage="much"),
+    "no choices": lambda key: result(key, choices=[]),
+    "a body as deep as the sea": lambda key: result(key).replace(b'"usage"', b'"sea": ' + b"[" * 10**5 + b', "usage"'),
+    "status 10**30": lambda key: result(key, status=10**30),
+    "status infinity": lambda key: result(key, status=float("inf")),
+    "an id of another kind": lambda key: result(key, request_id={"of": 1}),
+    "a NUL, half a character, and too long": lambda key: result(key, request_id="\0\ud800" + "r" * 300),
+    "an error with all of these": lambda key: result(
+        key, status=400, error={"code": "\0\ud800" + "c" * 90, "message": "\0\ud800" + "m" * 900}
+    ),
+    "a passing error with all of these": lambda key: result(key, status=500, error={"message": "\0\ud800" + "m" * 900}),
+}
+
+
+@pytest.mark.parametrize("ledger", ["sqlite", "postgresql"])
+def test_b4_what_is_wrong_with_one_line_keeps_no_other_out(
+    ledger: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = request.getfixturevalue("database_url") if ledger == "postgresql" else None
+    place = Place("openai", "http://127.0.0.1:9", tmp_path, ledger=url)
+    asked = questions("openai", len(ODD) + 3)
+    lines = [odd(question.key) for odd, question in zip(ODD.values(), asked, strict=False)]
+    lines += [result(question.key) for question in asked[len(ODD) :]]
+    lines += [result("stranger \0\ud800" + "s" * 900)]
+    adapter: Any = Scripted(place.adapter(), lines)
+    submission.submit(place.book(), place.asker(), asked, adapter, PRICE)
+    for _ in range(collection.MOST_TORN + 1):
+        collected = collection.collect(place.book(), place.asker(), adapter, PRICE)
+    counts = only(collected)
+    assert counts.ended() == len(asked)
+    assert statuses(place, asked[len(ODD) :]) == {"ok": 3}
+    assert counts.answered >= 3 + 8
+    assert (counts.rejected, counts.failed, len(counts.strangers)) == (1, 1, 1)
+    spent, reserved = accounts(place)
+    with place.book().reading() as connection:
+        unknown = connection.execute(sa.select(tables.attempts).where(tables.attempts.c.state == "unknown")).all()
+    assert len(unknown) == counts.unknown >= 3
+    # The one too deep for JSON is no line of anybody's: its request is the one without a result.
+    assert sorted({attempt.cause for attempt in unknown}) == ["malformed", "missing"]
+    assert [bool(attempt.evidence) for attempt in unknown].count(False) == 1
+    assert reserved == sum(attempt.reserved for attempt in unknown)
+    # Answers that do not say what they cost are booked at the most it can have been.
+    assert spent > counts.answered * PRICE.cost(5, 5, batch=True)
+
+
+def test_b4_two_who_import_one_batch_book_each_attempt_once(ledger_url: str, tmp_path: Path) -> None:
+    place = Place("openai", "http://127.0.0.1:9", tmp_path, ledger=ledger_url)
+    asked = questions("openai", 4)
+    adapter: Any = Scripted(place.adapter(), [result(question.key) for question in asked])
+    (digest,) = submission.submit(place.book(), place.asker(), asked, adapter, PRICE).created
+    book = place.book()
+    batch = batch_rows.one(book, digest)
+    settled = [
+        Settled(number=0, key=q.key, state="answered", reserved=0, spent=7, http_status=200, body=b"{}") for q in asked
+    ]
+    for some in (settled[:3], settled):  # the second has the first three as well, as after a lost lock
+        with book.writing() as connection:
+            batch_rows.settle(book, connection, batch, some)
+    assert accounts(place) == (4 * 7, 0)
+
+
 # -- B5 ----------------------------------------------------------------------------------------------------------------
 
 
@@ -700,6 +805,85 @@ def test_b7_a_batch_that_expired_while_nobody_looked_is_asked_again(
     place.collect(clock=lambda: later)
     assert right(place, asked) == 20
     counts("B7", f"{place.provider}, 25 h without a look: 20 expired, 20 asked again, 20 answered")
+
+
+# -- what is paid for is collected, whatever has changed since --------------------------------------------------------
+
+
+def test_answers_whose_price_nobody_knows_any_more_are_booked_as_reserved(place: Place) -> None:
+    asked = questions(place.provider, 5)
+    place.submit(asked)
+    reserved = accounts(place)[1]
+    collected = collection.collect(place.book(), place.asker(), place.adapter(), None)
+    assert only(collected) == Reconciled(requested=5, answered=5)
+    assert accounts(place) == (reserved, 0)
+
+
+def test_a_row_that_names_another_provider_now_neither_loses_nor_buys_its_batch_again(
+    server: FaultServer, tmp_path: Path, truth: Truth
+) -> None:
+    place = Place("openai", server.url, tmp_path)
+    asked = questions("openai", 5)
+    place.submit(asked)
+    changed = replace(place, provider="anthropic")
+    later = time.time() + 3 * 86_400
+    (waiting,) = changed.collect(clock=lambda: later).waiting
+    assert "is openai's, and the row names anthropic now" in waiting
+    assert only(place.collect()).answered == 5
+    assert len(truth.made()) == 1
+
+
+@pytest.fixture
+def paying(server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The code location of a study whose teacher is served by OpenAI itself, which is our server here."""
+    import dagster as dg
+
+    from dagster_project import batches as location
+    from nift_assets import studies
+    from nift_assets.assets import asking
+
+    teacher = Teacher(name="mini", provider="openai", model="gpt-4o-mini-2024-07-18", max_tokens=200)
+    study = replace(studies.load("demo"), name="s", teachers=(teacher,), training_sets=(), adapters=(), models=())
+    monkeypatch.setattr(openai, "HOME", f"{server.url}/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("NIFT_LEDGER_URL", f"sqlite:///{tmp_path}/ledger.sqlite")
+    monkeypatch.setenv("NIFT_WAREHOUSE", str(tmp_path))
+    monkeypatch.delenv("NIFT_BUDGET_USD", raising=False)
+    for module in (location, asking):
+        monkeypatch.setattr(module, "STUDY", study)
+    from dagster_project.resources import resources
+
+    def look() -> str:
+        with dg.build_sensor_context(resources=resources()) as context:
+            found: Any = location.batches_sensor._raw_fn(context)
+            return str(found.skip_reason.skip_message)
+
+    return location, look, Place("openai", server.url, tmp_path, who="mini")
+
+
+def test_the_sensor_collects_from_a_model_that_has_ended_without_a_cap(
+    paying: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    location, look, place = paying
+    (teacher,) = location.STUDY.teachers
+    asked = [replace(q, endpoint="", model=teacher.model) for q in questions("openai", 5)]
+    adapter = batches.reconnect(teacher)
+    submission.submit(place.book(), place.asker(), asked, adapter, PRICE)
+    with monkeypatch.context() as changed:  # renamed since
+        changed.setattr(location, "STUDY", replace(location.STUDY, teachers=(replace(teacher, name="other"),)))
+        said = look()
+        assert "mini: the study has no such teacher" in said
+        assert "put back its row (openai, gpt-4o-mini-2024-07-18)" in said
+    row = price_list.listed("openai", teacher.model)
+    assert row is not None
+    gone = replace(row, ends=date(2020, 1, 1))
+    monkeypatch.setattr(price_list, "MODELS", (gone,))
+    with pytest.raises(ValueError, match="was shut down"):
+        location._connect(teacher)
+    look()
+    assert len(place.book().answered([q.key for q in asked])) == 5
+    assert 0 < accounts(place)[0] < 5 * gone.price.cost(1000, 1000)
+    assert accounts(place)[1] == 0
 
 
 # -- the whole of it in Dagster --------------------------------------------------------------------------------------

@@ -107,18 +107,18 @@ def test_asking_again_books_what_was_reserved_as_spent_and_frees_the_question(bo
     first, second, third = questions(3)
     play(book, "s", "t", [(first, unknown()), (second, answered("a")), (third, unknown(given_up=False))])
     released = report.ask_unknown_again(book)
-    assert (released.questions, released.attempts, released.written_off) == (1, 1, RESERVE)
+    # The third attempt's question was not given up: the next run asks it anyway, and nobody else settles its money.
+    assert (released.questions, released.attempts, released.written_off) == (1, 2, 2 * RESERVE)
     found = report.report(book)
-    # The third attempt's question was not given up: the next run asks it anyway, and its money stays reserved.
-    assert found.accounts[0].spent == SPENT + RESERVE
-    assert found.accounts[0].reserved == RESERVE
-    assert found.totals["s"] == (SPENT + RESERVE, RESERVE)
+    assert found.accounts[0].spent == SPENT + 2 * RESERVE
+    assert found.accounts[0].reserved == 0
+    assert found.totals["s"] == (SPENT + 2 * RESERVE, 0)
     assert found.accounts[0].states == {"ok": 1, "pending": 2}
     with book.reading() as connection:
         states = connection.execute(sa.select(attempts.c.state, attempts.c.reserved, attempts.c.spent)).all()
     assert sorted(map(tuple, states)) == [
         ("answered", 0, SPENT),
-        ("unknown", RESERVE, 0),
+        ("written_off", 0, RESERVE),
         ("written_off", 0, RESERVE),
     ]
     with book.session("s/t") as session:
@@ -135,6 +135,45 @@ def test_asking_again_for_one_teacher_leaves_the_other_alone(book: Book) -> None
     states = {account.who: account.states for account in report.report(book).accounts}
     assert states == {"t": {"unknown": 1}, "u": {"pending": 1}}
     assert [lost.who for lost in report.report(book).lost] == ["t"]
+
+
+def test_an_attempt_whose_question_was_answered_since_is_said_so_and_written_off(book: Book) -> None:
+    (question,) = questions(1)
+    play(book, "s", "t", [(question, unknown(given_up=False))])
+    play(book, "s", "t", [(question, answered("a"))])
+    (lost,) = report.report(book).lost
+    assert lost.answered
+    assert report.report(book).totals["s"] == (SPENT, RESERVE)
+    released = report.ask_unknown_again(book)
+    assert (released.questions, released.attempts, released.written_off) == (0, 1, RESERVE)
+    assert report.report(book).totals["s"] == (SPENT + RESERVE, 0)
+    assert report.report(book).accounts[0].reserved == 0
+    assert report.report(book).lost == []
+    assert report.ask_unknown_again(book).attempts == 0
+
+
+def test_what_was_not_billed_is_freed_for_those_it_is_said_of_alone(book: Book) -> None:
+    one, other, asked_again = questions(3)
+    play(book, "s", "t", [(one, unknown()), (asked_again, unknown(given_up=False))])
+    play(book, "s", "u", [(other, unknown())])
+    released = report.ask_unknown_again(book, study="s", who="t", not_billed=True)
+    assert (released.questions, released.attempts, released.freed, released.written_off) == (1, 2, 2 * RESERVE, 0)
+    assert {account.who: (account.spent, account.reserved) for account in report.report(book).accounts} == {
+        "t": (0, 0),
+        "u": (0, RESERVE),
+    }
+    assert report.report(book).totals["s"] == (0, RESERVE)
+    assert [lost.who for lost in report.report(book).lost] == ["u"]
+
+
+def test_an_attempt_somebody_is_at_work_on_is_left_alone(book: Book) -> None:
+    (question,) = questions(1)
+    play(book, "s", "t", [(question, unknown(given_up=False))])
+    with book.session("s/t") as session:
+        book.intend(session, Asker(study="s", who="t", writer="s/t"), [question])
+        assert report.ask_unknown_again(book).attempts == 0
+        assert report.ask_unknown_again(book, not_billed=True).attempts == 0
+    assert report.ask_unknown_again(book).attempts == 1
 
 
 def test_many_unknown_questions_are_written_off_in_one_go(book: Book) -> None:
@@ -185,6 +224,17 @@ def test_the_command_says_the_same_as_json_and_in_words(book: Book, tmp_path: Pa
     assert code == 0
     assert said.startswith("1 questions are asked again by the next run; $0.0010 of 1 attempts are booked as spent.")
     assert "1 ok, 1 pending" in said
+
+
+def test_the_command_frees_what_was_not_billed(book: Book, tmp_path: Path) -> None:
+    play(book, "today", "t", [(questions(1)[0], unknown())])
+    code, _, said = ledger(tmp_path, "--not-billed")
+    assert code == 1
+    assert "give --ask-unknown-again with it" in said
+    code, said, _ = ledger(tmp_path, "--ask-unknown-again", "--not-billed", "--who", "t")
+    assert code == 0
+    assert said.startswith("1 questions are asked again by the next run; $0.0010 of 1 attempts are free again.")
+    assert report.report(book).totals["today"] == (0, 0)
 
 
 def test_the_command_makes_no_ledger_where_there_is_none(tmp_path: Path) -> None:

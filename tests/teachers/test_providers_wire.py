@@ -186,6 +186,7 @@ def _anthropic(kind: str, message: str = "no") -> bytes:
     return json.dumps({"type": "error", "error": {"type": kind, "message": message}, "request_id": "r"}).encode()
 
 
+CONTEXT = "context_length_exceeded"
 TROUBLES: list[tuple[Shape, int, bytes, str, str]] = [
     ("openai", 429, _openai(code="rate_limit_exceeded", type="requests"), "wait", "rate_limit"),
     ("openai", 429, _openai(code="rate_limit_exceeded", type="tokens"), "wait", "rate_limit"),
@@ -197,15 +198,23 @@ TROUBLES: list[tuple[Shape, int, bytes, str, str]] = [
     ("openai", 401, _openai(code="invalid_api_key"), "stop", "authentication"),
     ("openai", 403, _openai(code="unsupported_country_region_territory"), "stop", "permission"),
     ("openai", 404, _openai(code="model_not_found"), "stop", "not_found"),
-    ("openai", 400, _openai(code="unsupported_value", param="temperature"), "stop", "parameter"),
+    ("openai", 400, _openai(code="unsupported_value", param="temperature"), "row", "parameter"),
     ("openai", 400, _openai(code="context_length_exceeded", param="messages"), "reject", "context_length_exceeded"),
     ("openai", 400, _openai(code="content_policy_violation"), "reject", "content_policy_violation"),
     ("openai", 413, b"", "reject", "http_413"),
-    ("openai", 408, b"", "again", "http_408"),
+    ("openai", 408, b"", "unclear", "http_408"),
     ("openai", 409, b"", "again", "http_409"),
-    *(
-        ("openai", status, b"<html>bad gateway</html>", "again", f"http_{status}")
-        for status in (500, 502, 503, 504, 529)
+    *(("openai", status, b"<html>bad gateway</html>", "again", f"http_{status}") for status in (500, 502, 503, 529)),
+    # Behind a gateway that gave up the answer may have been written, and billed.
+    *(("openai", status, b"<html>gateway timeout</html>", "unclear", f"http_{status}") for status in (504, 524)),
+    # A firewall's page is about this text; the provider's own words are about the key.
+    ("openai", 403, b"<html>blocked</html>", "row", "permission"),
+    ("openai", 400, _openai(code="x", param="max_tokens", message="maximum context length is 9"), "reject", CONTEXT),
+    ("openai", 429, _openai(code="rate_limit_exceeded", message="Request too large for m"), "reject", "too_large"),
+    (
+        *("anthropic", 400),
+        _anthropic("invalid_request_error", "You have reached your specified API usage limits."),
+        *("stop", "quota"),
     ),
     ("openai", 503, b'["not", "an", "object"]', "again", "http_503"),
     ("openai", 500, b'{"error": "a plain text"}', "again", "http_500"),
@@ -222,12 +231,12 @@ TROUBLES: list[tuple[Shape, int, bytes, str, str]] = [
     ("anthropic", 401, _anthropic("authentication_error"), "stop", "authentication"),
     ("anthropic", 403, _anthropic("permission_error"), "stop", "permission"),
     ("anthropic", 404, _anthropic("not_found_error"), "stop", "not_found"),
-    ("anthropic", 400, _anthropic("invalid_request_error", "temperature: not supported"), "stop", "parameter"),
+    ("anthropic", 400, _anthropic("invalid_request_error", "temperature: not supported"), "row", "parameter"),
     ("anthropic", 400, _anthropic("invalid_request_error", "prompt is too long"), "reject", "invalid_request_error"),
     ("anthropic", 413, _anthropic("request_too_large"), "reject", "request_too_large"),
     ("anthropic", 529, _anthropic("overloaded_error"), "again", "overloaded"),
     ("anthropic", 500, _anthropic("api_error"), "again", "http_500"),
-    ("anthropic", 504, _anthropic("timeout_error"), "again", "http_504"),
+    ("anthropic", 504, _anthropic("timeout_error"), "unclear", "http_504"),
     ("anthropic", 502, b"<html>bad gateway</html>", "again", "http_502"),
     ("anthropic", 500, b"[1]", "again", "http_500"),
     ("anthropic", 500, b"null", "again", "http_500"),
@@ -248,7 +257,7 @@ def test_an_error_means_what_its_status_type_and_code_say(
     trouble = _remote(shape).trouble(status, {}, body)
     assert (trouble.kind, trouble.cause) == (kind, cause)
     assert trouble.message
-    assert bool(trouble.remedy) == (kind == "stop")
+    assert bool(trouble.remedy) == (kind in ("stop", "row"))
 
 
 # ---------------------------------------------------------------------------------------------- headers of limits
@@ -355,11 +364,7 @@ def test_the_text_of_claude_is_its_text_blocks_in_order() -> None:
         {"choices": []},
         {"choices": [{"message": {"content": "x"}, "finish_reason": None}]},
         {"choices": [{"message": {"content": "x"}}]},
-        {"choices": [{"message": {"content": ["x"]}, "finish_reason": "stop"}]},
         {"content": [{"type": "text", "text": "x"}], "stop_reason": None},
-        {"content": [{"type": "text"}], "stop_reason": "end_turn"},
-        {"content": [{"type": "text", "text": None}], "stop_reason": "end_turn"},
-        {"content": "x", "stop_reason": "end_turn"},
         {"error": {"message": "with status 200"}},
     ],
 )
