@@ -182,7 +182,8 @@ class Dispatch:
             if not self._flights and (self.stopped or not self._left()):
                 if not self._refused:
                     return
-                self._believe_refusals()
+                # After a stop nobody knows whether they were about the texts: the next run asks again.
+                self._doubt_refusals() if self.stopped else self._believe_refusals()
             elif self._drained_long_enough():
                 return
             else:
@@ -607,8 +608,11 @@ class Dispatch:
             reason = f"{self.asker.who}: every request is refused alike: {message[:500]}"
             remedy = "change the row's parameters or its model, or see to the account, then run again"
             self._stop(Stop(reason=reason, remedy=remedy, cause="rejected"))
-            self._settled += [replace(each, body=None, headers=None) for _, each in self._refused]
-            self._refused = []
+            self._doubt_refusals()
+
+    def _doubt_refusals(self) -> None:
+        self._settled += [replace(each, body=None, headers=None) for _, each in self._refused]
+        self._refused = []
 
     def _believe_refusals(self, *, before: float = math.inf) -> None:
         self._settled += [each for at, each in self._refused if at < before]
