@@ -12,21 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.counting import counts, pytest_sessionfinish, pytest_terminal_summary, pytest_testnodedown
+from tests.counting import counts, pytest_terminal_summary
 
-__all__ = ["counts", "pytest_sessionfinish", "pytest_terminal_summary", "pytest_testnodedown"]
+__all__ = ["counts", "pytest_terminal_summary"]
 
 PROJECT = Path(__file__).parent.parent
 
 # Nothing in the tests may reach the network, whatever the machine allows.
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Lets one worker have all tests that read the demo, which would otherwise be run once in each."""
-    for item in items:
-        if "demo" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("demo"))
 
 
 @dataclass(frozen=True)

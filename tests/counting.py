@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,21 +22,6 @@ def counts(pytestconfig: pytest.Config) -> Counts:
         counted.setdefault(row, []).append(line)
 
     return count
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Hands the counts of a worker process to the process that prints."""
-    output = getattr(session.config, "workeroutput", None)
-    if output is not None:
-        output["counts"] = session.config.stash.get(COUNTED, {})
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    """Takes the counts of a worker process that has ended."""
-    counted = node.config.stash.setdefault(COUNTED, {})
-    for row, lines in getattr(node, "workeroutput", {}).get("counts", {}).items():
-        counted.setdefault(row, []).extend(lines)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -60,7 +60,7 @@ def test_the_second_turn_is_judged_with_the_first_and_both_references() -> None:
     assert "answer one" in second.messages[1].content
     assert "answer two" in second.messages[1].content
     assert first.messages[0].content
-    assert first.key() != second.key()
+    assert first.key != second.key
 
 
 def test_an_answer_that_looks_like_a_placeholder_stays_an_answer() -> None:
@@ -70,7 +70,7 @@ def test_an_answer_that_looks_like_a_placeholder_stays_an_answer() -> None:
 
 def test_each_run_is_judged_for_itself() -> None:
     one, two = (mt_bench.requests(MT_BENCH, RATER, answers(["a", "b"]).with_columns(run=pl.lit(r))) for r in (0, 1))
-    assert not {r.key() for r in one} & {r.key() for r in two}
+    assert not {r.key for r in one} & {r.key for r in two}
 
 
 def test_the_answers_change_places_in_the_second_game() -> None:

@@ -246,7 +246,7 @@ def test_a_report_that_cannot_be_made_stops_nothing(book: Book, monkeypatch: pyt
 def test_a_server_that_turns_everybody_away_for_too_long_ends_the_run(book: Book) -> None:
     faults = [{"fault": "rate_limit", "retry_after": "0.1"}]
     with FaultServer(faults) as server:
-        limits = Limits(in_flight=4, patience_seconds=1.0, backoff_seconds=0.05)
+        limits = Limits(in_flight=4, patience_seconds=0.5, backoff_seconds=0.05)
         asked = ask(book, ASKER, questions(200), provider(server.url), limits=limits, price=PRICE)
     assert asked.stopped is not None
     assert asked.stopped.cause == "rate_limit"
