@@ -307,7 +307,7 @@ def test_a_billed_request_that_hangs_is_reserved_and_sent_once_more(
     hung = {text for text in texts if struck(text, 0.1, 4)}
     rule = {"fault": "hang", "share": 0.1, "seed": 4, "first": 1}
     with asking(shape, tmp_path, faults=[rule]) as both:
-        asked = both.ask(texts, in_flight=200, seconds_per_request=0.75)
+        asked = both.ask(texts, in_flight=64, seconds_per_request=2.0)
         sent = len(both.bills())
         unknown = [attempt for attempt in both.asking.attempts() if attempt.state == "unknown"]
     assert right(texts, asked) == 1_000
