@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from nift_assets.ledger.batches import TRANSFER_BYTES, Batches, Found, Line, Pol
 from nift_assets.ledger.request import Request
 from nift_assets.ledger.wire import Kind, Quota, Remote, Trouble
 from nift_assets.providers import Material
-from nift_assets.providers.openai import GATEWAY_TIMEOUTS, said
+from nift_assets.providers.openai import GATEWAY_TIMEOUTS, number, said
 from nift_assets.providers.openai import key as key_for
 from nift_assets.studies.study import LanguageModel
 
@@ -168,8 +167,8 @@ def quota(headers: Mapping[str, str]) -> Quota | None:
     """The limits in the `anthropic-ratelimit-*` headers, if there are any; tokens are the scarcer of in and out."""
     prefix = "anthropic-ratelimit"
     found = Quota(
-        requests_per_minute=_number(headers.get(f"{prefix}-requests-limit")),
-        requests_left=_number(headers.get(f"{prefix}-requests-remaining")),
+        requests_per_minute=number(headers.get(f"{prefix}-requests-limit")),
+        requests_left=number(headers.get(f"{prefix}-requests-remaining")),
         tokens_per_minute=_least(headers, "limit"),
         tokens_left=_least(headers, "remaining"),
     )
@@ -178,16 +177,8 @@ def quota(headers: Mapping[str, str]) -> Quota | None:
 
 def _least(headers: Mapping[str, str], what: str) -> float | None:
     names = ("tokens", "input-tokens", "output-tokens")
-    known = [n for name in names if (n := _number(headers.get(f"anthropic-ratelimit-{name}-{what}"))) is not None]
+    known = [n for name in names if (n := number(headers.get(f"anthropic-ratelimit-{name}-{what}"))) is not None]
     return min(known) if known else None
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        number = float(text or "")
-    except ValueError:
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
 
 
 def _error(body: bytes) -> Mapping[str, Any]:

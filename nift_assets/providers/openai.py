@@ -203,17 +203,17 @@ def quota(headers: Mapping[str, str]) -> Quota | None:
         return None
     found = Quota(
         requests_per_minute=_limit(headers, "requests"),
-        requests_left=_number(headers.get("x-ratelimit-remaining-requests")),
+        requests_left=number(headers.get("x-ratelimit-remaining-requests")),
         tokens_per_minute=_limit(headers, "tokens"),
-        tokens_left=_number(headers.get("x-ratelimit-remaining-tokens")),
+        tokens_left=number(headers.get("x-ratelimit-remaining-tokens")),
     )
     return found if found != Quota() else None
 
 
 def _limit(headers: Mapping[str, str], what: str) -> float | None:
     """The limit per minute. A limit per day has the same header: its bucket takes longer than minutes to fill."""
-    limit = _number(headers.get(f"x-ratelimit-limit-{what}"))
-    left = _number(headers.get(f"x-ratelimit-remaining-{what}"))
+    limit = number(headers.get(f"x-ratelimit-limit-{what}"))
+    left = number(headers.get(f"x-ratelimit-remaining-{what}"))
     full_in = _seconds(headers.get(f"x-ratelimit-reset-{what}"))
     if limit is None or left is None or not full_in or left >= limit:
         return limit
@@ -229,13 +229,13 @@ def _seconds(text: str | None) -> float | None:
     return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
 
 
-def _number(text: str | None) -> float | None:
+def number(text: str | None) -> float | None:
+    """The number in a header; None for what is none, and for the -1 of servers that do not limit it."""
     try:
-        number = float(text or "")
+        found = float(text or "")
     except ValueError:
         return None
-    # Some servers say -1 for what they do not limit.
-    return number if math.isfinite(number) and number >= 0 else None
+    return found if math.isfinite(found) and found >= 0 else None
 
 
 def _error(body: bytes) -> Mapping[str, Any]:
