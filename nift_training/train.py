@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import resource
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nift_training import artifacts, generation, pairs, progress, verbs
+from nift_training.memory import peak_rss_mb
 from nift_training.pairs import Example
 from nift_training.recipe import Recipe
 
@@ -55,8 +55,7 @@ def train(base: Path, base_name: str, data: Path, recipe: Recipe, out: Path, thr
             last_loss=steps[-1].loss,
             seconds=round(seconds, 2),
             tokens_per_second=round(tokens / seconds, 1),
-            # Linux counts in KiB.
-            peak_rss_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+            peak_rss_mb=round(peak_rss_mb()),
             threads=threads,
             recipe=asdict(recipe),
             versions=artifacts.versions("torch", "transformers", "peft"),

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from nift_training.memory import peak_rss_mb
 from tests.teachers.fault_server import WORDS, FaultServer, expected_text
 
 PROJECT = Path(__file__).parent.parent.parent
@@ -121,7 +122,7 @@ def measured(client: str, url: str, load: Load) -> Result:
         seconds=seconds,
         per_second=load.requests / seconds,
         cpu_ms_per_request=1000 * cpu / load.requests,
-        peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        peak_mb=peak_rss_mb(),
         right=right,
         kept=kept,
     )

@@ -396,10 +396,11 @@ def test_nine_bad_bodies_are_each_what_they_are(shape: Shape, tmp_path: Path, co
 
 
 HUGE = """
-import resource, sys
+import sys
+from nift_training.memory import peak_rss_mb
 from tests.teachers.shapes import Asking, prompts, teacher
 asked = Asking(sys.argv[1], teacher(sys.argv[3], sys.argv[2])).ask(prompts(40), in_flight=20)
-print(dict(asked.counts), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(dict(asked.counts), round(peak_rss_mb()))
 """
 
 
