@@ -15,7 +15,7 @@ import dagster as dg
 
 from dagster_project import worker
 from dagster_project.definitions import defs
-from dagster_project.resources import store
+from dagster_project.resources import start_warm, store
 from nift_assets.assets import partitions
 from nift_assets.assets.asking import STOPPED
 from nift_assets.assets.partitions import STUDY
@@ -106,6 +106,7 @@ def execute(
 
 def execute_one(run: Run) -> Outcome:
     """One Dagster run, in this process, of those steps of a partition that are not up to date."""
+    start_warm()
     started = time.monotonic()
     with dg.DagsterInstance.get() as instance:
         tables = _stale(run, instance)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,17 @@ class Processes(dg.PipesSubprocessClient):
         return super().run(context=context, **options | {"command": ["env", *unset, *options["command"]]})
 
 
+_launch: Callable[[], Processes] = Processes
+
+
+def start_warm() -> None:
+    """From now on the runs of this process start verbs as forks of one that stays: see `warm`."""
+    global _launch
+    from dagster_project.warm import warm_processes
+
+    _launch = warm_processes
+
+
 def store() -> Store:
     return Store(root=warehouse(), study=STUDY.name)
 
@@ -47,5 +59,5 @@ def resources() -> dict[str, object]:
         "io_manager": dg.IOManagerDefinition(lambda _: ParquetIOManager(store()), config_schema={}),
         "store": dg.ResourceDefinition(lambda _: store(), config_schema={}),
         "ledger": dg.ResourceDefinition(lambda _: LazyLedger(), config_schema={}),
-        "pipes": dg.ResourceDefinition(lambda _: Processes(), config_schema={}),
+        "pipes": dg.ResourceDefinition(lambda _: _launch(), config_schema={}),
     }

@@ -7,9 +7,12 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from tests.counting import counts, pytest_terminal_summary
@@ -52,6 +55,16 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     assert ran.returncode == 0, ran.stdout + ran.stderr
     seconds, cpu_seconds = time.monotonic() - began, cpu_of_children() - cpu_before
     return replace(places, printed=ran.stdout, seconds=seconds, cpu_seconds=cpu_seconds)
+
+
+@contextmanager
+def instance_at(home: Path) -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance of a folder, which the configuration in it names by the variable."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_HOME", str(home))
+        instance = dg.DagsterInstance.get()
+    with instance:
+        yield instance
 
 
 def cpu_of_children() -> float:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -15,7 +16,7 @@ import polars as pl
 import pytest
 
 from nift_assets.studies.demo import STUDY
-from tests.conftest import PROJECT, Demo, nift
+from tests.conftest import PROJECT, Demo, instance_at, nift
 
 TABLES = {
     "raw_sample",
@@ -43,8 +44,9 @@ TABLES = {
 
 
 @pytest.fixture(scope="module")
-def instance(demo: Demo) -> dg.DagsterInstance:
-    return dg.DagsterInstance.from_config(str(demo.home))
+def instance(demo: Demo) -> Iterator[dg.DagsterInstance]:
+    with instance_at(demo.home) as opened:
+        yield opened
 
 
 def table(demo: Demo, name: str) -> pl.DataFrame:

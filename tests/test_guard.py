@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from nift_assets.assets.graph import SAMPLE_CHARACTERS, asset_definition, steps
 from nift_assets.assets.partitions import STUDY
 from nift_assets.assets.table import STEPS
 from nift_assets.store import Store, Version, data_version
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, instance_at
 
 TEXTS = [f"Article {i} goes on\n\nfor several words – and then some more." for i in range(4)]
 MARKUP = "<img src=x onerror=alert(1)> <b>and</b> [a link](javascript:alert(2)) | and | so on " + "for long " * 400
@@ -31,12 +31,13 @@ Change = Callable[[pl.DataFrame], Any]
 
 
 @pytest.fixture(scope="module")
-def instance(tmp_path_factory: pytest.TempPathFactory) -> dg.DagsterInstance:
+def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
     """A Dagster instance on the disk, configured as `nift` configures its own."""
     home = tmp_path_factory.mktemp("home")
     configuration = PROJECT / "dagster_project" / "instance" / "dagster.yaml"
     (home / "dagster.yaml").write_bytes(configuration.read_bytes())
-    return dg.DagsterInstance.from_config(str(home))
+    with instance_at(home) as opened:
+        yield opened
 
 
 @pytest.fixture

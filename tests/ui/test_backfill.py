@@ -15,6 +15,7 @@ from dagster_project.definitions import defs
 from dagster_project.resources import resources
 from nift_assets.assets.graph import asset_definitions
 from nift_assets.assets.table import STEPS
+from tests.conftest import instance_at
 from tests.ui.server import UI, ui
 
 TEACHERS = ("original", "echo")
@@ -198,7 +199,7 @@ def test_a_backfill_of_two_teachers_makes_exactly_their_partitions(backfill: dic
     assert {run["status"] for run in backfill["runs"]} == {"SUCCESS"}
     partitions = [tag["value"] for run in backfill["runs"] for tag in run["tags"] if tag["key"] == "dagster/partition"]
     assert sorted(partitions) == sorted([*TEACHERS, "original", "echo-filtered"])
-    with dg.DagsterInstance.from_config(str(home / ".dagster" / "demo")) as instance:
+    with instance_at(home / ".dagster" / "demo") as instance:
         assert made(instance) == {**{name: set() for name in DATA}, **EXPECTED}
 
 
