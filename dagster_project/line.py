@@ -23,6 +23,7 @@ from nift_assets.assets.table import STEPS, Step
 
 AT_ONCE = 2
 DATA, SCORES = "data", "scores"
+AGAIN = ", after the others"
 
 # An Instruct sibling that is made on the spot uses its foundation again if that is there.
 FOUNDATIONS = {
@@ -61,7 +62,8 @@ class Outcome:
 
 def runs(steps: Sequence[Step]) -> list[Run]:
     """All runs of the active study, upstream before downstream: one per partition key, and two without partitions
-    (what stands before the first partitioned table and what is made from all partitions)."""
+    (what stands before the first partitioned table and what is made from all partitions). Where a key's tables feed
+    another key's that feed it again (a teacher, its audit, what the audit drops), the rest is a run of its own."""
     members: dict[str, list[Step]] = {}
     keys: dict[str, str | None] = {}
     for step in steps:
@@ -142,8 +144,19 @@ def _outcome(future: Future[Outcome]) -> Outcome:
 
 def _run_of(step: Step, key: str | None) -> str:
     if step.partitions:
-        return f"{step.partitions} {key}"
+        return f"{step.partitions} {key}" + (AGAIN if _returns(step) else "")
     return SCORES if _below_partitions(step) else DATA
+
+
+def _returns(step: Step) -> bool:
+    """Whether what a step is made from leaves its partition set and comes back to it."""
+    upstream = _all_upstream(step)
+    others = [other for other in upstream if other.partitions not in (None, step.partitions)]
+    return any(back.partitions == step.partitions for other in others for back in _all_upstream(other))
+
+
+def _all_upstream(step: Step) -> list[Step]:
+    return [found for name in step.inputs for found in (STEPS[name], *_all_upstream(STEPS[name]))]
 
 
 def _below_partitions(step: Step) -> bool:

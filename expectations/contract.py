@@ -6,7 +6,7 @@ The shape is dbt's: `tests` under a column or under the table, each a bare name 
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
 
@@ -119,15 +119,30 @@ def tables(folder: Path = FOLDER) -> list[str]:
 
 
 def load(table: str, folder: Path = FOLDER) -> Contract:
-    """The contract in `<table>.yml`. A ValueError names the file, the place and the remedy."""
+    """The contract in `<table>.yml`; without that file, the one of its kind: `near_duplicates_removals` keeps
+    `removals.yml`. A file that is `like: <table>` has all that is not in it from there, its unit tests aside.
+
+    A ValueError names the file, the place and the remedy.
+    """
+    kind = table.rpartition("_")[2]
+    if not (folder / f"{table}.yml").is_file() and (folder / f"{kind}.yml").is_file():
+        return replace(load(kind, folder), table=table)
+    written = _read(table, folder)
+    if isinstance(written, dict) and (pattern := written.pop("like", None)):
+        inherited = _read(str(pattern), folder)
+        assert isinstance(inherited, dict), "it is loaded as a contract of its own too"
+        written = inherited | {"unit_tests": []} | written
+    return _contract(written, table, f"{table}.yml")
+
+
+def _read(table: str, folder: Path) -> object:
     file = folder / f"{table}.yml"
     if not file.is_file():
         raise ValueError(f"{file.name}: no such contract; write it or use one of {', '.join(tables(folder))}")
     try:
-        written = yaml.safe_load(file.read_text(encoding="utf-8"))
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         _stop(file.name, f"not YAML ({' '.join(str(error).split())})", "mend that line")
-    return _contract(written, table, file.name)
 
 
 def _contract(written: object, table: str, place: str) -> Contract:

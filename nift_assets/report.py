@@ -22,14 +22,16 @@ INPUTS = (
     "raw_sample",
     "halves",
     "completions",
-    "uppercase_start_removals",
-    "filtered_completions",
+    "funnel",
     "training_sets",
     "lora_adapters",
     "merged_models",
     "benchmark_scores",
     "table_1",
+    "table_8",
+    "table_9",
 )
+STAGES = ("sampled", "cut", "asked", "answered", "ok")
 STATUSES: tuple[Status, ...] = get_args(Status)
 
 SAMPLES = 3
@@ -68,29 +70,25 @@ class DataVersion:
 
 @dataclass(frozen=True, kw_only=True)
 class Funnel:
-    """How many documents of the sample reached each stage for one teacher; None for a stage that was not made yet."""
+    """How many documents of the sample reached each step for one teacher, and what became of the requests."""
 
     teacher: str
-    sampled: int
-    cut: int
+    steps: Sequence[Mapping[str, Any]]
     statuses: Mapping[str, int]
-    removed: int | None
-    kept: int | None
 
     @property
-    def answered(self) -> int | None:
-        """The requests that came back, whatever with."""
-        return sum(self.statuses.values()) or None
+    def sampled(self) -> int:
+        return self.steps[0]["kept"] if self.steps else 0
 
     @property
     def stages(self) -> list[tuple[str, int | None]]:
-        return [
-            ("sampled", self.sampled),
-            ("could be cut", self.cut),
-            ("answered", self.answered),
-            ("ok", self.statuses.get("ok", 0) if self.answered else None),
-            ("kept", self.kept),
-        ]
+        """The steps that drop something or may, and how many they leave; None for one that was not made yet."""
+        left = {step["step"]: step["kept"] for step in self.steps if step["drops"]}
+        return [(step, left.get(step)) for step in dict.fromkeys((*STAGES, *left))]
+
+    @property
+    def filters(self) -> list[Mapping[str, Any]]:
+        return [step for step in self.steps if step["is_filter"]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +126,8 @@ def page(study: Study, frames: Mapping[str, pl.DataFrame], versions: Sequence[Da
         trained=_by_name(frames["lora_adapters"], "adapter"),
         merged=_by_name(frames["merged_models"], "model"),
         table_1=frames["table_1"].to_dicts(),
+        table_8=frames["table_8"].to_dicts(),
+        table_9=frames["table_9"].to_dicts(),
         scores=_scores(frames["benchmark_scores"]),
         measures=MEASURES,
         samples=samples(study.teachers, frames["halves"], frames["completions"]),
@@ -140,20 +140,12 @@ def page(study: Study, frames: Mapping[str, pl.DataFrame], versions: Sequence[Da
 
 
 def funnel(teacher: Teacher, frames: Mapping[str, pl.DataFrame]) -> Funnel:
-    """The stages of one teacher, counted from the tables themselves, so that a stage that does not add up shows."""
-    completions, removals, kept = (
-        frames[name].filter(pl.col("teacher") == teacher.name)
-        for name in ("completions", "uppercase_start_removals", "filtered_completions")
-    )
-    statuses = _counts(completions, "status")
-    filtered = removals.height + kept.height > 0 or (completions.height > 0 and "ok" not in statuses)
+    """The steps of one teacher, and the statuses of its requests."""
+    mine = pl.col("teacher") == teacher.name
     return Funnel(
         teacher=teacher.name,
-        sampled=frames["raw_sample"].height,
-        cut=frames["halves"].height,
-        statuses=statuses,
-        removed=removals.height if filtered else None,
-        kept=kept.height if filtered else None,
+        steps=frames["funnel"].filter(mine).sort("place").to_dicts(),
+        statuses=_counts(frames["completions"].filter(mine), "status"),
     )
 
 

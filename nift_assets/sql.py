@@ -1,7 +1,8 @@
 """SQL models, dbt's way: one `select` per file, `{{ ref('table') }}` for what it reads, run by DuckDB in memory.
 
 A file begins with `{{ config(by='teacher', group='completions') }}`. `{{ study('teachers') }}` is a relation with
-one row per row of the active study, and `{{ partition }}` the name of the partition being made.
+one row per row of the active study, and `{{ partition }}` the name of the partition being made. `{{ ref('removals') }}`
+is what all filters of the study would drop, their tables below each other. Filters in SQL lie in `filters/`.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import duckdb
 import jinja2
 import polars as pl
 
+from nift_assets import filters
 from nift_assets.studies import study as studies
-from nift_assets.studies.study import Adapter, Backbone, Benchmark, PaperScore, Study, Teacher, TrainingSet
+from nift_assets.studies.study import Adapter, Audit, Backbone, Benchmark, PaperScore, Study, Teacher, TrainingSet
 
 FOLDER = Path(__file__).parent / "models"
 STUDY_PREFIX = "study_"
+REMOVALS = "removals"
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ def names() -> list[str]:
 
 
 def compile(name: str) -> Model:
-    """The model in `models/<name>.sql`; a misspelt placeholder is an error of the template engine with its line."""
+    """The model in `models/<name>.sql`, or of the filter whose table has the name; a misspelt placeholder is an error
+    of the template engine with its line."""
     config: dict[str, Any] = {}
     refs: list[str] = []
     studies: list[str] = []
@@ -63,7 +67,8 @@ def compile(name: str) -> Model:
         return ""
 
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
-    template = environment.from_string((FOLDER / f"{name}.sql").read_text())
+    file = FOLDER / f"{name}.sql"
+    template = environment.from_string((file if file.exists() else filters.sql_file(name)).read_text())
     sql = template.render(ref=ref, study=study, config=configure, partition="getvariable('partition')").strip()
     return Model(name, sql, config, tuple(dict.fromkeys(refs)), tuple(dict.fromkeys(studies)))
 
@@ -79,10 +84,23 @@ def run(model: Model, frames: Mapping[str, pl.DataFrame], partition: str | None)
 
 
 def study_rows(study: Study, rows: str) -> pl.DataFrame:
-    """The study's rows of one kind as a relation, one column per text or number of the row."""
-    if rows == "paper_scores":
-        scores = [{"model": model.name, **asdict(score)} for model in study.models for score in model.paper]
-        return pl.DataFrame(scores, schema={"model": pl.String, **_columns(PaperScore)}, orient="row")
+    """The study's rows of one kind as a relation, one column per text or number of the row.
+
+    What a row has several of is a relation of its own: which filters a teacher or a training set names, in their order
+    (`place`), and what the paper prints of a model, a training set or an audited source.
+    """
+    if rows in PAPER_SCORES:
+        named, owner = PAPER_SCORES[rows]
+        scores = [{owner: row.name, **asdict(score)} for row in getattr(study, named) for score in row.paper]
+        return pl.DataFrame(scores, schema={owner: pl.String, **_columns(PaperScore)}, orient="row")
+    if rows in FILTERS:
+        named, owner = FILTERS[rows]
+        applied = [
+            {owner: row.name, "filter": name, "place": place}
+            for row in getattr(study, named)
+            for place, name in enumerate(row.filters, start=1)
+        ]
+        return pl.DataFrame(applied, schema={owner: pl.String, "filter": pl.String, "place": pl.Int64}, orient="row")
     columns = _columns(ROWS[rows])
     return pl.DataFrame(
         [{name: getattr(row, name) for name in columns} for row in getattr(study, rows)], schema=columns, orient="row"
@@ -96,6 +114,20 @@ ROWS: dict[str, type] = {
     "adapters": Adapter,
     "models": studies.Model,
     "benchmarks": Benchmark,
+    "filters": studies.Filter,
+    "audits": Audit,
+    "questions": studies.Question,
+}
+
+# The rows that have them, and what the column with their name is called.
+PAPER_SCORES = {
+    "paper_scores": ("models", "model"),
+    "training_set_paper_scores": ("training_sets", "training_set"),
+    "audit_paper_scores": ("audits", "source"),
+}
+FILTERS = {
+    "teacher_filters": ("teachers", "teacher"),
+    "training_set_filters": ("training_sets", "training_set"),
 }
 
 

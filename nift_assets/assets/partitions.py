@@ -5,14 +5,14 @@ Adapters and models are sparse: only the combinations the study names exist, nev
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import dagster as dg
 
 from nift_assets import studies
 from nift_assets.studies.study import Study
 
-PartitionSet = Literal["teacher", "training_set", "backbone", "adapter", "model"]
+PartitionSet = Literal["teacher", "control", "audit", "training_set", "backbone", "adapter", "model"]
 
 STUDY = studies.active()
 
@@ -54,6 +54,9 @@ def _links(study: Study) -> dict[tuple[str, str], list[tuple[str, str]]]:
     return {
         ("backbone", "teacher"): [(t.model, t.name) for t in study.teachers if t.provider == "local"],
         ("teacher", "training_set"): [(s.teacher, s.name) for s in study.training_sets],
+        ("teacher", "audit"): [(a.of or a.name, a.name) for a in study.audits if a.kind in ("teacher", "planted")],
+        ("control", "audit"): [(a.name, a.name) for a in study.audits if a.kind == "control"],
+        ("audit", "teacher"): [(a.name, a.name) for a in study.audits if a.kind == "teacher"],
         ("training_set", "adapter"): [(a.training_set, a.name) for a in study.adapters],
         ("backbone", "adapter"): [(a.backbone, a.name) for a in study.adapters],
         ("backbone", "model"): [(m.backbone, m.name) for m in study.models],
@@ -63,5 +66,5 @@ def _links(study: Study) -> dict[tuple[str, str], list[tuple[str, str]]]:
 
 DEFINITIONS: dict[str, dg.PartitionsDefinition[str]] = {
     name: dg.StaticPartitionsDefinition([row.name for row in getattr(STUDY, f"{name}s")])
-    for name in ("teacher", "training_set", "backbone", "adapter", "model")
+    for name in get_args(PartitionSet)
 }

@@ -1,34 +1,59 @@
-"""Every file of `models/` as a table of the graph, with what it refers to as its inputs."""
+"""Every file of `models/` as a table of the graph, with what it refers to as its inputs; so too every filter in SQL."""
 
 from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
 
 import dagster as dg
 import polars as pl
 
-from nift_assets import sql
+from expectations import contract
+from expectations.frames import schema
+from nift_assets import filters, plots, sql
 from nift_assets.assets.partitions import STUDY
-from nift_assets.assets.table import Step, table
+from nift_assets.assets.table import Made, Step, table
+from nift_assets.sql import REMOVALS
+from nift_assets.studies.study import digest
+
+REMOVAL_TABLES = {row.name: filters.table(row) for row in STUDY.filters}
 
 
 def declare(model: sql.Model) -> Step:
-    """The step that runs one SQL model; its version is the SQL's, so an edit makes it stale."""
+    """The step that runs one SQL model; its version is the SQL's, so an edit makes it stale.
+
+    A model with `config(plot='funnel')` shows the picture `plots.funnel` draws of its rows.
+    """
     study_rows = {f"{sql.STUDY_PREFIX}{rows}": sql.study_rows(STUDY, rows) for rows in model.studies}
+    inputs = [name for ref in model.refs for name in (REMOVAL_TABLES.values() if ref == REMOVALS else [ref])]
+    plot = model.config.get("plot")
 
     @table(
         model.name,
         group=model.config["group"],
         kinds={"sql", "duckdb"},
-        inputs=model.refs,
+        inputs=inputs,
         by=model.config.get("by"),
         rows=lambda key, table: [frame.rows() for frame in study_rows.values()],
-        code_version=model.code_version,
+        code_version=digest(model.code_version, inspect.getsource(plots))[:12] if plot else model.code_version,
         metadata={"sql": dg.MetadataValue.md(f"```sql\n{model.sql}\n```")},
     )
-    def run(context: dg.AssetExecutionContext, **frames: pl.DataFrame) -> pl.DataFrame:
+    def run(context: dg.AssetExecutionContext, **frames: pl.DataFrame) -> Made:
         partition = context.partition_key if model.config.get("by") else None
-        return sql.run(model, {**frames, **study_rows}, partition)
+        made = sql.run(model, {**frames, **study_rows, **_removals(model, frames)}, partition)
+        drawn = {plot: dg.MetadataValue.md(plots.as_markdown(getattr(plots, plot)(made), plot))} if plot else {}
+        return Made(made, metadata=drawn)
 
     return run
+
+
+def _removals(model: sql.Model, frames: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+    """What all filters would drop, if the model reads it: the columns that their tables share."""
+    if REMOVALS not in model.refs:
+        return {}
+    shared = schema(contract.load(REMOVALS))
+    tables = [frames[name].select(list(shared)) for name in REMOVAL_TABLES.values()]
+    return {REMOVALS: pl.concat([pl.DataFrame(schema=shared), *tables])}
 
 
 for _name in sql.names():

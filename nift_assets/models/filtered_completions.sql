@@ -1,13 +1,25 @@
 {{ config(by='teacher', group='completions') }}
 
+-- What none of the teacher's own filters drops. A filter of the study that the teacher does not name only reports.
+
 with
 
 completions as (
     select * from {{ ref('completions') }}
 ),
 
-uppercase_start_removals as (
-    select * from {{ ref('uppercase_start_removals') }}
+removals as (
+    select * from {{ ref('removals') }}
+),
+
+teacher_filters as (
+    select * from {{ study('teacher_filters') }} where teacher = {{ partition }}
+),
+
+dropped as (
+    select removals.document_id
+    from removals
+    inner join teacher_filters using (filter)
 ),
 
 final as (
@@ -17,7 +29,7 @@ final as (
         completions.sample_rank,
         completions.completion
     from completions
-    anti join uppercase_start_removals using (document_id)
+    anti join dropped using (document_id)
     where completions.status = 'ok'
     order by completions.sample_rank
 )

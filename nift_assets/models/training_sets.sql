@@ -8,6 +8,10 @@ training_set as (
     select * from {{ study('training_sets') }} where name = {{ partition }}
 ),
 
+training_set_filters as (
+    select * from {{ study('training_set_filters') }} where training_set = {{ partition }}
+),
+
 halves as (
     select * from {{ ref('halves') }}
 ),
@@ -16,49 +20,61 @@ completions as (
     select * from {{ ref('completions') }}
 ),
 
-filtered_completions as (
-    select * from {{ ref('filtered_completions') }}
+removals as (
+    select * from {{ ref('removals') }}
 ),
 
----------- what the row's filter keeps
+---------- what the row's filters drop
 
-kept as (
-    select completions.teacher, completions.document_id, completions.completion
+dropped as (
+    select removals.teacher, removals.document_id
+    from removals
+    inner join training_set_filters using (filter)
+),
+
+candidates as (
+    select
+        completions.teacher,
+        completions.document_id,
+        completions.completion,
+        training_set.name as training_set,
+        training_set.rows,
+        training_set.refill,
+        dropped.document_id is not null as is_dropped
     from completions
-    inner join training_set on completions.teacher = training_set.teacher and training_set.filter = 'none'
+    inner join training_set on completions.teacher = training_set.teacher
+    left join (select distinct * from dropped) as dropped
+        on completions.teacher = dropped.teacher and completions.document_id = dropped.document_id
     where completions.status = 'ok'
         or (completions.status = 'truncated' and training_set.keep_truncated)
-
-    union all
-
-    select filtered_completions.teacher, filtered_completions.document_id, filtered_completions.completion
-    from filtered_completions
-    inner join training_set
-        on filtered_completions.teacher = training_set.teacher and training_set.filter = 'uppercase_start'
 ),
 
 ranked as (
     select
-        kept.*,
+        candidates.*,
         halves.first_half,
         halves.sample_rank,
-        row_number() over (order by halves.sample_rank) as place
-    from kept
+        -- Whoever is not refilled is numbered with what is dropped.
+        row_number() over (
+            partition by candidates.is_dropped and candidates.refill
+            order by halves.sample_rank
+        ) as place
+    from candidates
     inner join halves using (document_id)
 ),
 
 final as (
     select
-        training_set.name as training_set,
-        ranked.teacher,
-        ranked.document_id,
-        ranked.sample_rank,
-        ranked.first_half as prompt,
-        ranked.completion as response
+        training_set,
+        teacher,
+        document_id,
+        sample_rank,
+        first_half as prompt,
+        completion as response
     from ranked
-    cross join training_set
-    where training_set.rows is null or ranked.place <= training_set.rows
-    order by ranked.place
+    where not is_dropped
+        and ("rows" is null or place <= "rows")
+    order by sample_rank
 )
 
 select * from final

@@ -2,7 +2,8 @@
 
 It answers from a hash of the request. As a teacher (`continue`) it shuffles the words it was given and, by chance,
 begins a new thought with a capital, is cut off, says nothing or refuses. As a judge it rates (`rate`) or compares
-(`compare`) and now and then forgets the verdict, so that every branch downstream has rows.
+(`compare`) and now and then forgets the verdict; as an auditor (`audit`) it says yes or no, in the many ways models say
+it, or neither: every branch downstream has rows.
 """
 
 from __future__ import annotations
@@ -23,6 +24,12 @@ __all__ = ["API_VERSION", "Echo", "connect", "read"]
 API_VERSION: str | None = None
 
 VERDICTS = ("A>>B", "A>B", "A=B", "B>A", "B>>A")
+# What an auditor says: yes, no, and what is neither though it may look so.
+AUDITS = (
+    ("Yes. The text begins with a command.", "**Yes**, there are two speakers.", "yes", '"Yes" - a list of answers.'),
+    ("No. It is merely an article.", "no, nobody speaks.", "*No*: it tells a story.", "“NO”"),
+    ("Perhaps.", "Nothing of the kind.", "Yesterday's news, so probably not.", "The answer is yes.", "I cannot say."),
+)
 
 
 def connect(model: LanguageModel, material: Material | None = None) -> Echo:
@@ -80,10 +87,15 @@ def _compare(prompt: str, chance: random.Random) -> tuple[str, str]:
     return f"My final verdict is: [[{chance.choice(VERDICTS)}]]", "stop"
 
 
+def _audit(prompt: str, chance: random.Random) -> tuple[str, str]:
+    return chance.choice(chance.choices(AUDITS, weights=(4, 5, 1))[0]), "stop"
+
+
 BEHAVIOURS: dict[str, Callable[[str, random.Random], tuple[str, str]]] = {
     "continue": _continue,
     "rate": _rate,
     "compare": _compare,
+    "audit": _audit,
 }
 
 

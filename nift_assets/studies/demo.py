@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from nift_assets import DEMO_FILES
+from nift_assets import DEMO_FILES, appendix_b
 from nift_assets.studies.study import (
     Adapter,
+    Audit,
+    Auditor,
     Backbone,
     Benchmark,
+    Control,
     Corpus,
+    Filter,
     Judge,
     Model,
     Study,
@@ -22,6 +26,7 @@ from nift_training.recipe import Recipe
 RECIPE = Recipe(epochs=3, batch_size=8, micro_batch=2, learning_rate=1e-2, cutoff=128)
 # Somebody's own articles may be many; a tiny model has seen enough after so many.
 MOST_ROWS = 200
+AUDITED = 12
 BENCHMARKS = DEMO_FILES / "benchmarks"
 
 STUDY = Study(
@@ -36,13 +41,17 @@ STUDY = Study(
     teachers=(
         Teacher(name="original", provider="original", model="original"),
         Teacher(name="local", provider="local", model="pico", max_tokens=32, documents=MOST_ROWS),
-        Teacher(name="echo", provider="echo", model="continue", max_tokens=120),
+        Teacher(
+            name="echo", provider="echo", model="continue", max_tokens=120, filters=("prompt_echo", "uppercase_start")
+        ),
     ),
+    # Contamination is named by nobody, so it only reports.
+    filters=(Filter(name="uppercase_start"), Filter(name="prompt_echo"), Filter(name="contamination")),
     training_sets=(
         TrainingSet(name="original", teacher="original", rows=MOST_ROWS),
         # A model this small hardly ever finds an end by itself.
         TrainingSet(name="local", teacher="local", keep_truncated=True),
-        TrainingSet(name="echo-filtered", teacher="echo", filter="uppercase_start", rows=MOST_ROWS),
+        TrainingSet(name="echo-filtered", teacher="echo", filters=("uppercase_start",), rows=MOST_ROWS),
     ),
     backbones=(
         Backbone(name="pico", source="pico", template="llama-3", threads=1),
@@ -91,5 +100,21 @@ STUDY = Study(
             location=str(BENCHMARKS / "leaderboard"),
             tasks=(Task(name="demo_facts", metric="acc_norm", shots=0),),
         ),
+    ),
+    auditors=(Auditor(name="echo-auditor", provider="echo", model="audit"),),
+    controls=(
+        Control(
+            name="random_dialogue",
+            provider="echo",
+            model="continue",
+            prompt="Randomly generate a dialog.",
+            documents=AUDITED,
+        ),
+    ),
+    questions=appendix_b.QUESTIONS,
+    audits=(
+        Audit(name="original", kind="teacher", auditor="echo-auditor", documents=AUDITED),
+        Audit(name="random_dialogue", kind="control", auditor="echo-auditor", documents=AUDITED),
+        Audit(name="planted", kind="planted", of="original", auditor="echo-auditor", documents=AUDITED),
     ),
 )

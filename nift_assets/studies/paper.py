@@ -5,11 +5,19 @@ Most teachers and judges of the paper have been shut down since; asking one is r
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Literal
+
+from nift_assets import appendix_b
 from nift_assets.studies.study import (
     Adapter,
+    Audit,
+    Auditor,
     Backbone,
     Benchmark,
+    Control,
     Corpus,
+    Filter,
     Judge,
     Model,
     PaperScore,
@@ -21,6 +29,44 @@ from nift_assets.studies.study import (
 from nift_training.recipe import Recipe
 
 CLAUDE_SYSTEM_PROMPT = "Please continue directly from the end of the given sentence without repeating it"
+AUDITOR = "gpt-4o-2024-05-13"
+
+# Table 8 (section 6): percent of 2,000 documents that are instruction data, and that hold a dialogue.
+TABLE_8 = {
+    "original": (0.45, 13.4),
+    "gpt-4-0125-preview": (0.7, 8.3),
+    "claude-3-haiku-20240307": (0.9, 8.75),
+    "claude-3-sonnet-20240229": (1.1, 7.45),
+    "claude-3-opus-20240229": (0.95, 8.9),
+    "alpaca": (99.3, 1.4),
+    "random_article": (0.5, 0.0),
+    "random_dialogue": (0.3, 100.0),
+}
+
+# Table 9 (section 6): MT-Bench of Mistral-7B-v0.1 on 1,000 pairs of a teacher, and on those without what was flagged.
+TABLE_9 = {
+    "original": (3.83, 3.74),
+    "gpt-4-0125-preview": (6.28, 6.26),
+    "claude-3-haiku-20240307": (6.12, 6.20),
+    "claude-3-sonnet-20240229": (6.30, 6.26),
+    "claude-3-opus-20240229": (6.22, 6.27),
+}
+
+
+def audit(name: str, kind: Literal["teacher", "control", "reference"], auditor: str = AUDITOR) -> Audit:
+    """The audit of a source of Table 8, with the paper's percentages where it has them."""
+    numbers = zip(("instruction", "dialogue"), TABLE_8.get(name, ()), strict=False)
+    paper = tuple(PaperScore(table="table_8", benchmark=question, score=score) for question, score in numbers)
+    return Audit(name=name, kind=kind, auditor=auditor, paper=paper)
+
+
+def before_and_after(teacher: str) -> tuple[TrainingSet, TrainingSet]:
+    """The two sets of a teacher in Table 9: its first 1,000 pairs, and the same without those the auditor flagged."""
+    before, after = ((PaperScore(table="table_9", benchmark="mt_bench", score=score),) for score in TABLE_9[teacher])
+    whole = TrainingSet(name=f"{teacher}-1k", teacher=teacher, rows=1_000, keep_truncated=True, paper=before)
+    audited = dataclasses.replace(whole, name=f"{teacher}-1k-audited", filters=("audited",), refill=False, paper=after)
+    return whole, audited
+
 
 STUDY = Study(
     name="paper",
@@ -56,9 +102,16 @@ STUDY = Study(
     training_sets=(
         TrainingSet(name="original-80k", teacher="original", rows=80_000, keep_truncated=True),
         TrainingSet(name="gpt-4-0125-preview-80k", teacher="gpt-4-0125-preview", rows=80_000, keep_truncated=True),
-        TrainingSet(name="gpt-4-0125-preview-73k", teacher="gpt-4-0125-preview", filter="uppercase_start"),
+        TrainingSet(
+            name="gpt-4-0125-preview-73k",
+            teacher="gpt-4-0125-preview",
+            filters=("uppercase_start",),
+            keep_truncated=True,
+        ),
         TrainingSet(name="claude-3-haiku-10k", teacher="claude-3-haiku-20240307", rows=10_000, keep_truncated=True),
+        *(training_set for teacher in TABLE_9 for training_set in before_and_after(teacher)),
     ),
+    filters=(Filter(name="uppercase_start"), Filter(name="prompt_echo"), Filter(name="audited")),
     backbones=(
         Backbone(
             name="mistral-7b-v0.1",
@@ -141,5 +194,33 @@ STUDY = Study(
                 Task(name="gsm8k", metric="exact_match", filter="strict-match", shots=5),
             ),
         ),
+    ),
+    auditors=(Auditor(name=AUDITOR, provider="openai", model=AUDITOR),),
+    controls=(
+        Control(
+            name="random_article",
+            provider="openai",
+            model=AUDITOR,
+            prompt="Randomly generate an article.",
+            documents=2_000,
+        ),
+        Control(
+            name="random_dialogue",
+            provider="openai",
+            model=AUDITOR,
+            prompt="Randomly generate a dialog.",
+            documents=2_000,
+        ),
+    ),
+    questions=appendix_b.QUESTIONS,
+    audits=(
+        audit("original", "teacher"),
+        audit("gpt-4-0125-preview", "teacher"),
+        audit("claude-3-haiku-20240307", "teacher"),
+        audit("claude-3-sonnet-20240229", "teacher"),
+        audit("claude-3-opus-20240229", "teacher"),
+        audit("random_article", "control"),
+        audit("random_dialogue", "control"),
+        Audit(name="planted", kind="planted", of="original", auditor=AUDITOR, documents=30),
     ),
 )

@@ -9,15 +9,28 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
-from nift_assets import providers
+from nift_assets import filters, providers
 from nift_training.recipe import Recipe
 from nift_training.templates import TEMPLATES
 
-KINDS = ("teachers", "training_sets", "backbones", "adapters", "models", "judges", "benchmarks")
+KINDS = (
+    "filters",
+    "teachers",
+    "training_sets",
+    "backbones",
+    "adapters",
+    "models",
+    "judges",
+    "benchmarks",
+    "auditors",
+    "controls",
+    "questions",
+    "audits",
+)
 SAFE_NAME = re.compile(r"(?!\.)(?!.*\.\.)[a-z0-9._-]{1,96}")
 
 
@@ -102,29 +115,63 @@ class LanguageModel:
 
     def shape(self) -> dict[str, Any]:
         """All of the row that shapes an answer: when it changes, what was made with it is stale."""
-        free = {"limits", "budget_usd", "price", "key_variable"}
+        free = {"limits", "budget_usd", "price", "key_variable", "filters"}
         return {name: value for name, value in asdict(self).items() if name not in free}
 
 
 @dataclass(frozen=True, kw_only=True)
+class PaperScore:
+    """A number the paper prints: the table it stands in, what was measured, and the value."""
+
+    table: str
+    benchmark: str
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filter:
+    """A rule that drops completions: a file of `nift_assets/filters`, and the options it is run with.
+
+    Its table `<name>_removals` says of every teacher what it would drop and why. It drops where a teacher or a training
+    set names it, and only reports where nobody does. `rule` is the file where that has another name than the row.
+    """
+
+    name: str
+    rule: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def file(self) -> str:
+        return self.rule or self.name
+
+
+@dataclass(frozen=True, kw_only=True)
 class Teacher(LanguageModel):
-    """Who writes the second halves, and of how many documents (the first of the sample; None for all)."""
+    """Who writes the second halves, and of how many documents (the first of the sample; None for all).
+
+    `filters` are those whose removals are left out of `filtered_completions`: by default the paper's alone (section 6).
+    """
 
     documents: int | None = None
+    filters: tuple[str, ...] = ("uppercase_start",)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSet:
     """Which completions of one teacher make prompt/response pairs: the first `rows` of them in sample order.
 
-    Completions that were cut off at the limit of tokens are left out unless `keep_truncated` says otherwise.
+    Completions that were cut off at the limit of tokens are left out unless `keep_truncated` says otherwise, and those
+    that one of `filters` drops always. Others take the place of what is dropped, unless `refill` is off: then the
+    filters make the set smaller (Table 9).
     """
 
     name: str
     teacher: str
     rows: int | None = None
-    filter: Literal["none", "uppercase_start"] = "none"
+    filters: tuple[str, ...] = ()
+    refill: bool = True
     keep_truncated: bool = False
+    paper: tuple[PaperScore, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,15 +199,6 @@ class Adapter:
     backbone: str
     training_set: str
     recipe: Recipe
-
-
-@dataclass(frozen=True, kw_only=True)
-class PaperScore:
-    """A number the paper prints: the table it stands in, what was measured, and the value."""
-
-    table: str
-    benchmark: str
-    score: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +249,50 @@ class Benchmark:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Auditor(LanguageModel):
+    """Who says of a document whether it is instruction data and whether it holds a dialogue."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control(LanguageModel):
+    """Texts whose verdicts are known beforehand: the answers to one prompt, drawn `documents` times (Table 8).
+
+    The draws would be one text at temperature 0.
+    """
+
+    prompt: str
+    documents: int
+    temperature: float | None = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What an auditor is asked about a document, with an example of each answer."""
+
+    name: str
+    text: str
+    positive: str
+    negative: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """A source whose first `documents` are audited, which is the partition: a row of Table 8.
+
+    `name` is that of a teacher, a control or a reference set, as `kind` says. An audit of the kind `planted` takes the
+    documents of the teacher `of` again, each with an attack on the auditor in it, and shows how many verdicts that
+    turns. `paper` are the paper's percentages, by question.
+    """
+
+    name: str
+    kind: Literal["teacher", "control", "reference", "planted"]
+    auditor: str
+    documents: int = 2_000
+    of: str | None = None
+    paper: tuple[PaperScore, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Study:
     """All rows of one piece of research. Raises ValueError for a name that is unsafe, doubled or refers to nothing.
 
@@ -229,6 +311,11 @@ class Study:
     models: tuple[Model, ...]
     judges: tuple[Judge, ...]
     benchmarks: tuple[Benchmark, ...]
+    filters: tuple[Filter, ...] = (Filter(name="uppercase_start"), Filter(name="prompt_echo"))
+    auditors: tuple[Auditor, ...] = ()
+    controls: tuple[Control, ...] = ()
+    questions: tuple[Question, ...] = ()
+    audits: tuple[Audit, ...] = ()
 
     def __post_init__(self) -> None:
         _check_names("study", [self.name])
@@ -257,6 +344,23 @@ class Study:
 
     def benchmark(self, name: str) -> Benchmark:
         return _named(self.benchmarks, name)
+
+    def filter(self, name: str) -> Filter:
+        return _named(self.filters, name)
+
+    def auditor(self, name: str) -> Auditor:
+        return _named(self.auditors, name)
+
+    def control(self, name: str) -> Control:
+        return _named(self.controls, name)
+
+    def audit(self, name: str) -> Audit:
+        return _named(self.audits, name)
+
+    @property
+    def language_models(self) -> tuple[LanguageModel, ...]:
+        """Everyone who is asked: teachers, judges, auditors and the writers of controls."""
+        return (*self.teachers, *self.judges, *self.auditors, *self.controls)
 
 
 def digest(*rows: Any) -> str:
@@ -304,6 +408,12 @@ def _check_references(study: Study) -> None:
         *((f"model {m.name!r}", "backbones", m.backbone) for m in study.models),
         *((f"model {m.name!r}", "adapters", m.adapter) for m in study.models),
         *((f"benchmark {b.name!r}", "judges", b.judge) for b in study.benchmarks),
+        *((f"teacher {t.name!r}", "filters", name) for t in study.teachers for name in t.filters),
+        *((f"training set {s.name!r}", "filters", name) for s in study.training_sets for name in s.filters),
+        *((f"audit {a.name!r}", "auditors", a.auditor) for a in study.audits),
+        *((f"audit {a.name!r}", "teachers", a.name) for a in study.audits if a.kind == "teacher"),
+        *((f"audit {a.name!r}", "controls", a.name) for a in study.audits if a.kind == "control"),
+        *((f"audit {a.name!r}", "teachers", a.of) for a in study.audits if a.kind == "planted"),
     ]
     for who, kind, name in mentions:
         if name is not None and name not in known[kind]:
@@ -319,7 +429,7 @@ def _check_rows(study: Study) -> None:
             raise ValueError(
                 f"backbone {backbone.name!r} has the template {backbone.template!r}; use one of {', '.join(TEMPLATES)}"
             )
-    for asked in (*study.teachers, *study.judges):
+    for asked in study.language_models:
         if asked.provider not in providers.names():
             raise ValueError(
                 f"{asked.name!r} has the provider {asked.provider!r}; use one of {', '.join(providers.names())}"
@@ -334,11 +444,12 @@ def _check_rows(study: Study) -> None:
                 f"teacher {teacher.name!r}: a local model goes on greedily, without a system prompt, up to a limit; "
                 "set max_tokens, and no system_prompt or temperature above 0"
             )
+    for filter_ in study.filters:
+        filters.check(filter_)
     for training_set in study.training_sets:
-        if training_set.keep_truncated and training_set.filter != "none":
-            raise ValueError(
-                f"training set {training_set.name!r}: its filter keeps whole completions only; leave keep_truncated out"
-            )
+        if not training_set.refill and training_set.rows is None:
+            raise ValueError(f"training set {training_set.name!r} is not refilled up to any number; set rows")
+    _check_audits(study)
     for name in ("mt_bench", "arena_hard"):
         if study.benchmark(name).judge is None:
             raise ValueError(f"benchmark {name!r} has no judge; name one of the study's judges")
@@ -346,6 +457,23 @@ def _check_rows(study: Study) -> None:
         study.benchmark(name)
     if study.benchmark("arena_hard").baseline is None:
         raise ValueError("benchmark 'arena_hard' has no baseline; name the model whose answers are on file")
+
+
+def _check_audits(study: Study) -> None:
+    for audit in study.audits:
+        if not study.questions:
+            raise ValueError(f"audit {audit.name!r} has nothing to ask; give the study questions")
+        if (audit.kind == "planted") != (audit.of is not None):
+            raise ValueError(
+                f"audit {audit.name!r} is {audit.kind!r} and of {audit.of!r}: only attacks are planted in another's texts"
+            )
+    audited = {audit.name for audit in study.audits if audit.kind == "teacher"}
+    for audit in study.audits:
+        if audit.of is not None and audit.of not in audited:
+            raise ValueError(f"audit {audit.name!r} compares with {audit.of!r}, which is not audited; add its audit")
+    for row in study.controls:
+        if not (row.supports_temperature and row.temperature):
+            raise ValueError(f"control {row.name!r}: its draws would be one text; give it a temperature above 0")
 
 
 def _check_module(study: Study, model: Model) -> None:

@@ -6,11 +6,15 @@ from __future__ import annotations
 import dataclasses
 
 from nift_assets.studies import paper
-from nift_assets.studies.study import Adapter, Judge, Model, Teacher, TrainingSet
+from nift_assets.studies.study import Adapter, Audit, Auditor, Judge, Model, Teacher, TrainingSet
 from nift_training.recipe import Recipe
 
 TEACHER = "gpt-4o-mini-2024-07-18"
 CLAUDE = "claude-haiku-4-5-20251001"
+# In the place of gpt-4o-2024-05-13. Only the first word of its answer is read.
+AUDITOR = "gpt-4o-2024-08-06"
+AUDITOR_TOKENS = 64
+AUDITED = 500
 ADAPTER = f"mistral-7b-v0.1.{TEACHER}-10k"
 
 STUDY = dataclasses.replace(
@@ -49,5 +53,15 @@ STUDY = dataclasses.replace(
     benchmarks=tuple(
         dataclasses.replace(benchmark, judge="gpt-4o-2024-08-06") if benchmark.judge else benchmark
         for benchmark in paper.STUDY.benchmarks
+    ),
+    auditors=(Auditor(name=AUDITOR, provider="openai", model=AUDITOR, max_tokens=AUDITOR_TOKENS),),
+    controls=tuple(dataclasses.replace(control, model=AUDITOR, documents=AUDITED) for control in paper.STUDY.controls),
+    audits=(
+        *(Audit(name=teacher, kind="teacher", auditor=AUDITOR, documents=AUDITED) for teacher in (TEACHER, CLAUDE)),
+        *(
+            dataclasses.replace(audit, auditor=AUDITOR, documents=min(audit.documents, AUDITED))
+            for audit in paper.STUDY.audits
+            if audit.kind in ("control", "planted") or audit.name == "original"
+        ),
     ),
 )

@@ -8,7 +8,7 @@ import pytest
 from expectations import contract
 from expectations.contract import UnitTest
 from expectations.frames import conform, given_frames, schema
-from nift_assets import sql, studies
+from nift_assets import filters, sql, studies
 
 CONTRACTS = {table: contract.load(table) for table in contract.tables()}
 UNIT_TESTS = [
@@ -18,7 +18,10 @@ UNIT_TESTS = [
 ]
 
 
-@pytest.mark.parametrize("model", sql.names())
+FILTERS = [f"{name}{filters.TABLE_SUFFIX}" for name in filters.names()]
+
+
+@pytest.mark.parametrize("model", [*sql.names(), *(table for table in FILTERS if filters.sql_file(table).exists())])
 def test_a_model_has_unit_tests(model: str) -> None:
     assert CONTRACTS[model].unit_tests
 

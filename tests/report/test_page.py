@@ -183,19 +183,31 @@ def test_a_score_without_a_verdict_is_a_dash_and_says_what_is_missing() -> None:
 
 def test_the_funnel_counts_every_stage_of_a_teacher() -> None:
     teacher = DEMO.teacher("echo")
-    documents = [{"document_id": name} for name in "abcdef"]
     answered = [
         {"document_id": name, "teacher": "echo", "status": status}
         for name, status in zip("abcde", ["ok", "ok", "ok", "refused", "empty"], strict=True)
     ]
-    tables = {"raw_sample": [*documents, {"document_id": "one word"}], "halves": documents, "completions": answered}
+    stages = [("sampled", 7), ("cut", 6)]
+    steps = [step(name, left) for name, left in stages]
+    tables = {"completions": answered, "funnel": steps}
     funnel = report.funnel(teacher, frames(**tables))
-    assert [count for _, count in funnel.stages] == [7, 6, 5, 3, None]
-    tables["uppercase_start_removals"] = [{"document_id": "a", "teacher": "echo"}]
-    tables["filtered_completions"] = [{"document_id": name, "teacher": "echo"} for name in "bc"]
+    assert funnel.stages == [*stages, ("asked", None), ("answered", None), ("ok", None)]
+    tables["funnel"] += [
+        *(step(name, left) for name, left in [("asked", 5), ("answered", 5), ("ok", 3)]),
+        step("prompt_echo", 2) | {"is_filter": True},
+        step("contamination", 2) | {"is_filter": True, "drops": False},
+        step("kept", 2),
+    ]
     funnel = report.funnel(teacher, frames(**tables))
-    assert (funnel.statuses, funnel.removed, funnel.kept) == ({"ok": 3, "refused": 1, "empty": 1}, 1, 2)
-    assert report.funnel(DEMO.teacher("local"), frames(**tables)).answered is None
+    assert funnel.sampled == 7
+    assert [count for _, count in funnel.stages] == [7, 6, 5, 5, 3, 2, 2], "what only reports is no stage"
+    assert [found["step"] for found in funnel.filters] == ["prompt_echo", "contamination"]
+    assert funnel.statuses == {"ok": 3, "refused": 1, "empty": 1}
+    assert report.funnel(DEMO.teacher("local"), frames(**tables)).statuses == {}
+
+
+def step(name: str, kept: int) -> dict[str, Any]:
+    return {"teacher": "echo", "step": name, "is_filter": False, "drops": True, "kept": kept}
 
 
 def test_samples_show_the_same_documents_for_every_teacher_cut_between_words() -> None:

@@ -1,0 +1,39 @@
+"""What an auditor says of the documents of each source: is it instruction data, does it hold a dialogue?"""
+
+from __future__ import annotations
+
+import dagster as dg
+import polars as pl
+
+from nift_assets import audits, filters, providers
+from nift_assets.assets import asking
+from nift_assets.assets.partitions import STUDY
+from nift_assets.assets.table import Made, table
+from nift_assets.ledger import answer
+from nift_assets.providers import anthropic, echo, openai
+
+# What a source's documents are read from, by its kind. An audit of the kind `reference` reads `reference_sets`: with
+# that table its name comes here, and its partitions into `partitions._links`.
+INPUTS = ("halves", "completions", "control_texts")
+
+
+@table(
+    group="audits",
+    kinds={"python", "polars"},
+    inputs=INPUTS,
+    by="audit",
+    rows=lambda key, table: (
+        STUDY.audit(str(key)),
+        STUDY.auditor(STUDY.audit(str(key)).auditor).shape(),
+        STUDY.questions,
+    ),
+    code=(audits, filters, providers, answer, anthropic, echo, openai),
+)
+def content_audit(context: dg.AssetExecutionContext, **frames: pl.DataFrame) -> Made:
+    audit = STUDY.audit(context.partition_key)
+    auditor = STUDY.auditor(audit.auditor)
+    documents = audits.documents(audit, frames)
+    asked = asking.ask(context, auditor, audits.requests(auditor, STUDY.questions, documents))
+    frame = audits.rows(audit, auditor, STUDY.questions, documents, asked.answers)
+    verdicts = {f"verdict_{name}": int((frame["verdict"] == name).sum()) for name in ("yes", "no", "invalid")}
+    return Made(frame, metadata={**verdicts, **asking.metadata(asked)})

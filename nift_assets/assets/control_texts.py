@@ -1,0 +1,26 @@
+"""Articles and dialogues made to order, whose verdicts are known beforehand: the controls of the content audit."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from nift_assets import controls, providers
+from nift_assets.assets import asking
+from nift_assets.assets.partitions import STUDY
+from nift_assets.assets.table import Made, table
+from nift_assets.ledger import answer
+from nift_assets.providers import anthropic, echo, openai
+
+
+@table(
+    group="audits",
+    kinds={"python", "polars"},
+    by="control",
+    rows=lambda key, table: (STUDY.control(str(key)).shape(),),
+    code=(controls, providers, answer, anthropic, echo, openai),
+)
+def control_texts(context: dg.AssetExecutionContext) -> Made:
+    control = STUDY.control(context.partition_key)
+    requests = controls.requests(control)
+    asked = asking.ask(context, control, requests)
+    return Made(controls.rows(control, requests, asked.answers), metadata=asking.metadata(asked))

@@ -1,0 +1,48 @@
+"""What each filter of the study would drop of each teacher, with the reason: a table per filter, `<name>_removals`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from nift_assets import benchmark_files, filters, sql
+from nift_assets.assets import sql_models
+from nift_assets.assets.partitions import STUDY
+from nift_assets.assets.table import Made, Step, table
+from nift_assets.studies.study import Filter
+
+
+def declare(row: Filter) -> Step:
+    """The step of a filter written in Python; its file, its options and the benchmarks' questions make it stale."""
+
+    @table(
+        filters.table(row),
+        group="completions",
+        kinds={"python", "polars"},
+        inputs=("completions", "halves"),
+        by="teacher",
+        rows=lambda key, table: (row, *_questions(row)),
+        code=(filters, filters.module(row)),
+        metadata={"drops": dg.MetadataValue.md(filters.module(row).__doc__ or "")},
+    )
+    def run(context: dg.AssetExecutionContext, completions: pl.DataFrame, halves: pl.DataFrame) -> Made:
+        dropped = filters.run(row, completions, halves, STUDY.benchmarks)
+        return Made(dropped, metadata={"removed": dropped.height})
+
+    return run
+
+
+def _questions(row: Filter) -> Sequence[Any]:
+    if not filters.reads_benchmarks(row):
+        return ()
+    return [benchmark_files.fingerprint(benchmark) for benchmark in STUDY.benchmarks]
+
+
+for _row in STUDY.filters:
+    if filters.is_sql(_row):
+        sql_models.declare(sql.compile(filters.table(_row)))
+    else:
+        declare(_row)

@@ -1,0 +1,103 @@
+"""What may be dropped: one file per filter, SQL or Python, whose rows are the completions it would drop and why.
+
+A row `Filter(name="<file>")` of the study switches it on. What it would drop of each teacher is then kept as the table
+`<name>_removals`, and it drops where a teacher or a training set names it.
+
+A SQL file selects the columns of `expectations/removals.yml`. A Python file has a function `removals(candidates, *, …)`
+which gives `document_id` and `reason`; its keyword arguments are the options a row can set, and one called `benchmarks`
+is given the study's. Candidates are the completions that may enter training (`ok` and `truncated`), in sample order.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from nift_assets.studies.study import Benchmark, Filter
+
+FOLDER = Path(__file__).parent
+TABLE_SUFFIX = "_removals"
+BENCHMARKS = "benchmarks"
+CANDIDATE_STATUSES = ("ok", "truncated")
+
+
+def names() -> list[str]:
+    """The names of all filters, one per file of this folder."""
+    return sorted(path.stem for path in FOLDER.iterdir() if path.suffix in (".py", ".sql") and path.stem != "__init__")
+
+
+def sql_file(table: str) -> Path:
+    """Where the SQL of a filter's table lies, if it is written in SQL."""
+    return FOLDER / f"{table.removesuffix(TABLE_SUFFIX)}.sql"
+
+
+def table(row: Filter) -> str:
+    return f"{row.name}{TABLE_SUFFIX}"
+
+
+def is_sql(row: Filter) -> bool:
+    return sql_file(row.file).exists()
+
+
+def check(row: Filter) -> None:
+    """Raises ValueError for a row without a file, with an option its file does not take, or that cannot be a table."""
+    if not re.fullmatch("[a-z0-9_]+", row.name):
+        raise ValueError(f"filter {row.name!r} names a table; use the characters a-z 0-9 _")
+    if row.file not in names():
+        raise ValueError(f"filter {row.name!r} has no file {row.file!r}; use one of {', '.join(names())}")
+    if is_sql(row) and (row.rule or row.options):
+        raise ValueError(f"filter {row.name!r} is written in SQL, which takes no options and has the name of its file")
+    for name in row.options:
+        if name not in (known := _options(row)):
+            raise ValueError(f"filter {row.name!r} has no option {name!r}; it takes {', '.join(known) or 'none'}")
+
+
+def module(row: Filter) -> ModuleType:
+    """The Python file of a filter; what is heavy in it is imported when it runs."""
+    return importlib.import_module(f"{__name__}.{row.file}")
+
+
+def reads_benchmarks(row: Filter) -> bool:
+    return not is_sql(row) and BENCHMARKS in inspect.signature(module(row).removals).parameters
+
+
+def run(row: Filter, completions: pl.DataFrame, halves: pl.DataFrame, benchmarks: Sequence[Benchmark]) -> pl.DataFrame:
+    """One row per completion that a filter written in Python drops, in sample order, with the reason."""
+    given: dict[str, Any] = {BENCHMARKS: benchmarks} if reads_benchmarks(row) else {}
+    found: pl.DataFrame = module(row).removals(candidates(completions, halves), **row.options, **given)
+    dropped = found.select("document_id", "reason").cast(pl.String)
+    return (
+        completions.join(dropped, on="document_id")
+        .sort("sample_rank")
+        .select(
+            "document_id",
+            "teacher",
+            "sample_rank",
+            pl.lit(row.name).alias("filter"),
+            "reason",
+            "completion",
+        )
+    )
+
+
+def candidates(completions: pl.DataFrame, halves: pl.DataFrame) -> pl.DataFrame:
+    """One row per completion that may enter training: `document_id`, `sample_rank`, `first_half`, `completion`."""
+    return (
+        completions.filter(pl.col("status").is_in(CANDIDATE_STATUSES))
+        .join(halves.select("document_id", "first_half"), on="document_id")
+        .sort("sample_rank")
+        .select("document_id", "sample_rank", "first_half", "completion")
+    )
+
+
+def _options(row: Filter) -> list[str]:
+    parameters = inspect.signature(module(row).removals).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != BENCHMARKS]
