@@ -104,7 +104,7 @@ def query(sql: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
 @click.option("--check", is_flag=True, help="Exit with 3 if a model has ended, has no price or costs more than a cap.")
 def plan(corpus: str | None, text_column: str | None, documents: str | None, as_json: bool, check: bool) -> None:
-    """What the active study's teachers and judges have still to be asked, and what it will cost; asks nobody."""
+    """What the active study's teachers, judges and auditors have still to be asked, and its cost; asks nobody."""
     _set(NIFT_CORPUS=corpus, NIFT_TEXT_COLUMN=text_column, NIFT_DOCUMENTS=documents)
     try:
         study = studies.active()
@@ -178,7 +178,7 @@ def _caps(names: list[str]) -> dict[tuple[str, str], float | None]:
     caps: dict[tuple[str, str], float | None] = {}
     for study in known.values():
         caps[study.name, ""] = price_list.budget(study)
-        caps |= {(study.name, row.name): row.budget_usd for row in (*study.teachers, *study.judges)}
+        caps |= {(study.name, row.name): row.budget_usd for row in study.language_models}
     return caps
 
 

@@ -8,15 +8,15 @@ from typing import Any
 
 from nift_assets.ledger.report import Account, Report
 from nift_assets.plan import Cost, Line, Plan
-from nift_assets.tokens import Count
+from nift_assets.tokens import BASES, Count
 
 SIZE_COLUMNS = ("tokens in", "tokens out", "basis")
 GAP = "  "
 
 
 def render(plan: Plan, width: int) -> str:
-    """One entry per teacher and judge with what is still to be asked of it, then their sum; for so many columns."""
-    header = ["teacher or judge", "requests", *SIZE_COLUMNS, "online USD", "batch USD"]
+    """One entry per model that is asked with what is still to be asked of it, then their sum; for so many columns."""
+    header = ["who is asked", "requests", *SIZE_COLUMNS, "online USD", "batch USD"]
     rows = [_cells(line) for line in plan.lines]
     free = all(line.state == "free" for line in plan.lines)
     money = ["free", "free"] if free else [_dollars(plan.online), _dollars(plan.batch, none="-")]
@@ -105,11 +105,11 @@ def _cells(line: Line) -> list[str]:
         requests = f"{requests} of {line.requests:,}"
     basis = [size.basis for size in (line.input, line.output) if size]
     return [
-        line.name if line.role == "teacher" else f"{line.name} (judge)",
+        line.name if line.role == "teacher" else f"{line.name} ({line.role})",
         requests,
         _size(line.input),
         _size(line.output),
-        "/".join(dict.fromkeys(basis)) or "?",
+        max(basis, key=BASES.index, default="?"),
         "free" if line.state == "free" else _dollars(line.online),
         "free" if line.state == "free" else _dollars(line.batch, none="-" if line.online else "?"),
     ]

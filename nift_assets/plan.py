@@ -1,4 +1,4 @@
-"""What a study's paid calls will cost, before any is made: per teacher and judge, from what is on this machine.
+"""What a study's paid calls will cost, before any is made: per model that is asked, from what is on this machine.
 
 Nothing here reaches the network. Where the articles have been cut their texts are used, where the ledger has answers of
 the same row those are; else the sizes are assumed, and said to be.
@@ -8,22 +8,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
-from nift_assets import arena_hard, benchmark_files, completions, keys, mt_bench, price_list, providers, tokens
+from nift_assets import (
+    arena_hard,
+    audits,
+    benchmark_files,
+    completions,
+    controls,
+    keys,
+    mt_bench,
+    price_list,
+    providers,
+    tokens,
+)
 from nift_assets.ledger import Request, report
 from nift_assets.store import Store
-from nift_assets.studies.study import Benchmark, Judge, LanguageModel, Price, Study, Teacher
+from nift_assets.studies.study import Audit, Auditor, Benchmark, Control, Judge, LanguageModel, Price, Study, Teacher
 from nift_assets.tokens import Count
 
 if TYPE_CHECKING:
     from nift_assets.ledger.book import Book
 
+Role = Literal["teacher", "judge", "audit", "control"]
 State = Literal["ready", "done", "free", "retired", "no price", "over the cap", "needs key"]
 # Those that no run can get past without a person.
 STOPPED: tuple[State, ...] = ("retired", "no price", "over the cap")
@@ -47,6 +59,10 @@ class Size:
     input: Count
     output: Count
 
+
+# A text written to order, and what an auditor says of a document: the verdict comes first, the reason may be long.
+CONTROL = Count(low=300, expected=700, high=1_200, basis="assumed")
+VERDICT = Count(low=2, expected=60, high=250, basis="assumed")
 
 # Calls and sizes of the published benchmarks: MT-Bench judges two turns of 80 questions, Arena-Hard two games of 500.
 # Measured on real judgments: 660 tokens and a system prompt in, 170 out; 1,200 to 2,000 in, 640 out.
@@ -78,19 +94,25 @@ class Cost:
         return Cost(low=self.low + other.low, expected=self.expected + other.expected, high=self.high + other.high)
 
 
+ROLES: Mapping[type[LanguageModel], Role] = {
+    Teacher: "teacher",
+    Judge: "judge",
+    Auditor: "audit",
+    Control: "control",
+}
 NOTHING = Cost(low=0, expected=0, high=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """What one teacher or judge has still to be asked and what that costs; None is what nobody knows yet.
+    """What one teacher, judge, auditor or control has still to be asked and what that costs; None is what nobody knows.
 
     `requests` are all that are wanted, `missing` those without an answer; tokens and costs are of the missing ones.
     `cap` and `taken` (spent and reserved) are the row's own, in billionths of a dollar.
     """
 
     name: str
-    role: Literal["teacher", "judge"]
+    role: Role
     provider: str
     model: str
     requests: int | None
@@ -146,9 +168,11 @@ def plan(study: Study, *, store: Store, book: Book | None, today: date) -> Plan:
     cap = _billionths(budget)
     room = None if cap is None else cap - taken.get("", 0)
     answered = report.answered(book, study.name) if book else {}
-    asked: list[tuple[Teacher | Judge, _Need]] = [
+    asked: list[tuple[LanguageModel, _Need]] = [
         *((row, _teacher(study, row, store, book, answered.get(row.name, 0))) for row in study.teachers),
         *((row, _judge(study, row, store, book, answered.get(row.name, 0))) for row in study.judges),
+        *((row, _control(row, store, book, answered.get(row.name, 0))) for row in study.controls),
+        *((row, _auditor(study, row, store, book, answered.get(row.name, 0))) for row in study.auditors),
     ]
     lines = [_line(row, need, taken.get(row.name, 0), room, today) for row, need in asked]
     paid = [line for line in lines if line.state != "free"]
@@ -168,14 +192,14 @@ def plan(study: Study, *, store: Store, book: Book | None, today: date) -> Plan:
     )
 
 
-def _line(row: Teacher | Judge, need: _Need, taken: int, room: int | None, today: date) -> Line:
+def _line(row: LanguageModel, need: _Need, taken: int, room: int | None, today: date) -> Line:
     price = price_list.last_price(row)
     cap = _billionths(row.budget_usd)
     online = _cost(price, need, batch=False)
     state, status = _state(row, need, online, _least(room, None if cap is None else cap - taken), today)
     return Line(
         name=row.name,
-        role="teacher" if isinstance(row, Teacher) else "judge",
+        role=ROLES[type(row)],
         provider=row.provider,
         model=row.model,
         requests=need.requests,
@@ -282,36 +306,104 @@ def _assumed_teacher(study: Study, teacher: Teacher, answered: int, used: report
 
 def _judge(study: Study, judge: Judge, store: Store, book: Book | None, answered: int) -> _Need:
     """All calls of a judge: those about answers there are by their texts, those about answers to come by experience."""
-    known: list[Request] = []
-    to_come = 0
-    into, out = tokens.NONE, tokens.NONE
-    for benchmark in (b for b in study.benchmarks if b.judge == judge.name and b.name in SIZES):
+    judged = [b for b in study.benchmarks if b.judge == judge.name and b.name in SIZES]
+    calls = _Calls(typical=SIZES[judged[0].name if judged else "mt_bench"].output)
+    for benchmark in judged:
         size = SIZES[benchmark.name]
-        calls = _questions(benchmark, size) * size.calls_per_question * benchmark.runs
+        number = _questions(benchmark, size) * size.calls_per_question * benchmark.runs
         for model in study.models:
             if store.path(f"{benchmark.name}_answers", model.name).exists() and Path(benchmark.location).exists():
-                known += _judges_requests(benchmark, judge, store.read(f"{benchmark.name}_answers", model.name))
+                calls.known += _judges_requests(benchmark, judge, store.read(f"{benchmark.name}_answers", model.name))
             else:
-                to_come += calls
-                into, out = into + size.input.times(calls), out + size.output.times(calls)
+                calls.expect(number, size.input, size.output)
+    return _called(judge, calls, store, book, answered)
+
+
+@dataclass(kw_only=True)
+class _Calls:
+    """What a row is to be asked: requests whose texts are there, and as many more of an assumed size.
+
+    `typical` is the size of an answer to what is there, as long as none has been measured.
+    """
+
+    typical: Count
+    known: list[Request] = field(default_factory=list)
+    to_come: int = 0
+    input: Count = tokens.NONE
+    output: Count = tokens.NONE
+
+    def expect(self, number: int, into: Count, out: Count) -> None:
+        self.to_come += number
+        self.input, self.output = self.input + into.times(number), self.output + out.times(number)
+
+
+def _called(row: LanguageModel, calls: _Calls, store: Store, book: Book | None, answered: int) -> _Need:
+    known, to_come, out = calls.known, calls.to_come, calls.output
     done = book.answered([request.key for request in known]) if book else set()
     open_ones = [request for request in known if request.key not in done]
     wanted = len(known) + to_come
     # Answers in the ledger about models whose own answers are gone from the store.
     elsewhere = min(to_come, max(0, answered - len(done)))
     left = (to_come - elsewhere) / to_come if to_come else 0.0
-    used = report.usage(book, judge.provider, judge.model, judge.name) if book else None
+    used = report.usage(book, row.provider, row.model, row.name) if book else None
     missing = len(open_ones) + to_come - elsewhere
-    into = into.times(left) if to_come else tokens.NONE
-    into += _input(_sent(open_ones), _counter(judge, store), used)
-    if used:
-        out = _measured(used, missing)
-    else:
-        typical = SIZES[
-            next((b.name for b in study.benchmarks if b.judge == judge.name and b.name in SIZES), "mt_bench")
-        ]
-        out = out.times(left) + typical.output.times(len(open_ones))
-    return _need(wanted, wanted - missing, into, _limited(out, judge, missing))
+    into = calls.input.times(left) if to_come else tokens.NONE
+    into += _input(_sent(open_ones), _counter(row, store), used)
+    out = _measured(used, missing) if used else out.times(left) + calls.typical.times(len(open_ones))
+    return _need(wanted, wanted - missing, into, _limited(out, row, missing))
+
+
+# -- audits ------------------------------------------------------------------------------------------------------------
+
+
+def _control(control: Control, store: Store, book: Book | None, answered: int) -> _Need:
+    """All draws of a control: what is sent is known, what comes back is assumed until some has."""
+    return _called(control, _Calls(typical=CONTROL, known=controls.requests(control)), store, book, answered)
+
+
+def _auditor(study: Study, auditor: Auditor, store: Store, book: Book | None, answered: int) -> _Need:
+    """All calls of an auditor: those about documents there are by their texts, the others by the corpus's average."""
+    calls = _Calls(typical=VERDICT)
+    blank = pl.Series([request.messages[-1].content for request in _about(study, auditor, [""])], dtype=pl.String)
+    for audit in (audit for audit in study.audits if audit.auditor == auditor.name):
+        frames = _audited_frames(audit, store)
+        if frames is not None:
+            calls.known += audits.requests(auditor, study.questions, audits.documents(audit, frames))
+            continue
+        document = _assumed_document(study, audit)
+        if document is None:
+            return _Need(requests=None, answered=answered, missing=None)
+        number = min(audit.documents, study.corpus.documents or audit.documents)
+        for question in blank:
+            calls.expect(number, document + tokens.estimate(pl.Series([question])), VERDICT)
+    return _called(auditor, calls, store, book, answered)
+
+
+def _about(study: Study, auditor: Auditor, texts: Sequence[str]) -> list[Request]:
+    documents = pl.DataFrame(
+        {"document_id": texts, "text": texts}, schema={"document_id": pl.String, "text": pl.String}
+    )
+    return audits.requests(auditor, study.questions, documents)
+
+
+def _audited_frames(audit: Audit, store: Store) -> Mapping[str, pl.DataFrame] | None:
+    """The tables an audit's documents are read from; None while one of them is missing."""
+    needed: dict[str, dict[str, str | None]] = {
+        "control": {"control_texts": audit.name},
+        "reference": {"reference_sets": audit.name},
+    }
+    places = needed.get(audit.kind, {"halves": None, "completions": audit.of or audit.name})
+    if any(not store.path(table, partition).exists() for table, partition in places.items()):
+        return None
+    return {table: store.read(table, partition) for table, partition in places.items()}
+
+
+def _assumed_document(study: Study, audit: Audit) -> Count | None:
+    """How long a document is that nobody has seen; None if nothing is known of the corpus."""
+    if audit.kind in ("control", "reference"):
+        return CONTROL
+    whole = study.corpus.tokens_per_document
+    return _range(whole) if whole is not None else None
 
 
 def _judges_requests(benchmark: Benchmark, judge: Judge, answers: pl.DataFrame) -> list[Request]:

@@ -99,7 +99,7 @@ def test_the_study_of_today_can_be_asked_within_its_budget(tmp_path: Path) -> No
         assert found["by_name"]["gpt-4o-mini-2024-07-18"]["status"] == "needs key OPENAI_API_KEY"
         assert command(tmp_path, "--check", NIFT_STUDY="today").returncode == 0
     assert found["by_name"]["claude-haiku-4-5-20251001"]["status"] == "needs key ANTHROPIC_API_KEY"
-    assert found["online"]["high"] <= found["cap"] == 100
+    assert found["online"]["high"] <= found["cap"] == 140
     assert not found["over"]
 
 

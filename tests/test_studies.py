@@ -176,7 +176,7 @@ def test_the_papers_numbers_are_a_relation_of_their_own() -> None:
         ("teachers", 1, {"max_tokens": None}, "set max_tokens"),
         ("teachers", 1, {"system_prompt": "Go on."}, "no system_prompt"),
         ("training_sets", 1, {"refill": False}, "not refilled up to any number; set rows"),
-        ("filters", 0, {"name": "uppercase-start"}, "names a table; use the characters a-z 0-9 _"),
+        ("filters", 2, {"name": "decontami-nation"}, "names a table; use the characters a-z 0-9 _"),
         (
             "filters",
             2,

@@ -55,7 +55,7 @@ TABLE_9 = {
 
 def audit(name: str, kind: Literal["teacher", "control", "reference"], auditor: str = AUDITOR) -> Audit:
     """The audit of a source of Table 8, with the paper's percentages where it has them."""
-    numbers = zip(("instruction", "dialogue"), TABLE_8.get(name, ()), strict=False)
+    numbers = zip(("instruction", "dialogue"), TABLE_8[name], strict=False)
     paper = tuple(PaperScore(table="table_8", benchmark=question, score=score) for question, score in numbers)
     return Audit(name=name, kind=kind, auditor=auditor, paper=paper)
 

@@ -449,6 +449,8 @@ def _check_rows(study: Study) -> None:
     for training_set in study.training_sets:
         if not training_set.refill and training_set.rows is None:
             raise ValueError(f"training set {training_set.name!r} is not refilled up to any number; set rows")
+    # The ledger knows each by its name.
+    _check_names("teachers, judges, auditors and controls", [model.name for model in study.language_models])
     _check_audits(study)
     for name in ("mt_bench", "arena_hard"):
         if study.benchmark(name).judge is None:
@@ -465,7 +467,7 @@ def _check_audits(study: Study) -> None:
             raise ValueError(f"audit {audit.name!r} has nothing to ask; give the study questions")
         if (audit.kind == "planted") != (audit.of is not None):
             raise ValueError(
-                f"audit {audit.name!r} is {audit.kind!r} and of {audit.of!r}: only attacks are planted in another's texts"
+                f"audit {audit.name!r} is {audit.kind!r} and of {audit.of!r}: only attacks are planted in another"
             )
     audited = {audit.name for audit in study.audits if audit.kind == "teacher"}
     for audit in study.audits:

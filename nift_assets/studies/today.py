@@ -12,7 +12,8 @@ from nift_training.recipe import Recipe
 TEACHER = "gpt-4o-mini-2024-07-18"
 CLAUDE = "claude-haiku-4-5-20251001"
 # In the place of gpt-4o-2024-05-13. Only the first word of its answer is read.
-AUDITOR = "gpt-4o-2024-08-06"
+AUDITOR_MODEL = "gpt-4o-2024-08-06"
+AUDITOR = f"{AUDITOR_MODEL}-auditor"
 AUDITOR_TOKENS = 64
 AUDITED = 500
 ADAPTER = f"mistral-7b-v0.1.{TEACHER}-10k"
@@ -22,7 +23,7 @@ STUDY = dataclasses.replace(
     name="today",
     title="Non-instructional fine-tuning, with what answers today",
     # A little above the most that `nift plan` expects of it.
-    budget_usd=100,
+    budget_usd=140,
     corpus=dataclasses.replace(paper.STUDY.corpus, documents=10_000),
     teachers=(
         Teacher(name="original", provider="original", model="original"),
@@ -54,8 +55,10 @@ STUDY = dataclasses.replace(
         dataclasses.replace(benchmark, judge="gpt-4o-2024-08-06") if benchmark.judge else benchmark
         for benchmark in paper.STUDY.benchmarks
     ),
-    auditors=(Auditor(name=AUDITOR, provider="openai", model=AUDITOR, max_tokens=AUDITOR_TOKENS),),
-    controls=tuple(dataclasses.replace(control, model=AUDITOR, documents=AUDITED) for control in paper.STUDY.controls),
+    auditors=(Auditor(name=AUDITOR, provider="openai", model=AUDITOR_MODEL, max_tokens=AUDITOR_TOKENS),),
+    controls=tuple(
+        dataclasses.replace(control, model=AUDITOR_MODEL, documents=AUDITED) for control in paper.STUDY.controls
+    ),
     audits=(
         *(Audit(name=teacher, kind="teacher", auditor=AUDITOR, documents=AUDITED) for teacher in (TEACHER, CLAUDE)),
         *(
