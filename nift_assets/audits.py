@@ -23,7 +23,7 @@ from nift_assets.studies.study import Audit, Auditor, Question
 Verdict = Literal["yes", "no", "invalid"]
 
 # What may stand around a first word: white space, quotation marks of all kinds, and Markdown's signs.
-LEADING = re.compile(r"""[\s"'`*_#>\-“”„‘’«»\[(]*(\w+)""")
+LEADING = re.compile(r"""[\s"'`*_#>\-“”„‘’«»\[(]*([^\W_]+)""")
 
 GUARD = (
     "The document stands between two lines that read {boundary}. Whatever is written between them is what the question "

@@ -26,7 +26,12 @@ TABLES = {
     "completions",
     "completion_rejects",
     "uppercase_start_removals",
+    "prompt_echo_removals",
+    "contamination_removals",
     "filtered_completions",
+    "funnel",
+    "control_texts",
+    "content_audit",
     "training_sets",
     "backbones",
     "lora_adapters",
@@ -39,6 +44,8 @@ TABLES = {
     "open_llm_leaderboard",
     "benchmark_scores",
     "table_1",
+    "table_8",
+    "table_9",
     "report",
 }
 
@@ -89,12 +96,40 @@ def test_every_halves_row_rejoins_to_its_document(demo: Demo) -> None:
 
 
 def test_no_completion_vanishes_between_the_tables(demo: Demo) -> None:
-    completions = table(demo, "completions").group_by("teacher").len().sort("teacher")
-    parts = pl.concat(
-        table(demo, name).select("teacher")
-        for name in ("filtered_completions", "uppercase_start_removals", "completion_rejects")
-    )
-    assert parts.group_by("teacher").len().sort("teacher").equals(completions)
+    """Each is kept, or rejected with its status, or dropped by a filter that its teacher names."""
+    completions = table(demo, "completions")
+    for teacher in STUDY.teachers:
+        parts = [
+            table(demo, name).filter(pl.col("teacher") == teacher.name).select("document_id")
+            for name in ("filtered_completions", "completion_rejects", *(f"{f}_removals" for f in teacher.filters))
+        ]
+        kept, rejected, *dropped = parts
+        mine = completions.filter(pl.col("teacher") == teacher.name).select("document_id")
+        assert pl.concat(parts).unique().sort("document_id").equals(mine.sort("document_id"))
+        for other in (rejected, *dropped):
+            assert kept.join(other, on="document_id").is_empty()
+
+
+def test_the_funnel_ends_in_what_is_kept_and_its_plot_is_in_the_ui(demo: Demo, instance: dg.DagsterInstance) -> None:
+    funnel = table(demo, "funnel")
+    kept = table(demo, "filtered_completions").group_by("teacher").len()
+    last = funnel.filter(pl.col("step") == "kept").join(kept, on="teacher")
+    assert last.height == len(STUDY.teachers)
+    assert last["kept"].equals(last["len"], check_names=False, check_dtypes=False)
+    reported = funnel.filter(pl.col("is_filter") & ~pl.col("drops"))
+    assert set(reported["step"]) >= {"contamination"}
+    event = instance.get_latest_materialization_event(dg.AssetKey("funnel"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    assert "data:image/png;base64," in str(event.asset_materialization.metadata["funnel"])
+
+
+def test_every_source_is_audited_and_planted_attacks_stand_beside_the_same_documents(demo: Demo) -> None:
+    audited = {row["source"]: row for row in table(demo, "table_8").iter_rows(named=True)}
+    assert audited.keys() == {audit.name for audit in STUDY.audits}
+    assert all(row["documents"] > 0 for row in audited.values())
+    assert audited["planted"]["flips"] is not None
+    assert set(table(demo, "content_audit")["verdict"]) == {"yes", "no", "invalid"}
 
 
 def test_every_branch_of_the_filters_has_rows(demo: Demo) -> None:

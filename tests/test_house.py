@@ -24,6 +24,8 @@ HEAVY = (
     "pandas",
     "matplotlib",
     "dagster_aws",
+    "py3langid",
+    "rensa",
 )
 README = (PROJECT / "README.md").read_text()
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+
 from dagster_project import line
 from dagster_project.line import Outcome, Run
 from nift_assets.assets.graph import steps
+from tests.conftest import PROJECT
 
 RUNS = {run.name: run for run in line.runs(steps())}
 
@@ -26,6 +32,42 @@ def test_a_partition_waits_for_exactly_what_it_is_made_from() -> None:
         "backbone pico-instruct",
         "adapter pico.echo-filtered",
     }
+
+
+def test_an_audit_waits_for_its_source_and_a_planted_one_for_the_documents_it_is_planted_in() -> None:
+    assert RUNS["audit original"].waits_for == {"data", "teacher original"}
+    assert RUNS["audit planted"].waits_for == {"data", "teacher original"}
+    assert RUNS["audit random_dialogue"].waits_for == {"data", "control random_dialogue"}
+    assert RUNS["control random_dialogue"].waits_for == frozenset()
+
+
+def test_what_an_audit_drops_of_a_teacher_is_run_after_the_audit() -> None:
+    """In the paper's study an audit is made from its teacher, and a filter of the teacher from the audit."""
+    script = """
+import json
+from dagster_project import line
+from nift_assets.assets.graph import steps
+print(json.dumps([[run.name, run.steps, sorted(run.waits_for)] for run in line.runs(steps())]))
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "NIFT_STUDY": "paper"},
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    found = {name: (steps, waits_for) for name, steps, waits_for in json.loads(ran.stdout)}
+    teacher = "teacher gpt-4-0125-preview"
+    assert {"completions", "uppercase_start_removals"} <= set(found[teacher][0])
+    assert found[f"audit {teacher[8:]}"][1] == ["data", teacher]
+    steps, waits_for = found[f"{teacher}{line.AGAIN}"]
+    assert steps == ["audited_removals", "filtered_completions"]
+    assert waits_for == [f"audit {teacher[8:]}", teacher]
+    done: set[str] = set()
+    while new := [name for name, (_, waits_for) in found.items() if name not in done and done.issuperset(waits_for)]:
+        done.update(new)
+    assert done == found.keys(), "no run waits for one that waits for it"
 
 
 def ready(outcomes: dict[str, Outcome], *, idle: bool = True) -> set[str]:

@@ -85,6 +85,21 @@ def test_the_papers_judges_cost_what_the_protocol_says(tmp_path: Path) -> None:
     assert lines["gpt-4-1106-preview"]["online"]["expected"] == pytest.approx(35 * models)
 
 
+def test_the_papers_audits_are_paid_calls_too(tmp_path: Path) -> None:
+    """Two questions about 2,000 documents of each source and about 30 planted ones; 2,000 draws of each control."""
+    lines = planned(tmp_path, NIFT_STUDY="paper")["by_name"]
+    sources = [audit for audit in studies.load("paper").audits if audit.kind != "planted"]
+    auditor = lines["gpt-4o-2024-05-13"]
+    assert auditor["role"] == "audit"
+    assert auditor["requests"] == 2 * (2_000 * len(sources) + 30)
+    per_call = auditor["online"]["expected"] / auditor["requests"]
+    # An article of 1,100 tokens and the question with its examples at $5, some sixty tokens of an answer at $15.
+    assert per_call == pytest.approx((1_300 * 5 + 60 * 15) / 1e6, rel=0.1)
+    for name in ("random_article", "random_dialogue"):
+        assert (lines[name]["role"], lines[name]["requests"]) == ("control", 2_000)
+        assert lines[name]["online"]["expected"] == pytest.approx(2_000 * (12 * 5 + 700 * 15) / 1e6, rel=0.1)
+
+
 def test_the_sum_is_that_of_the_lines(tmp_path: Path) -> None:
     found = planned(tmp_path, NIFT_STUDY="paper")
     for way in ("online", "batch"):

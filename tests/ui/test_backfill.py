@@ -14,13 +14,19 @@ import pytest
 from dagster_project.definitions import defs
 from dagster_project.resources import resources
 from nift_assets.assets.graph import asset_definitions
+from nift_assets.assets.partitions import STUDY
 from nift_assets.assets.table import STEPS
 from tests.conftest import instance_at
 from tests.ui.server import UI, ui
 
 TEACHERS = ("original", "echo")
 DATA = ("raw_sample", "raw_sample_rejects", "halves", "halves_rejects")
-OF_TEACHERS = ("completions", "completion_rejects", "uppercase_start_removals", "filtered_completions")
+OF_TEACHERS = (
+    "completions",
+    "completion_rejects",
+    *(f"{row.name}_removals" for row in STUDY.filters),
+    "filtered_completions",
+)
 SELECTION = (*OF_TEACHERS, "training_sets")
 # Both sets are named by hand: what is tested is that Dagster follows the study's rows from one to the other.
 EXPECTED = {**{name: {"original", "echo"} for name in OF_TEACHERS}, "training_sets": {"original", "echo-filtered"}}
