@@ -109,3 +109,26 @@ def test_a_contract_that_does_not_exist_names_those_that_do(tmp_path: Path) -> N
     written(tmp_path, GOOD)
     with pytest.raises(ValueError, match=r"thirds\.yml: no such contract.*halves"):
         contract.load("thirds", tmp_path)
+
+
+def test_a_contract_that_is_like_another_has_its_columns_and_tests_and_none_of_its_unit_tests(tmp_path: Path) -> None:
+    pattern = written(tmp_path, GOOD)
+    like = "table: thirds\nlike: halves\ndescription: One row per third.\n"
+    (tmp_path / "thirds.yml").write_text(like, encoding="utf-8")
+    found = contract.load("thirds", tmp_path)
+    assert (found.columns, found.tests, found.unit_tests) == (pattern.columns, pattern.tests, ())
+    assert (found.table, found.description) == ("thirds", "One row per third.")
+
+
+def test_a_contract_that_is_like_nothing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thirds.yml").write_text("table: thirds\nlike: quarters\ndescription: One row per third.\n")
+    with pytest.raises(ValueError, match=r"quarters.yml: no such contract"):
+        contract.load("thirds", tmp_path)
+
+
+def test_a_table_without_a_contract_keeps_that_of_its_kind(tmp_path: Path) -> None:
+    pattern = written(tmp_path, GOOD)
+    found = contract.load("left_halves", tmp_path)
+    assert (found.table, found.columns, found.tests) == ("left_halves", pattern.columns, pattern.tests)
+    with pytest.raises(ValueError, match=r"left_thirds.yml: no such contract"):
+        contract.load("left_thirds", tmp_path)

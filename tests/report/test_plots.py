@@ -3,6 +3,7 @@
 import base64
 import math
 
+import polars as pl
 import pytest
 
 from nift_assets import plots
@@ -36,3 +37,18 @@ def test_a_whisker_reaches_from_low_to_high() -> None:
     drawn = plots.interval_bar(5, 4, 7.5, 10)
     assert 'x1="40.00%" x2="75.00%"' in drawn
     assert "whisker" not in plots.interval_bar(5, None, None, 10)
+
+
+def test_a_funnel_is_a_small_png_with_a_panel_per_teacher_however_many_there_are() -> None:
+    for teachers in (1, 2, 11):
+        steps = pl.DataFrame(
+            [
+                {"teacher": f"teacher-{n}", "place": place, "step": step, "drops": step != "reports", "kept": kept}
+                for n in range(teachers)
+                for place, (step, kept) in enumerate([("sampled", 80_000), ("reports", 9), ("kept", 73_000)], start=1)
+            ]
+        )
+        png = plots.funnel(steps)
+        assert png.startswith(b"\x89PNG")
+        assert len(png) < 60_000
+        assert plots.funnel(steps) == png
