@@ -60,8 +60,11 @@ class WarmProcesses(Processes):
             print(json.dumps(job), file=self._server.stdin, flush=True)
             answered = self._server.stdout.readline()
         except BaseException:
-            # Interrupted: the verb ends with the process it is a fork of.
-            self._server.kill()
-            self._server.wait()
+            # Ctrl-C reaches the verb as well, which then removes what it has half written.
+            self._server.stdin.close()
+            try:
+                self._server.wait(self.termination_timeout_seconds)
+            finally:
+                self._server.kill()  # and with it the verb
             raise
         return int(answered) if answered else self._server.wait() or 1

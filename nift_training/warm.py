@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import signal
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +21,7 @@ from nift_training.verbs import end_with_parent
 def main() -> None:
     """Serves until stdin ends, or until the process that started it is gone."""
     end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the verb, which cleans up; this one waits for it
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a verb prints is for the log
     _import_what_is_heavy()
@@ -46,6 +48,7 @@ def _import_what_is_heavy() -> None:
 
 def _run(job: Mapping[str, Any]) -> None:
     """What `python -m <module> <arguments>` does, in this process."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)
     os.environ.clear()
