@@ -18,9 +18,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
-
 if TYPE_CHECKING:
+    import polars as pl
+
     from nift_assets.studies.study import Benchmark, Filter
 
 FOLDER = Path(__file__).parent
@@ -71,6 +71,8 @@ def reads_benchmarks(row: Filter) -> bool:
 
 def run(row: Filter, completions: pl.DataFrame, halves: pl.DataFrame, benchmarks: Sequence[Benchmark]) -> pl.DataFrame:
     """One row per completion that a filter written in Python drops, in sample order, with the reason."""
+    import polars as pl  # whoever reads a study need not
+
     given: dict[str, Any] = {BENCHMARKS: benchmarks} if reads_benchmarks(row) else {}
     found: pl.DataFrame = module(row).removals(candidates(completions, halves), **row.options, **given)
     dropped = found.select("document_id", "reason").cast(pl.String)
@@ -90,6 +92,8 @@ def run(row: Filter, completions: pl.DataFrame, halves: pl.DataFrame, benchmarks
 
 def candidates(completions: pl.DataFrame, halves: pl.DataFrame) -> pl.DataFrame:
     """One row per completion that may enter training: `document_id`, `sample_rank`, `first_half`, `completion`."""
+    import polars as pl
+
     return (
         completions.filter(pl.col("status").is_in(CANDIDATE_STATUSES))
         .join(halves.select("document_id", "first_half"), on="document_id")
