@@ -74,8 +74,13 @@ def documents(audit: Audit, frames: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
 
 
 def of_reference(rows: pl.DataFrame) -> pl.DataFrame:
-    """One document per row of a published instruction set: the prompt and, on a line of its own, the response."""
-    return rows.select("document_id", (pl.col("prompt") + "\n" + pl.col("response")).alias("text"))
+    """One document per row of a published instruction set: the prompt and, on a line of its own, the response.
+
+    It goes by the name of its row: what was published twice is audited twice.
+    """
+    return rows.select(
+        pl.col("row_id").alias("document_id"), (pl.col("prompt") + "\n" + pl.col("response")).alias("text")
+    )
 
 
 def plant(attack: Attack, text: str) -> str:

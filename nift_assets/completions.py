@@ -10,6 +10,7 @@ import polars as pl
 from nift_assets import providers
 from nift_assets.ledger import Answer, Request
 from nift_assets.studies.study import Teacher
+from nift_training import templates
 
 # So many characters in a row, taken over word for word, are no accident.
 ECHO = 60
@@ -19,14 +20,15 @@ def requests(teacher: Teacher, halves: pl.DataFrame, *, local_model: str | None 
     """One request per document: the first half as the only user message, behind the system prompt if there is one.
 
     Section 3 of the paper sends no instruction ("without any explicit prompts") at temperature 0; Claude alone gets a
-    system prompt. `local_model` is the digest of the weights where the teacher is a model on this machine.
+    system prompt, and a local chat model its template. `local_model` is the digest of the weights where the teacher is
+    a model on this machine.
     """
     asked = f"{teacher.model}@{local_model}" if local_model else None
     documents = halves.head(teacher.documents or halves.height)
     return [
         providers.request(
             teacher,
-            first_half,
+            templates.render(teacher.template, [first_half]) if teacher.template else first_half,
             asked=asked,
             parameters=_document(document_id, second_half) if teacher.provider == "original" else None,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,17 @@ import polars as pl
 
 from nift_assets import filters
 from nift_assets.studies import study as studies
-from nift_assets.studies.study import Adapter, Audit, Backbone, Benchmark, PaperScore, Study, Teacher, TrainingSet
+from nift_assets.studies.study import (
+    Adapter,
+    Audit,
+    Backbone,
+    Benchmark,
+    PaperScore,
+    ReferenceSet,
+    Study,
+    Teacher,
+    TrainingSet,
+)
 
 FOLDER = Path(__file__).parent / "models"
 STUDY_PREFIX = "study_"
@@ -107,8 +117,15 @@ def study_rows(study: Study, rows: str) -> pl.DataFrame:
     )
 
 
+def named_study_rows(study: Study, queries: Iterable[str]) -> dict[str, pl.DataFrame]:
+    """The relations of study rows that SQL outside the models names, by those names."""
+    named = {rows for query in queries for rows in re.findall(rf"\b{STUDY_PREFIX}(\w+)", query)}
+    return {f"{STUDY_PREFIX}{rows}": study_rows(study, rows) for rows in sorted(named)}
+
+
 ROWS: dict[str, type] = {
     "teachers": Teacher,
+    "reference_sets": ReferenceSet,
     "training_sets": TrainingSet,
     "backbones": Backbone,
     "adapters": Adapter,

@@ -132,7 +132,7 @@ def test_alpaca_rows_are_audited_and_every_class_is_counted_right(book: Book) ->
     rows = pl.DataFrame(json.loads(shared("alpaca", "alpaca_en_demo.json").read_text(encoding="utf-8")))
     prompt = pl.when(pl.col("input") == "").then("instruction").otherwise(pl.format("{}\n{}", "instruction", "input"))
     published = rows.select(prompt=prompt, response=pl.col("output")).with_row_index("row")
-    published = published.with_columns(document_id=pl.format("alpaca-{}", "row"), source=pl.lit("alpaca"))
+    published = published.with_columns(row_id=pl.format("alpaca-{}", "row"), source=pl.lit("alpaca"))
     audit = Audit(name="alpaca", kind="reference", auditor="echo-auditor")
     found = audits.documents(audit, {"reference_sets": published})
     assert found["text"][0] == f"{published['prompt'][0]}\n{published['response'][0]}"

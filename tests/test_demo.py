@@ -32,7 +32,9 @@ TABLES = {
     "funnel",
     "control_texts",
     "content_audit",
+    "reference_sets",
     "training_sets",
+    "training_files",
     "backbones",
     "lora_adapters",
     "merged_models",
@@ -161,7 +163,7 @@ def test_every_partition_is_known_to_dagster(demo: Demo, instance: dg.DagsterIns
     }
     assert made == {
         "completions": {"original", "local", "echo"},
-        "training_sets": {"original", "local", "echo-filtered"},
+        "training_sets": {"original", "local", "echo-filtered", "instructions"},
         "lora_adapters": {adapter.name for adapter in STUDY.adapters},
         "merged_models": {model.name for model in STUDY.models},
         "mt_bench_judgments": {model.name for model in STUDY.models},

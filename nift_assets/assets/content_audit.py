@@ -12,9 +12,8 @@ from nift_assets.assets.table import Made, table
 from nift_assets.ledger import answer
 from nift_assets.providers import anthropic, echo, openai
 
-# What a source's documents are read from, by its kind. An audit of the kind `reference` reads `reference_sets`: with
-# that table its name comes here, and its partitions into `partitions._links`.
-INPUTS = ("halves", "completions", "control_texts")
+# What a source's documents are read from, by its kind.
+INPUTS = ("halves", "completions", "control_texts", "reference_sets")
 
 
 @table(

@@ -19,9 +19,10 @@ from expectations import contract as contracts
 from expectations.contract import Contract
 from expectations.frames import conform
 from expectations.runner import Result, check
-from nift_assets import assets
+from nift_assets import assets, sql
 from nift_assets.assets import partitions
 from nift_assets.assets.partitions import STUDY
+from nift_assets.assets.sql_models import removals
 from nift_assets.assets.table import STEPS, Made, Step
 from nift_assets.store import Store, Version, data_version
 
@@ -78,6 +79,8 @@ def asset_definitions() -> list[dg.AssetsDefinition | dg.AssetSpec]:
 def asset_definition(step: Step) -> dg.AssetsDefinition:
     """The Dagster asset (or assets made together) of one step, with one check per expectation of its contracts."""
     promised = {name: contracts.load(name) for name in step.tables}
+    tests = [test for contract in promised.values() for test in contract.tests]
+    study_rows = sql.named_study_rows(STUDY, (test.arguments.get("sql", "") for test in tests))
 
     @dg.multi_asset(
         name=step.function.__name__ if step.any_of else step.tables[0],
@@ -107,7 +110,8 @@ def asset_definition(step: Step) -> dg.AssetsDefinition:
             seconds = time.monotonic() - started
             # Of tables that are made together all are there before the first is written.
             assert made.keys() == set(wanted), f"{step.function.__name__} made {list(made)}, not {wanted}"
-            results = {name: check(what.frame, promised[name], frames) for name, what in made.items()}
+            inputs = frames | study_rows | removals(frames)
+            results = {name: check(what.frame, promised[name], inputs) for name, what in made.items()}
             recorded = [_check_result(name, result) for name, found in results.items() for result in found]
             if errors := _errors(results):
                 yield from recorded

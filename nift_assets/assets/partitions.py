@@ -12,7 +12,7 @@ import dagster as dg
 from nift_assets import studies
 from nift_assets.studies.study import Study
 
-PartitionSet = Literal["teacher", "control", "audit", "training_set", "backbone", "adapter", "model"]
+PartitionSet = Literal["teacher", "reference_set", "control", "audit", "training_set", "backbone", "adapter", "model"]
 
 STUDY = studies.active()
 
@@ -53,7 +53,9 @@ def _links(study: Study) -> dict[tuple[str, str], list[tuple[str, str]]]:
     """Which row feeds which, for every pair of partition sets that meet in the graph."""
     return {
         ("backbone", "teacher"): [(t.model, t.name) for t in study.teachers if t.provider == "local"],
-        ("teacher", "training_set"): [(s.teacher, s.name) for s in study.training_sets],
+        ("teacher", "training_set"): [(s.teacher, s.name) for s in study.training_sets if s.teacher],
+        ("reference_set", "training_set"): [(s.reference, s.name) for s in study.training_sets if s.reference],
+        ("reference_set", "audit"): [(a.name, a.name) for a in study.audits if a.kind == "reference"],
         ("teacher", "audit"): [(a.of or a.name, a.name) for a in study.audits if a.kind in ("teacher", "planted")],
         ("control", "audit"): [(a.name, a.name) for a in study.audits if a.kind == "control"],
         ("audit", "teacher"): [(a.name, a.name) for a in study.audits if a.kind == "teacher"],

@@ -48,14 +48,19 @@ def make_folder(context: dg.AssetExecutionContext, table: str, verb: str, **opti
 
     It is named after its content, so what another process is reading is never replaced under its hands.
     """
+    draft = draft_of(context, table)
+    run(context, verb, out=draft, **options)
+    return keep(draft.parent, draft, name=f"{table}/{context.partition_key}")
+
+
+def draft_of(context: dg.AssetExecutionContext, table: str) -> Path:
+    """Where the folder of one partition of a table is to be written; what a broken run has left there is gone."""
     store = context.resources.store
     if "://" in store.root:
-        raise ValueError(f"the warehouse is {store.root}, and weights need a local folder; set NIFT_WAREHOUSE to one")
-    place = store.folder(table, context.partition_key)
-    draft = place / f"run-{context.run.run_id[:8]}"
+        raise ValueError(f"the warehouse is {store.root}, and {table} need a local folder; set NIFT_WAREHOUSE to one")
+    draft: Path = store.folder(table, context.partition_key) / f"run-{context.run.run_id[:8]}"
     shutil.rmtree(draft, ignore_errors=True)
-    run(context, verb, out=draft, **options)
-    return keep(place, draft, name=f"{table}/{context.partition_key}")
+    return draft
 
 
 def keep(place: Path, draft: Path, *, name: str) -> Folder:

@@ -40,16 +40,19 @@ def declare(model: sql.Model) -> Step:
     )
     def run(context: dg.AssetExecutionContext, **frames: pl.DataFrame) -> Made:
         partition = context.partition_key if model.config.get("by") else None
-        made = sql.run(model, {**frames, **study_rows, **_removals(model, frames)}, partition)
+        made = sql.run(model, {**frames, **study_rows, **removals(frames)}, partition)
         drawn = {plot: dg.MetadataValue.md(plots.as_markdown(getattr(plots, plot)(made), plot))} if plot else {}
         return Made(made, metadata=drawn)
 
     return run
 
 
-def _removals(model: sql.Model, frames: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
-    """What all filters would drop, if the model reads it: the columns that their tables share."""
-    if REMOVALS not in model.refs:
+def removals(frames: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+    """What all filters would drop, by the name models and contracts have for it, if all their tables are given.
+
+    It has the columns that these share.
+    """
+    if not set(REMOVAL_TABLES.values()) <= frames.keys():
         return {}
     shared = schema(contract.load(REMOVALS))
     tables = [frames[name].select(list(shared)) for name in REMOVAL_TABLES.values()]

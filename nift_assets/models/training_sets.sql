@@ -1,6 +1,7 @@
 {{ config(by='training_set', group='training') }}
 
 -- The pairs of one row of the study, in sample order, so that a smaller set is a prefix of a larger one (Figure 2).
+-- Published pairs come in the order of their files; those without a response are left out, as empty completions are.
 
 with
 
@@ -22,6 +23,10 @@ completions as (
 
 removals as (
     select * from {{ ref('removals') }}
+),
+
+reference_sets as (
+    select * from {{ ref('reference_sets') }}
 ),
 
 ---------- what the row's filters drop
@@ -63,6 +68,24 @@ ranked as (
     inner join halves using (document_id)
 ),
 
+---------- what others have published
+
+published as (
+    select
+        training_set.name as training_set,
+        training_set.rows,
+        reference_sets.source as teacher,
+        reference_sets.row_id as document_id,
+        reference_sets."row" as sample_rank,
+        reference_sets.prompt,
+        reference_sets.response,
+        row_number() over (order by reference_sets."row") as place
+    from reference_sets
+    inner join training_set on reference_sets.source = training_set.reference
+    where regexp_matches(reference_sets.prompt, '[^\x09-\x0D\x1C-\x20\x85\p{Z}]')
+        and regexp_matches(reference_sets.response, '[^\x09-\x0D\x1C-\x20\x85\p{Z}]')
+),
+
 final as (
     select
         training_set,
@@ -74,6 +97,13 @@ final as (
     from ranked
     where not is_dropped
         and ("rows" is null or place <= "rows")
+
+    union all
+
+    select training_set, teacher, document_id, sample_rank, prompt, response
+    from published
+    where "rows" is null or place <= "rows"
+
     order by sample_rank
 )
 

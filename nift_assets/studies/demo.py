@@ -14,6 +14,7 @@ from nift_assets.studies.study import (
     Filter,
     Judge,
     Model,
+    ReferenceSet,
     Study,
     Task,
     Teacher,
@@ -47,11 +48,23 @@ STUDY = Study(
     ),
     # Contamination is named by nobody, so it only reports.
     filters=(Filter(name="uppercase_start"), Filter(name="prompt_echo"), Filter(name="contamination")),
+    reference_sets=(
+        ReferenceSet(
+            name="instructions",
+            location=str(DEMO_FILES / "reference_sets"),
+            file="instructions.json",
+            layout="alpaca",
+            rows=24,
+            licence="CC0-1.0",
+        ),
+    ),
     training_sets=(
         TrainingSet(name="original", teacher="original", rows=MOST_ROWS),
         # A model this small hardly ever finds an end by itself.
         TrainingSet(name="local", teacher="local", keep_truncated=True),
         TrainingSet(name="echo-filtered", teacher="echo", filters=("uppercase_start",), rows=MOST_ROWS),
+        # What others do, to look at beside ours: no adapter is trained on it here.
+        TrainingSet(name="instructions", reference="instructions"),
     ),
     backbones=(
         Backbone(name="pico", source="pico", template="llama-3", threads=1),

@@ -21,6 +21,7 @@ from nift_assets.studies.study import (
     Judge,
     Model,
     PaperScore,
+    ReferenceSet,
     Study,
     Task,
     Teacher,
@@ -68,6 +69,9 @@ def before_and_after(teacher: str) -> tuple[TrainingSet, TrainingSet]:
     return whole, audited
 
 
+# Figure 2: the first so many documents of the one sample, so each size holds the smaller ones; 1k is in Table 9, too.
+SIZES = (2, 5, 10, 20, 40, 80)
+
 STUDY = Study(
     name="paper",
     title="Non-instructional fine-tuning, as published",
@@ -97,18 +101,83 @@ STUDY = Study(
             )
             for model in ("claude-3-haiku-20240307", "claude-3-sonnet-20240229", "claude-3-opus-20240229")
         ),
+        # How it was asked is not stated: the template of its MT-Bench row, no system prompt, and half of its context
+        # for the completion; a first half that leaves no room is rejected and counted.
+        Teacher(
+            name="llama-2-7b-chat",
+            provider="local",
+            model="llama-2-7b-chat",
+            template="llama-2",
+            max_tokens=2048,
+            documents=80_000,
+        ),
+    ),
+    # Of each file the commit is known, and of Alpaca's what is in it. Which of the two sets of 300,000 MAGPIE rows the
+    # paper took, and how many of them, it does not say.
+    reference_sets=(
+        ReferenceSet(
+            name="alpaca",
+            location="hf://datasets/tatsu-lab/alpaca",
+            revision="dce01c9b08f87459cf36a430d809084718273017",
+            file="data/train-00000-of-00001-a09b74b3ef9c3b56.parquet",
+            layout="alpaca",
+            rows=52_002,
+            sha256="06391b656a06fd3fb9d213160ef2398796c3b7f3dc75ef1e3ced30d461517073",
+            licence="CC-BY-NC-4.0",
+        ),
+        ReferenceSet(
+            name="gpt-4-alpaca",
+            location="hf://datasets/llamafactory/alpaca_gpt4_en",
+            revision="c30575b0da5a7d927aac86fcbc8ea7a03cef5442",
+            file="alpaca_gpt4_data_en.json",
+            layout="alpaca",
+            licence="Apache-2.0, as its card says; the original of GPT-4-LLM is CC-BY-NC-4.0",
+        ),
+        ReferenceSet(
+            name="magpie",
+            location="hf://datasets/Magpie-Align/Magpie-Pro-300K-Filtered",
+            revision="b82dff315a8a85318ee80e116b4df200f88127df",
+            file="data/train-*.parquet",
+            layout="conversations",
+            rows=300_000,
+            licence="Llama 3 community licence",
+        ),
     ),
     # The paper drops nothing but empty answers from its main sets, so what was cut off stays.
     training_sets=(
         TrainingSet(name="original-80k", teacher="original", rows=80_000, keep_truncated=True),
-        TrainingSet(name="gpt-4-0125-preview-80k", teacher="gpt-4-0125-preview", rows=80_000, keep_truncated=True),
+        TrainingSet(name="gpt-3.5-turbo-0125-80k", teacher="gpt-3.5-turbo-0125", rows=80_000, keep_truncated=True),
+        *(
+            TrainingSet(
+                name=f"gpt-4-0125-preview-{size}k",
+                teacher="gpt-4-0125-preview",
+                rows=size * 1_000,
+                keep_truncated=True,
+            )
+            for size in SIZES
+        ),
         TrainingSet(
             name="gpt-4-0125-preview-73k",
             teacher="gpt-4-0125-preview",
             filters=("uppercase_start",),
             keep_truncated=True,
         ),
+        *(
+            TrainingSet(
+                name=f"gpt-4o-mini-2024-07-18-{size}k",
+                teacher="gpt-4o-mini-2024-07-18",
+                rows=size * 1_000,
+                keep_truncated=True,
+            )
+            for size in (80, 300)
+        ),
         TrainingSet(name="claude-3-haiku-10k", teacher="claude-3-haiku-20240307", rows=10_000, keep_truncated=True),
+        TrainingSet(name="claude-3-sonnet-10k", teacher="claude-3-sonnet-20240229", rows=10_000, keep_truncated=True),
+        TrainingSet(name="claude-3-opus-10k", teacher="claude-3-opus-20240229", rows=10_000, keep_truncated=True),
+        TrainingSet(name="llama-2-7b-chat-80k", teacher="llama-2-7b-chat", rows=80_000, keep_truncated=True),
+        TrainingSet(name="alpaca", reference="alpaca"),
+        TrainingSet(name="gpt-4-alpaca", reference="gpt-4-alpaca"),
+        TrainingSet(name="magpie", reference="magpie"),
         *(training_set for teacher in TABLE_9 for training_set in before_and_after(teacher)),
     ),
     filters=(Filter(name="uppercase_start"), Filter(name="prompt_echo"), Filter(name="audited")),
@@ -118,6 +187,13 @@ STUDY = Study(
             source="mistralai/Mistral-7B-v0.1",
             revision="main",
             template="zephyr",
+        ),
+        # A teacher; the paper fine-tunes the model this one was made from.
+        Backbone(
+            name="llama-2-7b-chat",
+            source="meta-llama/Llama-2-7b-chat-hf",
+            revision="f5db02db724555f92da89c216ac04704f23d4590",
+            template="llama-2",
         ),
     ),
     adapters=(
@@ -219,6 +295,7 @@ STUDY = Study(
         audit("claude-3-haiku-20240307", "teacher"),
         audit("claude-3-sonnet-20240229", "teacher"),
         audit("claude-3-opus-20240229", "teacher"),
+        audit("alpaca", "reference"),
         audit("random_article", "control"),
         audit("random_dialogue", "control"),
         Audit(name="planted", kind="planted", of="original", auditor=AUDITOR, documents=30),

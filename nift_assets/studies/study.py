@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, get_args, get_type_hints
 
 from nift_assets import filters, providers
 from nift_training.recipe import Recipe
@@ -20,6 +20,7 @@ from nift_training.templates import TEMPLATES
 KINDS = (
     "filters",
     "teachers",
+    "reference_sets",
     "training_sets",
     "backbones",
     "adapters",
@@ -150,10 +151,31 @@ class Teacher(LanguageModel):
     """Who writes the second halves, and of how many documents (the first of the sample; None for all).
 
     `filters` are those whose removals are left out of `filtered_completions`: by default the paper's alone (section 6).
+    A local chat model is asked in its `template`; a server puts its own around the text.
     """
 
     documents: int | None = None
     filters: tuple[str, ...] = ("uppercase_start",)
+    template: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceSet:
+    """Prompt/response pairs somebody else published, to train on for comparison (Table 3).
+
+    `location` is a dataset of the Hub (`hf://datasets/owner/name`), pinned to a commit by `revision`, or a folder;
+    `file` is a file in it or a pattern. `layout` is how a row is written: `alpaca` (instruction, input, output) or
+    `conversations` (ShareGPT's messages). Where `rows` and the file's `sha256` are known, what is read must have them.
+    """
+
+    name: str
+    location: str
+    file: str
+    layout: Literal["alpaca", "conversations"]
+    revision: str | None = None
+    rows: int | None = None
+    sha256: str | None = None
+    licence: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,16 +184,25 @@ class TrainingSet:
 
     Completions that were cut off at the limit of tokens are left out unless `keep_truncated` says otherwise, and those
     that one of `filters` drops always. Others take the place of what is dropped, unless `refill` is off: then the
-    filters make the set smaller (Table 9).
+    filters make the set smaller (Table 9). With a `reference` in the teacher's place it is the pairs of that reference
+    set, without those that have no response.
     """
 
     name: str
-    teacher: str
+    teacher: str | None = None
+    reference: str | None = None
     rows: int | None = None
     filters: tuple[str, ...] = ()
     refill: bool = True
     keep_truncated: bool = False
     paper: tuple[PaperScore, ...] = ()
+
+    @property
+    def source(self) -> str:
+        """Who wrote the responses: the teacher, or the reference set."""
+        source = self.teacher or self.reference
+        assert source is not None, "a study refuses a training set without either"
+        return source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,6 +336,7 @@ class Study:
     budget_usd: float | None = None
     corpus: Corpus
     teachers: tuple[Teacher, ...]
+    reference_sets: tuple[ReferenceSet, ...] = ()
     training_sets: tuple[TrainingSet, ...]
     backbones: tuple[Backbone, ...]
     adapters: tuple[Adapter, ...]
@@ -326,6 +358,9 @@ class Study:
 
     def teacher(self, name: str) -> Teacher:
         return _named(self.teachers, name)
+
+    def reference_set(self, name: str) -> ReferenceSet:
+        return _named(self.reference_sets, name)
 
     def training_set(self, name: str) -> TrainingSet:
         return _named(self.training_sets, name)
@@ -402,6 +437,8 @@ def _check_references(study: Study) -> None:
     mentions: list[tuple[str, str, str | None]] = [
         *((f"teacher {t.name!r}", "backbones", t.model) for t in study.teachers if t.provider == "local"),
         *((f"training set {s.name!r}", "teachers", s.teacher) for s in study.training_sets),
+        *((f"training set {s.name!r}", "reference_sets", s.reference) for s in study.training_sets),
+        *((f"audit {a.name!r}", "reference_sets", a.name) for a in study.audits if a.kind == "reference"),
         *((f"backbone {b.name!r}", "backbones", b.instruct_of) for b in study.backbones),
         *((f"adapter {a.name!r}", "backbones", a.backbone) for a in study.adapters),
         *((f"adapter {a.name!r}", "training_sets", a.training_set) for a in study.adapters),
@@ -444,9 +481,23 @@ def _check_rows(study: Study) -> None:
                 f"teacher {teacher.name!r}: a local model goes on greedily, without a system prompt, up to a limit; "
                 "set max_tokens, and no system_prompt or temperature above 0"
             )
+        if teacher.template is not None:
+            _check_template(teacher)
     for filter_ in study.filters:
         filters.check(filter_)
+    for reference in study.reference_sets:
+        _check_reference(reference)
     for training_set in study.training_sets:
+        if (training_set.teacher is None) == (training_set.reference is None):
+            raise ValueError(
+                f"training set {training_set.name!r} has the teacher {training_set.teacher!r} and the reference "
+                f"{training_set.reference!r}; name one of the two"
+            )
+        if training_set.reference and (training_set.keep_truncated or training_set.filters):
+            raise ValueError(
+                f"training set {training_set.name!r}: nobody asked for the pairs of a reference set; leave filters and "
+                "keep_truncated out"
+            )
         if not training_set.refill and training_set.rows is None:
             raise ValueError(f"training set {training_set.name!r} is not refilled up to any number; set rows")
     # The ledger knows each by its name.
@@ -476,6 +527,38 @@ def _check_audits(study: Study) -> None:
     for row in study.controls:
         if not (row.supports_temperature and row.temperature):
             raise ValueError(f"control {row.name!r}: its draws would be one text; give it a temperature above 0")
+
+
+def _check_template(teacher: Teacher) -> None:
+    usable = [name for name, template in TEMPLATES.items() if not template.needs_example]
+    if teacher.provider != "local":
+        raise ValueError(f"teacher {teacher.name!r}: a server has its own template; leave template out")
+    if teacher.template not in usable:
+        raise ValueError(
+            f"teacher {teacher.name!r} has the template {teacher.template!r}; use one of {', '.join(usable)}"
+        )
+
+
+def _check_reference(reference: ReferenceSet) -> None:
+    if reference.location.startswith("hf://datasets/"):
+        if reference.revision is None:
+            raise ValueError(
+                f"reference set {reference.name!r} is from the Hub, where files change; pin it with a revision, best "
+                "of all a commit"
+            )
+    elif "://" in reference.location:
+        raise ValueError(
+            f"reference set {reference.name!r} lies at {reference.location}; use hf://datasets/owner/name or a folder"
+        )
+    if reference.file.startswith("/") or ".." in reference.file.split("/"):
+        raise ValueError(
+            f"reference set {reference.name!r}: {reference.file!r} leads out of its place; name a file in it"
+        )
+    layouts = get_args(get_type_hints(ReferenceSet)["layout"])
+    if reference.layout not in layouts:
+        raise ValueError(
+            f"reference set {reference.name!r} has the layout {reference.layout!r}; use one of {', '.join(layouts)}"
+        )
 
 
 def _check_module(study: Study, model: Model) -> None:

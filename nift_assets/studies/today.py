@@ -44,7 +44,10 @@ STUDY = dataclasses.replace(
         TrainingSet(name="original-10k", teacher="original", rows=10_000, keep_truncated=True),
         TrainingSet(name=f"{TEACHER}-10k", teacher=TEACHER, rows=10_000, keep_truncated=True),
         TrainingSet(name=f"{CLAUDE}-10k", teacher=CLAUDE, rows=10_000, keep_truncated=True),
+        TrainingSet(name="alpaca-10k", reference="alpaca", rows=10_000),
     ),
+    reference_sets=(paper.STUDY.reference_set("alpaca"),),
+    backbones=(paper.STUDY.backbone("mistral-7b-v0.1"),),
     adapters=(Adapter(name=ADAPTER, backbone="mistral-7b-v0.1", training_set=f"{TEACHER}-10k", recipe=Recipe()),),
     models=(
         Model(name="mistral-7b-v0.1", backbone="mistral-7b-v0.1"),

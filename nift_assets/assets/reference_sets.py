@@ -1,0 +1,35 @@
+"""Instruction data that others have published, which the paper trains on for comparison; one partition per set."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from nift_assets import reference_sets as publications
+from nift_assets.assets.partitions import STUDY
+from nift_assets.assets.table import Made, table
+
+
+@table(
+    group="data",
+    kinds={"python", "huggingface"},
+    by="reference_set",
+    rows=lambda key, table: (
+        STUDY.reference_set(str(key)),
+        publications.fingerprint(STUDY.reference_set(str(key))),
+    ),
+    code=(publications,),
+    pool="hub",
+)
+def reference_sets(context: dg.AssetExecutionContext) -> Made:
+    reference = STUDY.reference_set(context.partition_key)
+    published = publications.read(reference)
+    facts = {
+        "location": reference.location,
+        "licence": reference.licence,
+        "revision": reference.revision,
+        "commit": published.commit,
+        "files": {file.name: {"bytes": file.bytes, "sha256": file.sha256} for file in published.files},
+        "empty_responses": int((published.rows["response"].str.strip_chars() == "").sum()),
+        "repeated_rows": published.rows.height - published.rows["document_id"].n_unique(),
+    }
+    return Made(published.rows, metadata={name: value for name, value in facts.items() if value is not None})

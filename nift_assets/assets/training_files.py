@@ -1,0 +1,36 @@
+"""Each training set once more as files that other trainers read as they are, in a folder named after its content."""
+
+from __future__ import annotations
+
+import dagster as dg
+import polars as pl
+
+from nift_assets import training_files as files
+from nift_assets.assets import process
+from nift_assets.assets.table import Made, table
+from nift_training import artifacts
+
+
+@table(
+    group="training",
+    kinds={"json", "polars"},
+    inputs=("training_sets",),
+    by="training_set",
+    code=(files,),
+)
+def training_files(context: dg.AssetExecutionContext, training_sets: pl.DataFrame) -> Made:
+    name = context.partition_key
+    draft = process.draft_of(context, "training_files")
+    with artifacts.folder(draft, "training files") as making:
+        files.write(making.path, name, training_sets)
+        making.facts["rows"] = training_sets.height
+    folder = process.keep(draft.parent, draft, name=f"training_files/{name}")
+    row = {
+        "training_set": name,
+        "rows": training_sets.height,
+        "files": [file.name for file in folder.manifest.files],
+        "bytes": folder.bytes,
+        "digest": folder.manifest.digest,
+        "folder": folder.name,
+    }
+    return Made(pl.DataFrame([row]), metadata=process.facts(folder))
