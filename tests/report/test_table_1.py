@@ -19,6 +19,11 @@ SCORES = pl.DataFrame(
     orient="row",
 )
 
+INPUTS = {
+    "benchmark_scores": SCORES,
+    **sql.named_study_rows(DEMO, (test.arguments.get("sql", "") for test in CONTRACT.tests)),
+}
+
 
 def table_1() -> pl.DataFrame:
     model = sql.compile("table_1")
@@ -30,14 +35,18 @@ def test_the_models_stand_in_the_order_of_the_study_measured_or_not() -> None:
     made = table_1()
     assert made["model"].to_list() == [model.name for model in DEMO.models]
     assert made["mt_bench"].null_count() == made["oll"].null_count() == 1
-    assert all(result.passed for result in check(made, CONTRACT, {"benchmark_scores": SCORES}))
+    assert all(result.passed for result in check(made, CONTRACT, INPUTS))
 
 
 def test_a_score_that_is_lost_fails_the_check() -> None:
     for spoilt in (
-        table_1()[:-1],
         table_1().with_columns(pl.lit(None, dtype=pl.Float64).alias("oll")),
         table_1().with_columns(pl.col("mt_bench") + 1),
     ):
-        failed = {result.name for result in check(spoilt, CONTRACT, {"benchmark_scores": SCORES}) if not result.passed}
+        failed = {result.name for result in check(spoilt, CONTRACT, INPUTS) if not result.passed}
         assert failed == {"every_score_is_in_the_table"}
+
+
+def test_a_model_that_is_lost_fails_the_checks() -> None:
+    failed = {result.name for result in check(table_1()[:-1], CONTRACT, INPUTS) if not result.passed}
+    assert failed == {"every_score_is_in_the_table", "a_row_for_every_model_of_the_study"}
