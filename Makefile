@@ -7,13 +7,16 @@ BIN := .venv/bin
 OWN_DOCUMENTS = $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(TEXT),--text-column '$(TEXT)') \
 	$(if $(DOCUMENTS),--documents '$(DOCUMENTS)')
 
-.PHONY: demo ui test test-full bench-teachers pictures check format clean
+.PHONY: demo ui docs test test-full bench-teachers bench-checks pictures check format clean
 
 demo: .venv/installed ## the whole line on the demo study, or on your own articles: CORPUS=file, TEXT=column, DOCUMENTS=n
 	@$(BIN)/nift demo $(OWN_DOCUMENTS) $(if $(filter-out 0,$(FRESH)),--fresh)
 
 ui: .venv/installed ## Dagster's UI of the same study, on this machine only
 	@$(BIN)/nift ui $(OWN_DOCUMENTS) $(if $(PORT),--port $(PORT))
+
+docs: .venv/installed ## every table's contract with its last results, as one page
+	@$(BIN)/nift docs $(OWN_DOCUMENTS)
 
 test: .venv/installed ## every quick test
 	@$(BIN)/python -m pytest
@@ -23,6 +26,9 @@ test-full: .venv/installed ## every test
 
 bench-teachers: .venv/installed ## what asking a teacher costs beside the openai SDK: requests/s, CPU, memory
 	@$(BIN)/python -m tests.teachers.bench
+
+bench-checks: .venv/installed ## how long the checks of 80,000 rows with whole texts take, table by table
+	@$(BIN)/python -m tests.expectations.bench
 
 pictures: .venv/installed ## the README's pictures of the UI, made anew; needs Chromium (apt-get install chromium)
 	@$(BIN)/python -m tests.ui.pictures

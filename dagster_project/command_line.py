@@ -25,7 +25,7 @@ from dagster_project.places import existing_book, open_book, warehouse
 from nift_assets import plan as planning
 from nift_assets import price_list, redaction, studies
 from nift_assets.ledger import report as ledger_report
-from nift_assets.store import CATALOGUE, Store
+from nift_assets.store import CATALOGUE, Store, replacing
 
 if TYPE_CHECKING:
     from dagster_project.line import Outcome, Run
@@ -101,6 +101,20 @@ def query(sql: str) -> None:
 
 @main.command()
 @own_documents
+@click.option(
+    "--out", type=click.Path(dir_okay=False), help="Where the page goes (default: beside the study's tables)."
+)
+def docs(corpus: str | None, text_column: str | None, documents: str | None, out: str | None) -> None:
+    """Every table with its columns, its tests and their last results, as one page that needs no network."""
+    _set(NIFT_CORPUS=corpus, NIFT_TEXT_COLUMN=text_column, NIFT_DOCUMENTS=documents)
+    try:
+        click.echo(f"Documentation: {_write_docs(out)}")
+    except (ValueError, OSError) as error:
+        _refuse(str(error))
+
+
+@main.command()
+@own_documents
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
 @click.option("--check", is_flag=True, help="Exit with 3 if a model has ended, has no price or costs more than a cap.")
 def plan(corpus: str | None, text_column: str | None, documents: str | None, as_json: bool, check: bool) -> None:
@@ -155,6 +169,30 @@ def ledger(study: str | None, as_json: bool, ask_unknown_again: bool, not_billed
     except (ValueError, OSError) as error:
         _refuse(str(error))
     click.echo(_json(plan_table.ledger_as_json(found, caps)) if as_json else plan_table.render_ledger(found, caps))
+
+
+def _write_docs(out: str | None) -> Path:
+    """The page of the contracts; without a Dagster instance it has no results, and none is made for it."""
+    import dagster as dg
+
+    from dagster_project.check_history import documented
+    from nift_assets import docs as pages
+    from nift_assets.assets.partitions import STUDY
+
+    store = Store(root=warehouse(), study=STUDY.name)
+    home = Path(os.environ.get("DAGSTER_HOME") or Path(".dagster", STUDY.name)).absolute()
+    if (home / "dagster.yaml").exists():
+        os.environ["DAGSTER_HOME"] = str(home)  # its configuration names the variable
+        with dg.DagsterInstance.get() as instance:
+            tables = documented(store, instance)
+    else:
+        tables = documented(store, None)
+    content = pages.page(STUDY, tables, made=datetime.now(UTC)).encode()
+    if out is None:
+        return store.write_bytes(content, "docs.html")
+    with replacing(Path(out)) as temporary:
+        temporary.write_bytes(content)
+    return Path(out)
 
 
 def dagster_home(study: str) -> Path:

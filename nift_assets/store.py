@@ -57,6 +57,16 @@ class Store:
             metadata = pl.read_parquet_metadata(file)
         return Version(data=metadata["nift.data"], inputs=metadata["nift.inputs"])
 
+    def rows(self, table: str, partition: str | None) -> int | None:
+        """How many rows are stored for a partition, from the footer alone, or None if nothing is."""
+        from pyarrow import parquet  # type: ignore[import-untyped]
+
+        path = self.path(table, partition)
+        if not path.exists():
+            return None
+        with path.open("rb") as file:
+            return int(parquet.read_metadata(file).num_rows)
+
     def read(self, table: str, partition: str | None) -> pl.DataFrame:
         with self.path(table, partition).open("rb") as file:
             return pl.read_parquet(file)
