@@ -67,7 +67,7 @@ def cut(prompt: Sequence[int], response: Sequence[int], cutoff: int) -> Example:
 
 
 def _read_parquet(path: Path) -> list[dict[str, Any]]:
-    from pyarrow import parquet  # type: ignore[import-untyped]
+    from pyarrow import parquet
 
     table = parquet.read_table(path)
     if missing := set(COLUMNS) - set(table.column_names):

@@ -6,6 +6,7 @@ import dagster as dg
 import polars as pl
 
 from nift_assets import halves as cutting
+from nift_assets import words
 from nift_assets.assets.partitions import STUDY
 from nift_assets.assets.table import table
 
@@ -15,7 +16,7 @@ from nift_assets.assets.table import table
     kinds={"python", "polars"},
     inputs=("raw_sample",),
     rows=lambda key, table: (STUDY.corpus.seed,),
-    code=(cutting,),
+    code=(cutting, words),
 )
 def halves(context: dg.AssetExecutionContext, raw_sample: pl.DataFrame) -> pl.DataFrame:
     return cutting.halve(raw_sample, seed=STUDY.corpus.seed)

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import dagster as dg
-import polars as pl
 
-from nift_assets import corpus
+from nift_assets import corpus, words
 from nift_assets.assets.partitions import STUDY
-from nift_assets.assets.table import table
+from nift_assets.assets.table import Made, table
+from nift_assets.corpus import places, reading, sampling, seen
 
 
 @table(
     "raw_sample",
     "raw_sample_rejects",
     group="data",
-    kinds={"python", "duckdb"},
+    kinds={"python", "polars"},
     source=STUDY.corpus.name,
     rows=lambda key, table: (STUDY.corpus, corpus.fingerprint(STUDY.corpus)),
-    code=(corpus,),
+    code=(places, reading, sampling, seen, words),
 )
-def raw_sample(context: dg.AssetExecutionContext) -> dict[str, pl.DataFrame]:
-    sample = corpus.sample(STUDY.corpus)
-    return {"raw_sample": sample.documents, "raw_sample_rejects": sample.rejects}
+def raw_sample(context: dg.AssetExecutionContext) -> dict[str, Made]:
+    sample = corpus.sample(STUDY.corpus, report=lambda progress: context.log.info(str(progress)))
+    context.log.info(str(sample.read))
+    read = {
+        "files": sample.read.of,
+        "corpus_rows": sample.read.rows,
+        "corpus_bytes": sample.read.bytes,
+        "corpus_seconds": round(sample.read.seconds, 1),
+    }
+    reasons = sample.rejects["reason"].value_counts().sort("reason").rows()
+    return {
+        "raw_sample": Made(sample.documents, metadata=read),
+        "raw_sample_rejects": Made(sample.rejects, metadata={reason.replace(" ", "_"): n for reason, n in reasons}),
+    }

@@ -81,6 +81,7 @@ def on_own_documents(study: Study, location: str, *, text_column: str, documents
         text_column=text_column,
         documents=documents,
         revision=None,
+        tokens_per_document=None,
         licence="unknown: the owner's own documents",
     )
     return dataclasses.replace(study, name=name, title=f"{study.title}, on {location}", corpus=corpus)

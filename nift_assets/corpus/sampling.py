@@ -1,0 +1,255 @@
+"""The draw: documents ordered by a hash of the seed and their text, the first n of them, read in one pass.
+
+Memory does not grow with the corpus: of every document 28 bytes go to the disk, to find those that occur twice, and the
+texts that are among the first n so far lie there as well, until it is known which stay.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from binascii import hexlify
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import polars as pl
+
+from nift_assets import words
+from nift_assets.corpus import places, reading
+from nift_assets.corpus.reading import Utf8
+from nift_assets.corpus.seen import Seen
+from nift_assets.studies.study import Corpus
+
+SECONDS_BETWEEN_REPORTS = 5.0
+TEXT_AT_ONCE = 8 * 2**20
+
+SAMPLE_SCHEMA = {
+    "document_id": pl.String,
+    "sample_rank": pl.Int64,
+    "text": pl.String,
+    "words": pl.Int64,
+    "file": pl.String,
+    "row": pl.Int64,
+}
+REJECTS_SCHEMA = {"file": pl.String, "row": pl.Int64, "document_id": pl.String, "reason": pl.String}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far the reading has come: files read to their end, of all; rows of the corpus and bytes of text so far."""
+
+    files: int
+    of: int
+    rows: int
+    bytes: int
+    seconds: float
+
+    def __str__(self) -> str:
+        speed = self.bytes / 2**20 / max(self.seconds, 1e-9)
+        return (
+            f"{self.rows:,} documents, {self.bytes / 2**20:,.0f} MB of text ({speed:,.0f} MB/s), "
+            f"{self.files} of {self.of} files read"
+        )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The sampled documents, and every document of the corpus that could not be sampled with the reason."""
+
+    documents: pl.DataFrame
+    rejects: pl.DataFrame
+    read: Progress
+
+
+def document_id(text: str) -> str:
+    """The name of a document wherever it is found: 128 bits of the sha256 of its text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def sample(
+    corpus: Corpus, *, threads: int | None = None, report: Callable[[Progress], None] = lambda progress: None
+) -> Sample:
+    """`corpus.documents` different documents (all, if None), uniform without replacement, in sample order.
+
+    Documents are ordered by a hash of (seed, document id), so a smaller sample is a prefix of a larger one whatever the
+    order of files and rows, and whatever `threads`, the number of files read at once. A text that occurs again in a
+    later file or row is left out and listed, as is a row that is no text. Texts wait in the temporary folder: about
+    n (1 + ln(N/n)) of them for n of N documents.
+    """
+    files = places.files(corpus)
+    with _scratch() as folder, (folder / "texts").open("w+b") as texts:
+        drawing = _Drawing(corpus, files, texts, Seen(folder), report)
+        with ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1)) as pool:
+            # Of several errors the one of the first file counts, whichever came first.
+            for _ in pool.map(drawing.take, range(len(files))):
+                pass
+        if drawing.is_empty:
+            raise ValueError(f"{corpus.location}: no document with text in it; give a corpus with at least one")
+        return Sample(documents=drawing.documents(), rejects=drawing.rejects(), read=drawing.progress())
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A text among the first so far: where it lies on the disk, and the first place it was found in."""
+
+    start: int
+    size: int
+    file: int
+    row: int
+
+
+class _Drawing:
+    """The reading of one corpus as it goes on; several threads may take a file each."""
+
+    def __init__(
+        self, corpus: Corpus, files: Sequence[str], texts: IO[bytes], seen: Seen, report: Callable[[Progress], None]
+    ) -> None:
+        self._corpus = corpus
+        self._files = files
+        self._texts = texts
+        self._seen = seen
+        self._report = report
+        self._wanted = corpus.documents or sys.maxsize
+        self._first: dict[bytes, _Kept] = {}  # by rank: the wanted ones so far, and a few more
+        self._limit: bytes | None = None  # once there are enough, what comes behind this rank is not wanted
+        self._faults: list[tuple[int, int, str]] = []
+        self._written, self._ended, self._rows, self._bytes = 0, 0, 0, 0
+        self._began = self._reported = time.monotonic()
+        self._lock = threading.Lock()
+        self._failed = threading.Event()
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._first
+
+    def progress(self) -> Progress:
+        return Progress(
+            files=self._ended,
+            of=len(self._files),
+            rows=self._rows,
+            bytes=self._bytes,
+            seconds=time.monotonic() - self._began,
+        )
+
+    def take(self, number: int) -> None:
+        """Read one file to its end, or as far as another thread's failure lets it."""
+        try:
+            for batch in reading.batches(self._files[number], self._corpus.text_column):
+                if self._failed.is_set():
+                    return
+                found = [(batch.row + place, text) for place, text in enumerate(batch.texts) if text is not None]
+                names = [hashlib.sha256(text).digest()[:16] for _, text in found]
+                ranks = [_rank(name, self._corpus.seed) for name in names]
+                with self._lock:
+                    self._seen.add(names, number, [row for row, _ in found])
+                    self._keep(number, found, ranks)
+                    self._faults += [(number, batch.row + place, reason) for place, reason in batch.faults.items()]
+                    self._count(len(batch.texts), sum(len(text) for _, text in found))
+            self._ended += 1
+        except BaseException:
+            self._failed.set()
+            raise
+
+    def _keep(self, number: int, found: Sequence[tuple[int, Utf8]], ranks: Sequence[bytes]) -> None:
+        for (row, text), rank in zip(found, ranks, strict=True):
+            kept = self._first.get(rank)
+            if kept is not None:
+                if (number, row) < (kept.file, kept.row):
+                    self._first[rank] = replace(kept, file=number, row=row)
+            elif self._limit is None or rank < self._limit:
+                self._texts.write(text)
+                self._first[rank] = _Kept(self._written, len(text), number, row)
+                self._written += len(text)
+        # Now and then, not for each: a quarter more than wanted costs little to carry along.
+        if len(self._first) >= self._wanted + max(self._wanted // 4, 1_000):
+            wanted = sorted(self._first)[: self._wanted]
+            self._first = {rank: self._first[rank] for rank in wanted}
+            self._limit = wanted[-1]
+
+    def _count(self, rows: int, size: int) -> None:
+        self._rows += rows
+        self._bytes += size
+        if time.monotonic() - self._reported > SECONDS_BETWEEN_REPORTS:
+            self._reported = time.monotonic()
+            self._report(self.progress())
+
+    def documents(self) -> pl.DataFrame:
+        """The wanted documents in sample order; their texts lie in memory once."""
+        self._texts.flush()
+        kept = [self._first[rank] for rank in sorted(self._first)[: self._wanted]]
+        frames = [self._read_back(some) for some in _few_at_a_time(kept)]
+        rank = pl.int_range(pl.len(), dtype=pl.Int64).alias("sample_rank")
+        return pl.concat(frames, rechunk=False).with_columns(rank).select(*SAMPLE_SCHEMA)
+
+    def _read_back(self, kept: Sequence[_Kept]) -> pl.DataFrame:
+        import pyarrow as pa
+
+        texts = [os.pread(self._texts.fileno(), each.size, each.start) for each in kept]
+        offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+        joined = pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(b"".join(texts)))
+        text = pl.Series("text", joined)
+        return pl.DataFrame(
+            {
+                "document_id": [hashlib.sha256(each).hexdigest()[:32] for each in texts],
+                "text": text,
+                "words": words.counts(text),
+                "file": pl.Series(self._files, dtype=pl.String).gather([each.file for each in kept]),
+                "row": pl.Series([each.row for each in kept], dtype=pl.Int64),
+            }
+        )
+
+    def rejects(self) -> pl.DataFrame:
+        """What could not be sampled, by file and row: repeated texts, and rows that are no text."""
+        rows: list[tuple[int, int, str | None, str]] = [(file, row, None, reason) for file, row, reason in self._faults]
+        for again in self._seen.again():
+            names = np.stack([again["first"], again["last"]], axis=1).tobytes().hex()
+            rows += [
+                (file, row, names[32 * place : 32 * place + 32], "duplicate")
+                for place, (file, row) in enumerate(zip(again["file"].tolist(), again["row"].tolist(), strict=True))
+            ]
+        frame = pl.DataFrame(rows, schema=REJECTS_SCHEMA | {"file": pl.Int64}, orient="row").sort("file", "row")
+        return frame.with_columns(file=pl.Series(self._files, dtype=pl.String).gather(frame["file"]))
+
+
+def _rank(name: bytes, seed: int) -> bytes:
+    """What a document is ordered by: BLAKE2b of the seed and its name in hexadecimal. Never to be changed."""
+    return hashlib.blake2b(b"%d\0%s" % (seed, hexlify(name)), digest_size=16, person=b"nift.sample").digest()
+
+
+def _few_at_a_time(kept: Sequence[_Kept]) -> Iterator[Sequence[_Kept]]:
+    start, size = 0, 0
+    for place, each in enumerate(kept):
+        size += each.size
+        if size >= TEXT_AT_ONCE:
+            yield kept[start : place + 1]
+            start, size = place + 1, 0
+    if start < len(kept):
+        yield kept[start:]
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A temporary folder; OSError that names it and the remedy if its disk is full."""
+    with tempfile.TemporaryDirectory(prefix="nift-corpus-") as folder:
+        try:
+            yield Path(folder)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            free = shutil.disk_usage(folder).free
+            raise OSError(
+                errno.ENOSPC,
+                f"the disk of {folder} is full ({free:,} bytes free), where texts wait until it is known which are "
+                "sampled: free some space or set TMPDIR to a folder on a larger disk; nothing was written",
+            ) from None
