@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from nift_assets import words
 
 # The same characters as str.split(): every Unicode white space, so that counting and cutting agree on what a word is.
 WORD = re.compile(r"\S+")
+IN_THE_VIEW = 12
 
 
 @dataclass(frozen=True)
@@ -70,22 +72,42 @@ def halve(raw_sample: pl.DataFrame, *, seed: int) -> pl.DataFrame:
             for count, name in zip(few.counts.tolist(), names[rows], strict=True)
         ]
         at[rows] = few.ends(index[rows])
-    placed = raw_sample.select(
-        "document_id",
-        "sample_rank",
-        pl.Series("words", number),
-        pl.Series("cut", index),
-        pl.Series("at", at),
-        "text",
+    cuttable = raw_sample.select(
+        "document_id", "sample_rank", "text", words=pl.Series(number), cut=pl.Series(index), at=pl.Series(at)
     ).filter(pl.col("words") >= 2)
-    return placed.select(
-        "document_id",
-        "sample_rank",
-        "words",
-        "cut",
-        first_half=pl.col("text").str.head(pl.col("at")),
-        second_half=pl.col("text").str.slice(pl.col("at")),
+    first, second = _cut_at(cuttable["text"], cuttable["at"].to_numpy())
+    return cuttable.select("document_id", "sample_rank", "words", "cut", first_half=first, second_half=second)
+
+
+def _cut_at(texts: pl.Series, at: NDArray[np.int64]) -> tuple[pl.Series, pl.Series]:
+    """Each text up to a byte of it, and from there on, as views of the memory the text lies in.
+
+    Arrow's string view is four 32-bit numbers: a length, then for more than 12 bytes the first four of them, the number
+    of a buffer and a place in it; 12 bytes and less stand in the view itself.
+    """
+    import pyarrow as pa
+
+    whole = texts.to_arrow(compat_level=pl.CompatLevel.newest())
+    _, views, *buffers = whole.buffers()
+    first = np.frombuffer(views or b"", dtype=np.int32).reshape(-1, 4)[whole.offset : whole.offset + len(whole)].copy()
+    second = first.copy()
+    first[:, 0], second[:, 0] = at, second[:, 0] - at
+    long = second[:, 0] > IN_THE_VIEW
+    second[long, 3] += at[long].astype(np.int32)
+    for number in np.unique(second[long, 2]):
+        rows = np.flatnonzero(long & (second[:, 2] == number))
+        content = np.frombuffer(buffers[number], dtype=np.uint8)
+        second[rows, 1] = content[second[rows, 3, None] + np.arange(4)].view(np.int32)[:, 0]
+    for half, begins, ends in ((first, 0 * at, at), (second, at, at + second[:, 0])):
+        rows = np.flatnonzero(half[:, 0] <= IN_THE_VIEW)
+        for row, text in zip(rows.tolist(), texts.gather(rows).to_list(), strict=True):
+            inside = text.encode()[begins[row] : ends[row]].ljust(IN_THE_VIEW, b"\0")
+            half[row, 1:] = np.frombuffer(inside, dtype=np.int32)
+    made = (
+        pa.Array.from_buffers(pa.string_view(), len(at), [None, pa.py_buffer(each), *buffers])
+        for each in (first, second)
     )
+    return pl.Series(next(made)), pl.Series(next(made))
 
 
 def _end_of_word(text: str, index: int) -> int:

@@ -87,7 +87,8 @@ def run(model: Model, frames: Mapping[str, pl.DataFrame], partition: str | None)
     """The rows of the model over the given frames, which carry the names of its refs and of its study rows."""
     with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as connection:
         for name, frame in frames.items():
-            connection.register(name, frame)
+            # As Arrow's views, which DuckDB reads where they are: of texts in the older layout it would make a copy.
+            connection.register(name, frame.to_arrow(compat_level=pl.CompatLevel.newest()))
         connection.execute("set variable partition = ?", [partition])
         made: pl.DataFrame = connection.sql(model.sql).pl()
         return made

@@ -23,8 +23,8 @@ class Words:
     """The words of a few texts that lie one behind the other in a column, from row `row` on.
 
     `counts` is the number of words of each text. The other places count bytes from the first text's beginning:
-    `_starts` of the texts, `_ends` of the words with white space behind them, `_rest` of all bytes that go on with a
-    character; `_before` counts the ends up to each text's beginning.
+    `_starts` of the texts, `_ends` of the words with white space behind them; `_before` counts the ends up to each
+    text's beginning.
     """
 
     row: int
@@ -32,19 +32,16 @@ class Words:
     _starts: NDArray[np.int64]
     _ends: NDArray[np.int64]
     _before: NDArray[np.int64]
-    _rest: NDArray[np.int64]
 
     def ends(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """How many characters of each text there are up to the end of one of its words, by the word's number from 1.
+        """How many bytes of each text there are up to the end of one of its words, by the word's number from 1.
 
         For a number that is not that of a word with another behind it, it is 0.
         """
         asked = (numbers >= 1) & (numbers < self.counts)
-        starts = self._starts[asked]
-        ends = self._ends[(self._before + numbers - 1)[asked]]
-        characters = np.zeros(len(numbers), dtype=np.int64)
-        characters[asked] = ends - starts - np.searchsorted(self._rest, ends) + np.searchsorted(self._rest, starts)
-        return characters
+        places = np.zeros(len(numbers), dtype=np.int64)
+        places[asked] = self._ends[(self._before + numbers - 1)[asked]] - self._starts[asked]
+        return places
 
 
 def counts(texts: pl.Series) -> pl.Series:
@@ -68,17 +65,14 @@ def find(texts: pl.Series) -> Iterator[Words]:
 def _words(texts: pl.Series, sizes: NDArray[np.int64], row: int) -> Words:
     stops = np.cumsum(sizes)
     starts = stops - sizes
-    utf8 = _utf8(texts)
-    ascii_only = not len(utf8) or utf8.max() < 128
-    white = _white(utf8, ascii_only)
+    white = _white(_utf8(texts))
     ends = np.flatnonzero(white[1:] > white[:-1]) + 1
     # White space at a text's very beginning ends a word of the text before it at most.
     before = np.searchsorted(ends, starts, side="right")
     inside = np.maximum(np.searchsorted(ends, stops, side="left") - before, 0)
     # Behind the last byte of all stands what an empty text shows: nothing that is a word.
     last = np.append(~white, False)[np.where(sizes > 0, stops - 1, len(white))]
-    rest = np.flatnonzero(utf8 & 0xC0 == 0x80) if not ascii_only else np.zeros(0, dtype=np.int64)
-    return Words(row=row, counts=inside + last, _starts=starts, _ends=ends, _before=before, _rest=rest)
+    return Words(row=row, counts=inside + last, _starts=starts, _ends=ends, _before=before)
 
 
 def _utf8(texts: pl.Series) -> NDArray[np.uint8]:
@@ -89,11 +83,11 @@ def _utf8(texts: pl.Series) -> NDArray[np.uint8]:
     return np.frombuffer(content or b"", dtype=np.uint8)[offsets[0] : offsets[-1]]
 
 
-def _white(utf8: NDArray[np.uint8], ascii_only: bool) -> NDArray[np.bool_]:
+def _white(utf8: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Whether each byte is of white space, for valid UTF-8 text."""
     # Subtracting wraps around below 0, so one comparison finds a range: tab to carriage return, U+001C to space.
     white: NDArray[np.bool_] = (utf8 - 9 < 5) | (utf8 - 28 < 5)
-    if ascii_only:
+    if len(utf8) == 0 or utf8.max() < 128:
         return white
     lead = np.flatnonzero(utf8 == 0xC2)
     two = lead[np.isin(utf8[lead + 1], _SECOND_BYTES)]

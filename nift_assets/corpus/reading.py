@@ -39,7 +39,6 @@ REMEDY = "name a text column with --text-column (make: TEXT=)"
 JSON_NAMES = {bool: "true or false", int: "a number", float: "a number", list: "an array", dict: "an object"}
 
 Reason = Literal["no text", "lone surrogate", "not UTF-8"]
-Utf8 = bytes | memoryview
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Batch:
     """Rows of one file, from row `row` on: each one's text in UTF-8, or None and in `faults` the reason by place."""
 
     row: int
-    texts: Sequence[Utf8 | None]
+    texts: Sequence[bytes | None]
     faults: Mapping[int, Reason]
 
 
@@ -65,7 +64,7 @@ def read(corpus: Corpus) -> Iterator[Found]:
     for file in files(corpus):
         for batch in batches(file, corpus.text_column):
             for place, text in enumerate(batch.texts):
-                yield Found(None if text is None else str(text, "utf-8"), file, batch.row + place)
+                yield Found(None if text is None else text.decode(), file, batch.row + place)
 
 
 def batches(file: str, column: str) -> Iterator[Batch]:
@@ -109,13 +108,13 @@ def _text(file: str) -> Batch:
     return Batch(0, [None], {0: fault}) if fault else Batch(0, [content], {})
 
 
-def _fault(content: Utf8) -> Reason | None:
+def _fault(content: bytes) -> Reason | None:
     """Why bytes are no text: half a surrogate pair, which JSON can have and UTF-8 cannot, or another encoding."""
     try:
-        str(content, "utf-8")
+        content.decode()
     except UnicodeDecodeError:
         try:
-            str(content, "utf-8", "surrogatepass")
+            content.decode("utf-8", "surrogatepass")
         except UnicodeDecodeError:
             return "not UTF-8"
         return "lone surrogate"
@@ -128,7 +127,7 @@ def _fault(content: Utf8) -> Reason | None:
 def _json_lines(file: str, column: str) -> Iterator[Batch]:
     """One JSON object per line; a line that says nothing under `column` is a row without text."""
     row, size = 0, 0
-    texts: list[Utf8 | None] = []
+    texts: list[bytes | None] = []
     faults: dict[int, Reason] = {}
     for text, fault in _json_texts(file, column):
         if fault:
@@ -230,14 +229,14 @@ def _parquet(file: str, column: str) -> Iterator[Batch]:
 
 
 def _arrow_batch(column: pa.Array, row: int) -> Batch:
-    """The texts as they lie in Arrow's memory; nothing is copied or decoded."""
+    """The texts as they are in Arrow's memory, without decoding them."""
     import pyarrow as pa
 
     texts = column.cast(pa.large_string(), safe=False)
     _, places, content = texts.buffers()
     offsets = memoryview(places).cast("q")[texts.offset : texts.offset + len(texts) + 1].tolist()
-    joined = memoryview(content or b"")
-    found: list[Utf8 | None] = [joined[start:stop] for start, stop in itertools.pairwise(offsets)]
+    joined = content.to_pybytes() if content else b""  # slices of it are no work for the garbage collector
+    found: list[bytes | None] = [joined[start:stop] for start, stop in itertools.pairwise(offsets)]
     faults: dict[int, Reason] = {}
     if texts.null_count:
         faults |= dict.fromkeys(texts.is_null().to_numpy(zero_copy_only=False).nonzero()[0].tolist(), "no text")

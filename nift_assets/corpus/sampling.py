@@ -7,7 +7,6 @@ texts that are among the first n so far lie there as well, until it is known whi
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import shutil
 import sys
@@ -19,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import IO
 
@@ -27,7 +27,6 @@ import polars as pl
 
 from nift_assets import words
 from nift_assets.corpus import places, reading
-from nift_assets.corpus.reading import Utf8
 from nift_assets.corpus.seen import Seen
 from nift_assets.studies.study import Corpus
 
@@ -74,7 +73,7 @@ class Sample:
 
 def document_id(text: str) -> str:
     """The name of a document wherever it is found: 128 bits of the sha256 of its text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return sha256(text.encode()).hexdigest()[:32]
 
 
 def sample(
@@ -148,26 +147,29 @@ class _Drawing:
             for batch in reading.batches(self._files[number], self._corpus.text_column):
                 if self._failed.is_set():
                     return
-                found = [(batch.row + place, text) for place, text in enumerate(batch.texts) if text is not None]
-                names = [hashlib.sha256(text).digest()[:16] for _, text in found]
+                rows = [row for row, text in enumerate(batch.texts, batch.row) if text is not None]
+                texts = [text for text in batch.texts if text is not None]
+                names = [sha256(text).digest()[:16] for text in texts]
                 ranks = [_rank(name, self._corpus.seed) for name in names]
                 with self._lock:
-                    self._seen.add(names, number, [row for row, _ in found])
-                    self._keep(number, found, ranks)
+                    self._seen.add(names, number, rows)
+                    self._keep(number, rows, texts, ranks)
                     self._faults += [(number, batch.row + place, reason) for place, reason in batch.faults.items()]
-                    self._count(len(batch.texts), sum(len(text) for _, text in found))
+                    self._count(len(batch.texts), sum(map(len, texts)))
             self._ended += 1
         except BaseException:
             self._failed.set()
             raise
 
-    def _keep(self, number: int, found: Sequence[tuple[int, Utf8]], ranks: Sequence[bytes]) -> None:
-        for (row, text), rank in zip(found, ranks, strict=True):
+    def _keep(self, number: int, rows: Sequence[int], texts: Sequence[bytes], ranks: Sequence[bytes]) -> None:
+        for row, text, rank in zip(rows, texts, ranks, strict=True):
+            if self._limit is not None and rank > self._limit:
+                continue
             kept = self._first.get(rank)
             if kept is not None:
                 if (number, row) < (kept.file, kept.row):
                     self._first[rank] = replace(kept, file=number, row=row)
-            elif self._limit is None or rank < self._limit:
+            else:
                 self._texts.write(text)
                 self._first[rank] = _Kept(self._written, len(text), number, row)
                 self._written += len(text)
@@ -201,7 +203,7 @@ class _Drawing:
         text = pl.Series("text", joined)
         return pl.DataFrame(
             {
-                "document_id": [hashlib.sha256(each).hexdigest()[:32] for each in texts],
+                "document_id": [sha256(each).hexdigest()[:32] for each in texts],
                 "text": text,
                 "words": words.counts(text),
                 "file": pl.Series(self._files, dtype=pl.String).gather([each.file for each in kept]),
@@ -224,7 +226,7 @@ class _Drawing:
 
 def _rank(name: bytes, seed: int) -> bytes:
     """What a document is ordered by: BLAKE2b of the seed and its name in hexadecimal. Never to be changed."""
-    return hashlib.blake2b(b"%d\0%s" % (seed, hexlify(name)), digest_size=16, person=b"nift.sample").digest()
+    return blake2b(b"%d\0%s" % (seed, hexlify(name)), digest_size=16, person=b"nift.sample").digest()
 
 
 def _few_at_a_time(kept: Sequence[_Kept]) -> Iterator[Sequence[_Kept]]:
