@@ -28,10 +28,10 @@ ROWS_AT_ONCE = 4_096
 # A document longer than this is none; a line of JSON can be that long.
 LONGEST_DOCUMENT = 64 * 2**20
 # What a Parquet file may unpack to. Text shrinks to a tenth at best; a thousand times is somebody's joke.
-LARGEST_FOOTER = 64 * 2**20
+LARGEST_FOOTER = 16 * 2**20
 MOST_TIMES_LARGER = 1_000
 ALWAYS_ALLOWED = 256 * 2**20
-MOST_EXPANSION = 256 * 2**20
+MOST_EXPANSION = 64 * 2**20
 
 REMEDY = "name a text column with --text-column (make: TEXT=)"
 

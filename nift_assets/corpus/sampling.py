@@ -215,7 +215,7 @@ class _Drawing:
         """What could not be sampled, by file and row: repeated texts, and rows that are no text."""
         rows: list[tuple[int, int, str | None, str]] = [(file, row, None, reason) for file, row, reason in self._faults]
         for again in self._seen.again():
-            names = np.stack([again["first"], again["last"]], axis=1).tobytes().hex()
+            names = np.stack([again["first"], again["last"]], axis=1).astype(">u8").tobytes().hex()
             rows += [
                 (file, row, names[32 * place : 32 * place + 32], "duplicate")
                 for place, (file, row) in enumerate(zip(again["file"].tolist(), again["row"].tolist(), strict=True))

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-# A place in the corpus behind the 128 bits of the document's name, first in big endian: in the order of the names.
-PLACE = np.dtype([("first", ">u8"), ("last", ">u8"), ("file", "<u4"), ("row", "<u8")])
+# A place in the corpus, and the name of the document that was found there as two numbers of 64 bits.
+PLACE = np.dtype([("first", np.uint64), ("last", np.uint64), ("file", np.uint32), ("row", np.uint64)])
 PARTS = 256
 MOST_IN_MEMORY = 2**20
 
 
 class Seen:
-    """The names of all documents and where each was found, kept in 256 files by the name's first byte."""
+    """The names of all documents and where each was found; of many, in 256 files by the name's first byte."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -34,18 +34,22 @@ class Seen:
 
     def again(self) -> Iterator[NDArray[np.void]]:
         """The places where a document occurs that occurs in an earlier file or row as well, a part at a time."""
-        self._write()
-        for part in sorted(self._folder.glob("seen-*")):
-            places = np.fromfile(part, dtype=PLACE)
-            places = places[np.lexsort([places[field] for field in ("row", "file", "last", "first")])]
+        for part in self._parts():
+            places = part[np.lexsort([part[field] for field in ("row", "file", "last", "first")])]
             same = (places["first"][1:] == places["first"][:-1]) & (places["last"][1:] == places["last"][:-1])
             if same.any():
                 yield places[1:][same]
 
-    def _write(self) -> None:
-        if not self._waiting:
+    def _parts(self) -> Iterator[NDArray[np.void]]:
+        if not any(self._folder.glob("seen-*")):
+            yield np.concatenate([np.empty(0, dtype=PLACE), *self._waiting])
             return
-        places = np.concatenate(self._waiting)
+        self._write()
+        for part in sorted(self._folder.glob("seen-*")):
+            yield np.fromfile(part, dtype=PLACE)
+
+    def _write(self) -> None:
+        places = np.concatenate([np.empty(0, dtype=PLACE), *self._waiting])
         self._waiting, self._rows = [], 0
         part = (places["first"] >> np.uint64(56)).astype(np.int64)
         order = np.argsort(part, kind="stable")
