@@ -30,7 +30,8 @@ def files(corpus: Corpus) -> list[str]:
     """
     location = corpus.location
     found = _remote_files(location, corpus.revision) if "://" in location else _local_files(location, corpus.revision)
-    if os.path.basename(location) != os.path.basename(found[0]):
+    # Who names a file or a pattern wants these; a folder is wanted whole.
+    if not glob.has_magic(location) and os.path.basename(location) != os.path.basename(found[0]):
         _refuse_missing_shards(location, found)
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -44,7 +45,7 @@ class Hub:
                     self._file(hub.files.get(name))
                 elif path.startswith(f"/api/datasets/{hub.name}/tree/"):
                     folder = path.removeprefix(f"/api/datasets/{hub.name}/tree/").partition("/")[2]
-                    self._json([hub.described(name) for name in sorted(hub.files) if name.startswith(folder)])
+                    self._json(hub.listed(folder, whole="recursive=true" in self.path.lower()))
                 elif path.startswith(f"/api/datasets/{hub.name}"):
                     self._json({"id": hub.name, "sha": hub.commit, "siblings": []})
                 else:
@@ -83,5 +84,14 @@ class Hub:
 
         return Handler
 
-    def described(self, name: str) -> dict[str, Any]:
-        return {"type": "file", "path": name, "size": len(self.files[name]), "oid": "0" * 40}
+    def listed(self, folder: str, *, whole: bool) -> list[dict[str, Any]]:
+        """The files and folders in a folder, and in those if `whole`."""
+        files = [Path(name) for name in self.files]
+        there = {path for file in files for path in (file, *file.parents[:-1])}
+        inside = sorted(p for p in there if (Path(folder) in p.parents if whole else p.parent == Path(folder)))
+        return [
+            {"type": "file", "path": str(path), "size": len(self.files[str(path)]), "oid": "0" * 40}
+            if path in files
+            else {"type": "directory", "path": str(path), "oid": "0" * 40}
+            for path in inside
+        ]
