@@ -7,7 +7,7 @@ BIN := .venv/bin
 OWN_DOCUMENTS = $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(TEXT),--text-column '$(TEXT)') \
 	$(if $(DOCUMENTS),--documents '$(DOCUMENTS)')
 
-.PHONY: demo ui docs test test-full bench-teachers bench-checks pictures check format clean
+.PHONY: demo ui docs test test-full bench-teachers bench-checks bench-data pictures check format clean
 
 demo: .venv/installed ## the whole line on the demo study, or on your own articles: CORPUS=file, TEXT=column, DOCUMENTS=n
 	@$(BIN)/nift demo $(OWN_DOCUMENTS) $(if $(filter-out 0,$(FRESH)),--fresh)
@@ -29,6 +29,9 @@ bench-teachers: .venv/installed ## what asking a teacher costs beside the openai
 
 bench-checks: .venv/installed ## how long the checks of 80,000 rows with whole texts take, table by table
 	@$(BIN)/python -m tests.expectations.bench
+
+bench-data: .venv/installed ## what sampling and cutting cost, beside a plain scan and datasets.map; takes about ten minutes
+	@$(BIN)/python -m tests.corpora.bench
 
 pictures: .venv/installed ## the README's pictures of the UI, made anew; needs Chromium (apt-get install chromium)
 	@$(BIN)/python -m tests.ui.pictures

@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 # So many bytes of text are looked at together: few enough for a processor's cache, enough to be worth a call.
-BYTES_AT_ONCE = 2**20
+BYTES_AT_ONCE = 2**19
 
 # What `str.isspace` holds for white beyond ASCII, in UTF-8: U+0085 and U+00A0 in two bytes, the others in three.
 _BEYOND_ASCII = [chr(code).encode() for code in range(128, 0x3001) if chr(code).isspace()]

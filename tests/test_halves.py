@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nift_assets import halves
+from tests.corpora.documents import hostile
 
 # White space of every kind str.split() knows, among words of several scripts.
 WHITE_SPACE = [chr(c) for c in range(0x3001) if chr(c).isspace()]
@@ -88,3 +90,39 @@ def test_a_document_is_cut_the_same_alone_and_among_others() -> None:
     together = halves.halve(frame, seed=7)
     assert halves.halve(frame[13:14], seed=7).equals(together[13:14])
     assert halves.halve(frame.reverse(), seed=7).reverse().equals(together)
+
+
+LONG = ["word " * 2**20, "x" * 5 * 2**20, "nul \x00 between " * 300, "字" * 400_000 + "\u3000" + "字" * 400_000]
+
+
+def test_a_table_is_cut_as_each_document_is(tmp_path: Path) -> None:
+    texts = [*hostile(2_000, seed=3), *LONG, "twelve bytes", "twelve bytes and one", "a b", "a word of twelve", ""]
+    columns = {"document_id": [str(i) for i in range(len(texts))], "sample_rank": range(len(texts)), "text": texts}
+    frame = pl.DataFrame(columns, schema_overrides={"sample_rank": pl.Int64})
+    # As it comes from a file: in several pieces.
+    frame = pl.concat([frame[:700], frame[700:701], frame[701:]], rechunk=False)
+    cuts = [(str(i), i, halves.cut(text, document_id=str(i), seed=9)) for i, text in enumerate(texts)]
+    expected = [(name, i, c.words, c.cut, c.first, c.second) for name, i, c in cuts if c]
+    made = halves.halve(frame, seed=9)
+    assert made.rows() == expected
+    made.write_parquet(tmp_path / "halves.parquet")
+    assert pl.read_parquet(tmp_path / "halves.parquet").rows() == expected
+
+
+def test_no_document_makes_an_empty_table() -> None:
+    schema = {"document_id": pl.String, "sample_rank": pl.Int64, "text": pl.String}
+    assert halves.halve(pl.DataFrame(schema=schema), seed=1).height == 0
+    assert halves.halve(pl.DataFrame({"document_id": ["a"], "sample_rank": [0], "text": ["one"]}), seed=1).height == 0
+
+
+def test_the_halves_lie_where_the_documents_lie() -> None:
+    """A table of articles is cut without a second copy of them."""
+    frame = pl.DataFrame({"document_id": ["a", "b"], "sample_rank": [0, 1], "text": ["word " * 2_000] * 2})
+    made = halves.halve(frame, seed=1)
+    documents, first, second = (buffers(each) for each in (frame["text"], made["first_half"], made["second_half"]))
+    assert documents == first == second
+
+
+def buffers(texts: pl.Series) -> list[int]:
+    """Where in memory the texts of a column lie."""
+    return [each.address for each in texts.to_arrow(compat_level=pl.CompatLevel.newest()).buffers()[2:]]

@@ -145,6 +145,8 @@ def test_own_documents_make_a_study_of_their_own(monkeypatch: pytest.MonkeyPatch
     assert own.corpus.documents == 12
     assert own.corpus.location == "/data/Web Articles (2).parquet"
     assert own.teachers == STUDY.teachers
+    over_the_papers = studies.on_own_documents(studies.load("paper"), "a.parquet", text_column="text", documents=12)
+    assert (over_the_papers.corpus.revision, over_the_papers.corpus.tokens_per_document) == (None, None)
     monkeypatch.setenv("NIFT_CORPUS", "/other/Web Articles (2).parquet")
     assert studies.active().name != own.name
 

@@ -65,7 +65,7 @@ def asset_definitions() -> list[dg.AssetsDefinition | dg.AssetSpec]:
         STUDY.corpus.name,
         description=f"The corpus of the study {STUDY.name!r}: one web article per row, made elsewhere.",
         group_name="corpus",
-        kinds={"parquet" if "parquet" in STUDY.corpus.location else "text"},
+        kinds={"huggingface", "parquet"} if STUDY.corpus.location.startswith("hf://") else {"text"},
         owners=[OWNER],
         metadata={
             "location": STUDY.corpus.location,
