@@ -147,8 +147,9 @@ def _filesystem(location: str) -> tuple[Any, str]:
         from fsspec.implementations.arrow import ArrowFSWrapper
         from pyarrow.fs import S3FileSystem
 
-        path = location.removeprefix("s3://")
-        return ArrowFSWrapper(S3FileSystem()), path
+        # Keys and the region are found as AWS's own tools find them; so is another store that speaks S3.
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        return ArrowFSWrapper(S3FileSystem(endpoint_override=endpoint)), location.removeprefix("s3://")
     filesystem, path = fsspec.core.url_to_fs(location)
     return filesystem, path
 

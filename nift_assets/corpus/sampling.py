@@ -90,9 +90,12 @@ def sample(
     with _scratch() as folder, (folder / "texts").open("w+b") as texts:
         drawing = _Drawing(corpus, files, texts, Seen(folder), report)
         with ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1)) as pool:
-            # Of several errors the one of the first file counts, whichever came first.
-            for _ in pool.map(drawing.take, range(len(files))):
-                pass
+            try:
+                for _ in pool.map(drawing.take, range(len(files))):
+                    pass
+            except BaseException:
+                drawing.stopped.set()  # or an interrupt would wait until every file has been read
+                raise
         if drawing.is_empty:
             raise ValueError(f"{corpus.location}: no document with text in it; give a corpus with at least one")
         return Sample(documents=drawing.documents(), rejects=drawing.rejects(), read=drawing.progress())
@@ -126,7 +129,7 @@ class _Drawing:
         self._written, self._ended, self._rows, self._bytes = 0, 0, 0, 0
         self._began = self._reported = time.monotonic()
         self._lock = threading.Lock()
-        self._failed = threading.Event()
+        self.stopped = threading.Event()
 
     @property
     def is_empty(self) -> bool:
@@ -142,10 +145,10 @@ class _Drawing:
         )
 
     def take(self, number: int) -> None:
-        """Read one file to its end, or as far as another thread's failure lets it."""
+        """Read one file to its end, or until the reading is stopped because another thread has failed."""
         try:
             for batch in reading.batches(self._files[number], self._corpus.text_column):
-                if self._failed.is_set():
+                if self.stopped.is_set():
                     return
                 rows = [row for row, text in enumerate(batch.texts, batch.row) if text is not None]
                 texts = [text for text in batch.texts if text is not None]
@@ -156,9 +159,10 @@ class _Drawing:
                     self._keep(number, rows, texts, ranks)
                     self._faults += [(number, batch.row + place, reason) for place, reason in batch.faults.items()]
                     self._count(len(batch.texts), sum(map(len, texts)))
-            self._ended += 1
+            with self._lock:
+                self._ended += 1
         except BaseException:
-            self._failed.set()
+            self.stopped.set()
             raise
 
     def _keep(self, number: int, rows: Sequence[int], texts: Sequence[bytes], ranks: Sequence[bytes]) -> None:
