@@ -24,8 +24,8 @@ from upath import UPath
 CATALOGUE = "nift.duckdb"
 ROWS_HASHED_AT_ONCE = 10_000
 ROWS_COPIED_AT_ONCE = 1_000
-# What is compressed together, and unpacked together by who reads it: of articles some 20 MB.
-ROWS_PER_GROUP = 4_096
+# What is compressed together, and unpacked together by who reads it: of articles some 10 MB.
+ROWS_PER_GROUP = 2_048
 
 
 @dataclass(frozen=True)
