@@ -17,8 +17,9 @@ from nift_assets import corpus, halves, sql
 from nift_assets.corpus import Sample, sampling
 from nift_assets.store import data_version
 from nift_assets.studies.study import Corpus
-from tests.corpora.documents import hostile, shared_documents
+from tests.corpora.documents import hostile
 from tests.counting import Counts
+from tests.shared_data import shared
 
 TEXTS = [f"Article {i} says\n\nsomething – « {i} » {'and on ' * (i % 50)}" for i in range(1_500)]
 
@@ -157,7 +158,7 @@ def test_ten_thousand_hostile_documents_lose_nothing(tmp_path: Path, counts: Cou
 
 
 def test_real_documents_of_many_scripts_lose_nothing(counts: Counts) -> None:
-    files = shared_documents()
+    files = sorted(shared("documents").glob("*.parquet"))
     texts = [text for file in files for text in pl.read_parquet(file)["text"]]
     sample, cut, short = through_sample_and_halves(files[0].parent)
     assert sample.read.rows == len(texts)
