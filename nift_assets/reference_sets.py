@@ -194,7 +194,7 @@ def _json(path: Path) -> Iterable[Mapping[str, Any]]:
 
 def _parquet(path: Path, columns: Iterable[str]) -> Iterator[Mapping[str, Any]]:
     """The rows of a Parquet file, unpacked a few at a time: what is small on the disk need not be small in memory."""
-    from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
+    from pyarrow import ArrowException, parquet
 
     _refuse_wide_footer(path)
     try:

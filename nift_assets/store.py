@@ -62,7 +62,7 @@ class Store:
 
     def rows(self, table: str, partition: str | None) -> int | None:
         """How many rows are stored for a partition, from the footer alone, or None if nothing is."""
-        from pyarrow import parquet  # type: ignore[import-untyped]
+        from pyarrow import parquet
 
         path = self.path(table, partition)
         if not path.exists():
