@@ -1,7 +1,8 @@
 """The draw: documents ordered by a hash of the seed and their text, the first n of them, read in one pass.
 
-Memory does not grow with the corpus: of every document 28 bytes go to the disk, to find those that occur twice, and the
-texts that are among the first n so far lie there as well, until it is known which stay.
+Memory does not grow with the corpus, only with the sample and with what is left out: of every document 28 bytes go to
+the disk, to find those that occur twice, and the texts that are among the first n so far lie there as well, until it is
+known which stay.
 """
 
 from __future__ import annotations
