@@ -14,7 +14,7 @@ from nift_assets.ledger.wire import Quota
 
 # A window this wide is no risk, and half as wide again with each round trip it soon is as wide as it may be. Twice as
 # wide, and the wave that meets a hidden limit first is twice as large: 2% more of 3,000 requests were turned away.
-FIRST_WINDOW = 40
+FIRST_WINDOW = 32
 GROWTH = 0.5
 # So many turned away of the last so many are a limit, not bad luck: of a fifth at random 14 of 20 are once in 500,000.
 LIMIT_SHOWS = ((14, 20), (40, 100))

@@ -25,6 +25,7 @@ from expectations import contract
 from expectations.runner import check
 from nift_assets import completions
 from nift_assets.ledger.dispatch import _asked_wait
+from nift_assets.studies.study import Teacher
 from tests.conftest import PROJECT
 from tests.counting import Counts
 from tests.teachers.fault_server import FaultServer, expected_text, struck
@@ -543,9 +544,11 @@ def _rows(way: Asking, halves: pl.DataFrame) -> pl.DataFrame:
     return completions.rows(way.row, halves, requests, way.ask(texts).answers)
 
 
-def _failed(frame: pl.DataFrame, halves: pl.DataFrame) -> dict[str, str]:
+def _failed(row: Teacher, frame: pl.DataFrame, halves: pl.DataFrame) -> dict[str, str]:
     """The expectations of the contract that a frame does not meet, each with its severity."""
-    results = check(frame, contract.load("completions"), {"halves": halves})
+    rows = pl.DataFrame({"name": row.name, "provider": row.provider, "model": row.model, "documents": row.documents})
+    inputs = {"halves": halves, "study_teachers": rows.cast({"documents": pl.Int64})}
+    results = check(frame, contract.load("completions"), inputs)
     return {result.name: str(result.severity).lower() for result in results if not result.passed}
 
 
@@ -564,9 +567,8 @@ def test_truncated_rows_are_paid_once_and_the_contract_says_so(
     cut = [struck(text, share, 2) for text in halves["first_half"]]
     assert (frame["status"] == "truncated").to_list() == cut
     assert (frame["completion"] != "").all()
-    found = {
-        name: severity for name, severity in _failed(frame, halves).items() if "truncated" in name or "cut" in name
-    }
+    all_failed = _failed(both.asking.row, frame, halves)
+    found = {name: severity for name, severity in all_failed.items() if "truncated" in name or "cut" in name}
     assert set(found.values()) == failed, found
     counts("T15", f"{shape}: {sum(cut)} of 300 truncated, each paid once; the contract: {found or 'passes'}")
 
@@ -621,8 +623,8 @@ def test_another_model_or_configuration_shows_in_its_row_and_in_the_contract(
     other = {text for text, name in names.items() if name != MODEL}
     assert other == {prompt for prompt, fault in struck_by.items() if fault == "other_model"}
     assert len(other) == 2
-    found = _failed(frame, halves)
-    expected = {"one_model_answered": "warn"}
+    found = _failed(both.asking.row, frame, halves)
+    expected = {"one_model_answered": "warn", "the_pinned_model_answered": "warn"}
     if shape == "openai":
         expected["one_configuration_answered"] = "warn"
         assert frame["fingerprint"].value_counts().height == 2

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from nift_assets import providers
+from nift_assets import providers, studies
 from nift_assets.ledger import Request, door, report
 from nift_assets.ledger.book import AT_A_TIME, Asker, Book
 from nift_assets.ledger.tables import attempts, batches, requests
@@ -214,12 +214,16 @@ def test_the_command_says_the_same_as_json_and_in_words(book: Book, tmp_path: Pa
     assert code == 0
     assert found["accounts"][0]["states"] == {"ok": 1, "unknown": 1}
     assert found["accounts"][0]["spent"] == pytest.approx(SPENT / 1e9)
-    assert found["studies"]["today"] == {"spent": SPENT / 1e9, "reserved": RESERVE / 1e9, "cap": 100}
+    assert found["studies"]["today"] == {
+        "spent": SPENT / 1e9,
+        "reserved": RESERVE / 1e9,
+        "cap": studies.load("today").budget_usd,
+    }
     assert found["unknown"][0]["sent_as"] == f"nift-{session}-2"
     _, words, _ = ledger(tmp_path)
     assert "1 ok, 1 unknown" in words
     assert f"nift-{session}-2" in words
-    assert "cap $100.00" in words
+    assert f"cap ${studies.load('today').budget_usd:,.2f}" in words
     code, said, _ = ledger(tmp_path, "--ask-unknown-again")
     assert code == 0
     assert said.startswith("1 questions are asked again by the next run; $0.0010 of 1 attempts are booked as spent.")

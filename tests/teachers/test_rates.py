@@ -185,15 +185,14 @@ def test_after_a_storm_everything_is_as_fast_as_before_within_seconds() -> None:
     assert max(after[:12]) > before / 2
 
 
-def test_without_a_limit_the_window_is_wide_within_two_round_trips() -> None:
+def test_without_a_limit_the_window_is_half_as_wide_again_with_each_round_trip() -> None:
     one = Pace(200)
-    assert one.window == 32
-    for _ in range(32):
-        one.came_through(0.05)
-    assert one.window == 64
-    for _ in range(64 + 128):
-        one.came_through(0.1)
-    assert one.window == 200
+    found = []
+    for trip in range(6):
+        found.append(int(one.window))
+        for _ in range(found[-1]):
+            one.came_through(0.05 * trip)
+    assert found == [32, 48, 72, 108, 162, 200]
 
 
 def test_a_fifth_turned_away_at_random_is_no_limit() -> None:
