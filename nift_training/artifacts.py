@@ -60,6 +60,20 @@ def folder(out: Path, kind: str) -> Iterator[Draft]:
         raise
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path that takes the place of `path` when the block ends well, and is removed when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial(path)
+    try:
+        yield partial
+        _sync(partial)
+        partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
 def write_rows(out: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """The file `out` with one JSON object per line; nothing is left when a row cannot be made."""
     check_free(out)
@@ -110,9 +124,12 @@ def read_manifest(path: Path) -> Manifest:
     """The manifest of a folder, believed as it is; `verify` compares it with the files."""
     if not (path / MANIFEST).is_file():
         raise ValueError(f"{path} has no {MANIFEST}: it is incomplete or was not made by nift_training")
-    content = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    files = tuple(File(**file) for file in content["files"])
-    return Manifest(kind=content["kind"], digest=content["digest"], files=files, facts=content["facts"])
+    try:
+        content = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        files = tuple(File(**file) for file in content["files"])
+        return Manifest(kind=content["kind"], digest=content["digest"], files=files, facts=content["facts"])
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path / MANIFEST} is damaged: make {path} again") from None
 
 
 def verify(path: Path) -> Manifest:
@@ -131,6 +148,12 @@ def verify(path: Path) -> Manifest:
 def verified_digest(path: Path) -> str | None:
     """The digest of a folder of ours after checking its files; none for a download, which has no manifest."""
     return verify(path).digest if (path / MANIFEST).is_file() else None
+
+
+def remove_partials(out: Path) -> None:
+    """Removes drafts of `out` that a killed process has left; nobody may be writing to it."""
+    for draft in out.absolute().parent.glob(f".{out.name}.partial-*"):
+        shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -1,10 +1,14 @@
-"""How much memory this process has needed."""
+"""How much memory this process has needed, and how much is left."""
 
 from __future__ import annotations
 
 import resource
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 def peak_rss_mb() -> float:
@@ -19,3 +23,16 @@ def peak_rss_mb() -> float:
         return int(line.split()[1]) / 1024
     found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return found / 2**20 if sys.platform == "darwin" else found / 1024
+
+
+def available_bytes(device: torch.device) -> int:
+    """The memory a device has left; of a CPU what Linux counts as available, elsewhere 8 GB."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    info = Path("/proc/meminfo")
+    if not info.exists():
+        return 8 * 2**30
+    line = next(each for each in info.read_text().splitlines() if each.startswith("MemAvailable:"))
+    return int(line.split()[1]) * 1024

@@ -2,75 +2,234 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nift_training import artifacts
+from nift_training.recipe import Recipe
 
-COLUMNS = ("prompt", "response")
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+AT_ONCE = 1000  # texts handed to the tokenizer at a time, which works on them in parallel
+SPEAKERS = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant", "system": "system"}
+LAYOUTS = "prompt and response, Alpaca's instruction, input and output, or messages"
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One training example in text."""
+    """One exchange in text: what is read, and what is learnt to follow it."""
 
     prompt: str
     response: str
 
 
 @dataclass(frozen=True)
-class Example:
-    """One training example in token ids: the prompt gives no loss, every id of the response does."""
+class Row:
+    """One training example in text: its exchanges, mostly one, and what may stand before them."""
 
-    prompt: tuple[int, ...]
-    response: tuple[int, ...]
+    pairs: tuple[Pair, ...]
+    system: str = ""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training example in token ids, and which of them give loss."""
+
+    ids: NDArray[np.int32]
+    trained: NDArray[np.bool_]
 
     def __len__(self) -> int:
-        return len(self.prompt) + len(self.response)
+        return len(self.ids)
 
 
-def read(path: Path) -> list[Pair]:
-    """The pairs of a .jsonl or .parquet file with the columns `prompt` and `response`, in its order."""
-    rows = _read_parquet(path) if path.suffix == ".parquet" else artifacts.read_rows(path)
+@dataclass(frozen=True)
+class Examples(Sequence[Example]):
+    """All examples end to end: the i-th is `ids[starts[i]:starts[i + 1]]`."""
+
+    ids: NDArray[np.int32]
+    trained: NDArray[np.bool_]
+    starts: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, index: Any) -> Any:
+        part = slice(self.starts[index], self.starts[index + 1])
+        return Example(self.ids[part], self.trained[part])
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of a .json, .jsonl or .parquet file in its order, in any of three layouts.
+
+    `prompt` and `response`; Alpaca's `instruction`, `input` and `output`, the first two joined by a line break as
+    LLaMA-Factory does (`data/aligner.py:25-32`); or `messages` (`conversations`) of user and assistant by turns.
+    """
+    rows = _read_objects(path)
     if not rows:
         raise ValueError(f"{path} has no rows: nothing to train on")
-    for number, row in enumerate(rows, start=1):
-        for column in COLUMNS:
-            if not isinstance(row.get(column), str):
-                raise ValueError(f"{path} row {number} has no text in {column!r}: give {' and '.join(COLUMNS)}")
-    return [Pair(row["prompt"], row["response"]) for row in rows]
+    return [_row(row, f"{path} row {number}") for number, row in enumerate(rows, start=1)]
 
 
-def encode(tokenizer: Any, pair: Pair, cutoff: int) -> Example:
-    """The pair in token ids: prompt ++ response ++ end-of-sequence, and nothing else.
+def encode(tokenizer: Any, row: Row, recipe: Recipe) -> Example:
+    """One row in token ids; see `examples`."""
+    encoded: Example = examples(tokenizer, [row], recipe)[0]
+    return encoded
 
-    LLaMA-Factory 0.5.2's `vanilla` template: the two are tokenised apart, with nothing between them and no
-    begin-of-text in front.
+
+def examples(tokenizer: Any, rows: Sequence[Row], recipe: Recipe) -> Examples:
+    """The rows in token ids: prompt ++ response ++ end-of-sequence, and nothing else in the paper's recipe.
+
+    LLaMA-Factory 0.5.2's `vanilla` template: each text is tokenised apart, with nothing between them and no
+    begin-of-text in front. A tokenizer with a dummy prefix therefore begins the response with one.
     """
-    prompt = tokenizer(pair.prompt, add_special_tokens=False)["input_ids"]
-    response = tokenizer(pair.response, add_special_tokens=False)["input_ids"]
-    return cut(prompt, [*response, tokenizer.eos_token_id], cutoff)
+    import numpy as np
+
+    starts, ids, trained = [0], [], []
+    for start in range(0, len(rows), AT_ONCE):
+        for row, texts in _tokenised(tokenizer, rows[start : start + AT_ONCE], recipe):
+            exchanges = _exchanges(row, texts, tokenizer, recipe)
+            length = 0
+            for source, target in exchanges:
+                ids.append(np.array([*source, *target], dtype=np.int32))
+                trained.append(np.repeat(np.array([False, True]), [len(source), len(target)]))
+                length += len(source) + len(target)
+            if not length:
+                raise ValueError(f"row {len(starts)} of the data has no token at all: drop it")
+            starts.append(starts[-1] + length)
+    return Examples(np.concatenate(ids), np.concatenate(trained), np.array(starts, dtype=np.int64))
 
 
-def cut(prompt: Sequence[int], response: Sequence[int], cutoff: int) -> Example:
-    """The example cut to `cutoff` tokens, each side from its right and in proportion to its length.
+def cached(tokenizer: Any, data: Path, recipe: Recipe, folder: Path) -> Examples:
+    """The examples of a file, tokenised once for a content of data, tokenizer and recipe, and kept in `folder`."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file, save_file
+
+    kept = folder / f"tokens-{_key(tokenizer, data, recipe)}.safetensors"
+    if kept.is_file():
+        try:
+            return Examples(**load_file(kept))
+        except (SafetensorError, TypeError):
+            kept.unlink()  # a disk that lost its power left it damaged; it is only a copy
+    made = examples(tokenizer, read(data), recipe)
+    with artifacts.replacing(kept) as partial:
+        save_file({"ids": made.ids, "trained": made.trained, "starts": made.starts}, partial)
+    return made
+
+
+def cut(prompt: int, response: int, cutoff: int) -> tuple[int, int]:
+    """How many tokens of prompt and response are kept, each side losing its right and in proportion to its length.
 
     1500 + 900 tokens at 1024 become 640 + 384: the prompt loses the text next to the response, the response its
-    end-of-sequence. So LLaMA-Factory 0.5.2 does (`data/utils.py:42-46`); the response keeps at least one token.
+    end-of-sequence. So LLaMA-Factory 0.5.2 does (`data/utils.py:42-46`); the response keeps at least one token. Its
+    floating-point numbers are exact at 1024, a power of two; at a cutoff of 100 they would take one token of a pair
+    of 71 + 29.
     """
-    if len(prompt) + len(response) <= cutoff:
-        return Example(tuple(prompt), tuple(response))
-    kept = max(cutoff * len(response) // (len(prompt) + len(response)), 1)
-    return Example(tuple(prompt[: cutoff - kept]), tuple(response[:kept]))
+    if prompt + response <= cutoff:
+        return prompt, response
+    kept = max(cutoff * response // (prompt + response), 1)
+    return min(prompt, cutoff - kept), min(response, kept)
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file's content: which data an adapter was trained on."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _tokenised(tokenizer: Any, rows: Sequence[Row], recipe: Recipe) -> Iterator[tuple[Row, list[list[int]]]]:
+    """Each row with the ids of its texts in order: what stands before, then prompt, separator, response by turns."""
+    texts = [[row.system, *(text for pair in row.pairs for text in _parts(pair, recipe))] for row in rows]
+    flat = [text for several in texts for text in several]
+    ids = iter(tokenizer(flat, add_special_tokens=False)["input_ids"])
+    for row, several in zip(rows, texts, strict=True):
+        yield row, [next(ids) for _ in several]
+
+
+def _parts(pair: Pair, recipe: Recipe) -> tuple[str, ...]:
+    # A separator is part of the prompt's text, as a person would type it.
+    return (pair.prompt + recipe.separator, pair.response)
+
+
+def _exchanges(row: Row, texts: list[list[int]], tokenizer: Any, recipe: Recipe) -> Iterator[tuple[list[int], ...]]:
+    """The ids of each exchange, cut; of several the first take their part of the room before the later ones."""
+    room = recipe.cutoff - recipe.keep_eos
+    begin = [tokenizer.bos_token_id] if recipe.add_bos and tokenizer.bos_token_id is not None else []
+    end = [tokenizer.eos_token_id] if recipe.add_eos else []
+    for turn in range(len(row.pairs)):
+        source, target = texts[1 + 2 * turn], texts[2 + 2 * turn]
+        if turn == 0:
+            source = [*begin, *texts[0], *source]
+        if not recipe.keep_eos:
+            target = [*target, *end]
+        if room <= 0 or not (source or target):
+            return
+        kept, learnt = cut(len(source), len(target), room)
+        room -= kept + learnt
+        source, target = source[:kept], target[:learnt]
+        yield source, [*target, *end] if recipe.keep_eos else target
+
+
+def _key(tokenizer: Any, data: Path, recipe: Recipe) -> str:
+    """A hash of all that shapes the token ids."""
+    ends = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    shape = (recipe.cutoff, recipe.add_bos, recipe.add_eos, recipe.keep_eos, recipe.separator)
+    what = json.dumps([sha256(data), tokenizer.backend_tokenizer.to_str(), ends, shape])
+    return hashlib.sha256(what.encode()).hexdigest()[:32]
+
+
+def _row(row: Mapping[str, Any], where: str) -> Row:
+    if (messages := row.get("messages", row.get("conversations"))) is not None:
+        return _from_messages(messages, where)
+    if "instruction" in row:
+        asked = [_text(row, "instruction", where), row.get("input") or ""]
+        joined = "\n".join(text for text in asked if text)
+        return Row((Pair(joined, _text(row, "output", where)),), row.get("system") or "")
+    return Row((Pair(_text(row, "prompt", where), _text(row, "response", where)),))
+
+
+def _text(row: Mapping[str, Any], column: str, where: str) -> str:
+    if not isinstance(row.get(column), str):
+        raise ValueError(f"{where} has no text in {column!r}: give {LAYOUTS}")
+    text: str = row[column]
+    return text
+
+
+def _from_messages(messages: Any, where: str) -> Row:
+    said = [
+        (SPEAKERS.get(str(message.get("role", message.get("from")))), message.get("content", message.get("value")))
+        for message in messages
+    ]
+    system = said.pop(0)[1] if said and said[0][0] == "system" else ""
+    turns = ["user", "assistant"] * (len(said) // 2)
+    if not turns or [who for who, _ in said] != turns or not all(isinstance(text, str) for _, text in said):
+        raise ValueError(f"{where} is not texts of user and assistant by turns: drop or repair it")
+    texts = [text for _, text in said]
+    return Row(tuple(Pair(*pair) for pair in zip(texts[::2], texts[1::2], strict=True)), system)
+
+
+def _read_objects(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".parquet":
+        return _read_parquet(path)
+    if path.suffix == ".json":
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+            raise ValueError(f"{path} is not a JSON list of objects: give one, or .jsonl with an object per line")
+        return content
+    return artifacts.read_rows(path)
 
 
 def _read_parquet(path: Path) -> list[dict[str, Any]]:
     from pyarrow import parquet
 
     table = parquet.read_table(path)
-    if missing := set(COLUMNS) - set(table.column_names):
-        raise ValueError(f"{path} lacks the columns {', '.join(sorted(missing))}: it has {table.column_names}")
-    rows: list[dict[str, Any]] = table.select(COLUMNS).to_pylist()
+    layouts = ({"prompt", "response"}, {"instruction", "output"}, {"messages"}, {"conversations"})
+    if not any(layout <= set(table.column_names) for layout in layouts):
+        raise ValueError(f"{path} lacks the columns of any layout: give {LAYOUTS}; it has {table.column_names}")
+    rows: list[dict[str, Any]] = table.to_pylist()
     return rows

@@ -5,12 +5,19 @@ import sys
 
 
 def under_pipes() -> bool:
-    """Whether Dagster Pipes started this process."""
-    return "DAGSTER_PIPES_CONTEXT" in os.environ
+    """Whether Dagster Pipes started this process; of several that work together the first one speaks for all."""
+    return "DAGSTER_PIPES_CONTEXT" in os.environ and is_first()
+
+
+def is_first() -> bool:
+    """Whether this is the only process of a run or the first of several."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def say(line: str) -> None:
-    """Prints the line to stderr and, under Pipes, logs it as an event."""
+    """Prints the line to stderr and, under Pipes, logs it as an event; of several processes only the first does."""
+    if not is_first():
+        return
     print(line, file=sys.stderr, flush=True)
     if under_pipes():
         from dagster_pipes import PipesContext

@@ -1,49 +1,126 @@
-"""The training recipe as a value, each number with the place it is from."""
+"""The training recipes as values, each number with the place it is from."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+Precision = Literal["float16", "bfloat16", "float32"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How an adapter is trained; the defaults are the paper's (appendix A and LLaMA-Factory 0.5.2).
 
-    - `epochs` 3, `learning_rate` 5e-5, cosine to zero: the paper's command line.
-    - `batch_size` 256: its 8 rows × 4 accumulated micro-batches × 8 GPUs.
-    - `micro_batch` is how many rows fit in memory at once; it does not change what is learned.
-    - `cutoff` 1024 tokens: `hparams/data_args.py:27-34`.
+    - `epochs` 3, `learning_rate` 5e-5, half a cosine down to zero, no warm-up: the paper's command line.
+    - `batch_size` 256 in `rounds` 4 of `mean_rows` 8: its 8 GPUs × 8 rows × 4 accumulated micro-batches. The loss is
+      the mean over micro-batches of 8 rows of each one's mean over response tokens, as transformers took it before
+      4.46; `mean_rows` None takes the mean over all response tokens of the step instead.
+    - `cutoff` 1024 tokens, each side cut in proportion: `hparams/data_args.py:27-34`, `data/utils.py:42-46`.
+    - `add_bos` no, `separator` none, `add_eos` yes: the template `vanilla`. `keep_eos` adds the end of sequence after
+      the cut, so that a pair that was too long has one as well; the paper's have none.
     - `rank` 8, `alpha` = 2 × rank, no dropout, no bias: `hparams/finetuning_args.py:41-76`.
-    - `seed` 42, AdamW with betas 0.9 and 0.999, epsilon 1e-8, no weight decay, no warm-up, gradients clipped to
-      norm 1: transformers 4.37.2 `training_args.py`.
+    - `seed` 42, AdamW with `betas` 0.9 and 0.999, `epsilon` 1e-8, `weight_decay` 0, gradients clipped to norm 1:
+      transformers 4.37.2 `training_args.py`.
+    - `precision` float16: `--fp16` on V100s, which have no bfloat16. The adapter itself is float32 always.
+    - The loss scale begins at 2**16, doubles after 1000 steps that fit and tolerates one overflow: the template of
+      LLaMA-Factory's `README.md:464-491`. `min_loss_scale` below its 1 is what a file called `ds_config_min_scale`
+      is for; 1e-10 is the value others chose for the same error.
+
+    How many devices there are and how much of a step each holds at a time changes none of this: see `Machine`.
     """
 
     epochs: int = 3
     batch_size: int = 256
-    micro_batch: int = 8
+    rounds: int = 4
+    mean_rows: int | None = 8
     learning_rate: float = 5e-5
     cutoff: int = 1024
+    add_bos: bool = False
+    add_eos: bool = True
+    keep_eos: bool = False
+    separator: str = ""
     rank: int = 8
     alpha: int = 16
     seed: int = 42
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = 1e-8
+    weight_decay: float = 0.0
     max_gradient_norm: float = 1.0
+    precision: Precision = "float16"
+    min_loss_scale: float = 1e-10
 
     def __post_init__(self) -> None:
         """Refuses what no run can be made of."""
-        for name in ("epochs", "batch_size", "micro_batch", "learning_rate", "rank", "alpha"):
+        for name in ("epochs", "batch_size", "rounds", "learning_rate", "rank", "alpha", "min_loss_scale"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: give a positive number")
-        if self.cutoff < 2:
-            raise ValueError(f"cutoff is {self.cutoff}: give at least 2, a prompt token and a response token")
+        if self.cutoff < 2 + self.keep_eos:
+            raise ValueError(f"cutoff is {self.cutoff}: give at least {2 + self.keep_eos}, a token for each part")
+        if self.keep_eos and not self.add_eos:
+            raise ValueError("keep_eos without add_eos: there is no end of sequence to keep")
+        if self.precision not in ("float16", "bfloat16", "float32"):
+            raise ValueError(f"precision is {self.precision!r}: give float16, bfloat16 or float32")
+        if self.batch_size % self.rounds:
+            raise ValueError(f"batch_size {self.batch_size} is not made of {self.rounds} equal rounds: change one")
+        if self.mean_rows is not None and (self.mean_rows < 1 or self.round % self.mean_rows):
+            raise ValueError(
+                f"a round of {self.round} rows is not made of groups of mean_rows {self.mean_rows}: give a divisor, "
+                "or none for one mean over the step"
+            )
 
-    def window(self, rows: int) -> int:
-        """The rows of one optimiser step: a batch, or the whole epoch when it is smaller."""
-        return min(self.batch_size, rows)
+    @property
+    def round(self) -> int:
+        """The rows of one round, after which accumulation may stop: 64, a micro-batch on each of the 8 GPUs."""
+        return self.batch_size // self.rounds
+
+    def rounds_per_epoch(self, rows: int) -> int:
+        """The rounds of one epoch; the last is filled up from the epoch's beginning."""
+        return -(-rows // self.round)
 
     def steps(self, rows: int) -> int:
         """The optimiser steps of the whole run: 12 for 1,000 rows, 855 for the paper's 73,000.
 
-        LLaMA-Factory counts ⌈rows/64⌉ micro-batches over its 8 GPUs and one step for every 4 of them, rounded
-        down; a quarter of the batch plays the part of the 64 here, whatever fits in this machine's memory.
+        One step for every `rounds` rounds, rounded down (transformers 4.37.2 `trainer.py:1580-1596`).
         """
-        return self.epochs * max(1, (rows + self.batch_size // 4 - 1) // self.batch_size)
+        return self.epochs * max(1, self.rounds_per_epoch(rows) // self.rounds)
+
+
+FAITHFUL = Recipe()
+"""The paper's recipe to the token."""
+
+MODERN = Recipe(keep_eos=True, mean_rows=None, precision="bfloat16")
+"""What one would do today with the same numbers: every pair keeps its end, every response token weighs the same."""
+
+RECIPES = {"faithful": FAITHFUL, "modern": MODERN}
+
+
+def named(recipe: str) -> Recipe:
+    """The recipe of that name, or of a JSON file such as the `recipe.json` beside an adapter."""
+    if recipe in RECIPES:
+        return RECIPES[recipe]
+    if not Path(recipe).is_file():
+        raise ValueError(f"there is no recipe {recipe!r}: name {', '.join(RECIPES)} or a recipe.json")
+    return from_json(json.loads(Path(recipe).read_text(encoding="utf-8")))
+
+
+def from_json(values: dict[str, Any]) -> Recipe:
+    """The recipe of a JSON object; a field that no recipe has is refused, not ignored."""
+    known = {field.name for field in fields(Recipe)}
+    if strange := sorted(values.keys() - known):
+        raise ValueError(f"a recipe has no {', '.join(strange)}: it has {', '.join(sorted(known))}")
+    return Recipe(**values | {"betas": tuple(values.get("betas", Recipe.betas))})
+
+
+def name_of(recipe: Recipe) -> str:
+    """`faithful` or `modern`, or which of the two it is closest to and what differs."""
+    distance = {name: _differences(recipe, known) for name, known in RECIPES.items()}
+    nearest = min(distance, key=lambda name: len(distance[name]))
+    return ", ".join([nearest, *(f"{field} {value}" for field, value in distance[nearest].items())])
+
+
+def _differences(recipe: Recipe, known: Recipe) -> dict[str, Any]:
+    values, others = asdict(recipe), asdict(known)
+    return {name: value for name, value in values.items() if value != others[name]}

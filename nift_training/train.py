@@ -1,240 +1,401 @@
-"""Trains a LoRA adapter on prompt/response pairs and writes it with its log, recipe and manifest."""
+"""Trains a LoRA adapter on prompt/response pairs and writes it with its log, recipe, card and manifest.
+
+    python -m nift_training.train --base models/mistral --data pairs.jsonl --out adapter
+
+The recipe is the paper's unless another is named. The data is .json, .jsonl or .parquet with prompt and response,
+with Alpaca's instruction, input and output, or with messages. A run that was interrupted goes on from its last
+checkpoint when the same command is given again. `--devices 8` runs on eight GPUs through DeepSpeed.
+"""
 
 from __future__ import annotations
 
+import argparse
+import fcntl
 import json
-import math
+import os
+import shutil
+import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nift_training import artifacts, generation, pairs, progress, verbs
+from nift_training import (
+    artifacts,
+    backbone,
+    batches,
+    card,
+    checkpoints,
+    devices,
+    engines,
+    launch,
+    loop,
+    lora,
+    loss,
+    machine,
+    pairs,
+    progress,
+    recipe,
+    verbs,
+)
+from nift_training.backbone import Backbone
+from nift_training.batches import Layout
+from nift_training.engines import Engine, State
+from nift_training.loop import Step
+from nift_training.machine import Machine, Place
 from nift_training.memory import peak_rss_mb
-from nift_training.pairs import Example
+from nift_training.pairs import Examples
 from nift_training.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
 
-IGNORED = -100  # cross-entropy leaves out targets of this value
-SAY_EVERY_SECONDS = 5.0
+PACKAGES = ("torch", "transformers", "peft")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
-    """One optimiser step: its mean loss over response tokens, its learning rate, and the tokens it read."""
+class Run:
+    """Where a run reads, writes and keeps what it needs to go on: `work` holds its checkpoints, `cache` its tokens."""
 
-    step: int
-    loss: float
-    learning_rate: float
-    tokens: int
+    base: Path
+    base_name: str
+    data: Path
+    out: Path
+    work: Path
+    cache: Path
+    threads: int
+    data_version: str | None = None
+    device: str = "auto"
+    save_steps: int = loop.SAVE_EVERY_STEPS
+    start_over: bool = False
 
 
-def train(base: Path, base_name: str, data: Path, recipe: Recipe, out: Path, threads: int) -> artifacts.Manifest:
-    """The manifest of the adapter folder `out`: the same inputs and threads give the same bytes on a CPU."""
-    artifacts.check_free(out)
-    started = time.monotonic()
-    rows = pairs.read(data)
-    loaded = generation.load(base)
-    examples = [pairs.encode(loaded.tokenizer, row, recipe.cutoff) for row in rows]
-    with artifacts.folder(out, "adapter") as draft:
-        model = with_fresh_adapter(loaded.model, recipe)
-        steps = optimise(model, examples, recipe, loaded.tokenizer.eos_token_id)
-        save(model, base_name, recipe, steps, draft.path)
-        seconds = time.monotonic() - started
-        tokens = sum(step.tokens for step in steps)
-        draft.facts.update(
-            base=base_name,
-            base_digest=loaded.digest,
-            rows=len(rows),
-            steps=len(steps),
-            tokens=tokens,
-            first_loss=steps[0].loss,
-            last_loss=steps[-1].loss,
-            seconds=round(seconds, 2),
-            tokens_per_second=round(tokens / seconds, 1),
-            peak_rss_mb=round(peak_rss_mb()),
-            threads=threads,
-            recipe=asdict(recipe),
-            versions=artifacts.versions("torch", "transformers", "peft"),
-        )
+def train(
+    base: Path, base_name: str, data: Path, recipe: Recipe, out: Path, threads: int, **options: Any
+) -> artifacts.Manifest:
+    """The manifest of the adapter folder `out`: the same inputs and threads give the same bytes on a CPU.
+
+    Here, on one device; `options` are further fields of `Run`.
+    """
+    work: Path = options.pop("work", _work_beside(out))
+    cache: Path = options.pop("cache", work)
+    run = Run(base=base, base_name=base_name, data=data, out=out, work=work, cache=cache, threads=threads, **options)
+    carry_out(run, recipe, machine.ONE_DEVICE)
     return artifacts.read_manifest(out)
 
 
-def with_fresh_adapter(model: Any, recipe: Recipe) -> Any:
-    """The model with a LoRA that changes nothing yet on every linear layer except `lm_head`.
+def carry_out(run: Run, recipe: Recipe, wanted: Machine) -> None:
+    """The run, in each of the processes that share it; the first of them writes the adapter."""
+    artifacts.check_free(run.out)
+    if not run.data.is_file():
+        raise ValueError(f"{run.data} is not there: name a .json, .jsonl or .parquet file of pairs")
+    with devices.memory_errors(wanted), _alone(run.work):
+        _train(run, recipe, wanted)
 
-    A float16 model becomes float32: without loss scaling its gradients would vanish.
-    """
-    import torch
-    from peft import LoraConfig, get_peft_model
 
-    if model.dtype == torch.float16:
-        model = model.to(torch.float32)
-    torch.manual_seed(recipe.seed)
-    lora = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=recipe.rank,
-        lora_alpha=recipe.alpha,
-        lora_dropout=0.0,
-        bias="none",
-        target_modules=linear_layers(model),
+def _train(run: Run, recipe: Recipe, wanted: Machine) -> None:
+    started, place = time.monotonic(), machine.place()
+    device = devices.choose(run.device, place)
+    if wanted.distributed:
+        devices.join(device, place, wanted)
+    found = backbone.read(run.base)
+    examples = _examples(found, run, recipe, place)
+    identity = {
+        "base": found.identity,
+        "data": pairs.sha256(run.data),
+        "rows": len(examples),
+        "recipe": asdict(recipe),
+    }
+    begun = checkpoints.latest(run.work, identity, start_over=run.start_over and place.first)
+    prepared = prepare(run.base, recipe, wanted, device, place)
+    engine = prepared.engine
+    if begun:
+        engine.load(begun.state)
+    log = [Step(**row) for row in begun.log] if begun else []
+
+    def save(done: int, log: Sequence[Step]) -> None:
+        state = engine.state()
+        if place.first:
+            checkpoints.write(run.work, done, state, [asdict(step) for step in log], identity)
+
+    steps = loop.optimise(
+        engine,
+        examples,
+        recipe,
+        layout=prepared.layout,
+        at_once=prepared.at_once,
+        device=device,
+        place=place,
+        log=log,
+        save=save,
+        save_steps=run.save_steps,
     )
-    return get_peft_model(model, lora).train()
+    state = engine.state()
+    if not place.first:
+        return
+    tokens = sum(step.tokens for step in steps)
+    facts: dict[str, Any] = {
+        "base": run.base_name,
+        "base_digest": found.digest,
+        "rows": len(examples),
+        "steps": len(steps),
+        "tokens": tokens,
+        "trained_tokens": _trained_tokens(examples, recipe),
+        "first_loss": steps[0].loss,
+        "last_loss": steps[-1].loss,
+        "data_version": run.data_version or identity["data"],
+        "precision": str(prepared.model.dtype).removeprefix("torch."),
+        "layout": prepared.layout,
+        "tokens_at_once": prepared.at_once,
+        "gradient_checkpointing": prepared.checkpointing,
+        "devices": place.world,
+        "zero": (wanted.zero or 2) if wanted.distributed else 0,
+        "hardware": devices.hardware(device, place),
+        "resumed_from_step": begun.done if begun else 0,
+        "threads": run.threads,
+        "recipe": asdict(recipe),
+        "versions": artifacts.versions(*PACKAGES, *(["deepspeed"] if wanted.distributed else [])),
+    }
+    artifacts.remove_partials(run.out)
+    with artifacts.folder(run.out, "adapter") as draft:
+        save_adapter(prepared.model, state, run.base_name, recipe, steps, facts, draft.path)
+        seconds = time.monotonic() - started
+        read_here = sum(step.tokens for step in steps[facts["resumed_from_step"] :])
+        draft.facts.update(
+            facts,
+            seconds=round(seconds, 2),
+            tokens_per_second=round(read_here / seconds, 1),
+            peak_rss_mb=round(peak_rss_mb()),
+            peak_device_mb=devices.peak_mb(device),
+        )
+    for leftover in (*run.work.glob(f"{checkpoints.PREFIX}*"), *run.work.glob("tokens-*")):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    progress.say(f"train: {len(steps)} steps, {tokens:,} tokens in {loop.duration(seconds)}, adapter in {run.out.name}")
 
 
-def linear_layers(model: Any) -> list[str]:
-    """The last names of the model's linear layers, without `lm_head`: q_proj, k_proj, …, down_proj in a Llama."""
-    import torch
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A model with its fresh adapter, ready to be trained, and how its steps are computed."""
 
-    linear = (name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear))
-    return sorted({name.rpartition(".")[2] for name in linear if "lm_head" not in name})
+    model: Any
+    engine: Engine
+    layout: Layout
+    at_once: int
+    checkpointing: bool
 
 
-def optimise(model: Any, examples: Sequence[Example], recipe: Recipe, padding: int) -> list[Step]:
-    """Trains the adapter in place; one row per optimiser step is returned."""
-    import torch
+def prepare(base: Path, recipe: Recipe, wanted: Machine, device: torch.device, place: Place) -> Prepared:
+    """The model of a folder with a fresh adapter, in the engine that the machine asks for."""
+    shares_weights = wanted.zero == 3
+    told: Any = None
+    if shares_weights:
+        from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(
-        trained, lr=recipe.learning_rate, betas=recipe.betas, eps=recipe.epsilon, weight_decay=0.0
+        # As long as this lives transformers hands each process its part of the weights, and peft knows of it.
+        precision = str(backbone.precision(base, recipe, device)).removeprefix("torch.")
+        kind: Any = HfDeepSpeedConfig
+        told = kind(engines.configuration(recipe, wanted, place.world, precision))
+    model = lora.with_fresh_adapter(backbone.weights(base, recipe, device, shared=shares_weights), recipe)
+    at_once = wanted.tokens_at_once or devices.TOKENS_AT_ONCE[device.type]
+    checkpointing = devices.needs_checkpointing(model, wanted, at_once, device)
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if not shares_weights:
+        lora.fuse(model)  # under ZeRO-3 a layer's weights are there only while the layer itself is called
+    objective = loss.objective(model)
+    engine: Engine = (
+        engines.DeepSpeed(objective, recipe, wanted, place) if wanted.distributed else engines.Plain(objective, recipe)
     )
-    total = recipe.steps(len(examples))
-    steps: list[Step] = []
-    started = said = time.monotonic()
-    for step, window in enumerate(windows(len(examples), recipe), start=1):
-        rate = recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - 1) / total))
-        optimizer.param_groups[0]["lr"] = rate
-        batch = [examples[place] for place in window]
-        loss = _accumulate(model, batch, recipe.micro_batch, padding)
-        norm = torch.nn.utils.clip_grad_norm_(trained, recipe.max_gradient_norm)
-        if not (math.isfinite(loss) and math.isfinite(norm.item())):
-            raise ValueError(f"loss {loss} at step {step}: lower --learning-rate, or look for a broken base or row")
-        optimizer.step()
-        optimizer.zero_grad()
-        steps.append(Step(step=step, loss=loss, learning_rate=rate, tokens=sum(map(len, batch))))
-        if step in (1, total) or time.monotonic() - said > SAY_EVERY_SECONDS:
-            said = time.monotonic()
-            speed = sum(each.tokens for each in steps) / (said - started)
-            progress.say(f"train: step {step}/{total}, loss {loss:.4f}, {speed:.0f} tokens/s")
-    return steps
+    del told
+    layout = loss.choose_layout(model, recipe.cutoff)
+    return Prepared(model=model, engine=engine, layout=layout, at_once=at_once, checkpointing=checkpointing)
 
 
-def windows(rows: int, recipe: Recipe) -> Iterator[list[int]]:
-    """The row numbers of each optimiser step.
-
-    Every epoch is shuffled anew and follows the one before without a break, as the accumulation counter of
-    transformers 4.37 does: rows left over at an epoch's end open the next step.
-    """
-    import torch
-
-    shuffle = torch.Generator().manual_seed(recipe.seed)
-    stream: list[int] = []
-    for _ in range(recipe.epochs):
-        stream += torch.randperm(rows, generator=shuffle).tolist()
-    size = recipe.window(rows)
-    for step in range(recipe.steps(rows)):
-        yield stream[step * size : (step + 1) * size]
-
-
-def save(model: Any, base_name: str, recipe: Recipe, steps: Sequence[Step], out: Path) -> None:
-    """Writes the adapter as peft does, naming its base and no path, with log, recipe and model card."""
-    model.peft_config["default"].base_model_name_or_path = base_name
+def save_adapter(
+    model: Any,
+    state: State,
+    base_name: str,
+    recipe: Recipe,
+    steps: Sequence[Step],
+    facts: dict[str, Any],
+    out: Path,
+) -> None:
+    """Writes the adapter as peft does, naming its base and no path, with log, recipe, card and picture of the loss."""
+    model.peft_config[lora.ADAPTER].base_model_name_or_path = base_name
     # Left to itself peft asks the Hub whether the base's embeddings changed.
-    model.save_pretrained(out, save_embedding_layers=False)
+    model.save_pretrained(out, state_dict=state.masters, save_embedding_layers=False)
     config = json.loads((out / "adapter_config.json").read_text(encoding="utf-8"))
     config["target_modules"].sort()  # a set inside peft, in another order in every process
     _write_json(out / "adapter_config.json", config)
-    _write_json(out / "recipe.json", {"base": base_name, **asdict(recipe)})
+    _write_json(out / "recipe.json", asdict(recipe))
     (out / "train_log.jsonl").write_text("".join(artifacts.line(asdict(step)) for step in steps), encoding="utf-8")
-    (out / "README.md").write_text(_card(base_name, recipe), encoding="utf-8")
+    (out / "loss.svg").write_text(card.loss_picture([step.loss for step in steps]), encoding="utf-8")
+    (out / "README.md").write_text(card.card(base_name, recipe, facts), encoding="utf-8")
 
 
-def batch_tensors(examples: Sequence[Example], padding: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Ids, attention mask and labels of a batch, padded on the right; a label is the id itself or ignored."""
+def _work_beside(out: Path) -> Path:
+    return out.absolute().parent / f"{out.name}.work"
+
+
+def _examples(found: Backbone, run: Run, recipe: Recipe, place: Place) -> Examples:
+    """The token ids; of several processes the first makes them and the others read what it has kept."""
     import torch
 
-    width = max(map(len, examples))
-    ids = torch.full((len(examples), width), padding)
-    labels = torch.full((len(examples), width), IGNORED)
-    mask = torch.zeros((len(examples), width), dtype=torch.long)
-    for row, example in enumerate(examples):
-        ids[row, : len(example)] = torch.tensor(example.prompt + example.response)
-        labels[row, len(example.prompt) : len(example)] = torch.tensor(example.response)
-        mask[row, : len(example)] = 1
-    return ids, mask, labels
+    together = place.world > 1
+    if together and not place.first:
+        torch.distributed.barrier()
+    examples = pairs.cached(found.tokenizer, run.data, recipe, run.cache)
+    if together and place.first:
+        torch.distributed.barrier()
+    return examples
 
 
-def _accumulate(model: Any, window: Sequence[Example], micro_batch: int, padding: int) -> float:
-    """Adds the window's gradient and returns its loss, the mean over all response tokens of the window."""
-    import torch
+def _trained_tokens(examples: Examples, recipe: Recipe) -> int:
+    """The response tokens that all steps together learnt from."""
+    import numpy as np
 
-    # The mean does not depend on the order, and rows of one length need little padding.
-    rows = sorted(window, key=len)
-    # The first id of a sequence has nothing before it that could predict it.
-    targets = sum(len(row.response) - (not row.prompt) for row in rows)
-    # The head is asked about response positions only: with all logits a pico takes twice the time and memory.
-    causal = model.get_base_model()
-    loss = 0.0
-    for start in range(0, len(rows), micro_batch):
-        micro = batch_tensors(rows[start : start + micro_batch], padding)
-        ids, mask, labels = (tensor.to(model.device) for tensor in micro)
-        predicted = labels[:, 1:] != IGNORED
-        hidden = causal.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-        logits = causal.get_output_embeddings()(hidden[:, :-1][predicted])
-        share: Any = torch.nn.functional.cross_entropy(logits.float(), labels[:, 1:][predicted], reduction="sum")
-        share = share / max(targets, 1)
-        share.backward()
-        loss += share.item()
-    return loss
+    learnt = [batches.targets(example) for example in examples]
+    seen = np.bincount(
+        [row for window in batches.windows(len(examples), recipe) for group in window for row in group],
+        minlength=len(examples),
+    )
+    return int(np.dot(seen, learnt))
+
+
+@contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """Keeps two runs out of one work folder; the processes of one run are let in by the first of them."""
+    if not machine.place().first:
+        yield
+        return
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another run works in {work}: wait until it ends, or name another --work") from None
+        try:
+            yield
+        finally:
+            if {file.name for file in work.iterdir()} == {".lock"}:  # nothing to go on from
+                shutil.rmtree(work)
 
 
 def _write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _card(base_name: str, recipe: Recipe) -> str:
-    return (
-        f"---\nbase_model: {base_name}\nlibrary_name: peft\n---\n\n"
-        f"# LoRA adapter for {base_name}\n\n"
-        "Trained to continue text: prompt and response follow each other without a template, and only the\n"
-        "response gives loss (non-instructional fine-tuning, arXiv 2409.00096).\n\n"
-        f"Rank {recipe.rank}, alpha {recipe.alpha}, {recipe.epochs} epochs, batch {recipe.batch_size}, learning rate\n"
-        f"{recipe.learning_rate}; every number is in `recipe.json`, every step in `train_log.jsonl`.\n"
-    )
+def parser() -> argparse.ArgumentParser:
+    """The command line: what is trained on what, how, and on which machine."""
+    command_line = verbs.parser("train", __doc__, "adapter folder to write")
+    add = command_line.add_argument
+    add("--base", type=Path, required=True, help="folder of the model to train on")
+    add("--base-name", help="the base's name, recorded in the adapter; the folder's name if not given")
+    add("--data", type=Path, required=True, help=".json, .jsonl or .parquet: pairs, Alpaca rows or messages")
+    add("--data-version", help="what the card calls the data; its sha256 if not given")
+    changes = command_line.add_argument_group("recipe", "what is learnt; each option changes one number of --recipe")
+    changes.add_argument("--recipe", default="faithful", help="faithful (the paper's), modern, or a recipe.json")
+    for option, kind, what in _CHANGES:
+        changes.add_argument(f"--{option}", type=kind, help=what)
+    where = command_line.add_argument_group("machine", "where and how fast; none of it changes what is learnt")
+    add = where.add_argument
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="kind of device")
+    add("--devices", type=verbs.positive, default=1, help="devices per node; more than one run through DeepSpeed")
+    add("--zero", type=int, choices=(0, 2, 3), default=0, help="what devices share: 2 gradients, 3 weights too")
+    add("--hostfile", help="nodes of a run over several, `host slots=8` per line")
+    add("--tokens-at-once", type=verbs.positive, help="tokens a device computes at a time; by default by its kind")
+    add("--gradient-checkpointing", choices=("auto", "on", "off"), default="auto", help="recompute to save memory")
+    add("--work", type=Path, help="folder for checkpoints; OUT.work if not given")
+    add("--cache", type=Path, help="folder for token ids, kept from run to run; in the work folder if not given")
+    add("--save-steps", type=verbs.positive, default=loop.SAVE_EVERY_STEPS, help="steps between checkpoints")
+    add("--start-over", action="store_true", help="remove the checkpoints there are and begin anew")
+    return command_line
+
+
+def _or_none(text: str) -> int:
+    return 0 if text == "none" else verbs.positive(text)
+
+
+_CHANGES: tuple[tuple[str, Any, str], ...] = (
+    ("epochs", verbs.positive, "passes over the data"),
+    ("batch-size", verbs.positive, "rows per optimiser step; other than the recipe's it is one round with one mean"),
+    ("rounds", verbs.positive, "rounds a step is accumulated of"),
+    ("mean-rows", _or_none, "rows whose loss is averaged first, or none for one mean over the step"),
+    ("learning-rate", float, "at the first step"),
+    ("cutoff", int, "tokens kept of a pair"),
+    ("rank", verbs.positive, "rank of the LoRA matrices"),
+    ("alpha", verbs.positive, "LoRA scale, applied as alpha/rank"),
+    ("seed", int, "seed of the LoRA matrices and the shuffling"),
+    ("precision", str, "float16, bfloat16 or float32"),
+)
+
+
+def chosen_recipe(options: argparse.Namespace) -> Recipe:
+    """The named recipe with the changes that were asked for."""
+    named = recipe.named(options.recipe)
+    names = {field.name for field in fields(Recipe)}
+    changes = {name: value for name, value in vars(options).items() if name in names and value is not None}
+    if changes.get("batch_size", named.batch_size) != named.batch_size:
+        # The paper's rounds are those of its 256 rows.
+        changes = {"rounds": 1, "mean_rows": None} | changes
+    if changes.get("mean_rows") == 0:
+        changes["mean_rows"] = None
+    return replace(named, **changes)
+
+
+def chosen_machine(options: argparse.Namespace) -> Machine:
+    """The devices that were asked for."""
+    return Machine(**{field.name: getattr(options, field.name) for field in fields(Machine)})
 
 
 def main(argv: Sequence[str]) -> None:
     """Reads the command line and writes the adapter folder."""
-    paper = Recipe()
-    parser = verbs.parser("train", __doc__, "adapter folder to write")
-    parser.add_argument("--base", type=Path, required=True, help="folder of the model to train on")
-    parser.add_argument("--base-name", required=True, help="the base's name, recorded in the adapter")
-    parser.add_argument("--data", type=Path, required=True, help=".jsonl or .parquet with prompt and response")
-    parser.add_argument("--epochs", type=int, default=paper.epochs, help="passes over the data")
-    parser.add_argument("--batch-size", type=int, default=paper.batch_size, help="rows per optimiser step")
-    parser.add_argument("--micro-batch", type=int, default=paper.micro_batch, help="rows in memory at once")
-    parser.add_argument("--learning-rate", type=float, default=paper.learning_rate, help="at the first step")
-    parser.add_argument("--cutoff", type=int, default=paper.cutoff, help="tokens kept of a pair")
-    parser.add_argument("--rank", type=int, default=paper.rank, help="rank of the LoRA matrices")
-    parser.add_argument("--alpha", type=int, default=paper.alpha, help="LoRA scale, applied as alpha/rank")
-    parser.add_argument("--seed", type=int, default=paper.seed, help="seed of the LoRA matrices and the shuffling")
-    options = parser.parse_args(argv)
-    recipe = Recipe(
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        micro_batch=options.micro_batch,
-        learning_rate=options.learning_rate,
-        cutoff=options.cutoff,
-        rank=options.rank,
-        alpha=options.alpha,
-        seed=options.seed,
+    options = parser().parse_args(argv)
+    how = chosen_recipe(options)
+    # A thread that waits for another by spinning takes the core from whoever could use it: on two busy cores the same
+    # step took 2.5 times the CPU.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    warnings.simplefilter("ignore", FutureWarning)  # what libraries will call their functions is no news to a person
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    verbs.use_threads(max(1, options.threads // local))
+    work = options.work or _work_beside(options.out)
+    run = Run(
+        base=options.base,
+        base_name=options.base_name or options.base.resolve().name,
+        data=options.data,
+        out=options.out,
+        work=work,
+        cache=options.cache or work,
+        threads=options.threads,
+        data_version=options.data_version,
+        device=options.device,
+        save_steps=options.save_steps,
+        start_over=options.start_over,
     )
-    verbs.use_threads(options.threads)
-    train(options.base, options.base_name, options.data, recipe, options.out, options.threads)
+    carry_out(run, how, chosen_machine(options))
+
+
+def start(argv: Sequence[str]) -> None:
+    """Runs the command here, or once per device where there are several."""
+    if launch.launched() or not {"--devices", "--zero", "--hostfile"} & {each.partition("=")[0] for each in argv}:
+        verbs.run(main, argv)
+        return
+    try:
+        wanted = chosen_machine(parser().parse_args(argv))
+        if wanted.distributed:
+            sys.exit(launch.run("nift_training.train", argv, wanted))
+        verbs.run(main, argv)
+    except ValueError as mistake:
+        verbs.run(partial(_refuse, mistake), argv)
+
+
+def _refuse(mistake: ValueError, _: Sequence[str]) -> None:
+    raise mistake
 
 
 if __name__ == "__main__":
-    verbs.run(main)
+    start(sys.argv[1:])

@@ -60,7 +60,7 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
     """
     # The libraries' progress bars; a log is no place for them, and each verb says its own lines.
     os.environ.setdefault("TQDM_DISABLE", "1")
-    if progress.under_pipes():
+    if "DAGSTER_PIPES_CONTEXT" in os.environ or "RANK" in os.environ:
         end_with_parent()
     with _pipes_session():
         try:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
 import dagster as dg
 import polars as pl
 
@@ -9,10 +14,29 @@ from nift_assets import plots
 from nift_assets.assets import process
 from nift_assets.assets.partitions import STUDY
 from nift_assets.assets.table import Made, table
-from nift_training import artifacts, generation, pairs, recipe, train
+from nift_assets.store import data_version
+from nift_assets.studies.study import Adapter
+from nift_training import (
+    artifacts,
+    attention,
+    backbone,
+    batches,
+    card,
+    engines,
+    loop,
+    lora,
+    loss,
+    pairs,
+    recipe,
+    train,
+)
 from nift_training.artifacts import read_rows
+from nift_training.machine import ONE_DEVICE, Machine
 
-OPTIONS = ("epochs", "batch_size", "micro_batch", "learning_rate", "cutoff", "rank", "alpha", "seed")
+
+def _learnt(adapter: Adapter) -> Adapter:
+    """The row without the machine, on which nothing that is learnt depends."""
+    return replace(adapter, machine=ONE_DEVICE)
 
 
 @table(
@@ -20,17 +44,18 @@ OPTIONS = ("epochs", "batch_size", "micro_batch", "learning_rate", "cutoff", "ra
     kinds={"pytorch", "python"},
     inputs=("training_sets", "backbones"),
     by="adapter",
-    rows=lambda key, table: (STUDY.adapter(str(key)),),
-    code=(train, pairs, recipe, generation, artifacts),
+    rows=lambda key, table: (_learnt(STUDY.adapter(str(key))),),
+    code=(train, attention, backbone, batches, card, engines, loop, lora, loss, pairs, recipe, artifacts),
     pool="gpu",
 )
 def lora_adapters(context: dg.AssetExecutionContext, training_sets: pl.DataFrame, backbones: pl.DataFrame) -> Made:
     adapter = STUDY.adapter(context.partition_key)
-    options = {name: getattr(adapter.recipe, name) for name in OPTIONS}
-    if recipe.Recipe(**options) != adapter.recipe:
-        raise ValueError(f"adapter {adapter.name!r}: of a recipe only {', '.join(OPTIONS)} can be changed")
+    rows = training_sets.select("prompt", "response")
+    # What an interrupted run has done is found again by the next one; of other weights or pairs it is a folder apart.
+    work = _work(context, adapter, f"{backbones['digest'][0][:16]}-{data_version(rows)[:16]}")
     with process.scratch() as scratch:
-        training_sets.select("prompt", "response").write_parquet(scratch / "pairs.parquet")
+        rows.write_parquet(scratch / "pairs.parquet")
+        (scratch / "recipe.json").write_text(json.dumps(asdict(adapter.recipe)), encoding="utf-8")
         folder = process.make_folder(
             context,
             "lora_adapters",
@@ -38,9 +63,13 @@ def lora_adapters(context: dg.AssetExecutionContext, training_sets: pl.DataFrame
             base=context.resources.store.folder(backbones["folder"][0]),
             base_name=adapter.backbone,
             data=scratch / "pairs.parquet",
+            data_version=data_version(training_sets)[:16],
+            recipe=scratch / "recipe.json",
+            work=work,
             threads=STUDY.backbone(adapter.backbone).threads,
-            **options,
+            **_options(adapter.machine),
         )
+    shutil.rmtree(work.parent, ignore_errors=True)
     facts = folder.manifest.facts
     row = {
         "adapter": adapter.name,
@@ -58,7 +87,20 @@ def lora_adapters(context: dg.AssetExecutionContext, training_sets: pl.DataFrame
     }
     losses = read_rows(context.resources.store.folder(folder.name, "train_log.jsonl"))
     plot = plots.loss_curve([entry["step"] for entry in losses], [entry["loss"] for entry in losses])
-    return Made(
-        pl.DataFrame([row]),
-        metadata={**process.facts(folder), "loss": dg.MetadataValue.md(plots.as_markdown(plot, "loss per step"))},
-    )
+    shown = {
+        "loss": dg.MetadataValue.md(plots.as_markdown(plot, "loss per step")),
+        "model_card": dg.MetadataValue.path(str(context.resources.store.folder(folder.name, "README.md"))),
+        "recipe": dg.MetadataValue.json(facts["recipe"]),
+    }
+    return Made(pl.DataFrame([row]), metadata={**process.facts(folder), **shown})
+
+
+def _work(context: dg.AssetExecutionContext, adapter: Adapter, of: str) -> Path:
+    """Where a run of this adapter keeps its checkpoints: beside the studies, out of the way of their tables."""
+    return Path(context.resources.store.root, ".checkpoints", STUDY.name, adapter.name, of)
+
+
+def _options(machine: Machine) -> dict[str, object]:
+    """The machine as options of the command line, those at their default left out."""
+    usual = asdict(ONE_DEVICE)
+    return {name: value for name, value in asdict(machine).items() if value != usual[name]}

@@ -24,7 +24,7 @@ from nift_training.recipe import Recipe
 
 # The paper's recipe on a few dozen rows would be one step per epoch: smaller batches and a higher rate let a model of
 # two million parameters move at all.
-RECIPE = Recipe(epochs=3, batch_size=8, micro_batch=2, learning_rate=1e-2, cutoff=128)
+RECIPE = Recipe(epochs=3, batch_size=8, mean_rows=None, learning_rate=1e-2, cutoff=128, precision="float32")
 # Somebody's own articles may be many; a tiny model has seen enough after so many.
 MOST_ROWS = 200
 AUDITED = 12

@@ -27,7 +27,7 @@ from nift_assets.studies.study import (
     Teacher,
     TrainingSet,
 )
-from nift_training.recipe import Recipe
+from nift_training.recipe import FAITHFUL
 
 CLAUDE_SYSTEM_PROMPT = "Please continue directly from the end of the given sentence without repeating it"
 AUDITOR = "gpt-4o-2024-05-13"
@@ -202,13 +202,13 @@ STUDY = Study(
             name="mistral-7b-v0.1.original-80k",
             backbone="mistral-7b-v0.1",
             training_set="original-80k",
-            recipe=Recipe(),
+            recipe=FAITHFUL,
         ),
         Adapter(
             name="mistral-7b-v0.1.gpt-4-0125-preview-80k",
             backbone="mistral-7b-v0.1",
             training_set="gpt-4-0125-preview-80k",
-            recipe=Recipe(),
+            recipe=FAITHFUL,
         ),
     ),
     models=(

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol, TypeVar, get_args, get_type_hints
 
 from nift_assets import filters, providers
+from nift_training.machine import ONE_DEVICE, Machine
 from nift_training.recipe import Recipe
 from nift_training.templates import TEMPLATES
 
@@ -224,12 +225,17 @@ class Backbone:
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
-    """A LoRA adapter: one backbone fine-tuned on one training set by one recipe."""
+    """A LoRA adapter: one backbone fine-tuned on one training set by one recipe.
+
+    `machine` is what it is trained on, eight GPUs with ZeRO-3 for instance; it shapes nothing that is learnt, so
+    changing it makes nothing stale.
+    """
 
     name: str
     backbone: str
     training_set: str
     recipe: Recipe
+    machine: Machine = ONE_DEVICE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import dataclasses
 
 from nift_assets.studies import paper
 from nift_assets.studies.study import Adapter, Audit, Auditor, Judge, Model, Teacher, TrainingSet
-from nift_training.recipe import Recipe
+from nift_training.recipe import FAITHFUL
 
 TEACHER = "gpt-4o-mini-2024-07-18"
 CLAUDE = "claude-haiku-4-5-20251001"
@@ -48,7 +48,7 @@ STUDY = dataclasses.replace(
     ),
     reference_sets=(paper.STUDY.reference_set("alpaca"),),
     backbones=(paper.STUDY.backbone("mistral-7b-v0.1"),),
-    adapters=(Adapter(name=ADAPTER, backbone="mistral-7b-v0.1", training_set=f"{TEACHER}-10k", recipe=Recipe()),),
+    adapters=(Adapter(name=ADAPTER, backbone="mistral-7b-v0.1", training_set=f"{TEACHER}-10k", recipe=FAITHFUL),),
     models=(
         Model(name="mistral-7b-v0.1", backbone="mistral-7b-v0.1"),
         Model(name=f"{ADAPTER}.lora", backbone="mistral-7b-v0.1", module="lora", adapter=ADAPTER),

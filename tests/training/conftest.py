@@ -18,7 +18,17 @@ ARTICLES = [
     "Slow trains\n\nHe took the slow train because it stops everywhere.\n\nThe coffee was cold and the view was long.",
     "Bread\n\nFlour, water, salt and time: more of the last and less of the first make a better loaf.",
 ]
-RECIPE = Recipe(epochs=2, batch_size=4, micro_batch=2, learning_rate=1e-2, cutoff=64, rank=2, alpha=4)
+RECIPE = Recipe(
+    epochs=2,
+    batch_size=4,
+    rounds=1,
+    mean_rows=None,
+    learning_rate=1e-2,
+    cutoff=64,
+    rank=2,
+    alpha=4,
+    precision="float32",
+)
 
 
 def write_tiny_model(out: Path, seed: int, hidden: int = 16) -> Path:

@@ -1,35 +1,202 @@
+"""Training: gradients as the reference's, whatever the layout; what is written; what is refused."""
+
+from __future__ import annotations
+
 import json
 import os
 import subprocess
 import sys
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nift_training import artifacts, generation, pairs, train
-from nift_training.pairs import Example
-from nift_training.recipe import Recipe
+from nift_training import artifacts, batches, devices, lora, loss, pairs, train
+from nift_training.batches import Weighed
+from nift_training.machine import Machine, Place
+from nift_training.recipe import MODERN, Recipe
 
 from .conftest import RECIPE
 
-
-def test_the_papers_step_counts_are_reproduced() -> None:
-    counts = {1_000: 12, 2_000: 24, 5_000: 57, 10_000: 117, 20_000: 234, 40_000: 468, 52_002: 609}
-    counts |= {73_000: 855, 80_000: 936, 300_000: 3516}
-    assert {rows: Recipe().steps(rows) for rows in counts} == counts
+ALONE = Place(0, 1, 0)
 
 
-@pytest.mark.parametrize("rows", [1, 3, 4, 7, 50, 1_000])
-@pytest.mark.parametrize("batch_size", [1, 4, 6, 256])
-def test_every_step_has_rows_and_none_is_used_more_often_than_there_are_epochs(rows: int, batch_size: int) -> None:
-    recipe = Recipe(batch_size=batch_size)
-    windows = list(train.windows(rows, recipe))
-    assert len(windows) == recipe.steps(rows)
-    assert all(1 <= len(window) <= batch_size for window in windows)
-    assert max(Counter(row for window in windows for row in window).values()) <= recipe.epochs
+def prepared(model: Path, recipe: Recipe = RECIPE, **machine: Any) -> train.Prepared:
+    import torch
+
+    return train.prepare(model, recipe, Machine(**machine), torch.device("cpu"), ALONE)
+
+
+def window(tokenizer: Any, data: Path, recipe: Recipe) -> list[Weighed]:
+    examples = pairs.examples(tokenizer, pairs.read(data), recipe)
+    return batches.weigh(examples, next(batches.windows(len(examples), recipe)))
+
+
+def gradients(ready: train.Prepared, rows: list[Weighed], layout: Any, at_once: int) -> dict[str, Any]:
+    """The gradient of one step by the parameter's name, before it is clipped."""
+    import torch
+
+    for micro in batches.share(rows, 1, at_once, layout)[0]:
+        part = ready.engine.loss(batches.lay_out(micro, layout, torch.device("cpu")))
+        ready.engine.backward(part, last=True)
+    found = {name: parameter.grad.clone() for name, parameter in lora.trained(ready.model).items()}
+    ready.model.zero_grad()
+    return found
+
+
+def shake(model: Any) -> Any:
+    """B starts at zero, and with it the gradient of A: other values show more."""
+    import torch
+
+    torch.manual_seed(7)
+    with torch.no_grad():
+        for name, parameter in lora.trained(model).items():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    return model
+
+
+def trainers_gradients(folder: Path, rows: Any, recipe: Recipe, mean_of_means: bool, out: Path) -> dict[str, Any]:
+    """The same from a plain transformers Trainer on peft's own layers: padded rows, all logits, its own order."""
+    import torch
+    from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
+
+    model = shake(lora.with_fresh_adapter(AutoModelForCausalLM.from_pretrained(folder), recipe))
+    kept: dict[str, Any] = {}
+
+    class Keep(TrainerCallback):
+        def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+            kept.update({name: parameter.grad.clone() for name, parameter in lora.trained(model).items()})
+
+    def collate(several: list[Any]) -> dict[str, Any]:
+        width = max(map(len, several))
+        ids, labels = torch.zeros((2, len(several), width), dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        labels -= 100
+        for place, row in enumerate(several):
+            ids[place, : len(row)] = torch.tensor(row.ids)
+            mask[place, : len(row)] = 1
+            labels[place, : len(row)][torch.tensor(row.trained)] = torch.tensor(row.ids[row.trained]).long()
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+    arguments = TrainingArguments(
+        output_dir=str(out),
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=4,
+        max_steps=1,
+        max_grad_norm=1e9,
+        seed=recipe.seed,
+        use_cpu=True,
+        report_to=[],
+        save_strategy="no",
+        remove_unused_columns=False,
+        disable_tqdm=True,
+    )
+    trainer = Trainer(model=model, args=arguments, train_dataset=list(rows), data_collator=collate, callbacks=[Keep()])
+    if mean_of_means:
+        trainer.model_accepts_loss_kwargs = False  # each micro-batch's own mean, as before transformers 4.46
+    trainer.train()
+    return kept
+
+
+@pytest.mark.parametrize("mean_rows", [2, None])
+def test_the_gradient_is_a_plain_trainers(
+    tiny: Path, tokenizer: Any, pairs_file: Path, tmp_path: Path, mean_rows: int | None
+) -> None:
+    recipe = replace(RECIPE, batch_size=8, rounds=4, mean_rows=mean_rows)
+    examples = pairs.examples(tokenizer, pairs.read(pairs_file)[:8], recipe)
+    rows = batches.weigh(examples, next(batches.windows(8, recipe)))
+    theirs = trainers_gradients(tiny, examples, recipe, mean_rows is not None, tmp_path)
+    ready = prepared(tiny, recipe)
+    shake(ready.model)
+    assert ready.layout == "packed"
+    for layout, at_once in (("packed", 100), ("packed", 4000), ("padded", 150)):
+        ours = gradients(ready, rows, layout, at_once)
+        assert ours.keys() == theirs.keys()
+        for name, expected in theirs.items():
+            scale = expected.abs().max()
+            assert (ours[name] - expected).abs().max() <= 2e-5 * scale, (name, layout)
+
+
+def test_checkpointing_changes_no_gradient(tiny: Path, tokenizer: Any, pairs_file: Path) -> None:
+    rows = window(tokenizer, pairs_file, RECIPE)
+    usual, recomputed = (
+        gradients(prepared(tiny, gradient_checkpointing=how), rows, "packed", 4000) for how in ("off", "on")
+    )
+    assert all((usual[name] - recomputed[name]).abs().max() <= 1e-6 for name in usual)
+
+
+def test_in_half_precision_the_fused_layers_stay_with_pefts(tiny: Path, tokenizer: Any, pairs_file: Path) -> None:
+    import torch
+
+    recipe = replace(MODERN, rank=2, alpha=4, batch_size=4, rounds=1, cutoff=64)
+    rows = window(tokenizer, pairs_file, recipe)
+    ready = prepared(tiny, recipe)
+    shake(ready.model)
+    assert ready.model.dtype == torch.bfloat16
+    assert {parameter.dtype for parameter in lora.trained(ready.model).values()} == {torch.float32}
+    fused = gradients(ready, rows, "packed", 4000)
+    for module in ready.model.modules():
+        module.__dict__.pop("forward", None)
+    pefts = gradients(ready, rows, "packed", 4000)
+    for name in fused:
+        assert (fused[name] - pefts[name]).norm() <= 0.05 * pefts[name].norm(), name
+
+
+def test_the_fused_layers_are_all_and_keep_the_forward_pass(tiny: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = shake(lora.with_fresh_adapter(AutoModelForCausalLM.from_pretrained(tiny), RECIPE))
+    ids = torch.tensor([[3, 9, 4, 17, 5]])
+    with torch.no_grad():
+        before = model(input_ids=ids).logits
+        assert lora.fuse(model) == 2 * 7
+        assert torch.allclose(model(input_ids=ids).logits, before, atol=1e-5)
+
+
+def test_packed_sequences_do_not_see_each_other(tiny: Path) -> None:
+    import numpy as np
+    import torch
+
+    ready = prepared(tiny)
+
+    def last_state(*sequences: list[int]) -> Any:
+        rows = [
+            Weighed(pairs.Example(np.array(ids, dtype=np.int32), np.ones(len(ids), dtype=bool)), 1.0)
+            for ids in sequences
+        ]
+        with torch.no_grad():
+            return loss.hidden_states(ready.model, batches.lay_out(rows, "packed", torch.device("cpu")))[0, -1]
+
+    alone = last_state([5, 6, 7, 8])
+    assert torch.allclose(last_state([9, 3, 11], [5, 6, 7, 8]), alone, atol=1e-6)
+    assert not torch.allclose(last_state([9, 3, 11, 5, 6, 7, 8]), alone, atol=1e-3)
+
+
+def test_a_window_shorter_than_a_pair_is_not_packed(tiny: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import MistralConfig, MistralForCausalLM
+
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = MistralConfig(vocab_size=64, num_key_value_heads=1, sliding_window=32, **sizes)
+    MistralForCausalLM(config).save_pretrained(tmp_path)
+    layouts = [
+        train.prepare(tmp_path, replace(RECIPE, cutoff=cutoff), Machine(), torch.device("cpu"), ALONE).layout
+        for cutoff in (32, 64)
+    ]
+    assert layouts == ["packed", "padded"]
+
+
+def test_a_model_whose_logits_are_more_than_its_head_is_refused(tmp_path: Path) -> None:
+    import torch
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    Gemma2ForCausalLM(Gemma2Config(vocab_size=64, num_key_value_heads=1, head_dim=8, **sizes)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="not its head applied to its hidden states"):
+        train.prepare(tmp_path, RECIPE, Machine(), torch.device("cpu"), ALONE)
 
 
 def test_two_processes_make_the_same_adapter(tiny: Path, pairs_file: Path, tmp_path: Path) -> None:
@@ -40,6 +207,7 @@ def test_two_processes_make_the_same_adapter(tiny: Path, pairs_file: Path, tmp_p
         return artifacts.verify(tmp_path / name).digest
 
     assert digest("first", "1") == digest("second", "2")
+    assert {path.name for path in tmp_path.iterdir()} == {"first", "second"}
 
 
 def test_the_adapter_names_its_base_and_no_path(adapter: Path) -> None:
@@ -55,26 +223,121 @@ def test_training_lowers_the_loss_and_logs_every_step(adapter: Path) -> None:
     assert [row["step"] for row in log] == list(range(1, facts["steps"] + 1))
     assert log[-1]["loss"] == facts["last_loss"] < facts["first_loss"]
     assert log[0]["learning_rate"] == RECIPE.learning_rate > log[-1]["learning_rate"] > 0
+    assert log[-1]["epoch"] == RECIPE.epochs
+    assert all(row["gradient_norm"] > 0 and row["tokens"] > 0 for row in log)
 
 
-def test_the_loss_is_the_models_own_over_the_responses_whatever_the_micro_batch(tiny: Path, pairs_file: Path) -> None:
+def test_recipe_card_and_picture_lie_beside_the_weights(adapter: Path) -> None:
+    from nift_training import recipe
+
+    facts = artifacts.read_manifest(adapter).facts
+    assert recipe.named(str(adapter / "recipe.json")) == RECIPE
+    card = (adapter / "README.md").read_text()
+    for expected in (facts["data_version"], facts["hardware"], f"{facts['versions']['torch']}", "tiny-base", "6 of 4"):
+        assert expected in card
+    assert (adapter / "loss.svg").read_text().count("<polyline") == 2
+
+
+def test_peft_loads_the_adapter_whole(adapter: Path, tiny: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    loaded: Any = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny), adapter)
+    learnt = [parameter for name, parameter in loaded.named_parameters() if "lora_B" in name]
+    assert len(learnt) == 14
+    assert all(parameter.abs().max() > 0 for parameter in learnt)
+
+
+def test_the_papers_half_cosine(adapter: Path) -> None:
+    """transformers' `get_cosine_schedule_with_warmup` without warm-up, at the same steps."""
+    import torch
+    from transformers import get_cosine_schedule_with_warmup
+
+    log = artifacts.read_rows(adapter / "train_log.jsonl")
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=RECIPE.learning_rate)
+    schedule = get_cosine_schedule_with_warmup(optimizer, 0, len(log))
+    for row in log:
+        assert row["learning_rate"] == pytest.approx(schedule.get_last_lr()[0], rel=1e-12)
+        optimizer.step()
+        schedule.step()
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_step_and_keeps_the_last_checkpoint(
+    tiny: Path, pairs_file: Path, tmp_path: Path
+) -> None:
+    """The base's head is damaged for the end of sequence, which alone in the third step is asked for."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    base, data = tmp_path / "base", tmp_path / "data.jsonl"
+    shutil.copytree(tiny, base)
+    rows = [{"prompt": "the bridge", "response": "the river and the garden"}] * 12
+    recipe = replace(RECIPE, epochs=1, add_eos=False)
+    third = next(batches.windows(12, recipe, done=2))[0][0]
+    rows[third] = {"prompt": "the bridge", "response": "Ω"}
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    weights = load_file(base / "model.safetensors")
+    (poison,) = {int(each) for each in _ids(tiny, "Ω")} - {int(each) for each in _ids(tiny, rows[0]["response"])} or {0}
+    weights["model.embed_tokens.weight"][poison] = float("nan")
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="loss nan at step 3: lower --learning-rate"):
+        train.train(base, "tiny", data, recipe, tmp_path / "out", 1, save_steps=1)
+    assert {path.name for path in (tmp_path / "out.work").glob("checkpoint-*")} == {
+        "checkpoint-000001",
+        "checkpoint-000002",
+    }
+    assert not (tmp_path / "out").exists()
+
+
+def _ids(folder: Path, text: str) -> list[int]:
+    from nift_training import backbone
+
+    ids: list[int] = backbone.read(folder).tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids[:1]
+
+
+def test_code_that_comes_with_a_model_is_never_run(tiny: Path, pairs_file: Path, tmp_path: Path) -> None:
+    import shutil
+
+    base, trace = tmp_path / "base", tmp_path / "ran"
+    shutil.copytree(tiny, base)
+    (base / "bomb.py").write_text(f"from pathlib import Path\nPath({str(trace)!r}).write_text('ran')\n")
+    config = json.loads((base / "config.json").read_text())
+    auto_map = dict.fromkeys(("AutoConfig", "AutoModelForCausalLM", "AutoTokenizer"), "bomb.Bomb")
+    (base / "config.json").write_text(json.dumps(config | {"model_type": "bomb", "auto_map": auto_map}))
+    with pytest.raises((ValueError, OSError)):
+        train.train(base, "bomb", pairs_file, RECIPE, tmp_path / "out", 1)
+    assert not trace.exists()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--device", "cuda"], "1 GPUs are asked for and torch sees 0"),
+        (["--recipe", "fast"], "there is no recipe 'fast'"),
+        (["--devices", "2", "--hostfile", "no-hosts"], "no-hosts is not there"),
+        (["--base", "nowhere"], "nowhere is not a model folder"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line(
+    tiny: Path, pairs_file: Path, tmp_path: Path, arguments: list[str], complaint: str
+) -> None:
+    command = [sys.executable, "-m", "nift_training.train", "--base", str(tiny), "--data", str(pairs_file)]
+    command += ["--out", str(tmp_path / "out"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith("error: ")
+    assert complaint in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_that_does_not_suffice_is_one_error_with_what_to_try() -> None:
     import torch
 
-    loaded = generation.load(tiny)
-    examples = [pairs.encode(loaded.tokenizer, row, 64) for row in pairs.read(pairs_file)][:4]
-    model = train.with_fresh_adapter(loaded.model, RECIPE)
-    ids, mask, labels = train.batch_tensors(examples, padding=1)
-    with torch.no_grad():
-        own = model(input_ids=ids, attention_mask=mask, labels=labels).loss.item()
-    for micro_batch in (1, 3, 4):
-        step = train.optimise(
-            model, examples, replace(RECIPE, epochs=1, micro_batch=micro_batch, learning_rate=1e-12), 1
-        )
-        assert step[0].loss == pytest.approx(own, rel=1e-5)
-
-
-def test_a_loss_that_is_not_finite_stops_with_its_step(tiny: Path) -> None:
-    model: Any = train.with_fresh_adapter(generation.load(tiny).model, RECIPE)
-    model.get_base_model().lm_head.weight.data[:] = float("nan")
-    with pytest.raises(ValueError, match="loss nan at step 1"):
-        train.optimise(model, [Example((3,), (4, 1))], RECIPE, 1)
+    with (
+        pytest.raises(ValueError, match=r"try a smaller --tokens-at-once, --gradient-checkpointing on"),
+        devices.memory_errors(Machine()),
+    ):
+        torch.empty(2**60)

@@ -1,0 +1,109 @@
+"""The model an adapter is trained on, and its tokenizer, read from a folder in the precision of the recipe."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nift_training import artifacts, attention
+from nift_training.recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A folder that holds a model: its tokenizer, and what identifies it.
+
+    `digest` is its manifest's where it has one; for another download `identity` is made of its configuration and of
+    the names and sizes of its files, which is enough to see that a resumed run has another base.
+    """
+
+    folder: Path
+    tokenizer: Any
+    digest: str | None
+    identity: str
+
+
+def read(folder: Path) -> Backbone:
+    """The folder's tokenizer, after its manifest was held against its files if it has one.
+
+    Code that comes with a model is never run.
+    """
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} is not a model folder: name one, or fetch it with python -m nift_training.fetch")
+    digest = artifacts.verified_digest(folder)
+    tokenizer = _tokenizer(folder)
+    if tokenizer.eos_token is None:
+        raise ValueError(f"the tokenizer of {folder} has no end-of-sequence token: set eos_token in its config")
+    return Backbone(folder, tokenizer, digest, digest or _identity(folder))
+
+
+def weights(folder: Path, recipe: Recipe, device: torch.device, *, shared: bool = False) -> Any:
+    """The model on the device, its attention able to keep packed sequences apart.
+
+    With `shared` DeepSpeed has been told that weights are shared, and transformers hands each process its part.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    own: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+    settings = AutoConfig.from_pretrained(folder, **own).get_text_config()
+    # Attention with soft-capped logits (Gemma 2) has no fused kernel.
+    kind = "eager" if getattr(settings, "attn_logit_softcapping", None) else attention.register()
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=precision(folder, recipe, device), attn_implementation=kind, **own
+        )
+    except SafetensorError as damage:
+        raise ValueError(f"the weights in {folder} cannot be read ({damage}): download them again") from None
+    return model if shared else model.to(device)
+
+
+def precision(folder: Path, recipe: Recipe, device: torch.device) -> torch.dtype:
+    """The precision the model is held and computed in.
+
+    On a CPU float16 is 90 times slower than float32: there a recipe in float16 keeps the checkpoint's own precision,
+    or takes float32 if that is float16.
+    """
+    import torch
+
+    wanted: torch.dtype = getattr(torch, recipe.precision)
+    if device.type == "cuda":
+        if wanted == torch.bfloat16 and not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise ValueError("this GPU does not compute in bfloat16: choose --precision float16")
+        return wanted
+    if wanted != torch.float16:
+        return wanted
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    kept = str(config.get("dtype", config.get("torch_dtype")))
+    return torch.bfloat16 if kept == "bfloat16" else torch.float32
+
+
+def _tokenizer(folder: Path) -> Any:
+    """The folder's tokenizer as its own tokenizer.json has it.
+
+    transformers 5 makes Llama's anew from its vocabulary, and then a text that begins with a space has no dummy prefix
+    any more: " next" is [2446] there, and [29871, 2446] in SentencePiece, which the paper's trainer used, and in
+    tokenizer.json.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    kind: Any = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
+    try:
+        return kind.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (ImportError, OSError, ValueError) as unable:
+        reason = " ".join(str(unable).split())[:200]
+        raise ValueError(
+            f"the tokenizer of {folder} cannot be read: {reason}; fetch one with a tokenizer.json"
+        ) from None
+
+
+def _identity(folder: Path) -> str:
+    files = sorted((file.name, file.stat().st_size) for file in folder.iterdir() if file.is_file())
+    content = json.dumps([files, (folder / "config.json").read_text(encoding="utf-8")])
+    return hashlib.sha256(content.encode()).hexdigest()

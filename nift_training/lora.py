@@ -1,0 +1,114 @@
+"""The LoRA adapter on a model: peft's, with its linear layers computed in one go where that gives the same numbers.
+
+peft computes the low-rank part in float32 beside a model in half precision: a copy of every layer's input in four
+bytes, kept for the backward pass, and three more passes over every output. Together they take as long as the matrix
+products of a small model. Here the masters stay float32 and the low-rank part is computed in the model's own
+precision, as it is under autocast and under DeepSpeed; only the input, which the base keeps anyway, is kept.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from nift_training.recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+ADAPTER = "default"
+
+
+def with_fresh_adapter(model: Any, recipe: Recipe) -> Any:
+    """The model with a LoRA that changes nothing yet on every linear layer except `lm_head`.
+
+    A is uniform (Kaiming, a = √5) from the recipe's seed and B zero, as in peft; both are float32.
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(recipe.seed)
+    lora = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        lora_dropout=0.0,
+        bias="none",
+        target_modules=linear_layers(model),
+    )
+    return get_peft_model(model, lora).train()
+
+
+def linear_layers(model: Any) -> list[str]:
+    """The last names of the model's linear layers, without `lm_head`: q_proj, k_proj, …, down_proj in a Llama."""
+    import torch
+
+    linear = (name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear))
+    return sorted({name.rpartition(".")[2] for name in linear if "lm_head" not in name})
+
+
+def trained(model: Any) -> dict[str, torch.nn.Parameter]:
+    """The adapter's parameters by name: all that is learnt."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def fuse(model: Any) -> int:
+    """Has the model's plain LoRA layers compute base and adapter in one function; returns how many there were.
+
+    Any other kind of layer (a convolution, a quantised one, dropout) keeps peft's own way.
+    """
+    import torch
+    from peft.tuners.lora.layer import Linear
+
+    fused = 0
+    for module in model.modules():
+        if type(module) is Linear and type(module.base_layer) is torch.nn.Linear and not module.lora_variant:
+            module.forward = _Fused(module)
+            fused += 1
+    return fused
+
+
+class _Fused:
+    """The forward of one LoRA layer; it holds the layer, whose weights may be moved or replaced."""
+
+    def __init__(self, layer: Any) -> None:
+        self.layer = layer
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        layer = self.layer
+        down, up = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+        base = layer.base_layer
+        y: torch.Tensor = _function().apply(x, base.weight, base.bias, down, up, layer.scaling[ADAPTER])
+        return y
+
+
+@cache
+def _function() -> Any:
+    import torch
+
+    class LoraLinear(torch.autograd.Function):
+        """x·Wᵀ + bias + scale·(x·Aᵀ)·Bᵀ with W frozen; x and x·Aᵀ are kept, nothing else."""
+
+        @staticmethod
+        def forward(ctx: Any, x: Any, weight: Any, bias: Any, down: Any, up: Any, scale: float) -> Any:
+            rows = x.reshape(-1, x.shape[-1])
+            a, b = down.to(x.dtype), (up * scale).to(x.dtype)
+            low = rows @ a.t()
+            y = torch.nn.functional.linear(rows, weight, bias).addmm_(low, b.t())
+            ctx.save_for_backward(rows, low, weight, a, b)
+            ctx.scale, ctx.dtype = scale, down.dtype
+            return y.view(*x.shape[:-1], -1)
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Any) -> Any:
+            rows, low, weight, a, b = ctx.saved_tensors
+            gradient = gradients[0].reshape(-1, weight.shape[0])
+            lowered = gradient @ b
+            up = (gradient.t() @ low).to(ctx.dtype).mul_(ctx.scale)
+            down = (lowered.t() @ rows).to(ctx.dtype)
+            x = None
+            if ctx.needs_input_grad[0]:
+                x = (gradient @ weight).addmm_(lowered, a).view(*gradients[0].shape[:-1], -1)
+            return x, None, None, down, up, None
+
+    return LoraLinear
