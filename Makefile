@@ -7,7 +7,7 @@ BIN := .venv/bin
 OWN_DOCUMENTS = $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(TEXT),--text-column '$(TEXT)') \
 	$(if $(DOCUMENTS),--documents '$(DOCUMENTS)')
 
-.PHONY: demo ui docs test test-full bench-teachers bench-checks bench-data pictures check format clean
+.PHONY: demo ui docs test test-full bench-teachers bench-checks bench-data bench-train pictures check format clean
 
 demo: .venv/installed ## the whole line on the demo study, or on your own articles: CORPUS=file, TEXT=column, DOCUMENTS=n
 	@$(BIN)/nift demo $(OWN_DOCUMENTS) $(if $(filter-out 0,$(FRESH)),--fresh)
@@ -32,6 +32,11 @@ bench-checks: .venv/installed ## how long the checks of 80,000 rows with whole t
 
 bench-data: .venv/installed ## what sampling and cutting cost, beside a plain scan and datasets.map; takes about ten minutes
 	@$(BIN)/python -m tests.corpora.bench
+
+# make bench-train PEERS=1 SHAPE=llama-3-8b ROUNDS=1
+bench-train: .venv/installed ## what training costs beside transformers' Trainer; PEERS=1 TRL and LLaMA-Factory too
+	@$(BIN)/python -m tests.training.bench $(if $(filter-out 0,$(PEERS)),--peers) \
+		$(if $(SHAPE),--shape $(SHAPE)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 pictures: .venv/installed ## the README's pictures of the UI, made anew; needs Chromium (apt-get install chromium)
 	@$(BIN)/python -m tests.ui.pictures

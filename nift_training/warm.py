@@ -35,7 +35,8 @@ def main() -> None:
 
 def _import_what_is_heavy() -> None:
     # Read when they are imported. Tasks bring their data, and a log is no place for progress bars.
-    os.environ |= {"HF_DATASETS_OFFLINE": "1", "TQDM_DISABLE": "1"}
+    # Threads that spin while they wait take the core of whoever works.
+    os.environ |= {"HF_DATASETS_OFFLINE": "1", "TQDM_DISABLE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     import lm_eval.models.huggingface
     import lm_eval.tasks
     import nltk

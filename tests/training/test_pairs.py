@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,7 @@ from hypothesis import strategies as st
 from nift_training import backbone, pairs
 from nift_training.pairs import Pair, Row
 from nift_training.recipe import FAITHFUL, MODERN
-from tests.conftest import PROJECT
-
-SHARED = Path(os.environ.get("NIFT_SHARED_DATA", PROJECT.parent / "shared" / "data"))
-TOKENIZERS = SHARED / "tokenizers"
-real = pytest.mark.skipif(
-    not (TOKENIZERS / "granite-7b-lab" / "tokenizer.json").is_file(),
-    reason="real tokenizers are looked for in $NIFT_SHARED_DATA/tokenizers and are not there",
-)
+from tests.shared_data import shared
 
 
 def row(prompt: str, response: str) -> Row:
@@ -40,7 +32,6 @@ def test_nothing_is_put_between_prompt_and_response(tokenizer: Any) -> None:
     assert tokenizer.decode(example.ids) == "wordnext<|end_of_text|>"
 
 
-@real
 @pytest.mark.parametrize(
     ("prompt", "response", "ids"),
     [
@@ -55,27 +46,25 @@ def test_nothing_is_put_between_prompt_and_response(tokenizer: Any) -> None:
 def test_llama_2s_tokenizer_begins_every_response_with_its_dummy_prefix(
     prompt: str, response: str, ids: list[int]
 ) -> None:
-    tokenizer = backbone.read(TOKENIZERS / "granite-7b-lab").tokenizer
+    tokenizer = backbone.read(shared("tokenizers", "granite-7b-lab")).tokenizer
     example = pairs.encode(tokenizer, row(prompt, response), FAITHFUL)
     assert example.ids.tolist() == [*ids, tokenizer.eos_token_id]
     assert example.trained.sum() == len(tokenizer(response, add_special_tokens=False)["input_ids"]) + 1
 
 
-@real
 def test_a_llama_3_tokenizer_gets_neither_prefix_nor_bos() -> None:
     from transformers import PreTrainedTokenizerFast
 
     # It has no config.json beside it and splits into bytes, without the spaces.
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(TOKENIZERS / "torchtitan-tiny-llama3")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(shared("tokenizers", "torchtitan-tiny-llama3"))
     example = pairs.encode(tokenizer, row("The old", "bridge"), FAITHFUL)
     assert example.ids.tolist() == [84, 104, 101, 111, 108, 100, 98, 114, 105, 100, 103, 101, 2003]
     assert tokenizer.bos_token_id not in example.ids
 
 
-@real
 def test_the_cut_of_real_tokens_keeps_the_beginning_of_both() -> None:
     """900 and 600 words of one token each, cut at 1024: 1024·900/1501 leaves 614 and 410, and no end of sequence."""
-    tokenizer = backbone.read(TOKENIZERS / "granite-7b-lab").tokenizer
+    tokenizer = backbone.read(shared("tokenizers", "granite-7b-lab")).tokenizer
     example = pairs.encode(tokenizer, row(" ".join(["old"] * 900), " ".join(["word"] * 600)), FAITHFUL)
     assert example.ids.tolist() == [2030] * 614 + [1734] * 410
     assert example.trained.tolist() == [False] * 614 + [True] * 410
