@@ -99,3 +99,31 @@ def memory_errors(wanted: Machine) -> Iterator[None]:
             f"the memory did not suffice ({' '.join(str(error).split())[:160]}): try a smaller --tokens-at-once,"
             f"{tried} or --zero 3 over more devices; the last checkpoint is kept"
         ) from None
+
+
+@contextmanager
+def first_goes_first(place: Place) -> Iterator[None]:
+    """Lets the first of several processes do something before the others, who then find it done."""
+    import torch
+
+    if place.world > 1 and not place.first:
+        torch.distributed.barrier()
+    yield
+    if place.world > 1 and place.first:
+        torch.distributed.barrier()
+
+
+def check_agreement(place: Place, number: int, what: str) -> None:
+    """Refuses to go on when the processes see different numbers: nodes that share no folder, for one."""
+    import torch
+
+    if place.world == 1:
+        return
+    backend = torch.distributed.get_backend()
+    mine = torch.tensor([number, -number], device="cuda" if backend == "nccl" else "cpu")
+    torch.distributed.all_reduce(mine, op=torch.distributed.ReduceOp.MAX)
+    most, least = mine[0].item(), -mine[1].item()
+    if most != least:
+        raise ValueError(
+            f"the processes do not agree on {what} ({least} to {most}): --work must be a folder that all nodes share"
+        )

@@ -42,7 +42,6 @@ from nift_training import (
     recipe,
     verbs,
 )
-from nift_training.backbone import Backbone
 from nift_training.batches import Layout
 from nift_training.engines import Engine, State
 from nift_training.loop import Step
@@ -102,20 +101,18 @@ def _train(run: Run, recipe: Recipe, wanted: Machine) -> None:
     device = devices.choose(run.device, place)
     if wanted.distributed:
         devices.join(device, place, wanted)
-    found = backbone.read(run.base)
-    examples = _examples(found, run, recipe, place)
-    identity = {
-        "base": found.identity,
-        "data": pairs.sha256(run.data),
-        "rows": len(examples),
-        "recipe": asdict(recipe),
-    }
-    begun = checkpoints.latest(run.work, identity, start_over=run.start_over and place.first)
+    found = backbone.read(run.base, verified=place.first)
+    with devices.first_goes_first(place):
+        examples = pairs.cached(found.tokenizer, run.data, recipe, run.cache)
+    identity = {"base": found.identity, "data": pairs.sha256(run.data), "rows": len(examples), "recipe": asdict(recipe)}
+    with devices.first_goes_first(place):
+        begun = checkpoints.latest(run.work, identity, start_over=run.start_over and place.first)
+    log = [Step(**row) for row in begun.log] if begun else []
+    devices.check_agreement(place, len(log), f"the steps done in {run.work}")
     prepared = prepare(run.base, recipe, wanted, device, place)
     engine = prepared.engine
     if begun:
         engine.load(begun.state)
-    log = [Step(**row) for row in begun.log] if begun else []
 
     def save(done: int, log: Sequence[Step]) -> None:
         state = engine.state()
@@ -135,19 +132,33 @@ def _train(run: Run, recipe: Recipe, wanted: Machine) -> None:
         save_steps=run.save_steps,
     )
     state = engine.state()
-    if not place.first:
-        return
-    tokens = sum(step.tokens for step in steps)
-    facts: dict[str, Any] = {
-        "base": run.base_name,
-        "base_digest": found.digest,
+    if place.first:
+        facts = {
+            "base": run.base_name,
+            "base_digest": found.digest,
+            "data_version": run.data_version or identity["data"],
+            "threads": run.threads,
+            "recipe": asdict(recipe),
+            "resumed_from_step": len(log),
+            **_what_was_done(steps, examples, recipe),
+            **_how(prepared, wanted, device, place),
+        }
+        _publish(run, prepared.model, state, recipe, steps, facts, started)
+
+
+def _what_was_done(steps: Sequence[Step], examples: Examples, recipe: Recipe) -> dict[str, Any]:
+    return {
         "rows": len(examples),
         "steps": len(steps),
-        "tokens": tokens,
+        "tokens": sum(step.tokens for step in steps),
         "trained_tokens": _trained_tokens(examples, recipe),
         "first_loss": steps[0].loss,
         "last_loss": steps[-1].loss,
-        "data_version": run.data_version or identity["data"],
+    }
+
+
+def _how(prepared: Prepared, wanted: Machine, device: torch.device, place: Place) -> dict[str, Any]:
+    return {
         "precision": str(prepared.model.dtype).removeprefix("torch."),
         "layout": prepared.layout,
         "tokens_at_once": prepared.at_once,
@@ -155,14 +166,17 @@ def _train(run: Run, recipe: Recipe, wanted: Machine) -> None:
         "devices": place.world,
         "zero": (wanted.zero or 2) if wanted.distributed else 0,
         "hardware": devices.hardware(device, place),
-        "resumed_from_step": begun.done if begun else 0,
-        "threads": run.threads,
-        "recipe": asdict(recipe),
         "versions": artifacts.versions(*PACKAGES, *(["deepspeed"] if wanted.distributed else [])),
     }
+
+
+def _publish(
+    run: Run, model: Any, state: State, recipe: Recipe, steps: Sequence[Step], facts: dict[str, Any], started: float
+) -> None:
+    """Writes the adapter folder and, when it stands, removes what an interrupted run would have gone on from."""
     artifacts.remove_partials(run.out)
     with artifacts.folder(run.out, "adapter") as draft:
-        save_adapter(prepared.model, state, run.base_name, recipe, steps, facts, draft.path)
+        save_adapter(model, state, run.base_name, recipe, steps, facts, draft.path)
         seconds = time.monotonic() - started
         read_here = sum(step.tokens for step in steps[facts["resumed_from_step"] :])
         draft.facts.update(
@@ -170,11 +184,13 @@ def _train(run: Run, recipe: Recipe, wanted: Machine) -> None:
             seconds=round(seconds, 2),
             tokens_per_second=round(read_here / seconds, 1),
             peak_rss_mb=round(peak_rss_mb()),
-            peak_device_mb=devices.peak_mb(device),
+            peak_device_mb=devices.peak_mb(model.device),
         )
     for leftover in (*run.work.glob(f"{checkpoints.PREFIX}*"), *run.work.glob("tokens-*")):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-    progress.say(f"train: {len(steps)} steps, {tokens:,} tokens in {loop.duration(seconds)}, adapter in {run.out.name}")
+    progress.say(
+        f"train: {len(steps)} steps, {facts['tokens']:,} tokens in {loop.duration(seconds)}, adapter in {run.out.name}"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,19 +255,6 @@ def save_adapter(
 
 def _work_beside(out: Path) -> Path:
     return out.absolute().parent / f"{out.name}.work"
-
-
-def _examples(found: Backbone, run: Run, recipe: Recipe, place: Place) -> Examples:
-    """The token ids; of several processes the first makes them and the others read what it has kept."""
-    import torch
-
-    together = place.world > 1
-    if together and not place.first:
-        torch.distributed.barrier()
-    examples = pairs.cached(found.tokenizer, run.data, recipe, run.cache)
-    if together and place.first:
-        torch.distributed.barrier()
-    return examples
 
 
 def _trained_tokens(examples: Examples, recipe: Recipe) -> int:
