@@ -65,22 +65,6 @@ def redact(text: str) -> str:
     return text
 
 
-def redact_bytes(body: bytes) -> bytes:
-    """A response's body without the keys of this process; every other byte, whatever it looks like, stays.
-
-    A body is what was paid for and may be about anything, a text that quotes something like a key included.
-    """
-    for key in _forms(frozenset(keys.known())):
-        if (encoded := key.encode(errors="surrogateescape")) in body:
-            body = body.replace(encoded, REDACTED.encode())
-    return body
-
-
-def redact_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers of a request or response, with the values of those that say who asks redacted whole."""
-    return {name: REDACTED if name.lower() in SECRET_HEADERS else redact(str(value)) for name, value in headers.items()}
-
-
 def safe(error: BaseException) -> str:
     """What an error says, on one line and without keys; the name of its class if it says nothing."""
     return " ".join(redact(str(error)).split()) or type(error).__name__
@@ -183,7 +167,10 @@ class Snapshot:
         self._forms = tuple(form.encode(errors="surrogateescape") for form in _forms(secrets))
 
     def body(self, body: bytes) -> bytes:
-        """A response's body without these keys; every other byte stays, as in `redact_bytes`."""
+        """A response's body without these keys; every other byte, whatever it looks like, stays.
+
+        A body is what was paid for and may be about anything, a text that quotes something like a key included.
+        """
         for form in self._forms:
             if form in body:
                 body = body.replace(form, REDACTED.encode())

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nift_assets import keys, redaction
-from nift_assets.redaction import REDACTED, redact, redact_bytes, redact_headers, safe
+from nift_assets.redaction import REDACTED, Snapshot, redact, safe
 from tests.conftest import PROJECT
 
 ALPHANUMERIC = string.ascii_letters + string.digits
@@ -89,7 +89,7 @@ def test_of_two_keys_the_longer_goes_whole(monkeypatch: pytest.MonkeyPatch) -> N
 @given(text=st.text(max_size=300))
 def test_a_text_without_keys_is_not_touched(text: str) -> None:
     assert redact(text) == text
-    assert redact_bytes(text.encode(errors="surrogatepass")) == text.encode(errors="surrogatepass")
+    assert Snapshot().body(text.encode(errors="surrogatepass")) == text.encode(errors="surrogatepass")
 
 
 @pytest.mark.parametrize(
@@ -126,10 +126,11 @@ def test_a_body_loses_the_keys_of_this_process_and_keeps_every_other_byte(monkey
     ours, anybodys = "sk-proj-ours0123456789abcdef", "sk-proj-anybodys0123456789abcdef"
     monkeypatch.setenv("OPENAI_API_KEY", ours)
     body = b'\xff\x00{"text": "' + f"{anybodys} {ours}".encode() + b'\xe9"}\r\n'
-    assert redact_bytes(body) == body.replace(ours.encode(), REDACTED.encode())
+    assert Snapshot().body(body) == body.replace(ours.encode(), REDACTED.encode())
 
 
-def test_headers_that_say_who_asks_are_redacted_whole() -> None:
+def test_headers_that_say_who_asks_are_redacted_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-proj-canary0123456789abcdef")
     headers = {
         "Authorization": "Basic dXNlcjpwYXNz",
         "X-Api-Key": "anything",
@@ -138,7 +139,7 @@ def test_headers_that_say_who_asks_are_redacted_whole() -> None:
         "X-Echo": "sk-proj-canary0123456789abcdef",
         "Retry-After": "3",
     }
-    assert redact_headers(headers) == dict.fromkeys(headers, REDACTED) | {"Retry-After": "3"}
+    assert json.loads(Snapshot().headers(headers)) == dict.fromkeys(headers, REDACTED) | {"Retry-After": "3"}
 
 
 @given(key=SHAPED)
