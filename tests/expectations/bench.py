@@ -18,6 +18,7 @@ import nift_assets.assets.graph  # noqa: F401  importing it declares all tables
 from expectations import contract, runner
 from expectations.frames import conform, schema
 from nift_assets import sql, studies
+from nift_assets.assets.sql_models import removals
 from nift_assets.assets.table import STEPS
 
 ROWS = 80_000
@@ -121,9 +122,10 @@ def measured(rows: int) -> Iterator[Measured]:
         empty = {each: _filled(pl.DataFrame(), each) for each in STEPS[name].inputs if each not in made}
         inputs = {each: made[each] for each in STEPS[name].inputs if each in made} | empty
         known = sql.named_study_rows(study, (test.arguments.get("sql", "") for test in promised.tests))
-        runner.check(frame.head(0), promised, inputs | known)
+        given = inputs | known | removals(inputs)
+        runner.check(frame.head(0), promised, given)
         began, cpu = time.perf_counter(), time.process_time()
-        found = runner.check(frame, promised, inputs | known)
+        found = runner.check(frame, promised, given)
         yield Measured(
             table=name,
             tests=len(found),

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expectations import contract, frames, runner
+from tests.expectations import bench
 
 HALVES = """
 table: halves
@@ -311,3 +312,11 @@ def test_eighty_thousand_long_documents_take_about_a_second(halves: contract.Con
     print(f"{rows} rows, {frame.estimated_size('mb'):.0f} MB, {len(found)} tests: {took:.2f} s")
     assert all(result.passed for result in found)
     assert took < 8
+
+
+def test_the_bench_of_the_real_contracts_runs_and_finds_nothing_wrong() -> None:
+    measured = list(bench.measured(2 * runner.PORTION + 1))
+    print(*measured, sep="\n")
+    assert [(each.table, each.failed) for each in measured] == [
+        (name, []) for name in ("raw_sample", "halves", "completions", "filtered_completions", "training_sets")
+    ]
