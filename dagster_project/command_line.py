@@ -29,6 +29,7 @@ from nift_assets.store import CATALOGUE, Store, replacing
 
 if TYPE_CHECKING:
     from dagster_project.line import Outcome, Run
+    from nift_assets.file_scores import Scored
 
 PROJECT = Path(__file__).parent.parent
 DEMO_BYTES = 250 * 2**20
@@ -195,6 +196,37 @@ def _write_docs(out: str | None) -> Path:
     return Path(out)
 
 
+@main.command()
+@click.argument("benchmark", type=click.Choice(["mt-bench", "arena-hard", "ifeval", "leaderboard"]))
+@click.option("--answers", multiple=True, help="A file or folder of answers or, of IFEval, responses; repeatable.")
+@click.option("--judgments", multiple=True, help="A file or folder of judgments, or of Arena-Hard battles; repeatable.")
+@click.option("--results", multiple=True, help="A file or folder of lm-eval's results, of the leaderboard; repeatable.")
+@click.option("--questions", help="The benchmark's questions or prompts (default: those in NIFT_BENCHMARKS).")
+@click.option("--baseline", default="gpt-4-0314", show_default=True, help="Whose answers Arena-Hard compares with.")
+@click.option("--style-control", is_flag=True, help="Arena-Hard: also with the effect of style taken out.")
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
+def score(
+    benchmark: str,
+    answers: tuple[str, ...],
+    judgments: tuple[str, ...],
+    results: tuple[str, ...],
+    questions: str | None,
+    baseline: str,
+    style_control: bool,
+    as_json: bool,
+) -> None:
+    """Score what other tools produced: files in the benchmarks' published layouts, of either vintage."""
+    from dagster_project import file_score_table
+    from nift_assets import file_scores
+
+    try:
+        scored = _scored(benchmark, answers, judgments, results, questions, baseline, style_control)
+        pairs = file_scores.compare(scored)
+    except (ValueError, OSError) as error:
+        _refuse(str(error))
+    click.echo(_json(file_score_table.as_json(scored, pairs)) if as_json else file_score_table.render(scored, pairs))
+
+
 def dagster_home(study: str) -> Path:
     """The folder of the Dagster instance, made with our configuration: `DAGSTER_HOME`, by default `.dagster/<study>`.
 
@@ -207,6 +239,42 @@ def dagster_home(study: str) -> Path:
         (home / "dagster.yaml").write_bytes(configuration.read_bytes())
     os.environ["DAGSTER_HOME"] = str(home)
     return home
+
+
+def _scored(
+    benchmark: str,
+    answers: tuple[str, ...],
+    judgments: tuple[str, ...],
+    results: tuple[str, ...],
+    questions: str | None,
+    baseline: str,
+    style: bool,
+) -> list[Scored]:
+    from nift_assets import benchmark_files, file_scores, published
+
+    said, judged = ([Path(name) for name in names] for names in (answers, judgments))
+    asked = Path(questions) if questions else benchmark_files.own_file(benchmark)
+    if benchmark == "leaderboard":
+        if not (files := [Path(name) for name in (*results, *answers, *judgments)]):
+            raise ValueError("nothing to score is named; give --results, lm-eval's results.json")
+        return file_scores.open_llm_leaderboard(published.results(files))
+    if benchmark == "ifeval":
+        if not said or asked is None:
+            raise ValueError(
+                "IFEval is scored from --answers and --questions, the published input_data.jsonl; or set "
+                "NIFT_BENCHMARKS to the folder that has ifeval/input_data.jsonl"
+            )
+        from nift_training import ifeval
+
+        return file_scores.ifeval(published.responses(said), ifeval.read_prompts(asked))
+    if not judged:
+        raise ValueError(f"no judgments are named; give --judgments, a file or folder of {benchmark} judgments")
+    known = file_scores.questions_of(asked) if asked else None
+    if benchmark == "mt-bench":
+        return file_scores.mt_bench(published.mt_bench_judgments(judged), published.answers(said), known)
+    return file_scores.arena_hard(
+        published.arena_hard_judgments(judged), published.answers(said), known, baseline=baseline, style=style
+    )
 
 
 def _caps(names: list[str]) -> dict[tuple[str, str], float | None]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from nift_assets.assets.partitions import STUDY
-from nift_assets.store import Store
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nift_assets.store import Store
 
 BENCHMARKS = {
     "mt_bench": "MT-Bench (1-10)",
@@ -15,6 +17,9 @@ BENCHMARKS = {
 
 def render(store: Store) -> str:
     """One line per model of the study: what it was trained on, and each score with its 95% interval."""
+    # Imported now: importing it chooses the study, which the scores of files do not need.
+    from nift_assets.assets.partitions import STUDY
+
     scores = {
         (row["model"], row["benchmark"]): row for row in store.read("benchmark_scores", None).iter_rows(named=True)
     }
@@ -28,17 +33,14 @@ def render(store: Store) -> str:
         ]
         for model in STUDY.models
     ]
+    return "\n".join([columns(header, lines), "", "* incomplete: more than 2% of verdicts missing"])
+
+
+def columns(header: list[str], lines: list[list[str]]) -> str:
+    """The lines under their header, each column as wide as its widest cell."""
     widths = [max(len(line[column]) for line in [header, *lines]) for column in range(len(header))]
     rule = "  ".join("-" * width for width in widths)
-    return "\n".join(
-        [
-            _line(header, widths),
-            rule,
-            *(_line(line, widths) for line in lines),
-            "",
-            "* more than 2% of verdicts missing",
-        ]
-    )
+    return "\n".join([_line(header, widths), rule, *(_line(line, widths) for line in lines)])
 
 
 def _line(cells: list[str], widths: list[int]) -> str:

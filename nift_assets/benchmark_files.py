@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,14 @@ def path_of(benchmark: Benchmark, *parts: str) -> Path:
             f"{path}: {benchmark.name} has no such file; put the benchmark's published files into {benchmark.location}"
         )
     return path
+
+
+def own_file(benchmark: str) -> Path | None:
+    """The questions of a benchmark, by its name on the command line, in the folder NIFT_BENCHMARKS, if they are."""
+    folder = os.environ.get("NIFT_BENCHMARKS")
+    names = {"mt-bench": "mt_bench/question.jsonl", "arena-hard": "arena_hard/question.jsonl"}
+    path = Path(folder, names.get(benchmark, "ifeval/input_data.jsonl")) if folder else None
+    return path if path and path.exists() else None
 
 
 def fingerprint(benchmark: Benchmark, *parts: str) -> str:

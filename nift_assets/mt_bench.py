@@ -5,21 +5,18 @@ The rules are those of FastChat's `llm_judge`; the judge's prompts are read from
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
-from nift_assets import benchmark_files, providers
+from nift_assets import benchmark_files, providers, verdicts
 from nift_assets.ledger import Answer, Request
 from nift_assets.studies.study import Benchmark, Judge
 
 # Categories whose answers are judged beside a reference answer.
 WITH_REFERENCE = ("math", "reasoning", "coding")
 REFERENCES = "gpt-4.jsonl"
-RATING = re.compile(r"\[\[(\d+\.?\d*)\]\]")
-BARE_RATING = re.compile(r"\[(\d+\.?\d*)\]")
 
 
 def requests(benchmark: Benchmark, judge: Judge, answers: pl.DataFrame) -> list[Request]:
@@ -48,24 +45,45 @@ def requests(benchmark: Benchmark, judge: Judge, answers: pl.DataFrame) -> list[
     ]
 
 
-def judgments(answers: pl.DataFrame, judged: Sequence[Answer], judge: Judge) -> pl.DataFrame:
-    """One row per answer row with the judge's rating, null where it gave none."""
+def judgments(
+    answers: pl.DataFrame, requests: Sequence[Request], judged: Sequence[Answer], judge: Judge
+) -> pl.DataFrame:
+    """One row per answer row with the judge's rating, null where it gave none that counts."""
+    told = [verdicts.rated(a.text, answers=said, prompt=_told(r)) for said, r, a in _judged(answers, requests, judged)]
     return answers.select("model", "question_id", "category", "run", "turn").with_columns(
         pl.lit(judge.name).alias("judge"),
         pl.Series("status", [a.status for a in judged], dtype=pl.String),
         pl.Series("judgment", [a.text for a in judged], dtype=pl.String),
-        pl.Series("rating", [rating(a.text) for a in judged], dtype=pl.Float64),
+        pl.Series("rating", [t.rating for t in told], dtype=pl.Float64),
+        pl.Series("reading", [t.reading for t in told], dtype=pl.String),
+        pl.Series("published_rating", [rating(a.text) for a in judged], dtype=pl.Float64),
         pl.Series("request_key", [a.key for a in judged], dtype=pl.String),
     )
 
 
 def rating(judgment: str) -> float | None:
-    """The rating in a judgment: the first number in double brackets, else in single ones, else None.
+    """The rating as FastChat reads it, whoever wrote it: the first number in double brackets, else in single ones.
 
     FastChat stores -1 where this says None.
     """
-    found = RATING.search(judgment) or BARE_RATING.search(judgment)
+    found = verdicts.RATING.search(judgment) or verdicts.BARE_RATING.search(judgment)
     return float(found[1]) if found else None
+
+
+def _judged(
+    answers: pl.DataFrame, requests: Sequence[Request], judged: Sequence[Answer]
+) -> Iterator[tuple[tuple[str, ...], Request, Answer]]:
+    """With each judgment the texts the candidate wrote in what the judge was shown."""
+    turns: dict[tuple[Any, int], tuple[str, ...]] = {}
+    for row in answers.sort("turn").iter_rows(named=True):
+        place = row["question_id"], row["run"]
+        turns[place] = (*turns.get(place, ()), row["answer"])
+    for row, request, answer in zip(answers.iter_rows(named=True), requests, judged, strict=True):
+        yield turns[row["question_id"], row["run"]], request, answer
+
+
+def _told(request: Request) -> str:
+    return "\n".join(message.content for message in request.messages)
 
 
 def _request(

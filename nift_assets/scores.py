@@ -1,14 +1,14 @@
-"""From judgments to scores: the number the benchmark's own tool prints, its interval and how much is missing."""
+"""From judgments to scores: the number, its interval, how much is missing, and whether its baseline differs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import polars as pl
 
-RESAMPLES = 1_000
-SEED = 42
+from nift_assets import statistics
+from nift_assets.statistics import Difference, Sample
 
 # Above this share of missing verdicts a score is marked incomplete (promise P11).
 MOST_MISSING = 0.02
@@ -18,18 +18,59 @@ MOST_MISSING = 0.02
 class Score:
     """One model on one benchmark: the score, the 95% interval of a bootstrap over questions, and how complete it is.
 
+    `published` is what the benchmark's own tool says of the same rows: it takes every label for the judge's verdict.
     `questions` counts what was resampled, `expected` the verdicts there should be and `missing` those there are not.
+    `against` is the baseline row, the backbone as it is; the difference to it is paired by question, and `p_corrected`
+    is corrected over the benchmark's column of the table (Holm).
     """
 
     model: str
     benchmark: str
     score: float | None
+    published: float | None
     low: float | None
     high: float | None
     questions: int
     expected: int
     missing: int
+    missing_share: float
     complete: bool
+    against: str | None = None
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+    p: float | None = None
+    p_corrected: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A score with what it is made of: a sample of questions or, where only that is known, its standard error."""
+
+    score: Score
+    sample: Sample | None = None
+    error: float | None = None
+
+
+SCHEMA: dict[str, type[pl.DataType]] = {
+    "model": pl.String,
+    "benchmark": pl.String,
+    "score": pl.Float64,
+    "published": pl.Float64,
+    "low": pl.Float64,
+    "high": pl.Float64,
+    "questions": pl.Int64,
+    "expected": pl.Int64,
+    "missing": pl.Int64,
+    "missing_share": pl.Float64,
+    "complete": pl.Boolean,
+    "against": pl.String,
+    "difference": pl.Float64,
+    "difference_low": pl.Float64,
+    "difference_high": pl.Float64,
+    "p": pl.Float64,
+    "p_corrected": pl.Float64,
+}
 
 
 def table(
@@ -37,135 +78,155 @@ def table(
     arena_hard_judgments: pl.DataFrame,
     ifeval: pl.DataFrame,
     open_llm_leaderboard: pl.DataFrame,
+    against: Mapping[str, str] | None = None,
 ) -> pl.DataFrame:
-    """One row per model × benchmark that has been run."""
+    """One row per model × benchmark that has been run, beside the model that `against` names for it."""
     found = [
-        *(mt_bench(str(model), rows) for (model,), rows in _by_model(mt_bench_judgments)),
-        *(arena_hard(str(model), rows) for (model,), rows in _by_model(arena_hard_judgments)),
-        *(instructions(str(model), rows) for (model,), rows in _by_model(ifeval)),
-        *(leaderboard(str(model), rows) for (model,), rows in _by_model(open_llm_leaderboard)),
+        *compared([mt_bench(str(model), rows) for (model,), rows in _by_model(mt_bench_judgments)], against or {}),
+        *compared([arena_hard(str(model), rows) for (model,), rows in _by_model(arena_hard_judgments)], against or {}),
+        *compared([instructions(str(model), rows) for (model,), rows in _by_model(ifeval)], against or {}),
+        *compared([leaderboard(str(model), rows) for (model,), rows in _by_model(open_llm_leaderboard)], against or {}),
     ]
-    schema = {
-        "model": pl.String,
-        "benchmark": pl.String,
-        "score": pl.Float64,
-        "low": pl.Float64,
-        "high": pl.Float64,
-        "questions": pl.Int64,
-        "expected": pl.Int64,
-        "missing": pl.Int64,
-        "complete": pl.Boolean,
+    return pl.DataFrame([asdict(score) for score in found], schema=SCHEMA, orient="row").sort("model", "benchmark")
+
+
+def compared(measured: Sequence[Measured], against: Mapping[str, str]) -> list[Score]:
+    """The scores of one benchmark, each with its difference to the model it is held against, if that was run."""
+    by_model = {one.score.model: one for one in measured}
+    differences = {
+        name: found
+        for name, one in by_model.items()
+        if (other := by_model.get(against.get(name, ""))) and (found := difference(one, other))
     }
-    return pl.DataFrame([asdict(score) for score in found], schema=schema, orient="row").sort("model", "benchmark")
+    corrected = dict(zip(differences, statistics.holm([d.p for d in differences.values()]), strict=True))
+    return [
+        replace(
+            one.score,
+            against=against[name],
+            difference=differences[name].value,
+            difference_low=differences[name].low,
+            difference_high=differences[name].high,
+            p=differences[name].p,
+            p_corrected=corrected[name],
+        )
+        if name in differences
+        else one.score
+        for name, one in by_model.items()
+    ]
 
 
-def mt_bench(model: str, judgments: pl.DataFrame) -> Score:
+def difference(one: Measured, other: Measured) -> Difference | None:
+    """How much higher the first is: paired over the questions both have or, without questions, by standard errors."""
+    if one.sample and other.sample:
+        return statistics.difference(one.sample, other.sample)
+    if one.score.score is None or other.score.score is None or one.error is None or other.error is None:
+        return None
+    questions = min(one.score.questions, other.score.questions)
+    return statistics.normal(one.score.score, one.error, other.score.score, other.error, questions)
+
+
+def mt_bench(model: str, judgments: pl.DataFrame) -> Measured:
     """The mean rating from 1 to 10 over all turns of all questions, averaged over the runs, as FastChat's
     `show_result` averages one run: unrated rows are left out."""
-    per_run = judgments.group_by("run").agg(pl.col("rating").mean()).drop_nulls()
-    by_question = judgments.group_by("question_id", maintain_order=True).agg(
-        pl.col("rating").sum().alias("points"), pl.col("rating").count().alias("weight")
-    )
-    return _score(
+    theirs = judgments.group_by("run").agg(pl.col("published_rating").mean()).drop_nulls()["published_rating"].mean()
+    parts = [
+        _parts(rows, pl.col("rating").sum(), pl.col("rating").count())
+        for _, rows in judgments.group_by("run", maintain_order=True)
+    ]
+    return _measured(
         model,
         "mt_bench",
-        score=per_run["rating"].mean(),
-        parts=[(by_question["points"], by_question["weight"])],
+        parts=[part for part in parts if any(weight for _, weight in part.values())] or parts[:1],
+        published=theirs,
         expected=judgments.height,
         missing=judgments["rating"].null_count(),
     )
 
 
-def arena_hard(model: str, judgments: pl.DataFrame) -> Score:
+def arena_hard(model: str, judgments: pl.DataFrame) -> Measured:
     """The win rate against the baseline in percent: the weighted share of won battles, a tie being half a win.
 
     With one baseline this equals the maximum-likelihood Bradley-Terry rate that the published tool fits.
     """
-    by_question = judgments.group_by("question_id", maintain_order=True).agg(
-        (pl.col("points") * pl.col("weight") * 100).sum().alias("points"), pl.col("weight").sum()
-    )
-    parts = [(by_question["points"], by_question["weight"])]
-    return _score(
+    from nift_assets.arena_hard import points_of
+
+    outcomes = [points_of(*row) for row in judgments.select("published_verdict", "game").iter_rows()]
+    weight = sum(weight for _, weight in outcomes)
+    theirs = 100 * sum((points or 0) * weight for points, weight in outcomes) / weight if weight else None
+    return _measured(
         model,
         "arena_hard",
-        score=_ratio(parts),
-        parts=parts,
+        parts=[_parts(judgments, (pl.col("points") * pl.col("weight") * 100).sum(), pl.col("weight").sum())],
+        published=theirs,
         expected=judgments.height,
         missing=judgments["points"].null_count(),
     )
 
 
-def instructions(model: str, ifeval: pl.DataFrame) -> Score:
+def instructions(model: str, ifeval: pl.DataFrame) -> Measured:
     """The mean of prompt-level and instruction-level strict accuracy in percent (protocol of Table 7)."""
+    rows = list(
+        ifeval.select("key", "prompt_strict", "instructions_followed_strict", "instructions").iter_rows(named=True)
+    )
     parts = [
-        (ifeval["prompt_strict"].cast(pl.Float64) * 100, pl.Series([1] * ifeval.height)),
-        (ifeval["instructions_followed_strict"].cast(pl.Float64) * 100, ifeval["instructions"]),
+        {row["key"]: (100.0 * row["prompt_strict"], 1.0) for row in rows},
+        {row["key"]: (100.0 * row["instructions_followed_strict"], float(row["instructions"])) for row in rows},
     ]
-    return _score(model, "ifeval", score=_ratio(parts), parts=parts, expected=ifeval.height, missing=0)
+    return _measured(model, "ifeval", parts=parts, expected=ifeval.height, missing=0)
 
 
-def leaderboard(model: str, tasks: pl.DataFrame) -> Score:
+def leaderboard(model: str, tasks: pl.DataFrame) -> Measured:
     """The plain mean of the tasks' scores in percent, with an interval from their standard errors if all have one."""
     score = tasks["score"].mean()
     assert isinstance(score, float)
     known = tasks["stderr"].null_count() == 0
-    margin = 1.96 * float((tasks["stderr"] ** 2).sum()) ** 0.5 / tasks.height
-    return Score(
+    error = float((tasks["stderr"] ** 2).sum()) ** 0.5 / tasks.height
+    found = Score(
         model=model,
         benchmark="open_llm_leaderboard",
         score=score,
-        low=score - margin if known else None,
-        high=score + margin if known else None,
+        published=score,
+        low=score - 1.96 * error if known else None,
+        high=score + 1.96 * error if known else None,
         questions=int(tasks["samples"].sum()),
         expected=tasks.height,
         missing=0,
+        missing_share=0.0,
         complete=True,
     )
+    return Measured(found, error=error if known else None)
 
 
-Parts = Sequence[tuple[pl.Series, pl.Series]]
+Part = Mapping[object, tuple[float, float]]
 
 
 def _by_model(frame: pl.DataFrame) -> Iterable[tuple[tuple[object, ...], pl.DataFrame]]:
     return frame.group_by("model", maintain_order=True)
 
 
-def _score(model: str, benchmark: str, *, score: object, parts: Parts, expected: int, missing: int) -> Score:
-    low, high = _interval(parts)
-    assert score is None or isinstance(score, float)
-    return Score(
+def _parts(rows: pl.DataFrame, points: pl.Expr, weight: pl.Expr) -> Part:
+    by_question = rows.group_by("question_id", maintain_order=True).agg(points.alias("points"), weight.alias("weight"))
+    return {question: (points or 0.0, float(weight)) for question, points, weight in by_question.iter_rows()}
+
+
+def _measured(
+    model: str, benchmark: str, *, parts: Sequence[Part], expected: int, missing: int, published: object = None
+) -> Measured:
+    sample = statistics.sample(parts)
+    score = sample.score()
+    low, high = statistics.interval(sample)
+    assert published is None or isinstance(published, float)
+    found = Score(
         model=model,
         benchmark=benchmark,
         score=score,
+        published=score if benchmark == "ifeval" else published,
         low=low,
         high=high,
-        questions=len(parts[0][0]),
+        questions=len(sample.questions),
         expected=expected,
         missing=missing,
+        missing_share=missing / expected,
         complete=missing <= MOST_MISSING * expected,
     )
-
-
-def _ratio(parts: Parts) -> float | None:
-    """The mean over the parts of points per weight, each summed over questions; None where nothing was weighed."""
-    ratios = [float(points.sum()) / float(weight.sum()) for points, weight in parts if weight.sum()]
-    return sum(ratios) / len(ratios) if len(ratios) == len(parts) else None
-
-
-def _interval(parts: Parts) -> tuple[float | None, float | None]:
-    """The middle 95% of the ratio when as many questions are drawn again, with replacement, a thousand times."""
-    import numpy as np
-
-    questions = len(parts[0][0])
-    drawn = np.random.default_rng(SEED).integers(0, questions, size=(RESAMPLES, questions))
-    ratios = []
-    for points, weight in parts:
-        totals = weight.to_numpy()[drawn].sum(axis=1)
-        sums = points.fill_null(0).to_numpy()[drawn].sum(axis=1)
-        # A draw of unrated questions alone has no score.
-        ratios.append(np.divide(sums, totals, out=np.full(RESAMPLES, np.nan), where=totals > 0))
-    resampled = np.mean(ratios, axis=0)
-    if np.isnan(resampled).all():
-        return None, None
-    low, high = np.nanpercentile(resampled, [2.5, 97.5])
-    return float(low), float(high)
+    return Measured(found, sample)

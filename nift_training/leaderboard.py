@@ -11,6 +11,36 @@ from typing import Any
 from nift_training import progress
 from nift_training.generation import Generator
 
+_SUBJECTS = """
+abstract_algebra anatomy astronomy business_ethics clinical_knowledge college_biology college_chemistry
+college_computer_science college_mathematics college_medicine college_physics computer_security conceptual_physics
+econometrics electrical_engineering elementary_mathematics formal_logic global_facts high_school_biology
+high_school_chemistry high_school_computer_science high_school_european_history high_school_geography
+high_school_government_and_politics high_school_macroeconomics high_school_mathematics high_school_microeconomics
+high_school_physics high_school_psychology high_school_statistics high_school_us_history high_school_world_history
+human_aging human_sexuality international_law jurisprudence logical_fallacies machine_learning management marketing
+medical_genetics miscellaneous moral_disputes moral_scenarios nutrition philosophy prehistory professional_accounting
+professional_law professional_medicine professional_psychology public_relations security_studies sociology
+us_foreign_policy virology world_religions
+"""
+MMLU = "mmlu"
+MMLU_TASKS = tuple(f"mmlu_{subject}" for subject in _SUBJECTS.split())
+
+# The leaderboard's six, each with the metric and filter that count, by lm-eval's present names.
+SIX = (
+    ("arc_challenge", "acc_norm", "none"),
+    ("hellaswag", "acc_norm", "none"),
+    (MMLU, "acc", "none"),
+    ("truthfulqa_mc2", "acc", "none"),
+    ("winogrande", "acc", "none"),
+    ("gsm8k", "exact_match", "strict-match"),
+)
+
+# What has to be known to compare a number with one from elsewhere.
+NOTES = {
+    "gsm8k": "the leaderboard's harness cut answers at every colon, lm-eval does not: compare rows of one harness only",
+}
+
 
 def read_task(folder: Path, name: str) -> dict[str, Any]:
     """The configuration of the task `name`, its data files resolved against the folder it is in.

@@ -285,6 +285,8 @@ def test_a_score_table_is_made_from_the_partitions_there_are(instance: dg.Dagste
         "status": "ok",
         "judgment": "[[7]]",
         "rating": 7.0,
+        "reading": "verdict",
+        "published_rating": 7.0,
         "request_key": "0" * 64,
     }
     frame = pl.DataFrame([row, {**row, "turn": 2, "rating": 4.0}], schema=schema(contracts.load("mt_bench_judgments")))

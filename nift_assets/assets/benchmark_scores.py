@@ -5,7 +5,8 @@ from __future__ import annotations
 import dagster as dg
 import polars as pl
 
-from nift_assets import scores
+from nift_assets import arena_hard, scores, statistics
+from nift_assets.assets.partitions import STUDY
 from nift_assets.assets.table import table
 
 
@@ -13,7 +14,8 @@ from nift_assets.assets.table import table
     group="scores",
     kinds={"python", "polars"},
     inputs=("mt_bench_judgments", "arena_hard_judgments", "ifeval", "open_llm_leaderboard"),
-    code=(scores,),
+    rows=lambda key, table: (against(),),
+    code=(scores, statistics, arena_hard),
 )
 def benchmark_scores(
     context: dg.AssetExecutionContext,
@@ -22,4 +24,10 @@ def benchmark_scores(
     ifeval: pl.DataFrame,
     open_llm_leaderboard: pl.DataFrame,
 ) -> pl.DataFrame:
-    return scores.table(mt_bench_judgments, arena_hard_judgments, ifeval, open_llm_leaderboard)
+    return scores.table(mt_bench_judgments, arena_hard_judgments, ifeval, open_llm_leaderboard, against())
+
+
+def against() -> dict[str, str]:
+    """The baseline row of each model that has an adapter: the row of its backbone as it is."""
+    bare = {model.backbone: model.name for model in STUDY.models if model.module == "none"}
+    return {model.name: bare[model.backbone] for model in STUDY.models if model.adapter and model.backbone in bare}

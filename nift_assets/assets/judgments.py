@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 import polars as pl
 
-from nift_assets import arena_hard, benchmark_files, mt_bench, providers
+from nift_assets import arena_hard, benchmark_files, mt_bench, providers, verdicts
 from nift_assets.assets import asking
 from nift_assets.assets.partitions import STUDY
 from nift_assets.assets.table import Made, table
@@ -22,13 +22,14 @@ ARENA_HARD = STUDY.benchmark("arena_hard")
     inputs=("mt_bench_answers",),
     by="model",
     rows=lambda key, table: (MT_BENCH, STUDY.judge(str(MT_BENCH.judge)).shape(), benchmark_files.fingerprint(MT_BENCH)),
-    code=(mt_bench, benchmark_files, providers, answer, anthropic, echo, openai),
+    code=(mt_bench, verdicts, benchmark_files, providers, answer, anthropic, echo, openai),
 )
 def mt_bench_judgments(context: dg.AssetExecutionContext, mt_bench_answers: pl.DataFrame) -> Made:
     judge = STUDY.judge(str(MT_BENCH.judge))
-    asked = asking.ask(context, judge, mt_bench.requests(MT_BENCH, judge, mt_bench_answers))
-    frame = mt_bench.judgments(mt_bench_answers, asked.answers, judge)
-    rated = {"mean_rating": frame["rating"].mean(), "unrated": frame["rating"].null_count()}
+    requests = mt_bench.requests(MT_BENCH, judge, mt_bench_answers)
+    asked = asking.ask(context, judge, requests)
+    frame = mt_bench.judgments(mt_bench_answers, requests, asked.answers, judge)
+    rated = {"mean_rating": frame["rating"].mean(), "unrated": frame["rating"].null_count(), **_readings(frame)}
     return Made(frame, metadata={**rated, **asking.metadata(asked)})
 
 
@@ -42,11 +43,27 @@ def mt_bench_judgments(context: dg.AssetExecutionContext, mt_bench_answers: pl.D
         STUDY.judge(str(ARENA_HARD.judge)).shape(),
         benchmark_files.fingerprint(ARENA_HARD),
     ),
-    code=(arena_hard, benchmark_files, providers, answer, anthropic, echo, openai),
+    code=(arena_hard, verdicts, benchmark_files, providers, answer, anthropic, echo, openai),
 )
 def arena_hard_judgments(context: dg.AssetExecutionContext, arena_hard_answers: pl.DataFrame) -> Made:
     judge = STUDY.judge(str(ARENA_HARD.judge))
     games = arena_hard.games(ARENA_HARD, arena_hard_answers)
-    asked = asking.ask(context, judge, arena_hard.requests(ARENA_HARD, judge, games))
-    frame = arena_hard.judgments(games, asked.answers, judge, str(ARENA_HARD.baseline))
-    return Made(frame, metadata={"without_verdict": frame["verdict"].null_count(), **asking.metadata(asked)})
+    requests = arena_hard.requests(ARENA_HARD, judge, games)
+    asked = asking.ask(context, judge, requests)
+    again = arena_hard.retries(requests, asked.answers)
+    metadata = asking.metadata(asked)
+    answers = []
+    if again:
+        retried = asking.ask(context, judge, list(again.values()))
+        answers = list(retried.answers)
+        metadata = asking.together(metadata, asking.metadata(retried))
+    frame = arena_hard.judgments(
+        games, requests, asked.answers, judge, str(ARENA_HARD.baseline), dict(zip(again, answers, strict=True))
+    )
+    ruled = {"without_verdict": frame["verdict"].null_count(), "asked_twice": len(again), **_readings(frame)}
+    return Made(frame, metadata={**ruled, **metadata})
+
+
+def _readings(frame: pl.DataFrame) -> dict[str, int]:
+    """How many judgments were read in which way."""
+    return {f"reading_{reading}": n for reading, n in frame["reading"].value_counts().sort("reading").iter_rows()}

@@ -273,7 +273,7 @@ class Benchmark:
     """One of the four benchmarks: the folder its files lie in, in the published layout, and how it is run.
 
     `runs` counts inference runs with a seed each (MT-Bench: 3 in the paper); `baseline` is the model Arena-Hard
-    answers are compared with; `tasks` are those of the leaderboard.
+    answers are compared with, `judge_config` the file with its judge's prompts; `tasks` are those of the leaderboard.
     """
 
     name: Literal["mt_bench", "arena_hard", "ifeval", "open_llm_leaderboard"]
@@ -282,6 +282,7 @@ class Benchmark:
     runs: int = 1
     judge: str | None = None
     baseline: str | None = None
+    judge_config: str = "judge_config.yaml"
     tasks: tuple[Task, ...] = ()
 
 
