@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,22 +65,42 @@ def answers(
     runs: int,
     max_new_tokens: int,
     seed: int,
+    example: templates.Example | None = None,
+    log: artifacts.Log | None = None,
 ) -> list[dict[str, Any]]:
     """One row per question and run, in that order; run `r` samples with the seed `seed + r`.
 
     FastChat seeds every question with 0, so that running it again samples the same answers: three runs of the
     paper need three seeds. A question at temperature 0 has one answer, which is generated once for all runs.
+    What is in the log already is not asked again, and does not change what the rest is answered.
     """
-    replies: dict[tuple[str | int, int], list[Reply]] = {}
+    kept = {(row["question_id"], row["run"]): row for row in log.rows} if log else {}
+    for temperature, run, batch in _batches(generator, questions, runs):
+        greedy = temperature < generation.GREEDY_BELOW
+        its_runs = range(runs) if greedy else [run]
+        if all((question.id, each) in kept for question in batch for each in its_runs):
+            continue
+        said = _converse(generator, benchmark, template, batch, temperature, max_new_tokens, seed + run, example)
+        rows = [_row(asked, each, r) for asked, r in zip(batch, said, strict=True) for each in its_runs]
+        kept |= {(row["question_id"], row["run"]): row for row in rows}
+        if log:
+            log.keep(rows)
+        progress.say(f"{benchmark}: {len(kept)} of {len(questions) * runs} answers (temperature {temperature})")
+    return [kept[asked.id, run] for asked in questions for run in range(runs)]
+
+
+def _batches(
+    generator: Generator, questions: Sequence[Question], runs: int
+) -> Iterator[tuple[float, int, list[Question]]]:
+    """Questions that are answered together: of one temperature and similar length. Sampled answers depend on who
+    shares a batch, so the batches are the same however much of them is already answered."""
+    lengths = {question.id: len(generator.tokenizer(question.turns[0])["input_ids"]) for question in questions}
     for temperature in sorted({question.temperature for question in questions}):
         group = [question for question in questions if question.temperature == temperature]
-        greedy = temperature < generation.GREEDY_BELOW
-        for run in range(1 if greedy else runs):
-            said = _converse(generator, benchmark, template, group, temperature, max_new_tokens, seed + run)
-            for each_run in range(runs) if greedy else [run]:
-                replies |= {(asked.id, each_run): reply for asked, reply in zip(group, said, strict=True)}
-            progress.say(f"{benchmark}: temperature {temperature}, run {run}: {len(group)} questions answered")
-    return [_row(asked, run, replies[asked.id, run]) for asked in questions for run in range(runs)]
+        group.sort(key=lambda question: lengths[question.id])
+        for run in range(1 if temperature < generation.GREEDY_BELOW else runs):
+            for start in range(0, len(group), generation.BATCH):
+                yield temperature, run, group[start : start + generation.BATCH]
 
 
 def clean(generator: Generator, template: templates.Template, said: Generation) -> Reply:
@@ -105,11 +125,12 @@ def _converse(
     temperature: float,
     max_new_tokens: int,
     seed: int,
+    example: templates.Example | None,
 ) -> list[list[Reply]]:
     replies: list[list[Reply]] = [[] for _ in questions]
     for turn in range(max(len(question.turns) for question in questions)):
         asked = [place for place, question in enumerate(questions) if turn < len(question.turns)]
-        prompts = [templates.render(template, _turns(questions[place], replies[place])) for place in asked]
+        prompts = [templates.render(template, _turns(questions[place], replies[place]), example) for place in asked]
         if benchmark == ARENA_HARD:
             prompts = [generation.with_one_bos(generator, prompt) for prompt in prompts]
         said = generation.generate(

@@ -90,6 +90,52 @@ def write_rows(out: Path, rows: Iterable[Mapping[str, object]]) -> None:
     _sync(out.parent)
 
 
+class Log:
+    """Rows that are kept as they are made, until all are there and the file gets its name: what a killed process had
+    made is found again. `settings` says what the rows depend on; a log with others is refused.
+    """
+
+    def __init__(self, out: Path, settings: Mapping[str, object]) -> None:
+        self.out = out
+        self.partial = out.with_name(f"{out.name}.unfinished")
+        self.done = out.exists()
+        self.rows: list[dict[str, Any]] = []
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if not self.done:
+            self._open(line({"settings": dict(settings)}))
+
+    def keep(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """The rows are on the disk when this returns."""
+        with self.partial.open("a", encoding="utf-8") as file:
+            for row in rows:
+                file.write(line(row))
+                self.rows.append(dict(row))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def finish(self, rows: Iterable[Mapping[str, object]]) -> None:
+        """The whole file, in the order of `rows`."""
+        write_rows(self.out, rows)
+        self.partial.unlink(missing_ok=True)
+        self.done = True
+
+    def _open(self, header: str) -> None:
+        if not self.partial.exists():
+            self.partial.write_text(header, encoding="utf-8")
+            return
+        content = self.partial.read_bytes()
+        # A line that a killed process had half written would swallow the next one.
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:
+            self.partial.write_bytes(whole)
+        texts = whole.decode("utf-8").split("\n")
+        if texts[0] + "\n" != header and texts != [""]:
+            raise ValueError(f"{self.partial} was begun with other settings: remove it or choose another --out")
+        if texts == [""]:
+            self.partial.write_text(header, encoding="utf-8")
+        self.rows = [json.loads(text) for text in texts[1:] if text]
+
+
 def line(row: Mapping[str, object]) -> str:
     """One row as a line of JSON; NaN and infinity are refused because other readers refuse them."""
     return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"

@@ -12,6 +12,7 @@ from nift_training import artifacts
 if TYPE_CHECKING:
     import torch
 
+BATCH = 16  # prompts per forward pass
 GREEDY_BELOW = 1e-4  # FastChat samples only from this temperature on
 
 
@@ -70,7 +71,7 @@ def generate(
     temperature: float = 0.0,
     seed: int = 0,
     stop_tokens: Sequence[str] = (),
-    batch_size: int = 16,
+    batch_size: int = BATCH,
 ) -> list[Generation]:
     """One generation per prompt, in the order of the prompts.
 

@@ -15,6 +15,11 @@ from nift_training.generation import Generator
 PROMPT_COLUMNS = {"key", "prompt", "instruction_id_list", "kwargs"}
 
 
+PUNKT = "run `python -m nltk.downloader punkt_tab` once, or set NLTK_DATA to the folder that has it"
+# Whose checks cut a response into sentences or words with it.
+NEED_SENTENCES = {"length_constraints:number_sentences", "change_case:capital_word_frequency"}
+
+
 def read_prompts(path: Path) -> list[dict[str, Any]]:
     """The prompts of a file in the layout of the published `input_data.jsonl`."""
     prompts = artifacts.read_rows(path)
@@ -25,25 +30,54 @@ def read_prompts(path: Path) -> list[dict[str, Any]]:
 
 
 def respond(
-    generator: Generator, template: str, prompts: Sequence[Mapping[str, Any]], max_new_tokens: int
+    generator: Generator,
+    template: str,
+    prompts: Sequence[Mapping[str, Any]],
+    max_new_tokens: int,
+    *,
+    example: templates.Example | None = None,
+    log: artifacts.Log | None = None,
 ) -> list[dict[str, Any]]:
-    """One checked row per prompt: its greedy response, how it ended, and the verdict on each instruction."""
-    asked = [generation.with_one_bos(generator, templates.render(template, [row["prompt"]])) for row in prompts]
+    """One checked row per prompt: its greedy response, how it ended, and the verdict on each instruction.
+
+    A response that is in the log already is not asked for again.
+    """
+    kept = {row["key"]: row for row in log.rows} if log else {}
+    texts = {
+        row["key"]: generation.with_one_bos(generator, templates.render(template, [row["prompt"]], example))
+        for row in prompts
+    }
+    waiting = sorted((key for key in texts if key not in kept), key=lambda key: len(texts[key]))
     stop_tokens = templates.named(template).stop_tokens
-    said = generation.generate(generator, asked, max_new_tokens=max_new_tokens, stop_tokens=stop_tokens)
-    progress.say(f"ifeval: {len(said)} responses, {sum(one.tokens for one in said)} tokens")
-    rows = [{**row, "response": one.text} for row, one in zip(prompts, said, strict=True)]
+    for start in range(0, len(waiting), generation.BATCH):
+        batch = waiting[start : start + generation.BATCH]
+        said = generation.generate(
+            generator, [texts[key] for key in batch], max_new_tokens=max_new_tokens, stop_tokens=stop_tokens
+        )
+        rows = [
+            {"key": key, "response": one.text, "tokens": one.tokens, "stopped": one.stopped}
+            for key, one in zip(batch, said, strict=True)
+        ]
+        kept |= {row["key"]: row for row in rows}
+        if log:
+            log.keep(rows)
+        progress.say(f"ifeval: {len(kept)} of {len(prompts)} responses")
+    verdicts = check([{**row, "response": kept[row["key"]]["response"]} for row in prompts])
     return [
-        {
-            "key": row["key"],
-            "response": one.text,
-            "tokens": one.tokens,
-            "stopped": one.stopped,
-            "instruction_ids": row["instruction_id_list"],
-            **verdict,
-        }
-        for row, one, verdict in zip(rows, said, check(rows), strict=True)
+        {**kept[row["key"]], "instruction_ids": row["instruction_id_list"], **verdict}
+        for row, verdict in zip(prompts, verdicts, strict=True)
     ]
+
+
+def check_ready(prompts: Sequence[Mapping[str, Any]]) -> None:
+    """ValueError if prompts need NLTK's sentence tokenizer and it is not there: said before hours of answering."""
+    if any(name.removeprefix("en:") in NEED_SENTENCES for row in prompts for name in row["instruction_id_list"]):
+        import nltk
+
+        try:
+            nltk.data.find("tokenizers/punkt_tab/english/")
+        except LookupError:
+            raise ValueError(f"IFEval needs NLTK's sentence tokenizer: {PUNKT}") from None
 
 
 def check(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, list[bool]]]:
@@ -75,8 +109,7 @@ def _check_one(checker: Any, known: Mapping[str, Any], row: Mapping[str, Any]) -
     except LookupError as missing:
         if "punkt" not in str(missing):
             raise
-        remedy = "run `python -m nltk.downloader punkt_tab` once"
-        raise ValueError(f"prompt {row['key']} needs NLTK's sentence tokenizer: {remedy}") from None
+        raise ValueError(f"prompt {row['key']} needs NLTK's sentence tokenizer: {PUNKT}") from None
     return {"strict": strict.follow_instruction_list, "loose": loose.follow_instruction_list}
 
 

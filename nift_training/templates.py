@@ -5,8 +5,14 @@ model's row names its template; FastChat instead guesses it from a substring of 
 (`fastchat/llm_judge/gen_model_answer.py`, whose rendered prompts these rows reproduce).
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+
+Example = tuple[str, str]
+"""The question and answer that `one_shot` opens with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +70,21 @@ def named(name: str) -> Template:
     return TEMPLATES[name]
 
 
-def render(name: str, turns: Sequence[str], example: tuple[str, str] | None = None) -> str:
+def read_example(path: Path) -> Example:
+    """The example in a JSON file: `messages` of two, as FastChat's `one_shot` conversation lists them, either pairs of
+    role and text or objects with `content`; ValueError for another shape."""
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        messages = said["messages"] if isinstance(said, dict) else said
+        question, answer = (m["content"] if isinstance(m, dict) else m[1] for m in messages)
+    except (ValueError, KeyError, IndexError, TypeError):
+        raise ValueError(f"{path} is no example: write {{\"messages\": [[\"Human\", …], [\"Assistant\", …]]}}") from None
+    if not (isinstance(question, str) and isinstance(answer, str)):
+        raise ValueError(f"{path} is no example: its question and answer must be texts")
+    return question, answer
+
+
+def render(name: str, turns: Sequence[str], example: Example | None = None) -> str:
     """The prompt that asks the last of the turns, which alternate question, answer, …, question.
 
     `one_shot` opens with an example question and answer; the text is FastChat's, so it is given, not kept here.
@@ -72,7 +92,9 @@ def render(name: str, turns: Sequence[str], example: tuple[str, str] | None = No
     template = named(name)
     if template.needs_example and example is None:
         others = ", ".join(other for other, row in TEMPLATES.items() if not row.needs_example)
-        raise ValueError(f"template {name!r} needs an example question and answer: give one or choose {others}")
+        raise ValueError(
+            f"template {name!r} needs an example question and answer: give a file of both (--example) or choose {others}"
+        )
     if len(turns) % 2 == 0:
         raise ValueError(f"{len(turns)} turns do not end with a question: give an odd number of turns")
     said = [*(example or ()), *(turn.strip() if template.strips_turns else turn for turn in turns)]
