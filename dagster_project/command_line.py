@@ -197,6 +197,20 @@ def _write_docs(out: str | None) -> Path:
 
 
 @main.command()
+@click.argument("folder", default="benchmarks")
+def benchmarks(folder: str) -> None:
+    """Fetch the benchmarks' files from their published homes into a folder, each held against its sha256."""
+    from nift_assets import benchmark_files
+
+    try:
+        for name in benchmark_files.PUBLISHED:
+            for path in benchmark_files.fetch(name, Path(folder, name)):
+                click.echo(str(path))
+    except (ValueError, OSError) as error:
+        _refuse(str(error))
+
+
+@main.command()
 @click.argument("benchmark", type=click.Choice(["mt-bench", "arena-hard", "ifeval", "leaderboard"]))
 @click.option("--answers", multiple=True, help="A file or folder of answers or, of IFEval, responses; repeatable.")
 @click.option("--judgments", multiple=True, help="A file or folder of judgments, or of Arena-Hard battles; repeatable.")

@@ -5,10 +5,101 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nift_assets.store import replacing
 from nift_assets.studies.study import Benchmark
+
+# A leaderboard whose location is this is lm-eval's own, on the data of the Hub.
+HUB = "hub"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """One file of a benchmark at its home: a commit of a public repository, and the sha256 of what is there."""
+
+    path: str
+    url: str
+    sha256: str
+
+
+_FASTCHAT = "https://raw.githubusercontent.com/lm-sys/FastChat/{}/fastchat/llm_judge/data/"
+_ARENA_HARD = "https://raw.githubusercontent.com/lmarena/arena-hard-auto/{}/"
+PUBLISHED: dict[str, tuple[Published, ...]] = {
+    "mt_bench": (
+        Published(
+            path="question.jsonl",
+            url=_FASTCHAT.format("589532dcfa83700f950b9aa3983416c543afabc0") + "mt_bench/question.jsonl",
+            sha256="119565adbab82227089cefdb44c8d7e2cf04dc0a0ec233634c82e7d4e2a944f7",
+        ),
+        Published(
+            path="judge_prompts.jsonl",
+            url=_FASTCHAT.format("0e6e7fdc78bf64aceea1508694ce4e6472810b8b") + "judge_prompts.jsonl",
+            sha256="fd283293406d024f44c174b094ef48031d0687a4682fd3a56b29b138f80281b6",
+        ),
+        Published(
+            path="reference_answer/gpt-4.jsonl",
+            url=_FASTCHAT.format("ae7cdfd1b823f0a7ed50b843963887a8b460c451") + "mt_bench/reference_answer/gpt-4.jsonl",
+            sha256="f957a5bc977badb66885ec970e6cd08527845780313f0995764260e5777b9b3f",
+        ),
+    ),
+    "arena_hard": (
+        Published(
+            path="question.jsonl",
+            url=_ARENA_HARD.format("6c82720015d5da7b8795b809b91f63ef74abbf6a") + "data/arena-hard-v0.1/question.jsonl",
+            sha256="4daad38811161c3ba5c248f26b90c3cef89634f4c772002ed9138c1e13f63e9f",
+        ),
+        Published(
+            path="model_answer/gpt-4-0314.jsonl",
+            url=_ARENA_HARD.format("e0a8ea1df42c1df76451a6cd04b14e31ff992b87")
+            + "data/arena-hard-v0.1/model_answer/gpt-4-0314.jsonl",
+            sha256="245109b8fe7c3bef0304f1c559d29da377f97f61535ad1170b46a61a08eb9ac7",
+        ),
+        Published(
+            path="judge_config.yaml",
+            url=_ARENA_HARD.format("b88a301e1b9abca0fe37458ed69e0bbb35b09a69") + "config/judge_config.yaml",
+            sha256="6e001736bacacdb1591ffca7eec953a7089f8f5604872d1ca4f9a6f9de1ee451",
+        ),
+    ),
+    "ifeval": (
+        Published(
+            path="input_data.jsonl",
+            url="https://raw.githubusercontent.com/google-research/google-research/"
+            "19638399cc9e03623c5b9087a1d6fa8813974ce9/instruction_following_eval/data/input_data.jsonl",
+            sha256="48a13f6e56fcd38da37fb9a7da78277792643bb96a1b0e60e79405e6a5d10fca",
+        ),
+    ),
+}
+
+
+def fetch(name: str, folder: Path, published: Sequence[Published] | None = None) -> list[Path]:
+    """The files of a benchmark in a folder, fetched from their home unless they are there; each whole or not at all.
+
+    ValueError for one whose sha256 is another, whether it was there or came so: the texts decide the score.
+    """
+    from urllib.request import urlopen
+
+    made = []
+    for file in PUBLISHED[name] if published is None else published:
+        path = folder / file.path
+        if not path.exists():
+            with replacing(path) as temporary, urlopen(file.url, timeout=60) as answer:
+                temporary.write_bytes(_expected(answer.read(), file, file.url))
+        _expected(path.read_bytes(), file, str(path))
+        made.append(path)
+    return made
+
+
+def _expected(content: bytes, file: Published, place: str) -> bytes:
+    found = hashlib.sha256(content).hexdigest()
+    if found != file.sha256:
+        raise ValueError(
+            f"{place} is not the published {file.path}: its sha256 is {found[:16]}…, not {file.sha256[:16]}…; remove it"
+        )
+    return content
 
 
 def rows(benchmark: Benchmark, *parts: str) -> list[dict[str, Any]]:
@@ -23,7 +114,8 @@ def path_of(benchmark: Benchmark, *parts: str) -> Path:
     path = Path(benchmark.location, *parts)
     if not path.exists():
         raise ValueError(
-            f"{path}: {benchmark.name} has no such file; put the benchmark's published files into {benchmark.location}"
+            f"{path}: {benchmark.name} has no such file; put the benchmark's published files into {benchmark.location} "
+            "(`nift benchmarks` fetches them), or set NIFT_BENCHMARKS to the folder that has them"
         )
     return path
 

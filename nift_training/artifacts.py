@@ -90,6 +90,11 @@ def write_rows(out: Path, rows: Iterable[Mapping[str, object]]) -> None:
     _sync(out.parent)
 
 
+def digest_of(rows: object) -> str:
+    """The sha256 of any JSON value."""
+    return hashlib.sha256(json.dumps(rows, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
 class Log:
     """Rows that are kept as they are made, until all are there and the file gets its name: what a killed process had
     made is found again. `settings` says what the rows depend on; a log with others is refused.
@@ -98,11 +103,15 @@ class Log:
     def __init__(self, out: Path, settings: Mapping[str, object]) -> None:
         self.out = out
         self.partial = out.with_name(f"{out.name}.unfinished")
+        self.made_with = out.with_name(f"{out.name}.settings")
+        self.header = line({"settings": dict(settings)})
         self.done = out.exists()
         self.rows: list[dict[str, Any]] = []
         out.parent.mkdir(parents=True, exist_ok=True)
         if not self.done:
-            self._open(line({"settings": dict(settings)}))
+            self._open(self.header)
+        elif not self.made_with.exists() or self.made_with.read_text(encoding="utf-8") != self.header:
+            raise ValueError(f"{out} already exists, made with other settings: remove it or choose another --out")
 
     def keep(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """The rows are on the disk when this returns."""
@@ -115,6 +124,7 @@ class Log:
 
     def finish(self, rows: Iterable[Mapping[str, object]]) -> None:
         """The whole file, in the order of `rows`."""
+        self.made_with.write_text(self.header, encoding="utf-8")
         write_rows(self.out, rows)
         self.partial.unlink(missing_ok=True)
         self.done = True

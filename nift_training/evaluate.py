@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 
 from nift_training import answer, artifacts, generation, ifeval, leaderboard, templates, verbs
@@ -12,12 +14,14 @@ from nift_training import answer, artifacts, generation, ifeval, leaderboard, te
 def main(argv: Sequence[str]) -> None:
     """Reads the command line and writes `mt_bench.jsonl`, `arena_hard.jsonl`, `ifeval.jsonl`, `leaderboard.jsonl`.
 
-    Each file is written whole as soon as its benchmark is done.
+    Each file is written whole as soon as its benchmark is done, and what a stopped run had answered until then is kept
+    beside it: the same command goes on from there.
     """
     parser = verbs.parser("evaluate", __doc__, "folder to write the files of the named benchmarks into")
     parser.add_argument("--model", required=True, help="model folder, or Hub repository")
     parser.add_argument("--revision", help="commit of a Hub repository")
     parser.add_argument("--template", required=True, help=f"one of {', '.join(templates.TEMPLATES)}")
+    parser.add_argument("--example", type=Path, help="one_shot's question and answer, a JSON file with two messages")
     parser.add_argument("--mt-bench", type=Path, help="its question.jsonl")
     parser.add_argument("--mt-bench-runs", type=verbs.positive, default=1, help="answers per question, each its seed")
     parser.add_argument("--mt-bench-tokens", type=verbs.positive, default=1024, help="at most, per turn")
@@ -25,7 +29,11 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--arena-hard-tokens", type=verbs.positive, default=4096, help="at most, per answer")
     parser.add_argument("--ifeval", type=Path, help="its input_data.jsonl")
     parser.add_argument("--ifeval-tokens", type=verbs.positive, default=1280, help="at most, per response")
-    parser.add_argument("--tasks-folder", type=Path, help="folder of lm-eval task YAML files")
+    parser.add_argument(
+        "--tasks-folder",
+        type=Path,
+        help="folder of lm-eval task YAML files, or of data files per task; without it data is from the Hub",
+    )
     parser.add_argument("--tasks", default="", help="name:shots of leaderboard tasks, separated by commas")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first MT-Bench run")
     parser.add_argument("--batch-size", type=verbs.positive, default=8, help="leaderboard requests per forward pass")
@@ -33,8 +41,8 @@ def main(argv: Sequence[str]) -> None:
     options = parser.parse_args(argv)
 
     # Everything a person may have got wrong is refused before the weights are loaded.
-    artifacts.check_free(options.out)
-    templates.render(options.template, ["?"])
+    example = templates.read_example(options.example) if options.example else None
+    templates.render(options.template, ["?"], example)
     asked = {
         name: answer.read_questions(name, path)
         for name, path in ((answer.MT_BENCH, options.mt_bench), (answer.ARENA_HARD, options.arena_hard))
@@ -44,30 +52,56 @@ def main(argv: Sequence[str]) -> None:
     tasks = leaderboard.read_tasks(options.tasks_folder, options.tasks) if options.tasks else []
     if not asked and not prompts and not tasks:
         raise ValueError("no benchmark is named: give --mt-bench, --arena-hard, --ifeval or --tasks")
-    if tasks:
+    ifeval.check_ready(prompts)
+    if tasks and options.tasks_folder:
         leaderboard.stay_offline()
     verbs.use_threads(options.threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # lm-eval forks after the tokenizer has been used
 
     generator = generation.load(options.model, options.revision)
+    # A folder without a manifest is known by its path alone.
+    model = generator.digest or [str(options.model), options.revision]
+    same = {"model": model, "template": options.template, "example": example, "version": version("nift")}
+
+    def log(name: str, **settings: object) -> artifacts.Log:
+        return artifacts.Log(options.out / f"{name}.jsonl", {**same, **settings})
+
     for name, questions in asked.items():
         limits = {answer.MT_BENCH: options.mt_bench_tokens, answer.ARENA_HARD: options.arena_hard_tokens}
-        rows = answer.answers(
-            generator,
-            name,
-            options.template,
-            questions,
-            runs=options.mt_bench_runs if name == answer.MT_BENCH else 1,
-            max_new_tokens=limits[name],
+        runs = options.mt_bench_runs if name == answer.MT_BENCH else 1
+        kept = log(
+            name.replace("-", "_"),
+            questions=artifacts.digest_of([asdict(question) for question in questions]),
+            runs=runs,
+            tokens=limits[name],
             seed=options.seed,
         )
-        artifacts.write_rows(options.out / f"{name.replace('-', '_')}.jsonl", rows)
+        if not kept.done:
+            rows = answer.answers(
+                generator,
+                name,
+                options.template,
+                questions,
+                runs=runs,
+                max_new_tokens=limits[name],
+                seed=options.seed,
+                example=example,
+                log=kept,
+            )
+            kept.finish(rows)
     if prompts:
-        rows = ifeval.respond(generator, options.template, prompts, options.ifeval_tokens)
-        artifacts.write_rows(options.out / "ifeval.jsonl", rows)
+        kept = log("ifeval", prompts=artifacts.digest_of(prompts), tokens=options.ifeval_tokens)
+        if not kept.done:
+            kept.finish(
+                ifeval.respond(generator, options.template, prompts, options.ifeval_tokens, example=example, log=kept)
+            )
     if tasks:
-        rows = leaderboard.score(generator, tasks, batch_size=options.batch_size, limit=options.limit)
-        artifacts.write_rows(options.out / "leaderboard.jsonl", rows)
+        kept = log("leaderboard", tasks=options.tasks, limit=options.limit)
+        if not kept.done:
+            rows = leaderboard.score(
+                generator, tasks, batch_size=options.batch_size, limit=options.limit, cache=options.out
+            )
+            kept.finish(leaderboard.mean_of_subjects(rows))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-
 Example = tuple[str, str]
 """The question and answer that `one_shot` opens with."""
 
@@ -78,7 +77,7 @@ def read_example(path: Path) -> Example:
         messages = said["messages"] if isinstance(said, dict) else said
         question, answer = (m["content"] if isinstance(m, dict) else m[1] for m in messages)
     except (ValueError, KeyError, IndexError, TypeError):
-        raise ValueError(f"{path} is no example: write {{\"messages\": [[\"Human\", …], [\"Assistant\", …]]}}") from None
+        raise ValueError(f'{path} is no example: write {{"messages": [["Human", …], ["Assistant", …]]}}') from None
     if not (isinstance(question, str) and isinstance(answer, str)):
         raise ValueError(f"{path} is no example: its question and answer must be texts")
     return question, answer
@@ -93,7 +92,7 @@ def render(name: str, turns: Sequence[str], example: Example | None = None) -> s
     if template.needs_example and example is None:
         others = ", ".join(other for other, row in TEMPLATES.items() if not row.needs_example)
         raise ValueError(
-            f"template {name!r} needs an example question and answer: give a file of both (--example) or choose {others}"
+            f"template {name!r} needs an example question and answer: give both (--example) or choose {others}"
         )
     if len(turns) % 2 == 0:
         raise ValueError(f"{len(turns)} turns do not end with a question: give an odd number of turns")

@@ -16,6 +16,7 @@ from nift_assets import benchmark_files
 from nift_assets.assets import process
 from nift_assets.assets.partitions import STUDY
 from nift_assets.assets.table import Made, table
+from nift_assets.studies.study import digest
 from nift_training import answer, evaluate, generation, leaderboard, templates
 from nift_training import ifeval as checking
 from nift_training.artifacts import read_rows
@@ -123,7 +124,7 @@ OPTIONS: dict[str, Callable[[], dict[str, object]]] = {
         "ifeval_tokens": IFEVAL.max_new_tokens,
     },
     "open_llm_leaderboard": lambda: {
-        "tasks_folder": benchmark_files.path_of(LEADERBOARD),
+        "tasks_folder": None if LEADERBOARD.location == benchmark_files.HUB else benchmark_files.path_of(LEADERBOARD),
         "tasks": ",".join(f"{task.name}:{task.shots}" for task in LEADERBOARD.tasks),
     },
 }
@@ -146,6 +147,8 @@ def _what_shapes(table: str) -> tuple[Any, ...]:
         "ifeval": IFEVAL,
         "open_llm_leaderboard": LEADERBOARD,
     }[table]
+    if benchmark.location == benchmark_files.HUB:
+        return (replace(benchmark, judge=None, baseline=None),)
     asked = {"ifeval": "input_data.jsonl", "open_llm_leaderboard": ""}.get(table, "question.jsonl")
     return replace(benchmark, judge=None, baseline=None), benchmark_files.fingerprint(benchmark, asked)
 
@@ -166,15 +169,18 @@ def evaluations(
 ) -> dict[str, Made]:
     model = merged_models.row(0, named=True)
     options = {name: value for table in wanted for name, value in OPTIONS[table]().items()}
-    with process.scratch() as scratch:
+    store, key = context.resources.store, str(model["model"])
+    # Named after all that shapes the answers: what a killed run had made is found again, and nothing else is.
+    shape = digest(model["digest"], model["template"], *(_what_shapes(table) for table in FILES))[:16]
+    with process.unfinished(store, f"evaluations-{key}-{shape}") as out:
         process.run(
             context,
             "evaluate",
-            out=scratch / "out",
-            model=context.resources.store.folder(model["folder"]),
+            out=out,
+            model=store.folder(model["folder"]),
             template=model["template"],
             threads=STUDY.backbone(model["backbone"]).threads,
             **options,
         )
-        written = {table: read_rows(scratch / "out" / FILES[table][0]) for table in wanted}
+        written = {table: read_rows(out / FILES[table][0]) for table in wanted}
     return {table: FILES[table][1](model["model"], rows) for table, rows in written.items()}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from nift_assets.store import flush_folder
+from nift_assets.store import Store, flush_folder
 from nift_training.artifacts import Manifest, read_manifest, verify
 
 
@@ -81,6 +81,17 @@ def scratch() -> Iterator[Path]:
     """A temporary folder for what a process reads and writes on its way into a table."""
     with tempfile.TemporaryDirectory(prefix="nift-") as folder:
         yield Path(folder)
+
+
+@contextmanager
+def unfinished(store: Store, name: str) -> Iterator[Path]:
+    """A folder of the study that outlives a process that is killed in it, and is removed when the block ends well."""
+    if "://" in store.root:
+        raise ValueError(f"the warehouse is {store.root}, and weights need a local folder; set NIFT_WAREHOUSE to one")
+    folder = store.folder(".unfinished", name)
+    folder.mkdir(parents=True, exist_ok=True)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_whole(folder: Path) -> bool:

@@ -12,6 +12,8 @@ import runpy
 
 from nift_assets.studies.study import Study
 
+FOLDERS = {"open_llm_leaderboard": "leaderboard"}
+PUBLISHED_BASELINE = "gpt-4-0314"
 NOT_STUDIES = {"study"}
 
 
@@ -53,6 +55,8 @@ def _load_file(path: str) -> Study:
 def active() -> Study:
     """The study this process works on: `NIFT_STUDY` (default `demo`), over the documents of `NIFT_CORPUS` if set."""
     study = load(os.environ.get("NIFT_STUDY") or "demo")
+    if folder := os.environ.get("NIFT_BENCHMARKS"):
+        study = on_benchmark_files(study, folder)
     location = os.environ.get("NIFT_CORPUS")
     if not location:
         if os.environ.get("NIFT_TEXT_COLUMN") or os.environ.get("NIFT_DOCUMENTS"):
@@ -61,6 +65,26 @@ def active() -> Study:
     return on_own_documents(
         study, location, text_column=os.environ.get("NIFT_TEXT_COLUMN") or "text", documents=_documents()
     )
+
+
+def on_benchmark_files(study: Study, folder: str) -> Study:
+    """The same study on the benchmark files of a folder, in their published layout: `mt_bench`, `arena_hard`, `ifeval`
+    and `leaderboard`. A benchmark that has no folder there keeps its own files.
+
+    Where the answers of the study's baseline are not there, those of the published one are what is compared with.
+    """
+    if not os.path.isdir(folder):
+        raise ValueError(f"NIFT_BENCHMARKS is {folder!r}, and there is no such folder; name one with mt_bench in it")
+    changed = []
+    for benchmark in study.benchmarks:
+        place = os.path.abspath(os.path.join(folder, FOLDERS.get(benchmark.name, benchmark.name)))
+        if os.path.isdir(place):
+            benchmark = dataclasses.replace(benchmark, location=place)
+            answers = os.path.join(place, "model_answer", f"{benchmark.baseline}.jsonl")
+            if benchmark.baseline and not os.path.exists(answers):
+                benchmark = dataclasses.replace(benchmark, baseline=PUBLISHED_BASELINE)
+        changed.append(benchmark)
+    return dataclasses.replace(study, benchmarks=tuple(changed))
 
 
 def on_own_documents(study: Study, location: str, *, text_column: str, documents: int | None) -> Study:

@@ -106,6 +106,7 @@ STUDY = Study(
             max_new_tokens=64,
             judge="echo-comparer",
             baseline="demo-baseline",
+            judge_config=str(BENCHMARKS / "arena_hard" / "judge_config.yaml"),
         ),
         Benchmark(name="ifeval", location=str(BENCHMARKS / "ifeval"), max_new_tokens=64),
         Benchmark(

@@ -261,7 +261,7 @@ STUDY = Study(
         Benchmark(name="ifeval", location="benchmarks/ifeval", max_new_tokens=1280),
         Benchmark(
             name="open_llm_leaderboard",
-            location="benchmarks/leaderboard",
+            location="hub",  # the tasks as lm-eval defines them, on the Hub's data
             tasks=(
                 Task(name="arc_challenge", metric="acc_norm", shots=25),
                 Task(name="hellaswag", metric="acc_norm", shots=10),

@@ -1,6 +1,10 @@
 import json
-import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,26 +40,10 @@ def test_a_missing_sentence_tokenizer_is_named_with_its_remedy(monkeypatch: pyte
     row = prompt(1, "change_case:capital_word_frequency", capital_relation="at least", capital_frequency=1)
     with pytest.raises(ValueError, match=r"prompt 1 needs .* nltk\.downloader punkt_tab"):
         ifeval.check([row | {"response": "A WORD. Another."}])
+    with pytest.raises(ValueError, match=r"NLTK_DATA"):
+        ifeval.check_ready([row])
+    ifeval.check_ready([prompt(1, "punctuation:no_comma")])
     assert nltk.data.path == []
-
-
-def test_published_responses_get_the_published_verdicts() -> None:
-    folder = os.environ.get("NIFT_TEST_DATA")
-    if folder is None:
-        pytest.skip("NIFT_TEST_DATA does not name the folder of published files")
-    prompts = ifeval.read_prompts(Path(folder) / "ifeval" / "input_data.jsonl")
-    published = artifacts.read_rows(Path(folder) / "ifeval" / "responses" / "gpt4_20231107.jsonl")
-    said = {row["prompt"]: row["response"] for row in published}
-    rows = [row | {"response": said[row["prompt"]]} for row in prompts if row["prompt"] in said]
-    try:
-        verdicts = ifeval.check(rows)
-    except ValueError as missing:
-        if "punkt_tab" not in str(missing):
-            raise
-        pytest.skip(str(missing))
-    assert sum(all(verdict["strict"]) for verdict in verdicts) == 417
-    assert sum(sum(verdict["strict"]) for verdict in verdicts) == 697
-    assert sum(len(verdict["strict"]) for verdict in verdicts) == 832
 
 
 def write_task(folder: Path, **changes: object) -> Path:
@@ -111,3 +99,214 @@ def test_a_task_that_is_missing_or_names_code_is_refused(tmp_path: Path) -> None
     (tmp_path / "code.yaml").write_text("task: code\nprocess_docs: !function own.process\n")
     with pytest.raises(ValueError, match=r"code\.yaml is not plain YAML"):
         leaderboard.read_task(tmp_path, "code")
+
+
+# -- answers that are kept as they are made
+
+QUESTIONS = [
+    {"question_id": 81 + i, "category": ["writing", "math"][i % 2], "turns": [f"Say {i} words.", "And again?"]}
+    for i in range(40)
+]
+
+
+def write_rows(path: Path, rows: Sequence[object]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def evaluate(tiny: Path, folder: Path, out: str, *more: object) -> list[str]:
+    questions = write_rows(folder / "question.jsonl", QUESTIONS)
+    options = ["--model", tiny, "--template", "mistral", "--out", folder / out, "--threads", 1]
+    options += ["--mt-bench", questions, "--mt-bench-runs", 2, "--mt-bench-tokens", 6]
+    return [sys.executable, "-m", "nift_training.evaluate", *map(str, [*options, *more])]
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_where_it_was_and_answers_the_same(tiny: Path, tmp_path: Path) -> None:
+    subprocess.run(evaluate(tiny, tmp_path, "whole"), check=True, capture_output=True)
+    killed = subprocess.Popen(evaluate(tiny, tmp_path, "killed"), stderr=subprocess.PIPE, text=True)
+    assert killed.stderr is not None
+    for said in killed.stderr:
+        if "answers (" in said:
+            killed.send_signal(signal.SIGKILL)
+            break
+    killed.wait()
+    kept = (tmp_path / "killed" / "mt_bench.jsonl.unfinished").read_text()
+    assert 0 < kept.count("\n") - 1 < 80
+    with (tmp_path / "killed" / "mt_bench.jsonl.unfinished").open("a") as torn:
+        torn.write('{"question_id": 99, "ru')
+    again = subprocess.run(evaluate(tiny, tmp_path, "killed"), check=True, capture_output=True, text=True)
+    assert again.stderr.count("answers (") < 6
+    files = [(tmp_path / name / "mt_bench.jsonl").read_bytes() for name in ("whole", "killed")]
+    assert files[0] == files[1]
+    assert not (tmp_path / "killed" / "mt_bench.jsonl.unfinished").exists()
+
+
+def test_a_log_finds_what_was_kept_and_refuses_other_settings(tmp_path: Path) -> None:
+    log = artifacts.Log(tmp_path / "rows.jsonl", {"seed": 0})
+    log.keep([{"question_id": 1}, {"question_id": 2}])
+    with log.partial.open("a") as torn:
+        torn.write('{"question')
+    again = artifacts.Log(tmp_path / "rows.jsonl", {"seed": 0})
+    assert again.rows == [{"question_id": 1}, {"question_id": 2}]
+    again.keep([{"question_id": 3}])
+    assert len(artifacts.Log(tmp_path / "rows.jsonl", {"seed": 0}).rows) == 3
+    with pytest.raises(ValueError, match="begun with other settings"):
+        artifacts.Log(tmp_path / "rows.jsonl", {"seed": 1})
+    again.finish(again.rows)
+    assert artifacts.Log(tmp_path / "rows.jsonl", {"seed": 0}).done
+    with pytest.raises(ValueError, match="made with other settings"):
+        artifacts.Log(tmp_path / "rows.jsonl", {"seed": 1})
+
+
+class Broken:
+    """A checker that fails, as a benchmark may after others are done."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        raise ValueError("broken on purpose")
+
+
+def test_a_benchmark_that_fails_takes_none_of_those_before_it(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nift_training import answer
+    from nift_training import evaluate as verb
+
+    prompts = write_rows(tmp_path / "input_data.jsonl", [prompt(1, "punctuation:no_comma")])
+    arguments = evaluate(tiny, tmp_path, "out", "--ifeval", prompts, "--ifeval-tokens", 6, "--mt-bench-runs", 1)[3:]
+    asked: list[int] = []
+    generate = generation.generate
+
+    def counting(generator: Any, texts: Sequence[str], **options: Any) -> Any:
+        asked.append(len(texts))
+        return generate(generator, texts, **options)
+
+    monkeypatch.setattr(generation, "generate", counting)
+    with monkeypatch.context() as patch:
+        patch.setattr(ifeval, "check", Broken)
+        with pytest.raises(ValueError, match="on purpose"):
+            verb.main(arguments)
+    assert sum(asked) == 2 * 40 + 1
+    asked.clear()
+    verb.main(arguments)
+    assert asked == []  # not even the response whose check had failed
+    rows = artifacts.read_rows(tmp_path / "out" / "ifeval.jsonl")
+    assert [row["instruction_ids"] for row in rows] == [["punctuation:no_comma"]]
+    assert len(artifacts.read_rows(tmp_path / "out" / "mt_bench.jsonl")) == 40
+    assert answer.MT_BENCH == "mt-bench"
+
+
+# -- the leaderboard's six tasks, in the columns of their published data sets
+
+CHOICES = ["red", "green", "blue", "grey"]
+SIX_DATA: dict[str, tuple[str, list[dict[str, Any]]]] = {
+    "arc_challenge": (
+        "test validation train",
+        [
+            {
+                "id": str(i),
+                "question": f"What is {i}?",
+                "choices": {"text": CHOICES, "label": list("ABCD")},
+                "answerKey": k,
+            }
+            for i, k in enumerate("ABCD")
+        ],
+    ),
+    "hellaswag": (
+        "validation train",
+        [
+            {"activity_label": "Rowing", "ctx_a": f"A boat {i}", "ctx_b": "it", "endings": CHOICES, "label": str(i % 4)}
+            for i in range(4)
+        ],
+    ),
+    "truthfulqa_mc2": (
+        "validation",
+        [
+            {
+                "question": f"Is {i} a number?",
+                "mc1_targets": {"choices": ["Yes", "No"], "labels": [1, 0]},
+                "mc2_targets": {"choices": ["Yes", "It is", "No"], "labels": [1, 1, 0]},
+            }
+            for i in range(3)
+        ],
+    ),
+    "winogrande": (
+        "validation train",
+        [
+            {
+                "sentence": f"The cup {i} fell off the table as _ was small.",
+                "option1": "it",
+                "option2": "he",
+                "answer": "1",
+            }
+            for i in range(4)
+        ],
+    ),
+    "gsm8k": ("test train", [{"question": f"{i} + 1?", "answer": f"It is {i + 1}.\n#### {i + 1}"} for i in range(3)]),
+}
+SUBJECT = [{"question": f"Is it {i}?", "subject": "s", "choices": CHOICES, "answer": i % 4} for i in range(2)]
+SHOTS = "arc_challenge:2,hellaswag:1,truthfulqa_mc2:0,winogrande:1,gsm8k:1,mmlu:1"
+
+
+def write_six(folder: Path) -> Path:
+    for name, (splits, rows) in SIX_DATA.items():
+        (folder / name).mkdir(parents=True)
+        for split in splits.split():
+            write_rows(folder / name / f"{split}.jsonl", rows)
+    for place, task in enumerate(leaderboard.MMLU_TASKS):
+        (folder / "mmlu" / task).mkdir(parents=True)
+        write_rows(folder / "mmlu" / task / "dev.jsonl", SUBJECT)
+        write_rows(folder / "mmlu" / task / "test.jsonl", SUBJECT * (1 + place % 2))
+    return folder
+
+
+@pytest.mark.slow
+def test_all_six_tasks_offline_are_what_lm_eval_says_by_hand(tiny: Path, tmp_path: Path) -> None:
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    leaderboard.stay_offline()
+    tasks = leaderboard.read_tasks(write_six(tmp_path / "data"), SHOTS)
+    assert len(tasks) == 5 + 57
+    generator = generation.load(tiny)
+    rows = leaderboard.score(generator, tasks, batch_size=4)
+    ours = {(row["task"], row["metric"], row["filter"]): row["value"] for row in rows}
+    by_hand = lm_eval.simple_evaluate(
+        model="hf",
+        model_args={"pretrained": str(tiny)},
+        device="cpu",
+        tasks=leaderboard.read_tasks(tmp_path / "data", SHOTS),
+        task_manager=TaskManager(include_defaults=False),
+    )["results"]
+    wanted = [
+        (task, *rest)
+        for name, *rest in leaderboard.SIX
+        for task in ([name] if name != "mmlu" else leaderboard.MMLU_TASKS)
+    ]
+    for task, metric, filter_name in wanted:
+        assert ours[task, metric, filter_name] == by_hand[task][f"{metric},{filter_name}"], task
+    means = leaderboard.mean_of_subjects(rows)
+    mmlu = next(row for row in means if row["task"] == "mmlu" and row["metric"] == "acc")
+    assert mmlu["value"] == pytest.approx(sum(by_hand[t]["acc,none"] for t in leaderboard.MMLU_TASKS) / 57)
+    assert (mmlu["samples"], mmlu["shots"]) == (28 * 4 + 29 * 2, 1)
+
+
+def test_mmlu_is_the_plain_mean_of_57_or_nothing() -> None:
+    rows = [
+        {"task": t, "metric": "acc", "filter": "none", "value": i / 57, "stderr": 0.1, "samples": i + 1, "shots": 5}
+        for i, t in enumerate(leaderboard.MMLU_TASKS)
+    ]
+    (mean,) = leaderboard.mean_of_subjects(rows)
+    assert mean["value"] == pytest.approx(28 / 57)
+    assert mean["stderr"] == pytest.approx(0.1 / 57**0.5)
+    with pytest.raises(ValueError, match="57 subjects, and 1 are missing: mmlu_world_religions"):
+        leaderboard.mean_of_subjects(rows[:-1])
+
+
+def test_each_model_has_a_response_cache_of_its_own(tiny: Path, tmp_path: Path) -> None:
+    tasks = leaderboard.read_tasks(write_task(tmp_path), "sums:0")
+    loaded = generation.load(tiny)
+    for digest in ("a" * 64, "b" * 64):
+        generator = generation.Generator(loaded.model, loaded.tokenizer, digest)
+        leaderboard.score(generator, tasks, batch_size=4, cache=tmp_path / "cache")
+    assert sorted(file.name[:10] for file in (tmp_path / "cache").iterdir()) == ["lm-eval-aa", "lm-eval-bb"]

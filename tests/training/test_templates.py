@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import pytest
 
 from nift_training import templates
@@ -42,3 +45,23 @@ def test_only_llama_3_strips_what_was_said() -> None:
 def test_an_unknown_template_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match="'vicuna': choose one of one_shot, zephyr"):
         templates.render("vicuna", ["Q1"])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [["Human", "E?"], ["Assistant", "E!"]],
+        {"messages": [["Human", "E?"], ["Assistant", "E!"]]},
+        {"messages": [{"role": "user", "content": "E?"}, {"role": "assistant", "content": "E!"}]},
+    ],
+)
+def test_the_example_of_one_shot_is_read_from_a_file(content: object, tmp_path: Path) -> None:
+    (tmp_path / "example.json").write_text(json.dumps(content))
+    assert templates.read_example(tmp_path / "example.json") == ("E?", "E!")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"messages": [["Human", "E?"]]}', '[["Human", 1], ["Assistant", 2]]'])
+def test_a_file_that_is_no_example_is_refused_with_its_name(content: str, tmp_path: Path) -> None:
+    (tmp_path / "example.json").write_text(content)
+    with pytest.raises(ValueError, match=r"example\.json is no example"):
+        templates.read_example(tmp_path / "example.json")
