@@ -135,7 +135,9 @@ def _draws(questions: int) -> Array:
 def _signs(questions: int) -> Array:
     import numpy as np
 
-    return np.random.default_rng(SEED).integers(0, 2, size=(PERMUTATIONS, questions)) * 2.0 - 1.0
+    heads = np.random.default_rng(SEED).integers(0, 2, size=(PERMUTATIONS, questions))
+    signs: Array = heads.astype(np.float64) * 2 - 1
+    return signs
 
 
 def _scores(draws: Array, measured: Sample) -> Array:

@@ -176,9 +176,9 @@ def score(
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    with TemporaryDirectory() as cache:
+    with TemporaryDirectory() as scratch:
         prepared = [
-            {**task, "dataset_kwargs": {**task.get("dataset_kwargs", {}), "cache_dir": cache}} for task in tasks
+            {**task, "dataset_kwargs": {**task.get("dataset_kwargs", {}), "cache_dir": scratch}} for task in tasks
         ]
         results = lm_eval.simple_evaluate(
             model=HFLM(pretrained=generator.model, tokenizer=generator.tokenizer, batch_size=batch_size),
