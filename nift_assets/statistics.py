@@ -127,17 +127,16 @@ def _draws(questions: int) -> Array:
 
     drawn = np.random.default_rng(SEED).integers(0, questions, size=(RESAMPLES, questions))
     drawn += np.arange(RESAMPLES)[:, None] * questions
-    counts: Array = np.bincount(drawn.ravel(), minlength=RESAMPLES * questions).astype(np.float64)
-    return counts.reshape(RESAMPLES, questions)
+    counts = np.bincount(drawn.ravel(), minlength=RESAMPLES * questions).reshape(RESAMPLES, questions)
+    return np.asarray(counts, dtype=np.float64)
 
 
 @lru_cache(maxsize=4)
 def _signs(questions: int) -> Array:
     import numpy as np
 
-    heads = np.random.default_rng(SEED).integers(0, 2, size=(PERMUTATIONS, questions))
-    signs: Array = heads.astype(np.float64) * 2 - 1
-    return signs
+    drawn = np.random.default_rng(SEED).integers(0, 2, size=(PERMUTATIONS, questions))
+    return np.asarray(drawn * 2 - 1, dtype=np.float64)
 
 
 def _scores(draws: Array, measured: Sample) -> Array:

@@ -171,15 +171,14 @@ def score(
     model from another, so the file is named after the digest of the weights, and a model without one gets none. All
     tasks are one call: each call of lm-eval spends seconds on listing what is installed.
     """
-    use_cache = str(cache / f"lm-eval-{generator.digest[:16]}") if cache and generator.digest else None
     import lm_eval
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    with TemporaryDirectory() as scratch:
-        prepared = [
-            {**task, "dataset_kwargs": {**task.get("dataset_kwargs", {}), "cache_dir": scratch}} for task in tasks
-        ]
+    use_cache = str(cache / f"lm-eval-{generator.digest[:16]}") if cache and generator.digest else None
+
+    with TemporaryDirectory() as data:
+        prepared = [{**task, "dataset_kwargs": {**task.get("dataset_kwargs", {}), "cache_dir": data}} for task in tasks]
         results = lm_eval.simple_evaluate(
             model=HFLM(pretrained=generator.model, tokenizer=generator.tokenizer, batch_size=batch_size),
             tasks=prepared,
