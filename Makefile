@@ -7,7 +7,7 @@ BIN := .venv/bin
 OWN_DOCUMENTS = $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(TEXT),--text-column '$(TEXT)') \
 	$(if $(DOCUMENTS),--documents '$(DOCUMENTS)')
 
-.PHONY: demo ui docs test test-full bench-teachers bench-checks bench-data bench-train pictures check format clean
+.PHONY: demo ui docs test test-full bench-teachers bench-checks bench-data bench-train bench-merge pictures check format clean
 
 demo: .venv/installed ## the whole line on the demo study, or on your own articles: CORPUS=file, TEXT=column, DOCUMENTS=n
 	@$(BIN)/nift demo $(OWN_DOCUMENTS) $(if $(filter-out 0,$(FRESH)),--fresh)
@@ -37,6 +37,9 @@ bench-data: .venv/installed ## what sampling and cutting cost, beside a plain sc
 bench-train: .venv/installed ## what training costs beside transformers' Trainer; PEERS=1 TRL and LLaMA-Factory too
 	@$(BIN)/python -m tests.training.bench $(if $(filter-out 0,$(PEERS)),--peers) \
 		$(if $(SHAPE),--shape $(SHAPE)) $(if $(ROUNDS),--rounds $(ROUNDS))
+
+bench-merge: .venv/installed ## what a merge costs beside cp and peft: seconds, CPU, memory; needs 10 GB of disk
+	@$(BIN)/python -m tests.training.merge_bench
 
 pictures: .venv/installed ## the README's pictures of the UI, made anew; needs Chromium (apt-get install chromium)
 	@$(BIN)/python -m tests.ui.pictures

@@ -109,7 +109,7 @@ def clean(generator: Generator, template: templates.Template, said: Generation) 
     FastChat's steps: cut at the first stop token (already done), cut at a stop string unless the answer begins
     with it, remove the strings of special tokens, strip.
     """
-    text: str = generator.tokenizer.decode(said.ids, skip_special_tokens=False)
+    text: str = said.marked or generator.tokenizer.decode(said.ids, skip_special_tokens=False)
     cuts = [place for stop in template.stop_strings if (place := text.find(stop)) > 0]
     text = text[: min(cuts, default=None)]
     for token in generator.tokenizer.all_special_tokens:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 MANIFEST = "manifest.json"
+JOURNAL = ".journal.jsonl"  # what is finished of a draft that can be gone on with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +42,14 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Draft:
-    """A folder still being written: its temporary path, and the facts its manifest will carry."""
+    """A folder still being written: its temporary path, the facts its manifest will carry, and files it knows.
+
+    Who hashed and flushed a file while writing it puts it among `known`, and it is not read again to be published.
+    """
 
     path: Path
     facts: dict[str, Any] = field(default_factory=dict)
+    known: dict[str, File] = field(default_factory=dict)
 
 
 @contextmanager
@@ -72,6 +78,37 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         partial.unlink(missing_ok=True)
     _sync(path.parent)
+
+
+@contextmanager
+def resumed_folder(out: Path, kind: str, job: str) -> Iterator[Draft]:
+    """Like `folder`, but what a killed process had `finish`ed of the same job is there again, compared with its hashes.
+
+    An error removes the draft; an interruption leaves what is finished. Two processes never write one draft.
+    """
+    check_free(out)
+    path = out.absolute().parent / f".{out.name}.partial"
+    path.mkdir(parents=True, exist_ok=True)
+    with _only_writer(path, out):
+        draft = Draft(path)
+        try:
+            draft.known.update(_finished(path, job))
+            yield draft
+            (path / JOURNAL).unlink()
+            _publish(draft, out, kind)
+        except BaseException as end:
+            if isinstance(end, Exception) or not draft.known:
+                shutil.rmtree(path, ignore_errors=True)  # a failing removal must not hide the cause
+            raise
+
+
+def finish(draft: Draft, file: File) -> None:
+    """Notes in a resumed folder that a file is whole and on the disk."""
+    with (draft.path / JOURNAL).open("a", encoding="utf-8") as journal:
+        journal.write(line(asdict(file)))
+        journal.flush()
+        os.fsync(journal.fileno())
+    draft.known[file.name] = file
 
 
 def write_rows(out: Path, rows: Iterable[Mapping[str, object]]) -> None:
@@ -195,10 +232,20 @@ def verify(path: Path) -> Manifest:
         if not (path / file.name).is_file():
             raise ValueError(f"{path / file.name} is missing though the manifest lists it: make {path} again")
         if _describe(path, file.name) != file:
-            raise ValueError(f"{path / file.name} differs from the manifest: make {path} again")
+            raise differs(path, file.name)
+    check_digest(path, manifest)
+    return manifest
+
+
+def check_digest(path: Path, manifest: Manifest) -> None:
+    """Refuses a manifest whose digest is not that of the files it lists."""
     if _digest(manifest.files) != manifest.digest:
         raise ValueError(f"{path / MANIFEST} has a digest that is not its files': make {path} again")
-    return manifest
+
+
+def differs(path: Path, name: str) -> ValueError:
+    """The error about a file that is not what its folder's manifest says."""
+    return ValueError(f"{path / name} differs from the manifest: make {path} again")
 
 
 def verified_digest(path: Path) -> str | None:
@@ -210,6 +257,12 @@ def remove_partials(out: Path) -> None:
     """Removes drafts of `out` that a killed process has left; nobody may be writing to it."""
     for draft in out.absolute().parent.glob(f".{out.name}.partial-*"):
         shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -224,7 +277,7 @@ def _partial(out: Path) -> Path:
 
 def _publish(draft: Draft, out: Path, kind: str) -> None:
     names = sorted(file.relative_to(draft.path).as_posix() for file in draft.path.rglob("*") if file.is_file())
-    files = tuple(_describe(draft.path, name) for name in names)
+    files = tuple(draft.known.get(name) or _describe(draft.path, name) for name in names)
     manifest = Manifest(kind=kind, digest=_digest(files), files=files, facts=draft.facts)
     text = json.dumps(asdict(manifest), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     for path in draft.path.rglob("*"):
@@ -236,10 +289,40 @@ def _publish(draft: Draft, out: Path, kind: str) -> None:
     _sync(out.absolute().parent)
 
 
+@contextmanager
+def _only_writer(path: Path, out: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise ValueError(f"another process is writing {out} right now: wait until it ends") from None
+    finally:
+        os.close(descriptor)
+
+
+def _finished(path: Path, job: str) -> dict[str, File]:
+    """The files a killed process finished of this job and that are still as it left them; all else is removed."""
+    files: dict[str, File] = {}
+    if (path / JOURNAL).is_file():
+        # The last line may be torn: only what ends in a line break was flushed.
+        first, *lines = (path / JOURNAL).read_text(encoding="utf-8").split("\n")[:-1] or [""]
+        if first == json.dumps({"job": job}):
+            files = {file.name: file for file in (File(**json.loads(text)) for text in lines)}
+    files = {name: file for name, file in files.items() if (path / name).is_file() and _describe(path, name) == file}
+    for old in path.iterdir():
+        if old.is_dir():
+            shutil.rmtree(old)
+        elif old.name not in files:
+            old.unlink()
+    journal = "".join([json.dumps({"job": job}) + "\n", *(line(asdict(file)) for file in files.values())])
+    (path / JOURNAL).write_text(journal, encoding="utf-8")
+    _sync(path / JOURNAL)
+    return files
+
+
 def _describe(root: Path, name: str) -> File:
-    with (root / name).open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return File(name=name, bytes=(root / name).stat().st_size, sha256=sha256)
+    return File(name=name, bytes=(root / name).stat().st_size, sha256=sha256(root / name))
 
 
 def _digest(files: Iterable[File]) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from nift_training import answer, artifacts, generation, ifeval, leaderboard, templates, verbs
+from nift_training import answer, artifacts, generation, ifeval, leaderboard, serving, templates, verbs
 
 
 def main(argv: Sequence[str]) -> None:
@@ -38,6 +39,10 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the first MT-Bench run")
     parser.add_argument("--batch-size", type=verbs.positive, default=8, help="leaderboard requests per forward pass")
     parser.add_argument("--limit", type=verbs.positive, help="only the first so many samples of a leaderboard task")
+    parser.add_argument("--server", help="OpenAI-compatible server that answers, such as http://localhost:8000/v1")
+    parser.add_argument("--server-model", help="what the server calls the model")
+    parser.add_argument("--server-key-variable", help="environment variable with the server's key")
+    parser.add_argument("--server-adapter", type=Path, help="adapter to load into a server that serves its base")
     options = parser.parse_args(argv)
 
     # Everything a person may have got wrong is refused before the weights are loaded.
@@ -58,9 +63,9 @@ def main(argv: Sequence[str]) -> None:
     verbs.use_threads(options.threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # lm-eval forks after the tokenizer has been used
 
-    generator = generation.load(options.model, options.revision)
+    generator = _generator(options)
     # A folder without a manifest is known by its path alone.
-    model = generator.digest or [str(options.model), options.revision]
+    model = generator.digest or [str(options.model), options.revision, options.server_model]
     same = {"model": model, "template": options.template, "example": example, "version": version("nift")}
 
     def log(name: str, **settings: object) -> artifacts.Log:
@@ -98,10 +103,23 @@ def main(argv: Sequence[str]) -> None:
     if tasks:
         kept = log("leaderboard", tasks=options.tasks, limit=options.limit)
         if not kept.done:
+            # It needs probabilities, which a server does not give.
+            weights = generation.load(options.model, options.revision) if options.server else generator
             rows = leaderboard.score(
-                generator, tasks, batch_size=options.batch_size, limit=options.limit, cache=options.out
+                weights, tasks, batch_size=options.batch_size, limit=options.limit, cache=options.out
             )
             kept.finish(leaderboard.mean_of_subjects(rows))
+
+
+def _generator(options: Namespace) -> generation.Generator:
+    """Whoever answers: the server that is named, else the weights on this machine."""
+    if not options.server:
+        return generation.load(options.model, options.revision)
+    if not options.server_model:
+        raise ValueError(f"what does {options.server} call the model? Give --server-model")
+    server = serving.Server(url=options.server, model=options.server_model, key_variable=options.server_key_variable)
+    serving.connect(server, options.server_adapter)
+    return generation.served(options.model, server, options.revision)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,15 @@ def fetch(repository: str, revision: str, out: Path) -> artifacts.Manifest:
     return artifacts.read_manifest(out)
 
 
+def snapshot(repository: str, revision: str) -> tuple[Path, str]:
+    """Where the Hub's own cache keeps a model, downloaded if it is not there yet, and the commit that is."""
+    from huggingface_hub import HfApi, snapshot_download
+
+    commit = HfApi().model_info(repository, revision=revision).sha
+    assert commit is not None, "the Hub names the commit of what it has"
+    return Path(snapshot_download(repository, revision=commit, allow_patterns=WANTED)), commit
+
+
 def parameters(folder: Path) -> int:
     """The number of parameters in a folder's safetensors files, read from their headers alone."""
     total = 0

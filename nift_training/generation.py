@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from nift_training import artifacts
+from nift_training import artifacts, serving
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +18,10 @@ GREEDY_BELOW = 1e-4  # FastChat samples only from this temperature on
 
 @dataclass(frozen=True)
 class Generator:
-    """A model on its device, its tokenizer, which pads on the left, and the digest of its folder if it has one."""
+    """A model on its device, its tokenizer, which pads on the left, and the digest of its folder if it has one.
+
+    The model may be a `serving.Server` that answers instead.
+    """
 
     model: Any
     tokenizer: Any
@@ -29,13 +32,15 @@ class Generator:
 class Generation:
     """What followed one prompt: the token ids with any end token cut off, their text, and why they ended.
 
-    `tokens` counts what the model generated, the end token included.
+    `tokens` counts what the model generated, the end token included. A server sends no ids, but `marked`, the text
+    in which special tokens can still be seen.
     """
 
     ids: tuple[int, ...]
     text: str
     tokens: int
     stopped: Literal["eos", "length"]
+    marked: str | None = None
 
 
 def load(model: str | Path, revision: str | None = None) -> Generator:
@@ -44,23 +49,24 @@ def load(model: str | Path, revision: str | None = None) -> Generator:
     Code that comes with a model is never run. On a CPU float16 becomes float32, being 90 times slower there.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     if revision is None and not (Path(model) / "config.json").is_file():
         raise ValueError(f"{model} is not a model folder: name one, or a Hub repository and its revision")
     digest = artifacts.verified_digest(Path(model))
     own: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
-    tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left", **own)
-    if tokenizer.eos_token is None:
-        raise ValueError(f"the tokenizer of {model} has no end-of-sequence token: set eos_token in its config")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer = _tokenizer(model, own)
     weights: Any = AutoModelForCausalLM.from_pretrained(model, dtype="auto", **own)
     if torch.cuda.is_available():
         weights = weights.to("cuda")
     elif weights.dtype == torch.float16:
         weights = weights.to(torch.float32)
     return Generator(weights.eval(), tokenizer, digest)
+
+
+def served(model: str | Path, server: serving.Server, revision: str | None = None) -> Generator:
+    """The generator that asks a server; of the model's folder or Hub repository only the tokenizer is read."""
+    return Generator(server, _tokenizer(model, {"revision": revision, "trust_remote_code": False}))
 
 
 def generate(
@@ -78,6 +84,16 @@ def generate(
     Prompts of similar length share a batch, and the seed is set anew for every batch. Other sampling settings
     (top-p, top-k) are those of the model's own generation_config, as in FastChat.
     """
+    if isinstance(generator.model, serving.Server):
+        said = serving.complete(
+            generator.model,
+            prompts,
+            max_tokens=max_new_tokens,
+            temperature=0.0 if temperature < GREEDY_BELOW else temperature,
+            seed=seed,
+            stop=stop_tokens,
+        )
+        return [_from_server(generator, each) for each in said]
     encoded = [generator.tokenizer(prompt)["input_ids"] for prompt in prompts]
     by_length = sorted(range(len(prompts)), key=lambda index: len(encoded[index]))
     ends = end_ids(generator, stop_tokens)
@@ -106,6 +122,24 @@ def with_one_bos(generator: Generator, prompt: str) -> str:
     bos = generator.tokenizer.bos_token
     adds_it = bos is not None and generator.tokenizer("")["input_ids"] == [generator.tokenizer.bos_token_id]
     return prompt.removeprefix(bos) if adds_it else prompt
+
+
+def _tokenizer(model: str | Path, own: dict[str, Any]) -> Any:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left", **own)
+    if tokenizer.eos_token is None:
+        raise ValueError(f"the tokenizer of {model} has no end-of-sequence token: set eos_token in its config")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _from_server(generator: Generator, said: serving.Said) -> Generation:
+    text = said.text
+    for token in generator.tokenizer.all_special_tokens:
+        text = text.replace(token, "")
+    return Generation(ids=(), text=text, marked=said.text, tokens=said.tokens, stopped=said.stopped)
 
 
 def _generate_batch(

@@ -1,246 +1,283 @@
 """Merges a LoRA adapter into the weights of a base model, or of the base's Instruct sibling.
 
-No model is built. Shapes and dtypes stay, so a merged shard is its base's shard with the bytes of the changed
-tensors written over: W + (alpha/rank)·B·A in float32, rounded once to the base's dtype. One tensor is in memory at a
-time, and everything that could be refused is refused before a byte is written.
+No model is built. Shapes and types stay, so a merged shard is its base's shard with the changed tensors written over:
+W + scale·B·A in float32, rounded once to the base's type. A few MiB are in memory at a time. Everything that can be
+refused is refused before a byte is written, and what was written is recomputed in places before it gets its name.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from nift_training import artifacts, progress, verbs
+from nift_training import adapters, artifacts, disk, fetch, lineage, progress, recomputation, shards, streaming, verbs
+from nift_training.adapters import Adapter, Low, Whole
+from nift_training.lineage import Lineage
+from nift_training.memory import peak_rss_mb
+from nift_training.shards import INDEX, SINGLE, Shard
 
-if TYPE_CHECKING:
+__all__ = ["INDEX", "SINGLE", "Job", "Origin", "merge", "plan"]
+
+ARITHMETIC = 1  # to be raised when the same inputs give other bytes, so that no half of an older merge is gone on with
+SMALL_BYTES = 64 * 2**20
+CARD, BASE_CARD = "README.md", "BASE_README.md"
+# What belongs to a model besides its weights. Other weights (consolidated.*.pth, pytorch_model.bin) would be the
+# unmerged model under the merged name, and code is never carried on.
+CARRIED = {".json", ".jinja", ".model", ".txt", ".md", ".tiktoken", ""}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A merge that nothing speaks against: what is merged into what, and how it is known that they belong together."""
+
+    base: Path
+    found: tuple[Shard, ...]
+    adapter: Adapter
+    changes: Mapping[str, Low | Whole]
+    base_lineage: Lineage
+    relation: str
+    added_tokens: int
+    manifest: artifacts.Manifest | None
+    adapter_digest: str | None
+
+    @property
+    def bytes(self) -> int:
+        return sum(shard.bytes for shard in self.found)
+
+    @property
+    def key(self) -> str:
+        """Equal for merges of equal bytes by equal arithmetic."""
+        parts = [ARITHMETIC, self.base_lineage.weights, self.manifest and self.manifest.digest, self.adapter.digest]
+        return hashlib.sha256(json.dumps([*parts, artifacts.versions("torch")]).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What only the caller knows of a base: what it calls it, and where on the Hub it is from."""
+
+    name: str
+    source: str | None = None
+    revision: str | None = None
+
+
+def merge(
+    base: Path, adapter: Path, out: Path, *, sibling_of: str | None = None, origin: Origin | None = None
+) -> artifacts.Manifest:
+    """The manifest of the merged model folder `out`: the base's own files with the adapted tensors changed.
+
+    The base is the model the adapter was trained on, or with `sibling_of` that model's Instruct sibling.
+    """
     import torch
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
-PEFT_PREFIX = "base_model.model."
-
-# What an adapter must not ask for, because it changes more than W + (alpha/rank)·B·A or changes the rank by layer.
-REFUSED_SETTINGS = (
-    "use_dora",
-    "use_rslora",
-    "use_qalora",
-    "modules_to_save",
-    "rank_pattern",
-    "alpha_pattern",
-    "fan_in_fan_out",
-    "lora_bias",
-    "target_parameters",
-    "trainable_token_indices",
-    "layer_replication",
-    "alora_invocation_tokens",
-    "arrow_config",
-    "kasa_config",
-    "monteclora_config",
-    "use_bdlora",
-    "velora_config",
-)
-# A base's other weights (a consolidated.*.pth, a pytorch_model.bin) would be the unmerged model under the merged name.
-OTHER_WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Update:
-    """One change of a base tensor: the names of its two LoRA matrices in the adapter's file."""
-
-    down: str
-    up: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Adapter:
-    """An adapter's file, its scale alpha/rank, its rank, the base it names, and its update of each tensor."""
-
-    file: Path
-    scale: float
-    rank: int
-    base_name: str
-    updates: Mapping[str, Update]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Merged:
-    """What merging did: tensors changed, and the weights and bytes of the whole model."""
-
-    tensors_changed: int
-    parameters: int
-    bytes: int
-
-
-def merge(base: Path, adapter: Path, out: Path) -> artifacts.Manifest:
-    """The manifest of the merged model folder `out`: the base's own files with the adapted tensors changed."""
     artifacts.check_free(out)
     started = time.monotonic()
-    base_digest, adapter_digest = artifacts.verified_digest(base), artifacts.verified_digest(adapter)
-    lora = read_adapter(adapter)
-    shards = read_shards(base)
-    check_match(base, shards, lora)
-    with artifacts.folder(out, "model") as draft:
-        _copy_companions(base, draft.path)
-        parts = [_merge_shard(base / shard, lora, draft.path / shard) for shard in sorted(set(shards.values()))]
+    job = plan(base, adapter, sibling_of=sibling_of, origin=origin)
+    _check_room(job, out)
+    torch.set_num_threads(1)  # the two other threads have work of their own, and the same bytes come on any machine
+    with artifacts.resumed_folder(out, "model", job.key) as draft:
+        if draft.known:
+            progress.say(f"merge: {len(draft.known)} of {len(job.found)} shards are there from before")
+        _merge_shards(job, draft, started)
+        _carry_over(job, draft.path)
+        checked = recomputation.check(job.found, job.changes, job.adapter.file, draft.path)
+        draft.facts.update(_facts(job))
         draft.facts.update(
-            base_digest=base_digest,
-            adapter_digest=adapter_digest,
-            adapter_base_name=lora.base_name,
-            tensors_changed=sum(part.tensors_changed for part in parts),
-            parameters=sum(part.parameters for part in parts),
-            bytes=sum(part.bytes for part in parts),
+            tensors_recomputed=checked,
             seconds=round(time.monotonic() - started, 2),
+            peak_rss_mb=round(peak_rss_mb()),
             versions=artifacts.versions("torch", "safetensors"),
         )
-    progress.say(f"merge: {len(lora.updates)} tensors changed in {len(parts)} shards")
+    progress.say(f"merge: {len(job.changes)} tensors changed in {len(job.found)} shards, {checked} recomputed")
     return artifacts.read_manifest(out)
 
 
-def read_adapter(path: Path) -> Adapter:
-    """The plain LoRA of a peft adapter folder; any other kind is refused by the setting that makes it so."""
-    config_file, file = path / "adapter_config.json", path / "adapter_model.safetensors"
-    for needed in (config_file, file):
-        if not needed.is_file():
-            raise ValueError(f"{needed} is missing: name a peft adapter folder")
-    config = json.loads(config_file.read_text(encoding="utf-8"))
-    asked = [name for name in REFUSED_SETTINGS if config.get(name)]
-    # pissa, olora, corda and loftq start from a changed base, to which the matrices belong.
-    if isinstance(config.get("init_lora_weights"), str) and config["init_lora_weights"] != "gaussian":
-        asked.append(f"init_lora_weights {config['init_lora_weights']}")
-    if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or asked:
-        why = ", ".join(asked) or f"peft_type {config.get('peft_type')}, bias {config.get('bias')}"
-        raise ValueError(f"{path} is not a plain LoRA adapter ({why}): merge it with peft itself")
-    return Adapter(
-        file=file,
-        scale=config["lora_alpha"] / config["r"],
-        rank=config["r"],
-        base_name=str(config.get("base_model_name_or_path")),
-        updates=_updates(file),
+def plan(base: Path, adapter: Path, *, sibling_of: str | None = None, origin: Origin | None = None) -> Job:
+    """The merge of an adapter into a base, without writing anything. ValueError for two that do not belong together."""
+    adapter_digest = artifacts.verified_digest(adapter)
+    lora_ = adapters.read(adapter)
+    if not (base / "config.json").is_file():
+        raise ValueError(f"{base} has no config.json: name a model folder, or a Hub repository with --revision")
+    manifest = artifacts.read_manifest(base) if (base / artifacts.MANIFEST).is_file() else None
+    if manifest:
+        artifacts.check_digest(base, manifest)
+        for file in manifest.files:  # the weights are hashed while they are read
+            if file.bytes < SMALL_BYTES and artifacts.sha256(base / file.name) != file.sha256:
+                raise artifacts.differs(base, file.name)
+    base_lineage = lineage.of(base)
+    if origin:
+        base_lineage = replace(base_lineage, **{key: value for key, value in asdict(origin).items() if value})
+    found = tuple(shards.of(base))
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    tensors = {tensor.name: tensor for shard in found for tensor in shard.tensors}
+    changes = adapters.match(lora_, tensors, tied=bool(config.get("tie_word_embeddings")))
+    relation, added = _relation(base, base_lineage, lora_, sibling_of)
+    return Job(
+        base=base,
+        found=found,
+        adapter=lora_,
+        changes=changes,
+        base_lineage=base_lineage,
+        relation=relation,
+        added_tokens=added,
+        manifest=manifest,
+        adapter_digest=adapter_digest,
     )
 
 
-def read_shards(base: Path) -> dict[str, str]:
-    """The file that holds each tensor of a model folder."""
-    from safetensors import safe_open
-
-    if (base / INDEX).is_file():
-        shards: dict[str, str] = json.loads((base / INDEX).read_text(encoding="utf-8"))["weight_map"]
-        for shard in sorted(set(shards.values())):
-            if not (base / shard).is_file():
-                raise ValueError(f"{base / shard} is missing though {INDEX} lists it: download the model again")
-        return shards
-    if not (base / SINGLE).is_file():
-        raise ValueError(f"{base} has neither {SINGLE} nor {INDEX}: convert its weights to safetensors")
-    with safe_open(base / SINGLE, framework="pt") as file:
-        return dict.fromkeys(file.keys(), SINGLE)
+def _relation(base: Path, base_lineage: Lineage, lora_: Adapter, sibling_of: str | None) -> tuple[str, int]:
+    """How base and adapter belong together, and how many tokens the base has more than what was trained on."""
+    trained_on = lineage.recorded(lora_.path)
+    if trained_on is None and (Path(lora_.base_name) / "config.json").is_file():
+        trained_on = lineage.of(Path(lora_.base_name), lora_.base_name)
+    if trained_on is None:
+        return _unrecorded(base, base_lineage, lora_, sibling_of), 0
+    if sibling_of is None:
+        lineage.check_same(trained_on, base, base_lineage)
+        return "the base it was trained on", 0
+    return f"a sibling of {sibling_of}", lineage.check_sibling(trained_on, sibling_of, base, base_lineage)
 
 
-def check_match(base: Path, shards: Mapping[str, str], lora: Adapter) -> None:
-    """Refuses an adapter of which any tensor has no partner in the base, or one of another shape.
-
-    peft only warns of such tensors, and merges freshly initialised ones in their place.
-    """
-    from safetensors import safe_open
-
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    with safe_open(lora.file, framework="pt") as adapter:
-        for name, update in lora.updates.items():
-            if name not in shards:
-                raise ValueError(f"the adapter's {update.down} matches no tensor of {base}: it is for another base")
-            if name == "lm_head.weight" and config.get("tie_word_embeddings"):
-                raise ValueError(f"the adapter changes {name}, which {base} ties to its embeddings: cannot merge")
-            with safe_open(base / shards[name], framework="pt") as file:
-                rows, columns = file.get_slice(name).get_shape()
-            down, up = (adapter.get_slice(part).get_shape() for part in (update.down, update.up))
-            if down != [lora.rank, columns] or up != [rows, lora.rank]:
-                raise ValueError(
-                    f"the adapter's {update.down} {down} and {update.up} {up} do not fit {name} "
-                    f"[{rows}, {columns}] at rank {lora.rank}: it is for another base"
-                )
-
-
-def merged_tensor(weight: torch.Tensor, down: torch.Tensor, up: torch.Tensor, scale: float) -> torch.Tensor:
-    """W + scale·B·A, computed in float32 and rounded once to the dtype of W."""
-    return (weight.float() + scale * (up.float() @ down.float())).to(weight.dtype)
-
-
-def _updates(file: Path) -> dict[str, Update]:
-    from safetensors import safe_open
-
-    with safe_open(file, framework="pt") as adapter:
-        names = set(adapter.keys())
-    downs = sorted(name for name in names if name.endswith(".lora_A.weight"))
-    updates = {
-        name.removeprefix(PEFT_PREFIX).replace(".lora_A.", "."): Update(
-            down=name, up=name.replace(".lora_A.", ".lora_B.")
+def _unrecorded(base: Path, base_lineage: Lineage, lora_: Adapter, sibling_of: str | None) -> str:
+    """All that can be held against an adapter from elsewhere: peft records the base's name, at best a revision."""
+    revision = lora_.config.get("revision")
+    if sibling_of is not None and sibling_of != lora_.base_name:
+        raise ValueError(
+            f"{base} is declared a sibling of {sibling_of!r}, and the adapter was trained on {lora_.base_name!r}: give "
+            "it to that model's sibling"
         )
-        for name in downs
-    }
-    understood = {name for update in updates.values() for name in (update.down, update.up)}
-    if strange := sorted(names ^ understood):
-        raise ValueError(f"{file} has {strange[0]} without a lora_A/lora_B pair of linear layers: cannot merge")
-    if not updates:
-        raise ValueError(f"{file} holds no LoRA matrices: train the adapter again")
-    return updates
+    if sibling_of is None and base_lineage.source and base_lineage.source != lora_.base_name:
+        raise ValueError(
+            f"the adapter was trained on {lora_.base_name!r}, and {base} is {base_lineage.source!r}: give --base that "
+            "model, or name it with --sibling-of if this is its Instruct sibling"
+        )
+    if sibling_of is None and revision and base_lineage.revision and revision != base_lineage.revision:
+        raise ValueError(f"the adapter was trained on revision {revision}, and {base} is {base_lineage.revision}")
+    progress.say(f"merge: the adapter records of its base only the name {lora_.base_name!r}; shapes fit")
+    return "unrecorded: only names and shapes agree"
 
 
-def _copy_companions(base: Path, out: Path) -> None:
-    """Copies tokenizer, configs, index and cards: every file but the weights and the manifest."""
+def _check_room(job: Job, out: Path) -> None:
+    """Refuses to begin what would not fit beside the shards that are there from before."""
+    there = out.absolute().parent / f".{out.name}.partial"
+    kept = sum(file.stat().st_size for file in there.rglob("*") if file.is_file()) if there.exists() else 0
+    disk.check_room(out, max(job.bytes + sum(path.stat().st_size for path, _ in _companions(job.base)) - kept, 0))
+
+
+def _merge_shards(job: Job, draft: artifacts.Draft, started: float) -> None:
+    """Writes the shards that are not there yet; one is flushed to the disk while the next is merged."""
+
+    def finish(written: artifacts.File) -> None:
+        streaming.flush(draft.path / written.name)
+        artifacts.finish(draft, written)
+
+    with ThreadPoolExecutor(1) as flushing:
+        finishing: list[Future[None]] = []
+        for number, shard in enumerate(job.found, start=1):
+            if (name := shard.path.name) in draft.known:
+                continue
+            written = streaming.rewrite(shard, job.changes, job.adapter.file, draft.path / name)
+            if job.manifest and written.source_sha256 != _listed(job.manifest, name):
+                raise artifacts.differs(job.base, name)
+            done = artifacts.File(name=name, bytes=written.bytes, sha256=written.sha256)
+            finishing.append(flushing.submit(finish, done))
+            seconds = time.monotonic() - started
+            progress.say(f"merge: shard {number}/{len(job.found)}, {disk.size(shard.bytes)}, after {seconds:.0f} s")
+        for finished in finishing:
+            finished.result()
+
+
+def _carry_over(job: Job, out: Path) -> None:
+    """Copies tokenizer, configurations, index and licence, and writes a card that says what was merged into what."""
+    for file, name in _companions(job.base):
+        target = out / (BASE_CARD if name == CARD else name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+        if job.manifest and artifacts.sha256(target) != _listed(job.manifest, name):
+            raise artifacts.differs(job.base, name)
+    (out / CARD).write_text(_card(job), encoding="utf-8")
+
+
+def _companions(base: Path) -> list[tuple[Path, str]]:
+    """The files that are carried over, each with its name in the folder.
+
+    A link may lead to where the Hub's cache keeps its contents, and nowhere else outside the folder.
+    """
+    inside = {base.resolve(), base.resolve().parent.parent / "blobs"}
+    files = []
     for file in sorted(base.rglob("*")):
         name = file.relative_to(base)
-        if file.is_file() and file.suffix not in OTHER_WEIGHTS and name != Path(artifacts.MANIFEST):
-            (out / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, out / name)
+        hidden = any(part.startswith(".") for part in name.parts)
+        if hidden or not file.is_file() or file.suffix not in CARRIED or name.as_posix() == artifacts.MANIFEST:
+            continue
+        if not any(file.resolve().is_relative_to(folder) for folder in inside):
+            raise ValueError(f"{file} leads out of the model's folder to {file.resolve()}: do not use this model")
+        files.append((file, name.as_posix()))
+    return files
 
 
-def _merge_shard(shard: Path, lora: Adapter, out: Path) -> Merged:
-    import torch
-    from safetensors import safe_open
-
-    shutil.copyfile(shard, out)
-    places = _places(shard)
-    changed = parameters = 0
-    with (
-        safe_open(shard, framework="pt") as base,
-        safe_open(lora.file, framework="pt") as adapter,
-        out.open("r+b") as file,
-    ):
-        for name, place in places.items():
-            tensor = base.get_tensor(name)
-            parameters += tensor.numel()
-            if update := lora.updates.get(name):
-                tensor = merged_tensor(
-                    tensor, adapter.get_tensor(update.down), adapter.get_tensor(update.up), lora.scale
-                )
-                file.seek(place)
-                file.write(tensor.contiguous().view(torch.uint8).numpy().tobytes())
-                changed += 1
-            if tensor.is_floating_point() and not tensor.isfinite().all():
-                raise ValueError(f"{name} is not finite after merging: the base or the adapter is damaged")
-    return Merged(tensors_changed=changed, parameters=parameters, bytes=out.stat().st_size)
+def _listed(manifest: artifacts.Manifest, name: str) -> str | None:
+    return next((file.sha256 for file in manifest.files if file.name == name), None)
 
 
-def _places(shard: Path) -> dict[str, int]:
-    """Where in a safetensors file each tensor's bytes begin: after an 8-byte length and a JSON header."""
-    with shard.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header: dict[str, Any] = json.loads(file.read(length))
-    return {name: 8 + length + entry["data_offsets"][0] for name, entry in header.items() if name != "__metadata__"}
+def _facts(job: Job) -> dict[str, object]:
+    return {
+        "base": job.base_lineage.name,
+        "base_revision": job.base_lineage.revision,
+        "base_digest": job.manifest.digest if job.manifest else None,
+        "adapter_digest": job.adapter_digest,
+        "adapter_base_name": job.adapter.base_name,
+        "relation": job.relation,
+        "added_tokens": job.added_tokens,
+        "tensors_changed": len(job.changes),
+        "parameters": sum(tensor.numbers for shard in job.found for tensor in shard.tensors),
+        "bytes": job.bytes,
+    }
+
+
+def _card(job: Job) -> str:
+    base = (
+        f"{job.base_lineage.name} at {job.base_lineage.revision}"
+        if job.base_lineage.revision
+        else job.base_lineage.name
+    )
+    hub = f"base_model: {job.base_lineage.source}\n" if job.base_lineage.source else ""
+    return (
+        f"---\n{hub}library_name: transformers\ntags: [merged, lora]\n---\n\n"
+        f"# {job.base_lineage.name} with an adapter merged in\n\n"
+        f"- base: {base}\n- the base is {job.relation}\n- adapter: trained on {job.adapter.base_name}, "
+        f"sha256 `{job.adapter_digest or job.adapter.digest}`\n"
+        f"- {len(job.changes)} tensors changed: W + scale·B·A in float32, rounded once to the base's type\n\n"
+        f"Tokenizer, configuration and licence are the base's own; its card, if it had one, is `{BASE_CARD}`.\n"
+    )
 
 
 def main(argv: Sequence[str]) -> None:
     """Reads the command line and writes the merged model folder."""
     parser = verbs.parser("merge", __doc__, "model folder to write")
-    parser.add_argument("--base", type=Path, required=True, help="folder of the model whose weights are changed")
+    parser.add_argument("--base", required=True, help="folder of the model whose weights are changed, or Hub id")
+    parser.add_argument("--revision", help="commit of a Hub id")
+    parser.add_argument("--base-name", help="what the card calls the base")
     parser.add_argument("--adapter", type=Path, required=True, help="peft adapter folder")
+    parser.add_argument("--sibling-of", help="name of the model the adapter was trained on, if base is its sibling")
+    parser.add_argument("--check-logits", action="store_true", help="hold the result against base and adapter in peft")
     options = parser.parse_args(argv)
+    artifacts.check_free(options.out)
+    adapters.read(options.adapter)
+    base, origin = Path(options.base), Origin(name=options.base_name) if options.base_name else None
+    if options.revision:
+        base, commit = fetch.snapshot(options.base, options.revision)
+        origin = Origin(name=options.base_name or options.base, source=options.base, revision=commit)
     verbs.use_threads(options.threads)
-    merge(options.base, options.adapter, options.out)
+    merge(base, options.adapter, options.out, sibling_of=options.sibling_of, origin=origin)
+    if options.check_logits:
+        difference = recomputation.check_logits(base, options.adapter, options.out)
+        progress.say(f"merge: logits differ from base and adapter by {difference:.1e} of their size at most")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from nift_training import (
     devices,
     engines,
     launch,
+    lineage,
     loop,
     lora,
     loss,
@@ -136,6 +137,7 @@ def _train(run: Run, recipe: Recipe, wanted: Machine) -> None:
         facts = {
             "base": run.base_name,
             "base_digest": found.digest,
+            "lineage": asdict(lineage.of(run.base, run.base_name)),
             "data_version": run.data_version or identity["data"],
             "threads": run.threads,
             "recipe": asdict(recipe),

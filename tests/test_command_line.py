@@ -232,4 +232,4 @@ def test_ctrl_c_stops_everything_within_seconds_and_leaves_nothing_half_written(
     while list(in_session(running.pid)):  # Python's own resource tracker goes a moment after those it served
         assert time.monotonic() - began < 30, list(in_session(running.pid))
         time.sleep(0.1)
-    assert [name for name in tables(environment) if "partial" in name or "run-" in name] == []
+    assert [name for name in tables(environment) if "partial" in name or "making" in name] == []

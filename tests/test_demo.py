@@ -258,7 +258,7 @@ def test_weights_lie_in_folders_that_match_their_manifests(demo: Demo) -> None:
         for row in table(demo, name).iter_rows(named=True):
             folder = demo.warehouse / "demo" / row["folder"]
             assert verify(folder).digest == row["digest"]
-    leftovers = [p for p in (demo.warehouse / "demo").rglob("*") if "partial" in p.name or p.name.startswith("run-")]
+    leftovers = [p for p in (demo.warehouse / "demo").rglob("*") if "partial" in p.name or p.name == "making"]
     assert leftovers == []
 
 

@@ -5,8 +5,10 @@ One process loads a model once for all the benchmarks that are asked for: a 70B 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -14,10 +16,12 @@ import polars as pl
 
 from nift_assets import benchmark_files
 from nift_assets.assets import process
+from nift_assets.assets.merged_models import clean_up, weights
 from nift_assets.assets.partitions import STUDY
-from nift_assets.assets.table import Made, table
-from nift_assets.studies.study import digest
-from nift_training import answer, evaluate, generation, leaderboard, templates
+from nift_assets.assets.table import STEPS, Made, table
+from nift_assets.store import Store
+from nift_assets.studies.study import Model, Server, digest
+from nift_training import answer, evaluate, generation, leaderboard, serving, templates
 from nift_training import ifeval as checking
 from nift_training.artifacts import read_rows
 
@@ -153,14 +157,36 @@ def _what_shapes(table: str) -> tuple[Any, ...]:
     return replace(benchmark, judge=None, baseline=None), benchmark_files.fingerprint(benchmark, asked)
 
 
+def _server(model: Model) -> Server | None:
+    """Who answers instead of the weights: the server of the model's row, or `NIFT_SERVER` for all models."""
+    if model.server is None and (url := os.environ.get("NIFT_SERVER")):
+        key_variable = "NIFT_SERVER_KEY" if "NIFT_SERVER_KEY" in os.environ else None
+        return Server(url=url, name=model.name, key_variable=key_variable)
+    return model.server
+
+
+def _served_as(model: str) -> str | None:
+    """What a server calls the model, where its row names one; on which machine it stands shapes no answer."""
+    server = STUDY.model(model).server
+    return server.name if server else None
+
+
+def _adapter(context: dg.AssetExecutionContext, model: Mapping[str, Any]) -> Path | None:
+    """The adapter's own folder, for a server that lays it over the base."""
+    if model["adapter"] is None:
+        return None
+    store: Store = context.resources.store
+    return store.folder(store.read("lora_adapters", model["adapter"])["folder"][0])
+
+
 @table(
     *FILES,
     group="benchmarks",
     kinds={"pytorch", "python"},
     inputs=("merged_models",),
     by="model",
-    rows=lambda key, table: _what_shapes(table),
-    code=(evaluate, answer, checking, generation, leaderboard, templates),
+    rows=lambda key, table: (*_what_shapes(table), _served_as(str(key))),
+    code=(evaluate, answer, checking, generation, leaderboard, serving, templates),
     pool="gpu",
     any_of=True,
 )
@@ -168,6 +194,7 @@ def evaluations(
     context: dg.AssetExecutionContext, wanted: Sequence[str], merged_models: pl.DataFrame
 ) -> dict[str, Made]:
     model = merged_models.row(0, named=True)
+    server = _server(STUDY.model(model["model"]))
     options = {name: value for table in wanted for name, value in OPTIONS[table]().items()}
     store, key = context.resources.store, str(model["model"])
     # Named after all that shapes the answers: what a killed run had made is found again, and nothing else is.
@@ -177,10 +204,17 @@ def evaluations(
             context,
             "evaluate",
             out=out,
-            model=store.folder(model["folder"]),
+            model=weights(context, model),
             template=model["template"],
             threads=STUDY.backbone(model["backbone"]).threads,
+            server=server and server.url,
+            server_model=server and server.name,
+            server_key_variable=server and server.key_variable,
+            server_adapter=_adapter(context, model) if server else None,
             **options,
         )
         written = {table: read_rows(out / FILES[table][0]) for table in wanted}
-    return {table: FILES[table][1](model["model"], rows) for table, rows in written.items()}
+    made = {table: FILES[table][1](model["model"], rows) for table, rows in written.items()}
+    if set(STEPS[wanted[0]].stale(context.resources.store, context.partition_key)) <= set(wanted):
+        clean_up(context, model)
+    return made

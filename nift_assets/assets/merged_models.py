@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import dagster as dg
 import polars as pl
 
 from nift_assets.assets import process
 from nift_assets.assets.partitions import STUDY
+from nift_assets.assets.process import Folder
 from nift_assets.assets.table import Made, table
-from nift_training import artifacts, merge
+from nift_assets.store import Store
+from nift_assets.studies.study import Model
+from nift_training import adapters, artifacts, lineage, merge, recomputation, shards, streaming
 
 
 @table(
@@ -16,8 +25,8 @@ from nift_training import artifacts, merge
     kinds={"pytorch", "python"},
     inputs=("backbones", "lora_adapters"),
     by="model",
-    rows=lambda key, table: (STUDY.model(str(key)),),
-    code=(merge, artifacts),
+    rows=lambda key, table: (_what_is_merged(STUDY.model(str(key))),),
+    code=(merge, streaming, adapters, lineage, shards, recomputation, artifacts),
 )
 def merged_models(context: dg.AssetExecutionContext, backbones: pl.DataFrame, lora_adapters: pl.DataFrame) -> Made:
     model = STUDY.model(context.partition_key)
@@ -36,14 +45,7 @@ def merged_models(context: dg.AssetExecutionContext, backbones: pl.DataFrame, lo
         unchanged = {name: backbone[name] for name in ("parameters", "bytes", "digest", "folder")}
         return Made(pl.DataFrame([{**row, **unchanged}]))
     adapter = lora_adapters.row(0, named=True)
-    folder = process.make_folder(
-        context,
-        "merged_models",
-        "merge",
-        base=context.resources.store.folder(backbone["folder"]),
-        adapter=context.resources.store.folder(adapter["folder"]),
-        threads=STUDY.backbone(model.backbone).threads,
-    )
+    folder = _merge(context, model, backbone, adapter)
     merged = {
         "adapter_digest": adapter["digest"],
         "parameters": folder.manifest.facts["parameters"],
@@ -52,3 +54,52 @@ def merged_models(context: dg.AssetExecutionContext, backbones: pl.DataFrame, lo
         "folder": folder.name,
     }
     return Made(pl.DataFrame([{**row, **merged}]), metadata=process.facts(folder))
+
+
+def weights(context: dg.AssetExecutionContext, merged: Mapping[str, Any]) -> Path:
+    """The folder a row of this table names, merged again if the model's weights are to be made on demand."""
+    store: Store = context.resources.store
+    model = STUDY.model(merged["model"])
+    folder = store.folder(merged["folder"])
+    if folder.exists() or model.weights == "keep":
+        return folder
+    if model.weights == "delete":
+        raise ValueError(
+            f"the weights of {model.name} were deleted after its evaluation; materialize merged_models again"
+        )
+    assert model.adapter is not None, "a backbone's own folder is kept"
+    backbone = store.read("backbones", model.backbone).row(0, named=True)
+    adapter = store.read("lora_adapters", model.adapter).row(0, named=True)
+    made = _merge(context, model, backbone, adapter)
+    if made.manifest.digest != merged["digest"]:
+        raise ValueError(f"the weights of {model.name} have come out otherwise than before; materialize merged_models")
+    return folder
+
+
+def clean_up(context: dg.AssetExecutionContext, merged: Mapping[str, Any]) -> None:
+    """Removes merged weights after the last evaluation of a model whose row does not keep them."""
+    if STUDY.model(merged["model"]).weights != "keep":
+        shutil.rmtree(context.resources.store.folder(merged["folder"]), ignore_errors=True)
+        context.log.info(f"the weights of {merged['model']} are removed; {merged['bytes'] / 1e9:.1f} GB are free again")
+
+
+def _merge(
+    context: dg.AssetExecutionContext, model: Model, backbone: Mapping[str, Any], adapter: Mapping[str, Any]
+) -> Folder:
+    store: Store = context.resources.store
+    row = STUDY.backbone(model.backbone)
+    return process.make_folder(
+        context,
+        "merged_models",
+        "merge",
+        base=store.folder(backbone["folder"]),
+        base_name=row.name,
+        adapter=store.folder(adapter["folder"]),
+        sibling_of=row.instruct_of if model.module == "lora-base" else None,
+        threads=row.threads,
+    )
+
+
+def _what_is_merged(model: Model) -> Model:
+    """The row without what changes nothing about the weights: how long they are kept, and who serves them."""
+    return replace(model, weights="keep", server=None)

@@ -46,7 +46,8 @@ def run(context: dg.AssetExecutionContext, verb: str, **options: object) -> None
 def make_folder(context: dg.AssetExecutionContext, table: str, verb: str, **options: object) -> Folder:
     """The folder a verb makes for one partition of a table, kept as `<table>/<partition>/<digest>`.
 
-    It is named after its content, so what another process is reading is never replaced under its hands.
+    It is named after its content, so what another process is reading is never replaced under its hands. Until it has
+    content its name is the same in every run, so that a verb finds what a killed run has left.
     """
     draft = draft_of(context, table)
     run(context, verb, out=draft, **options)
@@ -58,7 +59,7 @@ def draft_of(context: dg.AssetExecutionContext, table: str) -> Path:
     store = context.resources.store
     if "://" in store.root:
         raise ValueError(f"the warehouse is {store.root}, and {table} need a local folder; set NIFT_WAREHOUSE to one")
-    draft: Path = store.folder(table, context.partition_key) / f"run-{context.run.run_id[:8]}"
+    draft: Path = store.folder(table, context.partition_key) / "making"
     shutil.rmtree(draft, ignore_errors=True)
     return draft
 

@@ -239,9 +239,27 @@ class Adapter:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Server:
+    """An OpenAI-compatible server (vLLM, llama.cpp, TGI) that answers for a model, and what it calls that model.
+
+    It may serve the adapter unmerged over its base: the name is then the adapter's. `key_variable` is the environment
+    variable with its key, if it wants one.
+    """
+
+    url: str
+    name: str
+    key_variable: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Model:
     """A row of a score table: a backbone as it is (`none`), with its own adapter merged in (`lora`), or an Instruct
-    sibling with the adapter of its foundation model merged in (`lora-base`). `row` is the ID in the paper's Table 1."""
+    sibling with the adapter of its foundation model merged in (`lora-base`). `row` is the ID in the paper's Table 1.
+
+    Merged weights (140 GB for the largest) are kept, or removed once all benchmarks have been answered: `regenerate`
+    merges them again when an evaluation asks for them, `delete` leaves it to a person. `server` says who answers for
+    the model instead of its weights on this machine.
+    """
 
     name: str
     backbone: str
@@ -249,6 +267,8 @@ class Model:
     adapter: str | None = None
     row: int | None = None
     paper: tuple[PaperScore, ...] = ()
+    weights: Literal["keep", "regenerate", "delete"] = "keep"
+    server: Server | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -574,6 +594,8 @@ def _check_module(study: Study, model: Model) -> None:
             f"model {model.name!r} has module {model.module!r} and adapter {model.adapter!r}: one without the other"
         )
     if model.adapter is None:
+        if model.weights != "keep":
+            raise ValueError(f"model {model.name!r} is its backbone's own folder, which is kept: leave out weights")
         return
     trained_on = study.adapter(model.adapter).backbone
     backbone = study.backbone(model.backbone)

@@ -1,11 +1,20 @@
 import json
+import os
+import random
+import resource
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nift_training import artifacts, merge
+from nift_training import artifacts, merge, recomputation, streaming
+from nift_training.disk import check_room
+from tests.shared_data import PROJECT
 
 from .conftest import write_tiny_model
 
@@ -63,7 +72,7 @@ def test_bfloat16_shards_keep_names_dtype_and_index(tiny: Path, adapter: Path, t
     base = tmp_path / "base"
     load(tiny, dtype=torch.bfloat16).save_pretrained(base, max_shard_size="20KB")
     (base / "pytorch_model.bin").write_bytes(b"the unmerged weights")
-    merge.merge(base, adapter, tmp_path / "merged")
+    merge.merge(base, copy_adapter(adapter, tmp_path / "copy"), tmp_path / "merged")
     assert (tmp_path / "merged" / merge.INDEX).read_bytes() == (base / merge.INDEX).read_bytes()
     shards = sorted(file.name for file in base.glob("*.safetensors"))
     assert sorted(file.name for file in (tmp_path / "merged").glob("*.safetensors")) == shards
@@ -77,8 +86,11 @@ def test_bfloat16_shards_keep_names_dtype_and_index(tiny: Path, adapter: Path, t
 
 def test_an_adapter_goes_into_a_sibling_of_its_base(tiny: Path, adapter: Path, tmp_path: Path) -> None:
     sibling = write_tiny_model(tmp_path / "sibling", seed=1)
-    merge.merge(sibling, adapter, tmp_path / "merged")
-    assert artifacts.verify(tmp_path / "merged").facts["base_digest"] is None
+    merge.merge(sibling, adapter, tmp_path / "merged", sibling_of="tiny-base")
+    facts = artifacts.verify(tmp_path / "merged").facts
+    assert facts["base_digest"] is None
+    assert (facts["relation"], facts["added_tokens"]) == ("a sibling of tiny-base", 0)
+    assert "a sibling of tiny-base" in (tmp_path / "merged" / "README.md").read_text()
 
 
 def test_an_adapter_of_other_shapes_is_refused_before_any_write(adapter: Path, tmp_path: Path) -> None:
@@ -106,8 +118,8 @@ def test_an_adapter_key_without_a_partner_is_refused_by_name(tiny: Path, adapter
     "setting",
     [
         {"use_dora": True},
-        {"modules_to_save": ["lm_head"]},
-        {"rank_pattern": {"q_proj": 4}},
+        {"use_qalora": True},
+        {"a_setting_of_tomorrow": 1},
         {"init_lora_weights": "pissa"},
         {"bias": "all"},
         {"peft_type": "IA3"},
@@ -141,3 +153,303 @@ def test_an_injured_adapter_is_refused(tiny: Path, adapter: Path, tmp_path: Path
     file.write_bytes(content)
     with pytest.raises(ValueError, match=r"adapter_model\.safetensors differs"):
         merge.merge(tiny, tmp_path / "copy", tmp_path / "merged")
+
+
+def a_family(name: str) -> Any:
+    """A tiny model of random weights: a Llama, one with tied embeddings, or a GPT-2, whose layers are turned around."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    if name == "gpt2":
+        return GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=16, n_layer=2, n_head=2, n_positions=64))
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=64, **sizes, tie_word_embeddings=name == "tied")  # type: ignore[arg-type]
+    return LlamaForCausalLM(config)
+
+
+TARGETS: dict[str, dict[str, Any]] = {
+    "attention": {"llama": ["q_proj", "v_proj"], "gpt2": ["c_attn"]},
+    "all layers, patterns and rslora": {
+        "llama": "all-linear",
+        "gpt2": "all-linear",
+        "settings": {
+            "use_rslora": True,
+            "rank_pattern": {"layers.1.mlp.up_proj": 5, "h.1.mlp.c_fc": 5},
+            "alpha_pattern": {"q_proj": 3, "c_proj": 3},
+        },
+    },
+    "embeddings": {"llama": ["embed_tokens", "o_proj"], "gpt2": ["c_proj"], "untied": True},
+    "a head that is saved whole": {
+        "llama": ["k_proj"],
+        "gpt2": ["c_fc"],
+        "settings": {"modules_to_save": ["lm_head"]},
+        "untied": True,
+    },
+}
+
+
+def write_adapter(model: Any, out: Path, targets: Any, **settings: Any) -> Path:
+    """A peft adapter of random matrices, as peft itself saves it."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(1)
+    lora = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=6, target_modules=targets, **settings)
+    adapted = get_peft_model(model, lora)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_" in name or "modules_to_save" in name:
+                parameter.normal_(std=0.05)
+    adapted.save_pretrained(out, save_embedding_layers=False)
+    return out
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("family", ["llama", "tied", "gpt2"])
+def test_every_family_and_target_merges_as_peft_does(family: str, target: str, dtype: str, tmp_path: Path) -> None:
+    import torch
+    from peft import PeftModel
+
+    wanted = TARGETS[target]
+    if wanted.get("untied") and family != "llama":
+        pytest.skip("changes what this family ties; refused in another test")
+    base = tmp_path / "base"
+    a_family(family).to(getattr(torch, dtype)).save_pretrained(base, max_shard_size="10KB")
+    adapter = write_adapter(
+        load(base, dtype=torch.float32),
+        tmp_path / "adapter",
+        wanted["gpt2" if family == "gpt2" else "llama"],
+        **wanted.get("settings", {}),
+    )
+    merge.merge(base, adapter, tmp_path / "merged")
+    ours = load(tmp_path / "merged", dtype="auto")
+    theirs = PeftModel.from_pretrained(load(base, dtype="auto"), adapter).merge_and_unload()
+    # peft's default adds float32 to the base's type and rounds once, as we do; `safe_merge` rounds the product first.
+    same = {name: torch.equal(tensor, theirs.state_dict()[name]) for name, tensor in ours.state_dict().items()}
+    if target == "embeddings" and dtype == "bfloat16":
+        # peft loads the matrices of an embedding in the base's type, and those of every other layer in float32.
+        assert not same.pop("model.embed_tokens.weight")
+    assert all(same.values()), [name for name, equal in same.items() if not equal]
+    assert recomputation.check_logits(base, adapter, tmp_path / "merged") <= (1e-5 if dtype == "float32" else 2e-2)
+
+
+def test_what_is_tied_is_not_changed_from_one_end(tmp_path: Path) -> None:
+    a_family("tied").save_pretrained(tmp_path / "base")
+    adapter = write_adapter(load(tmp_path / "base"), tmp_path / "adapter", ["embed_tokens"])
+    with pytest.raises(ValueError, match=r"embed_tokens\.weight, which the base ties"):
+        merge.merge(tmp_path / "base", adapter, tmp_path / "merged")
+
+
+def test_five_mismatches_are_refused_before_any_write(tiny: Path, adapter: Path, tmp_path: Path) -> None:
+    other = write_tiny_model(tmp_path / "other", seed=1)  # as a base whose revision has moved
+    wider = write_tiny_model(tmp_path / "wider", seed=0, hidden=32)
+    cut = shutil.copytree(tiny, tmp_path / "cut")
+    tokenizer = json.loads((cut / "tokenizer.json").read_text())
+    tokenizer["model"]["merges"] = tokenizer["model"]["merges"][:-1]
+    (cut / "tokenizer.json").write_text(json.dumps(tokenizer))
+    ranked = copy_adapter(adapter, tmp_path / "ranked", r=3)
+    stretched = shutil.copytree(tiny, tmp_path / "stretched")
+    config = json.loads((stretched / "config.json").read_text())
+    (stretched / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 0.5}))
+    before = sorted(path.name for path in tmp_path.iterdir())
+    for base, what, sibling_of, words in [
+        (other, adapter, None, "has another weights"),
+        (wider, adapter, None, "do not fit"),
+        (cut, adapter, None, "has another tokenizer"),
+        (cut, adapter, "tiny-base", "no sibling of tiny-base: it has another tokenizer"),
+        (stretched, adapter, None, "has another config"),
+        (tiny, ranked, None, "do not belong together"),
+        (other, adapter, "some-other-base", "was trained on 'tiny-base'"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            merge.merge(base, what, tmp_path / "merged", sibling_of=sibling_of)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_sibling_may_have_special_tokens_of_its_own(tiny: Path, adapter: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    sibling = shutil.copytree(tiny, tmp_path / "sibling")
+    tokenizer = AutoTokenizer.from_pretrained(sibling)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|one|>", "<|two|>"]})
+    tokenizer.save_pretrained(sibling)
+    model = load(sibling)
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(sibling)
+    facts = merge.merge(sibling, adapter, tmp_path / "merged", sibling_of="tiny-base").facts
+    assert facts["added_tokens"] == 2
+
+
+def in_shards(tiny: Path, out: Path) -> Path:
+    """The tiny model in seven shards, with a manifest as `fetch` writes one."""
+    with artifacts.folder(out, "model") as draft:
+        shutil.copytree(tiny, draft.path, dirs_exist_ok=True)
+        (draft.path / merge.SINGLE).unlink()
+        load(tiny).save_pretrained(draft.path, max_shard_size="10KB")
+    return out
+
+
+def test_a_flipped_byte_of_a_base_with_a_manifest_is_caught(tiny: Path, adapter: Path, tmp_path: Path) -> None:
+    plain = copy_adapter(adapter, tmp_path / "adapter")
+    for injured in ("model-00002", "tokenizer.json"):
+        base = in_shards(tiny, tmp_path / injured)
+        file = next(base.glob(f"{injured}*"))
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{injured}.*differs"):
+            merge.merge(base, plain, tmp_path / "merged")
+    assert not [path for path in tmp_path.iterdir() if "merged" in path.name]
+
+
+@pytest.mark.parametrize("name", ["../up.safetensors", "/etc/up.safetensors", "a/b.safetensors", ".x.safetensors", ""])
+def test_an_index_names_files_of_its_folder_only(tiny: Path, adapter: Path, tmp_path: Path, name: str) -> None:
+    base = in_shards(tiny, tmp_path / "base")
+    index = json.loads((base / merge.INDEX).read_text())
+    index["weight_map"]["lm_head.weight"] = name
+    (base / merge.INDEX).write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="no plain file name"):
+        merge.merge(base, copy_adapter(adapter, tmp_path / "adapter"), tmp_path / "merged")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base"]
+
+
+def test_links_out_of_the_folder_and_code_of_its_own_are_refused(tiny: Path, adapter: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("not for publication")
+    linked = shutil.copytree(tiny, tmp_path / "linked")
+    (linked / "notes.txt").symlink_to(secret)
+    with pytest.raises(ValueError, match="leads out of the model's folder"):
+        merge.merge(linked, adapter, tmp_path / "merged")
+    for file in ("config.json", "tokenizer_config.json"):
+        trick = shutil.copytree(tiny, tmp_path / file)
+        (trick / "bomb.py").write_text("raise SystemExit('executed')")
+        content = json.loads((trick / file).read_text())
+        (trick / file).write_text(json.dumps(content | {"auto_map": {"AutoModelForCausalLM": "bomb.Bomb"}}))
+        with pytest.raises(ValueError, match=rf"{file} asks for code of its own"):
+            merge.merge(trick, adapter, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_header_that_lies_is_refused(tiny: Path, adapter: Path, tmp_path: Path) -> None:
+    content = (tiny / merge.SINGLE).read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    lies = {
+        "overlap": {"lm_head.weight": header["lm_head.weight"] | {"data_offsets": [0, 8]}},
+        "shape": {"lm_head.weight": header["lm_head.weight"] | {"shape": [1, 1]}},
+        "negative": {"lm_head.weight": header["lm_head.weight"] | {"shape": [-1, -1]}},
+        "type": {"lm_head.weight": header["lm_head.weight"] | {"dtype": "X"}},
+    }
+    for name, lie in lies.items():
+        base = shutil.copytree(tiny, tmp_path / name)
+        text = json.dumps(header | lie).encode()
+        (base / merge.SINGLE).write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+        with pytest.raises(ValueError, match="download it again"):
+            merge.merge(base, adapter, tmp_path / "merged")
+    (base / merge.SINGLE).write_bytes((2**62).to_bytes(8, "little") + content[8:])
+    with pytest.raises(ValueError, match="download it again"):
+        merge.merge(base, adapter, tmp_path / "merged")
+
+
+def test_a_disk_too_small_is_refused_with_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"needs 1000000\.0 GB .* are missing"):
+        check_room(tmp_path / "out", 10**15)
+
+
+def test_what_was_written_is_recomputed_from_its_sources(
+    tiny: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def add_half(weight: Any, left: Any, right: Any, scale: float) -> None:
+        weight.add_(0.5 * scale * (left @ right))
+
+    monkeypatch.setattr(streaming, "add_product", add_half)
+    with pytest.raises(ValueError, match="not what its sources give"):
+        merge.merge(tiny, adapter, tmp_path / "merged")
+    assert list(tmp_path.iterdir()) == []
+
+
+def start(*arguments: str, most_bytes: int | None = None) -> "subprocess.Popen[bytes]":
+    def limit() -> None:
+        if most_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+
+    return subprocess.Popen(
+        [sys.executable, "-m", "nift_training.merge", *arguments],
+        cwd=PROJECT,
+        stderr=subprocess.PIPE,
+        preexec_fn=limit,
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+    )
+
+
+def large(out: Path, adapter_out: Path, megabytes: int) -> tuple[Path, Path]:
+    from . import merge_bench
+
+    layers = max(1, round(megabytes / 1000 * merge_bench.LAYERS_PER_GB))
+    merge_bench.make_base(out, layers)
+    merge_bench.make_adapter(adapter_out, layers)
+    return out, adapter_out
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_killed_at_any_moment_it_looks_unfinished_and_goes_on(
+    kills: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from . import merge_bench
+
+    monkeypatch.setattr(merge_bench, "SHARD_BYTES", 60 * 10**6)
+    base, adapter = large(tmp_path / "base", tmp_path / "adapter", megabytes=100 if kills == 2 else 400)
+    undisturbed = merge.merge(base, adapter, tmp_path / "undisturbed")
+    draw = random.Random(kills)
+    partial, out = tmp_path / ".merged.partial", tmp_path / "merged"
+    finished = []
+    for _ in range(kills):
+        process = start("--base", str(base), "--adapter", str(adapter), "--out", str(out))
+        while not partial.exists() and process.poll() is None:  # imports are no moments of a merge
+            time.sleep(0.005)
+        time.sleep(draw.uniform(0, undisturbed.facts["seconds"]))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        if out.exists():
+            artifacts.verify(out)
+            shutil.rmtree(out)
+        else:
+            with pytest.raises(ValueError, match="incomplete"):
+                artifacts.read_manifest(partial)
+        journal = partial / artifacts.JOURNAL
+        finished.append(max(len(journal.read_text().splitlines()) - 1, 0) if journal.exists() else 0)
+    print(f"shards finished when killed: {finished}")
+    assert merge.merge(base, adapter, out).files == undisturbed.files
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base", "merged", "undisturbed"]
+
+
+def test_a_full_disk_leaves_nothing_whichever_write_meets_it(tiny: Path, adapter: Path, tmp_path: Path) -> None:
+    import errno
+
+    plain, base = copy_adapter(adapter, tmp_path / "adapter"), in_shards(tiny, tmp_path / "base")
+    merge.merge(base, plain, tmp_path / "whole")
+    sizes = sorted({file.stat().st_size for file in (tmp_path / "whole").iterdir()})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    for size in [0, *(size - 1 for size in sizes)]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        try:
+            with pytest.raises(OSError, match="too large") as full:
+                merge.merge(base, plain, tmp_path / "merged")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert full.value.errno == errno.EFBIG
+        assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert merge.merge(base, plain, tmp_path / "merged").digest == artifacts.verify(tmp_path / "whole").digest
+
+
+def test_two_processes_do_not_write_one_model(tmp_path: Path) -> None:
+    with (
+        artifacts.resumed_folder(tmp_path / "out", "model", "job"),
+        pytest.raises(ValueError, match="another process is writing"),
+        artifacts.resumed_folder(tmp_path / "out", "model", "job"),
+    ):
+        pass

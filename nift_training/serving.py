@@ -1,0 +1,137 @@
+"""Text from a model that an OpenAI-compatible server holds: vLLM, llama.cpp, TGI and others.
+
+Prompts are rendered here and go to `/completions`, never to `/chat/completions`: which template a model is asked with
+is for its row to say and not for the server. The adapter may be served unmerged, over its base, where the server can.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+TRIES = 6
+IN_FLIGHT = 32
+SECONDS = 900.0
+PASSING = {408, 409, 425, 429, 500, 502, 503, 504}
+LOCAL = {"localhost", "127.0.0.1", "::1"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """A server and the name by which it knows the model; the key is never shown."""
+
+    url: str
+    model: str
+    key_variable: str | None = None
+    first_wait: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """What the server wrote after one prompt, special tokens included where it sends them, and why it stopped."""
+
+    text: str
+    tokens: int
+    stopped: Literal["eos", "length"]
+
+
+def connect(server: Server, adapter: Path | None = None) -> None:
+    """Refuses a server that does not serve the model; one that can is asked to load the adapter under that name."""
+    host = urllib.parse.urlsplit(server.url)
+    if host.scheme not in ("http", "https"):
+        raise ValueError(f"{server.url!r} is no address of a server: give one such as http://localhost:8000/v1")
+    if server.key_variable and host.scheme == "http" and host.hostname not in LOCAL:
+        raise ValueError(f"{server.url} would get its key in the clear: use https")
+    if server.key_variable and not os.environ.get(server.key_variable):
+        raise ValueError(f"the server's key is not set: export {server.key_variable}")
+    if server.model in (served := _served(server)):
+        return
+    if adapter is not None:
+        _post(server, "load_lora_adapter", {"lora_name": server.model, "lora_path": str(adapter.absolute())})
+        if server.model in (served := _served(server)):
+            return
+    raise ValueError(
+        f"{server.url} does not serve {server.model!r} but {', '.join(served) or 'nothing'}: name one of them"
+    )
+
+
+def complete(
+    server: Server, prompts: Sequence[str], *, max_tokens: int, temperature: float, seed: int, stop: Sequence[str] = ()
+) -> list[Said]:
+    """What follows each prompt, in the order of the prompts, up to 32 of them asked at a time."""
+
+    def ask(prompt: str) -> Said:
+        body = {
+            "model": server.model,
+            "prompt": prompt,
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "seed": seed,
+            # FastChat cuts at strings itself, where special tokens can still be seen; others than vLLM ignore this.
+            "skip_special_tokens": False,
+            **({"stop": list(stop)} if stop else {}),
+        }
+        answer = _post(server, "completions", body)
+        choice = answer["choices"][0]
+        if choice.get("finish_reason") not in ("stop", "length"):
+            raise ValueError(f"{server.url} ended an answer with {choice.get('finish_reason')!r}: look at its log")
+        tokens = (answer.get("usage") or {}).get("completion_tokens")
+        if not isinstance(tokens, int) or not isinstance(choice.get("text"), str):
+            raise ValueError(f"{server.url} answered without text or without counting its tokens: it is not compatible")
+        return Said(
+            text=choice["text"], tokens=tokens, stopped="eos" if choice["finish_reason"] == "stop" else "length"
+        )
+
+    with ThreadPoolExecutor(IN_FLIGHT) as threads:
+        return list(threads.map(ask, prompts))
+
+
+def _served(server: Server) -> list[str]:
+    return [str(model["id"]) for model in _send(server, urllib.request.Request(_address(server, "models")))["data"]]
+
+
+def _post(server: Server, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    data = json.dumps(body, ensure_ascii=True).encode()
+    request = urllib.request.Request(_address(server, path), data=data, headers={"Content-Type": "application/json"})
+    return _send(server, request)
+
+
+def _send(server: Server, request: urllib.request.Request) -> dict[str, Any]:
+    """The server's answer; what may pass (busy, restarting) is tried again, nothing else is."""
+    if server.key_variable:
+        # Unredirected: the key does not go to wherever the server sends us.
+        request.add_unredirected_header("Authorization", f"Bearer {os.environ[server.key_variable]}")
+    for attempt in range(1, TRIES + 1):
+        try:
+            with urllib.request.urlopen(request, timeout=SECONDS) as response:
+                text = response.read()
+            return _object(server, text)
+        except urllib.error.HTTPError as error:
+            detail = error.read(500).decode("utf-8", "replace")
+            if error.code not in PASSING or attempt == TRIES:
+                raise ValueError(f"{server.url} refuses with {error.code}: {detail}") from None
+        except (OSError, json.JSONDecodeError) as error:
+            if attempt == TRIES:
+                raise ValueError(f"{server.url} cannot be asked ({error}): start it, or mend its address") from None
+        time.sleep(server.first_wait * 2 ** (attempt - 1))
+    raise AssertionError("the last try returns or raises")
+
+
+def _object(server: Server, text: bytes) -> dict[str, Any]:
+    if not text.startswith(b"{"):
+        return {"said": text.decode("utf-8", "replace")}  # vLLM answers a loaded adapter with a sentence
+    content: dict[str, Any] = json.loads(text)
+    return content
+
+
+def _address(server: Server, path: str) -> str:
+    return f"{server.url.rstrip('/')}/{path}"
