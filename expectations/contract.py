@@ -13,6 +13,8 @@ from typing import Any, Literal, NoReturn, get_args
 import polars as pl
 import yaml
 
+# libyaml's where it is compiled in: PyYAML's own takes half a second for all contracts, at every load of the graph.
+SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 FOLDER = Path(__file__).parent
 
 Severity = Literal["error", "warn"]
@@ -140,9 +142,18 @@ def _read(table: str, folder: Path) -> object:
     if not file.is_file():
         raise ValueError(f"{file.name}: no such contract; write it or use one of {', '.join(tables(folder))}")
     try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
+        return _parsed(file.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         _stop(file.name, f"not YAML ({' '.join(str(error).split())})", "mend that line")
+
+
+def _parsed(text: str) -> object:
+    """What `yaml.safe_load` gives."""
+    loader = SAFE_LOADER(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def _contract(written: object, table: str, place: str) -> Contract:
