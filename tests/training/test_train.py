@@ -315,10 +315,8 @@ def test_code_that_comes_with_a_model_is_never_run(tiny: Path, pairs_file: Path,
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--device", "cuda"], "1 GPUs are asked for and torch sees 0"),
         (["--recipe", "fast"], "there is no recipe 'fast'"),
         (["--devices", "2", "--hostfile", "no-hosts"], "no-hosts is not there"),
-        (["--base", "nowhere"], "nowhere is not a model folder"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_line(
@@ -330,6 +328,17 @@ def test_a_mistake_on_the_command_line_is_one_line(
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert done.stderr.startswith("error: ")
     assert complaint in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gpu_or_a_model_that_is_not_there_is_named(tiny: Path, pairs_file: Path, tmp_path: Path) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="1 GPUs are asked for and torch sees 0"):
+            train.train(tiny, "tiny", pairs_file, RECIPE, tmp_path / "out", 1, device="cuda")
+    with pytest.raises(ValueError, match="is not a model folder"):
+        train.train(tmp_path / "nowhere", "tiny", pairs_file, RECIPE, tmp_path / "out", 1)
     assert list(tmp_path.iterdir()) == []
 
 
