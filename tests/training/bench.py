@@ -322,7 +322,8 @@ TRAINERS: dict[str, Callable[..., None]] = {
 OWN = ("nift", "transformers Trainer", "Trainer, grouped by length")
 PINNED = {
     "trl": ["torch==2.13.0", "transformers==5.23.0", "peft==0.21.2", "trl==1.16.0"],
-    "llamafactory": ["torch==2.13.0", "llamafactory==0.9.5"],
+    # It imports torchaudio, whose last version is made for this torch.
+    "llamafactory": ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0", "llamafactory==0.9.5"],
 }
 
 
