@@ -54,8 +54,9 @@ def windows(rows: int, recipe: Recipe, done: int = 0) -> Iterator[list[list[int]
     """The rows of each optimiser step from the `done`-th on, in groups whose losses are averaged first.
 
     Every epoch is shuffled anew with the seed plus its number, as transformers' Trainer does through accelerate; which
-    order the paper's own run drew is not on record. The last round of an epoch is filled up with the epoch's first rows (accelerate's `even_batches`). Rounds left over at
-    an epoch's end open the next step, as the accumulation counter of transformers 4.37 does.
+    order the paper's own run drew is not on record. The last round of an epoch is filled up with the epoch's first rows
+    (accelerate's `even_batches`). Rounds left over at an epoch's end open the next step, as the accumulation counter of
+    transformers 4.37 does.
     """
     per_epoch = recipe.rounds_per_epoch(rows)
     taken = min(recipe.rounds, per_epoch)
