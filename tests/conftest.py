@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -32,7 +31,6 @@ class Demo:
     warehouse: Path
     home: Path
     printed: str
-    seconds: float
     cpu_seconds: float
 
     def environment(self) -> dict[str, str]:
@@ -59,7 +57,6 @@ class _Started:
     places: Demo
     process: subprocess.Popen[bytes]
     output: Path
-    began: float
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -71,7 +68,7 @@ def demo_under_way(
         yield None
         return
     folder = tmp_path_factory.mktemp("demo")
-    places = Demo(folder / "warehouse", folder / "home", printed="", seconds=0, cpu_seconds=0)
+    places = Demo(folder / "warehouse", folder / "home", printed="", cpu_seconds=0)
     command = ["nice", str(Path(sys.executable).with_name("nift")), "demo"]
     with (folder / "printed").open("wb") as output:
         process = subprocess.Popen(
@@ -82,7 +79,7 @@ def demo_under_way(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    yield _Started(places, process, folder / "printed", time.monotonic())
+    yield _Started(places, process, folder / "printed")
     if process.returncode is None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -101,7 +98,6 @@ def demo(demo_under_way: _Started | None) -> Demo:
     return replace(
         demo_under_way.places,
         printed=printed,
-        seconds=time.monotonic() - demo_under_way.began,
         cpu_seconds=used.ru_utime + used.ru_stime,
     )
 

@@ -45,7 +45,7 @@ def test_no_verb_sees_a_key_of_the_process_that_asks(processes: WarmProcesses) -
     assert b"canary" not in environment
 
 
-def test_a_server_that_was_killed_is_an_error_once_and_then_replaced(processes: WarmProcesses) -> None:
+def test_a_server_that_was_killed_is_replaced(processes: WarmProcesses) -> None:
     server(processes).kill()
     server(processes).wait()
     assert processes._ask(job("pico", "--help")) == 0

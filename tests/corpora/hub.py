@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from tests.corpora.loopback import Loopback
 
-class Hub:
+
+class Hub(Loopback):
     """Serves `files` of the dataset `owner/name` at one commit, whichever revision is asked for; counts the bytes."""
 
     def __init__(self, files: dict[str, bytes], *, name: str = "nobody/articles", commit: str) -> None:
@@ -19,18 +19,7 @@ class Hub:
         self.name = name
         self.commit = commit
         self.sent = 0
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> Hub:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__()
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         hub = self

@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
+from tests.corpora.loopback import Loopback
 
-class Bucket:
+
+class Bucket(Loopback):
     """Serves `objects` by their keys in whichever bucket is asked for."""
 
     def __init__(self, objects: dict[str, bytes]) -> None:
         self.objects = objects
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        super().__init__()
 
     def environment(self) -> dict[str, str]:
         """What AWS's tools read, so that they come here."""
         return {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._server.server_port}",
+            "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": "nobody",
             "AWS_SECRET_ACCESS_KEY": "nothing",
             "AWS_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
         }
-
-    def __enter__(self) -> Bucket:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
     def listed(self, prefix: str) -> bytes:
         keys = [key for key in sorted(self.objects) if key.startswith(prefix)]
