@@ -25,7 +25,7 @@ from nift_assets.studies.study import (
     Audit,
     Backbone,
     Benchmark,
-    PaperScore,
+    Cell,
     ReferenceSet,
     Study,
     Teacher,
@@ -98,12 +98,11 @@ def study_rows(study: Study, rows: str) -> pl.DataFrame:
     """The study's rows of one kind as a relation, one column per text or number of the row.
 
     What a row has several of is a relation of its own: which filters a teacher or a training set names, in their order
-    (`place`), and what the paper prints of a model, a training set or an audited source.
+    (`place`), and `cells`: the cells of the paper's tables that models, audits and quoted models fill, in the order of
+    the study (`place`), each with the `kind` and `name` of the row that fills it.
     """
-    if rows in PAPER_SCORES:
-        named, owner = PAPER_SCORES[rows]
-        scores = [{owner: row.name, **asdict(score)} for row in getattr(study, named) for score in row.paper]
-        return pl.DataFrame(scores, schema={owner: pl.String, **_columns(PaperScore)}, orient="row")
+    if rows == "cells":
+        return cells(study)
     if rows in FILTERS:
         named, owner = FILTERS[rows]
         applied = [
@@ -115,6 +114,20 @@ def study_rows(study: Study, rows: str) -> pl.DataFrame:
     columns = _columns(ROWS[rows])
     return pl.DataFrame(
         [{name: getattr(row, name) for name in columns} for row in getattr(study, rows)], schema=columns, orient="row"
+    )
+
+
+def cells(study: Study) -> pl.DataFrame:
+    """One row per cell of a table of the paper that a row of the study fills, in the study's order."""
+    found = [
+        {"kind": kind, "name": row.name, **asdict(cell)}
+        for kind, rows in CELLS.items()
+        for row in getattr(study, rows)
+        for cell in row.cells
+    ]
+    schema = {"kind": pl.String, "name": pl.String, **_columns(Cell)}
+    return pl.DataFrame(found, schema=schema, orient="row").with_columns(
+        place=pl.int_range(1, pl.len() + 1, dtype=pl.Int64)
     )
 
 
@@ -135,14 +148,12 @@ ROWS: dict[str, type] = {
     "filters": studies.Filter,
     "audits": Audit,
     "questions": studies.Question,
+    "quoted": studies.Quoted,
 }
 
-# The rows that have them, and what the column with their name is called.
-PAPER_SCORES = {
-    "paper_scores": ("models", "model"),
-    "training_set_paper_scores": ("training_sets", "training_set"),
-    "audit_paper_scores": ("audits", "source"),
-}
+# The kinds of rows that fill cells, as the relation of cells calls them.
+CELLS = {"model": "models", "audit": "audits", "quoted": "quoted"}
+# The rows that name filters, and what the column with their name is called.
 FILTERS = {
     "teacher_filters": ("teachers", "teacher"),
     "training_set_filters": ("training_sets", "training_set"),

@@ -112,10 +112,10 @@ def table_8(*rows: pl.DataFrame, study_audits: Sequence[Audit]) -> list[dict[str
         [{name: getattr(audit, name) for name in columns} for audit in study_audits],
         schema=sql.study_rows(demo.STUDY, "audits").schema,
     )
-    no_paper = sql.study_rows(demo.STUDY, "audit_paper_scores")
+    no_cells = sql.study_rows(demo.STUDY, "cells")
     content_audit = pl.concat(rows)
     model = sql.compile("table_8")
-    frames = {"content_audit": content_audit, "study_audits": study, "study_audit_paper_scores": no_paper}
+    frames = {"content_audit": content_audit, "study_audits": study, "study_cells": no_cells}
     made = conform(sql.run(model, frames, None), contract.load("table_8"))
     assert all(result.passed for result in check(made, contract.load("table_8"), frames))
     return made.to_dicts()

@@ -12,7 +12,7 @@ import pytest
 
 from nift_assets import sql, studies
 from nift_assets.studies import demo
-from nift_assets.studies.study import PaperScore, Study, digest
+from nift_assets.studies.study import Cell, Quoted, Study, digest
 
 STUDY = demo.STUDY
 
@@ -166,9 +166,30 @@ def test_a_digest_changes_with_every_field() -> None:
     assert len(digests) == 1 + len(changes)
 
 
-def test_the_papers_numbers_are_a_relation_of_their_own() -> None:
-    scored = changed("models", 0, paper=(PaperScore(table="1", benchmark="mt_bench", score=3.88),))
-    assert sql.study_rows(scored, "paper_scores").rows() == [("pico", "1", "mt_bench", 3.88)]
+def test_the_cells_of_models_audits_and_quoted_models_are_one_relation_in_the_studys_order() -> None:
+    blank, score = Cell(table="table_2", benchmark="mt_bench"), Cell(table="table_1", benchmark="mt_bench", paper=3.88)
+    quoted = Cell(table="table_7", benchmark="ifeval", paper=38.56, quoted_from="a card")
+    bare = {
+        kind: tuple(dataclasses.replace(row, cells=()) for row in getattr(STUDY, kind)) for kind in ("models", "audits")
+    }
+    study = dataclasses.replace(
+        STUDY,
+        models=(dataclasses.replace(STUDY.models[0], cells=(score, blank)), *bare["models"][1:]),
+        audits=(*bare["audits"][:2], dataclasses.replace(STUDY.audits[2], cells=(blank,))),
+        quoted=(Quoted(name="others", title="Others", cells=(quoted,)),),
+    )
+    assert sql.study_rows(study, "cells").rows() == [
+        ("model", "pico", "table_1", "mt_bench", 3.88, None, 1),
+        ("model", "pico", "table_2", "mt_bench", None, None, 2),
+        ("audit", "planted", "table_2", "mt_bench", None, None, 3),
+        ("quoted", "others", "table_7", "ifeval", 38.56, "a card", 4),
+    ]
+
+
+def test_a_cell_that_is_filled_twice_by_one_row_is_refused() -> None:
+    cell = Cell(table="table_1", benchmark="mt_bench")
+    with pytest.raises(ValueError, match="model 'pico' fills mt_bench of table_1 twice"):
+        changed("models", 0, cells=(cell, cell))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import dagster as dg
 import polars as pl
 
@@ -22,7 +24,7 @@ INPUTS = ("halves", "completions", "control_texts", "reference_sets")
     inputs=INPUTS,
     by="audit",
     rows=lambda key, table: (
-        STUDY.audit(str(key)),
+        replace(STUDY.audit(str(key)), cells=()),
         STUDY.auditor(STUDY.audit(str(key)).auditor).shape(),
         STUDY.questions,
     ),

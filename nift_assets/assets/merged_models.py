@@ -101,5 +101,6 @@ def _merge(
 
 
 def _what_is_merged(model: Model) -> Model:
-    """The row without what changes nothing about the weights: how long they are kept, and who serves them."""
-    return replace(model, weights="keep", server=None)
+    """The row without what changes nothing about the weights: how long they are kept, who serves them, and the cells of
+    the paper that the model fills."""
+    return replace(model, weights="keep", server=None, row=None, cells=())

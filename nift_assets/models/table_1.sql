@@ -16,8 +16,8 @@ adapters as (
     select * from {{ study('adapters') }}
 ),
 
-paper_scores as (
-    select * from {{ study('paper_scores') }} where "table" = 'table_1'
+cells as (
+    select * from {{ study('cells') }} where kind = 'model' and "table" = 'table_1'
 ),
 
 benchmark_scores as (
@@ -35,11 +35,11 @@ open_llm_leaderboard as (
 ),
 
 paper_mt_bench as (
-    select model, score from paper_scores where benchmark = 'mt_bench'
+    select name, paper from cells where benchmark = 'mt_bench'
 ),
 
 paper_open_llm_leaderboard as (
-    select model, score from paper_scores where benchmark = 'open_llm_leaderboard'
+    select name, paper from cells where benchmark = 'open_llm_leaderboard'
 ),
 
 final as (
@@ -54,20 +54,20 @@ final as (
         mt_bench.low as mt_bench_low,
         mt_bench.high as mt_bench_high,
         mt_bench.complete as mt_bench_complete,
-        paper_mt_bench.score as mt_bench_paper,
-        mt_bench.score - paper_mt_bench.score as mt_bench_difference,
+        paper_mt_bench.paper as mt_bench_paper,
+        mt_bench.score - paper_mt_bench.paper as mt_bench_difference,
         open_llm_leaderboard.score as oll,
         open_llm_leaderboard.low as oll_low,
         open_llm_leaderboard.high as oll_high,
-        paper_open_llm_leaderboard.score as oll_paper,
-        open_llm_leaderboard.score - paper_open_llm_leaderboard.score as oll_difference
+        paper_open_llm_leaderboard.paper as oll_paper,
+        open_llm_leaderboard.score - paper_open_llm_leaderboard.paper as oll_difference
     from models
     inner join backbones on models.backbone = backbones.name
     left join adapters on models.adapter = adapters.name
     left join mt_bench on models.name = mt_bench.model
     left join open_llm_leaderboard on models.name = open_llm_leaderboard.model
-    left join paper_mt_bench on models.name = paper_mt_bench.model
-    left join paper_open_llm_leaderboard on models.name = paper_open_llm_leaderboard.model
+    left join paper_mt_bench on models.name = paper_mt_bench.name
+    left join paper_open_llm_leaderboard on models.name = paper_open_llm_leaderboard.name
     order by models.place
 )
 

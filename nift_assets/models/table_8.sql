@@ -9,8 +9,8 @@ audits as (
     select *, row_number() over () as place from {{ study('audits') }}
 ),
 
-audit_paper_scores as (
-    select * from {{ study('audit_paper_scores') }} where "table" = 'table_8'
+cells as (
+    select * from {{ study('cells') }} where kind = 'audit' and "table" = 'table_8'
 ),
 
 content_audit as (
@@ -35,11 +35,11 @@ shares as (
 
 paper as (
     select
-        source,
-        max(score) filter (where benchmark = 'instruction') as instruction,
-        max(score) filter (where benchmark = 'dialogue') as dialogue
-    from audit_paper_scores
-    group by source
+        name as source,
+        max(paper) filter (where benchmark = 'instruction') as instruction,
+        max(paper) filter (where benchmark = 'dialogue') as dialogue
+    from cells
+    group by name
 ),
 
 ---------- what an attack in the text changes: the same documents without it

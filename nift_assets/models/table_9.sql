@@ -2,7 +2,7 @@
 
 -- Table 9 of the paper, ours beside the paper's: MT-Bench of what is trained on a set as it is, and on the same set
 -- without what the auditor flagged. Two sets of one teacher are before and after if they differ in the filter `audited`
--- alone. The paper's numbers are of the sets themselves, since it trained one backbone on each.
+-- alone.
 
 with
 
@@ -14,11 +14,8 @@ training_set_filters as (
     select * from {{ study('training_set_filters') }}
 ),
 
-paper as (
-    select training_set, max(score) as score
-    from {{ study('training_set_paper_scores') }}
-    where "table" = 'table_9' and benchmark = 'mt_bench'
-    group by training_set
+cells as (
+    select * from {{ study('cells') }} where kind = 'model' and "table" = 'table_9' and benchmark = 'mt_bench'
 ),
 
 models as (
@@ -66,10 +63,11 @@ pairs as (
 ---------- what was trained on them
 
 trained as (
-    select models.name as model, models.backbone, adapters.training_set, mt_bench.score, mt_bench.complete
+    select models.backbone, adapters.training_set, mt_bench.score, mt_bench.complete, cells.paper
     from models
     inner join adapters on models.adapter = adapters.name
     left join mt_bench on models.name = mt_bench.model
+    left join cells on models.name = cells.name
 ),
 
 final as (
@@ -80,17 +78,15 @@ final as (
         pairs.after_set,
         before.backbone,
         before.score as before,
-        paper_before.score as before_paper,
+        before.paper as before_paper,
         after.score as after,
-        paper_after.score as after_paper,
+        after.paper as after_paper,
         after.score - before.score as change,
-        paper_after.score - paper_before.score as change_paper,
+        after.paper - before.paper as change_paper,
         before.complete and after.complete as complete
     from pairs
     left join trained as before on pairs.before_set = before.training_set
     left join trained as after on pairs.after_set = after.training_set and before.backbone = after.backbone
-    left join paper as paper_before on pairs.before_set = paper_before.training_set
-    left join paper as paper_after on pairs.after_set = paper_after.training_set
     order by pairs.place, before.backbone
 )
 

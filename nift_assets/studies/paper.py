@@ -15,12 +15,12 @@ from nift_assets.studies.study import (
     Auditor,
     Backbone,
     Benchmark,
+    Cell,
     Control,
     Corpus,
     Filter,
     Judge,
     Model,
-    PaperScore,
     ReferenceSet,
     Study,
     Task,
@@ -57,15 +57,14 @@ TABLE_9 = {
 def audit(name: str, kind: Literal["teacher", "control", "reference"], auditor: str = AUDITOR) -> Audit:
     """The audit of a source of Table 8, with the paper's percentages where it has them."""
     numbers = zip(("instruction", "dialogue"), TABLE_8[name], strict=False)
-    paper = tuple(PaperScore(table="table_8", benchmark=question, score=score) for question, score in numbers)
-    return Audit(name=name, kind=kind, auditor=auditor, paper=paper)
+    cells = tuple(Cell(table="table_8", benchmark=question, paper=score) for question, score in numbers)
+    return Audit(name=name, kind=kind, auditor=auditor, cells=cells)
 
 
 def before_and_after(teacher: str) -> tuple[TrainingSet, TrainingSet]:
     """The two sets of a teacher in Table 9: its first 1,000 pairs, and the same without those the auditor flagged."""
-    before, after = ((PaperScore(table="table_9", benchmark="mt_bench", score=score),) for score in TABLE_9[teacher])
-    whole = TrainingSet(name=f"{teacher}-1k", teacher=teacher, rows=1_000, keep_truncated=True, paper=before)
-    audited = dataclasses.replace(whole, name=f"{teacher}-1k-audited", filters=("audited",), refill=False, paper=after)
+    whole = TrainingSet(name=f"{teacher}-1k", teacher=teacher, rows=1_000, keep_truncated=True)
+    audited = dataclasses.replace(whole, name=f"{teacher}-1k-audited", filters=("audited",), refill=False)
     return whole, audited
 
 
@@ -216,9 +215,9 @@ STUDY = Study(
             name="mistral-7b-v0.1",
             backbone="mistral-7b-v0.1",
             row=11,
-            paper=(
-                PaperScore(table="table_1", benchmark="mt_bench", score=3.73),
-                PaperScore(table="table_1", benchmark="open_llm_leaderboard", score=60.97),
+            cells=(
+                Cell(table="table_1", benchmark="mt_bench", paper=3.73),
+                Cell(table="table_1", benchmark="open_llm_leaderboard", paper=60.97),
             ),
         ),
         Model(
@@ -227,9 +226,9 @@ STUDY = Study(
             module="lora",
             adapter="mistral-7b-v0.1.original-80k",
             row=12,
-            paper=(
-                PaperScore(table="table_1", benchmark="mt_bench", score=3.57),
-                PaperScore(table="table_1", benchmark="open_llm_leaderboard", score=61.01),
+            cells=(
+                Cell(table="table_1", benchmark="mt_bench", paper=3.57),
+                Cell(table="table_1", benchmark="open_llm_leaderboard", paper=61.01),
             ),
         ),
         Model(
@@ -238,10 +237,10 @@ STUDY = Study(
             module="lora",
             adapter="mistral-7b-v0.1.gpt-4-0125-preview-80k",
             row=13,
-            paper=(
-                PaperScore(table="table_1", benchmark="mt_bench", score=7.29),
-                PaperScore(table="table_1", benchmark="open_llm_leaderboard", score=62.00),
-                PaperScore(table="table_5", benchmark="arena_hard", score=10.0),
+            cells=(
+                Cell(table="table_1", benchmark="mt_bench", paper=7.29),
+                Cell(table="table_1", benchmark="open_llm_leaderboard", paper=62.00),
+                Cell(table="table_5", benchmark="arena_hard", paper=10.0),
             ),
         ),
     ),

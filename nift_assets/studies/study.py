@@ -32,6 +32,7 @@ KINDS = (
     "controls",
     "questions",
     "audits",
+    "quoted",
 )
 SAFE_NAME = re.compile(r"(?!\.)(?!.*\.\.)[a-z0-9._-]{1,96}")
 
@@ -122,12 +123,17 @@ class LanguageModel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PaperScore:
-    """A number the paper prints: the table it stands in, what was measured, and the value."""
+class Cell:
+    """A cell of one of the paper's tables or figures (`table_1`, `figure_2`) that a row of the study fills.
+
+    `benchmark` is what is measured: a benchmark, a task of the leaderboard, or what an auditor is asked. `paper` is the
+    number the paper prints, None where it prints none; `quoted_from` says where it took one it did not measure.
+    """
 
     table: str
     benchmark: str
-    score: float
+    paper: float | None = None
+    quoted_from: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +202,6 @@ class TrainingSet:
     filters: tuple[str, ...] = ()
     refill: bool = True
     keep_truncated: bool = False
-    paper: tuple[PaperScore, ...] = ()
 
     @property
     def source(self) -> str:
@@ -266,7 +271,7 @@ class Model:
     module: Literal["none", "lora", "lora-base"] = "none"
     adapter: str | None = None
     row: int | None = None
-    paper: tuple[PaperScore, ...] = ()
+    cells: tuple[Cell, ...] = ()
     weights: Literal["keep", "regenerate", "delete"] = "keep"
     server: Server | None = None
 
@@ -339,7 +344,7 @@ class Audit:
 
     `name` is that of a teacher, a control or a reference set, as `kind` says. An audit of the kind `planted` takes the
     documents of the teacher `of` again, each with an attack on the auditor in it, and shows how many verdicts that
-    turns. `paper` are the paper's percentages, by question.
+    turns. `cells` are the paper's percentages, by question.
     """
 
     name: str
@@ -347,7 +352,19 @@ class Audit:
     auditor: str
     documents: int = 2_000
     of: str | None = None
-    paper: tuple[PaperScore, ...] = ()
+    cells: tuple[Cell, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quoted:
+    """A model of others whose published scores stand in a table for comparison, called as the paper calls it.
+
+    The study does not make it, so nothing fills its cells; each says where its number was taken from.
+    """
+
+    name: str
+    title: str
+    cells: tuple[Cell, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -355,6 +372,7 @@ class Study:
     """All rows of one piece of research. Raises ValueError for a name that is unsafe, doubled or refers to nothing.
 
     `budget_usd` caps what all its paid calls together may cost; `NIFT_BUDGET_USD` sets it from outside.
+    `inconsistencies` are sentences on what in the published numbers does not agree with itself: shown, never repaired.
     """
 
     name: str
@@ -375,6 +393,8 @@ class Study:
     controls: tuple[Control, ...] = ()
     questions: tuple[Question, ...] = ()
     audits: tuple[Audit, ...] = ()
+    quoted: tuple[Quoted, ...] = ()
+    inconsistencies: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_names("study", [self.name])
@@ -527,6 +547,8 @@ def _check_rows(study: Study) -> None:
             )
         if not training_set.refill and training_set.rows is None:
             raise ValueError(f"training set {training_set.name!r} is not refilled up to any number; set rows")
+    for filling in (*study.models, *study.audits, *study.quoted):
+        _check_cells(f"{type(filling).__name__.lower()} {filling.name!r}", filling.cells)
     # The ledger knows each by its name.
     _check_names("teachers, judges, auditors and controls", [model.name for model in study.language_models])
     _check_audits(study)
@@ -554,6 +576,13 @@ def _check_audits(study: Study) -> None:
     for row in study.controls:
         if not (row.supports_temperature and row.temperature):
             raise ValueError(f"control {row.name!r}: its draws would be one text; give it a temperature above 0")
+
+
+def _check_cells(who: str, cells: Sequence[Cell]) -> None:
+    places = [(cell.table, cell.benchmark) for cell in cells]
+    for table, benchmark in places:
+        if places.count((table, benchmark)) > 1:
+            raise ValueError(f"{who} fills {benchmark} of {table} twice; leave one of the cells out")
 
 
 def _check_template(teacher: Teacher) -> None:
