@@ -6,8 +6,6 @@ import fcntl
 import json
 import os
 import shutil
-import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,8 +20,8 @@ from dotenv import load_dotenv
 
 from dagster_project import plan_table
 from dagster_project.places import existing_book, open_book, warehouse
+from nift_assets import keys, price_list, redaction, studies
 from nift_assets import plan as planning
-from nift_assets import price_list, redaction, studies
 from nift_assets.ledger import report as ledger_report
 from nift_assets.store import CATALOGUE, Store, replacing
 
@@ -71,20 +69,32 @@ def demo(corpus: str | None, text_column: str | None, documents: str | None, fre
 @main.command()
 @own_documents
 @click.option("--port", type=int, help="The port to listen on (default: the first free one from 3000).")
-def ui(corpus: str | None, text_column: str | None, documents: str | None, port: int | None) -> None:
-    """Open Dagster's UI of the active study, for this machine only."""
+@click.option("--host", default="127.0.0.1", show_default=True, help="Beyond this machine only with NIFT_UI_TOKEN set.")
+@click.option("--name", "names", multiple=True, help="A host name a reverse proxy passes on; repeatable.")
+def ui(
+    corpus: str | None,
+    text_column: str | None,
+    documents: str | None,
+    port: int | None,
+    host: str,
+    names: tuple[str, ...],
+) -> None:
+    """Open Dagster's UI of the active study, for this machine only unless told otherwise."""
     _set(NIFT_CORPUS=corpus, NIFT_TEXT_COLUMN=text_column, NIFT_DOCUMENTS=documents)
     try:
+        from dagster_project.gate import Address
+
+        address = Address(host=host, port=port, names=names, token=keys.read("NIFT_UI_TOKEN"))
+        address.refuse_unsafe()
         home = dagster_home(studies.active().name)
-        port = port or _free_port(3000)
+        from dagster_project import launcher
+
+        click.echo(f"Starting Dagster (instance in {home}) …")
+        launcher.serve(home, address, lambda url: click.echo(f"Dagster's UI: {url} (stop with Ctrl-C)"))
     except (ValueError, OSError) as error:
         _refuse(str(error))
-    click.echo(f"Dagster's UI: http://127.0.0.1:{port} (instance in {home}; stop with Ctrl-C)")
-    # A shell starts background jobs with Ctrl-C ignored, and Dagster would pass that on to all its processes.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    dagster = str(Path(sys.executable).with_name("dagster"))
-    workspace = str(PROJECT / "workspace.yaml")
-    os.execv(dagster, [dagster, "dev", "-w", workspace, "-h", "127.0.0.1", "-p", str(port)])
+    except KeyboardInterrupt:
+        _refuse("stopped while starting")
 
 
 @main.command()
@@ -403,14 +413,6 @@ def _check_disk(folder: Path) -> None:
 
 def _set(**variables: str | None) -> None:
     os.environ.update({name: value for name, value in variables.items() if value})
-
-
-def _free_port(first: int) -> int:
-    for port in range(first, first + 1000):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
-    raise ValueError(f"no free port from {first} on; name one with --port")
 
 
 def _refuse(message: str, code: int = 1) -> NoReturn:

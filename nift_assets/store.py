@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
-import duckdb
 import polars as pl
 from upath import UPath
 
@@ -100,6 +99,8 @@ class Store:
         """
         if "://" in self.root:
             return
+        import duckdb
+
         root = Path(self.root)
         with (
             locked(root / f".{CATALOGUE}.lock"),

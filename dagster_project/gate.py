@@ -1,0 +1,168 @@
+"""What may reach Dagster's UI: this machine's own pages, and from elsewhere only who shows the token.
+
+Dagster's webserver asks nobody who they are and runs a mutation for any web page the user has open: by a plain GET, by
+a form, by a POST that calls itself text, through a name that resolves to 127.0.0.1. In front of it stands this.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
+COOKIE = "nift_token"
+SHORTEST_TOKEN = 16
+POLICY_VIOLATION = 1008  # RFC 6455, 7.4.1
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the UI listens, what else it may be called, and what has to be shown to get in."""
+
+    host: str = "127.0.0.1"
+    port: int | None = None
+    names: tuple[str, ...] = ()
+    token: str | None = None
+
+    def refuse_unsafe(self) -> None:
+        """ValueError for an address that others can reach without a token, and for a token that can be guessed."""
+        if self.token is None and not _is_loopback(self.host):
+            raise ValueError(
+                f"{self.host} can be reached from other machines, and who reaches the UI can run everything: set "
+                "NIFT_UI_TOKEN to a secret (openssl rand -hex 16), or leave out --host and come through ssh -L"
+            )
+        if self.token is not None and (len(self.token) < SHORTEST_TOKEN or not self.token.isalnum()):
+            raise ValueError(
+                f"NIFT_UI_TOKEN has to be {SHORTEST_TOKEN} letters and digits or more, for example openssl rand -hex 16"
+            )
+
+    def url(self, port: int) -> str:
+        """What a person opens; it holds the token."""
+        shown = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{shown}:{port}" + (f"/?token={self.token}" if self.token else "")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A status and the sentence that says what to do."""
+
+    status: int
+    sentence: str
+
+
+class Gate:
+    """The application behind a check of every request's Host, Origin, method, type and, if there is one, token.
+
+    `names` are the host names it may be called by besides this machine's own, which a reverse proxy has. The port is
+    not looked at: through an SSH tunnel it is another one. A page's Origin has to be the very Host it asks.
+    """
+
+    def __init__(self, app: ASGIApp, *, names: Iterable[str] = (), token: str | None = None) -> None:
+        self._app = app
+        self._names = LOOPBACK | {name.lower() for name in names}
+        self._token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if refusal := self._refusal(scope):
+            await _refuse(refusal, scope, receive, send)
+        elif answer := self._sign_in(scope):
+            await answer(scope, receive, send)
+        elif not self._is_known(scope):
+            sentence = "open the address with ?token=… that nift ui has printed, or send Authorization: Bearer …"
+            await _refuse(Refusal(401, sentence), scope, receive, send)
+        else:
+            await self._app(scope, receive, _framed_by_nobody(send))
+
+    def _refusal(self, scope: Scope) -> Refusal | None:
+        headers = Headers(scope=scope)
+        host = headers.get("host", "").lower()
+        if len(headers.getlist("host")) != 1 or _name(host) not in self._names:
+            return Refusal(403, f"the host {host!r} is not served here; nift ui --name allows it")
+        if any(urlsplit(origin.lower()).netloc != host for origin in headers.getlist("origin")):
+            return Refusal(403, "a page of another origin may not ask this server")
+        return _refused_method(scope, headers) if scope["type"] == "http" else None
+
+    def _sign_in(self, scope: Scope) -> Response | None:
+        """The same page without the token in its address, the token being in a cookie from now on."""
+        if self._token is None or scope["type"] != "http":
+            return None
+        asked = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        if not any(name == "token" and self._is_token(value) for name, value in asked):
+            return None
+        rest = urlencode([(name, value) for name, value in asked if name != "token"])
+        # One slash: with two the rest would be another machine's name.
+        path = "/" + scope["path"].lstrip("/\\")
+        answer = RedirectResponse(path + ("?" + rest if rest else ""), status_code=303)
+        answer.set_cookie(COOKIE, self._token, httponly=True, samesite="strict")
+        return answer
+
+    def _is_known(self, scope: Scope) -> bool:
+        if self._token is None:
+            return True
+        connection = HTTPConnection(scope)
+        scheme, _, bearer = connection.headers.get("authorization", "").partition(" ")
+        return self._is_token(connection.cookies.get(COOKIE, "")) or (
+            scheme.lower() == "bearer" and self._is_token(bearer.strip())
+        )
+
+    def _is_token(self, given: str) -> bool:
+        assert self._token is not None
+        return hmac.compare_digest(given.encode(), self._token.encode())
+
+
+def _refused_method(scope: Scope, headers: Headers) -> Refusal | None:
+    """GET reads and never runs GraphQL; POST is JSON and says so, which no form and no other site's script can."""
+    if scope["method"] == "POST":
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        return None if kind == "application/json" else Refusal(415, "only application/json is taken here")
+    if scope["method"] not in ("GET", "HEAD"):
+        return Refusal(405, "only GET, HEAD and POST are answered")
+    # With this header Dagster answers with its GraphiQL page and runs nothing.
+    if scope["path"].rstrip("/") == "/graphql" and "text/html" not in headers.get("accept", ""):
+        return Refusal(405, "GraphQL is asked by POST")
+    return None
+
+
+def _name(host: str) -> str:
+    """The name in a Host header, without its port."""
+    return host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
+
+
+async def _refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await receive()  # the client's "connect"; closed before it is accepted it becomes a 403
+        await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": refusal.sentence})
+        return
+    headers = {"Allow": "POST"} if refusal.status == 405 else None
+    await PlainTextResponse(f"refused: {refusal.sentence}\n", refusal.status, headers)(scope, receive, send)
+
+
+def _framed_by_nobody(send: Send) -> Send:
+    """Answers that no other site can lay under its own buttons or load as a picture or script."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers.setdefault("X-Frame-Options", "SAMEORIGIN")
+            headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
+        await send(message)
+
+    return sending
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
