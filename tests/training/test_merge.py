@@ -4,8 +4,6 @@ import random
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import pytest
 
 from nift_training import artifacts, merge, recomputation, streaming
 from nift_training.disk import check_room
-from tests.shared_data import PROJECT
+from tests.counting import Counts
 
 from .conftest import write_tiny_model
 
@@ -371,59 +369,47 @@ def test_what_was_written_is_recomputed_from_its_sources(
     assert list(tmp_path.iterdir()) == []
 
 
-def start(*arguments: str, most_bytes: int | None = None) -> "subprocess.Popen[bytes]":
-    def limit() -> None:
-        if most_bytes is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
-
-    return subprocess.Popen(
-        [sys.executable, "-m", "nift_training.merge", *arguments],
-        cwd=PROJECT,
-        stderr=subprocess.PIPE,
-        preexec_fn=limit,
-        env=os.environ | {"PYTHONPATH": str(PROJECT)},
-    )
-
-
-def large(out: Path, adapter_out: Path, megabytes: int) -> tuple[Path, Path]:
+def large(out: Path, adapter_out: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Ten shards of 18 MB on average and an adapter for them, which takes about half a second to merge."""
     from . import merge_bench
 
-    layers = max(1, round(megabytes / 1000 * merge_bench.LAYERS_PER_GB))
-    merge_bench.make_base(out, layers)
-    merge_bench.make_adapter(adapter_out, layers)
+    monkeypatch.setattr(merge_bench, "SHARD_BYTES", 20 * 10**6)
+    monkeypatch.setattr(merge_bench, "VOCABULARY", 1000)
+    merge_bench.make_base(out, layers=2)
+    merge_bench.make_adapter(adapter_out, layers=2)
     return out, adapter_out
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_it_looks_unfinished_and_goes_on(
-    kills: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kills: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counts: Counts
 ) -> None:
-    from . import merge_bench
-
-    monkeypatch.setattr(merge_bench, "SHARD_BYTES", 60 * 10**6)
-    base, adapter = large(tmp_path / "base", tmp_path / "adapter", megabytes=100 if kills == 2 else 400)
+    """M6: SIGKILL from outside at a moment drawn at random; each run goes on where the killed one before it was."""
+    base, adapter = large(tmp_path / "base", tmp_path / "adapter", monkeypatch)
     undisturbed = merge.merge(base, adapter, tmp_path / "undisturbed")
     draw = random.Random(kills)
     partial, out = tmp_path / ".merged.partial", tmp_path / "merged"
-    finished = []
-    for _ in range(kills):
-        process = start("--base", str(base), "--adapter", str(adapter), "--out", str(out))
-        while not partial.exists() and process.poll() is None:  # imports are no moments of a merge
-            time.sleep(0.005)
+    killed = kept = 0
+    while killed < kills:
+        running = os.fork()  # everything is imported in it, and imports are no moments of a merge
+        if not running:
+            merge.merge(base, adapter, out)
+            os._exit(0)
         time.sleep(draw.uniform(0, undisturbed.facts["seconds"]))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        os.kill(running, signal.SIGKILL)
+        _, status = os.waitpid(running, 0)
+        killed += os.WIFSIGNALED(status)
         if out.exists():
-            artifacts.verify(out)
+            assert artifacts.verify(out).files == undisturbed.files
             shutil.rmtree(out)
-        else:
+        elif partial.exists():
             with pytest.raises(ValueError, match="incomplete"):
                 artifacts.read_manifest(partial)
-        journal = partial / artifacts.JOURNAL
-        finished.append(max(len(journal.read_text().splitlines()) - 1, 0) if journal.exists() else 0)
-    print(f"shards finished when killed: {finished}")
+            journal = partial / artifacts.JOURNAL
+            kept += journal.exists() and journal.read_text().count("\n") > 1
     assert merge.merge(base, adapter, out).files == undisturbed.files
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base", "merged", "undisturbed"]
+    counts("M6", f"{killed} kills, {kept} runs left finished shards, no folder that looks whole, equal hashes after")
 
 
 def test_a_full_disk_leaves_nothing_whichever_write_meets_it(tiny: Path, adapter: Path, tmp_path: Path) -> None:
