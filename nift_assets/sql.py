@@ -149,6 +149,7 @@ ROWS: dict[str, type] = {
     "audits": Audit,
     "questions": studies.Question,
     "quoted": studies.Quoted,
+    "examples": studies.Example,
 }
 
 # The kinds of rows that fill cells, as the relation of cells calls them.

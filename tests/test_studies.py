@@ -12,7 +12,7 @@ import pytest
 
 from nift_assets import sql, studies
 from nift_assets.studies import demo
-from nift_assets.studies.study import Cell, Quoted, Study, digest
+from nift_assets.studies.study import Cell, Example, Quoted, Study, digest
 
 STUDY = demo.STUDY
 
@@ -116,6 +116,7 @@ def test_a_doubled_name_is_refused() -> None:
         ("audits", 0, {"name": "absent"}),
         ("audits", 1, {"name": "absent"}),
         ("audits", 2, {"of": "absent"}),
+        ("models", 0, {"measured_on": ("absent",)}),
     ],
 )
 def test_a_row_that_names_something_absent_is_refused(kind: str, index: int, values: dict[str, str]) -> None:
@@ -184,6 +185,25 @@ def test_the_cells_of_models_audits_and_quoted_models_are_one_relation_in_the_st
         ("audit", "planted", "table_2", "mt_bench", None, None, 3),
         ("quoted", "others", "table_7", "ifeval", 38.56, "a card", 4),
     ]
+
+
+def test_a_cell_whose_benchmark_is_not_run_is_refused() -> None:
+    cell = Cell(table="table_1", benchmark="mt_bench")
+    with pytest.raises(ValueError, match="fills mt_bench of table_1, but is not measured on it, only on ifeval"):
+        changed("models", 0, cells=(cell,), measured_on=("ifeval",))
+    with pytest.raises(ValueError, match="fills arc_challenge of table_4, but is not measured on it"):
+        changed("models", 0, cells=(Cell(table="table_4", benchmark="arc_challenge"),))
+
+
+def test_an_example_is_of_models_that_answer_its_questions() -> None:
+    example = Example(name="one", question_id="q", before="pico", after="pico.local.lora")
+    shown = dataclasses.replace(STUDY, examples=(example,))
+    assert sql.study_rows(shown, "examples").rows() == [("one", None, "q", "pico", "pico.local.lora")]
+    unasked = dataclasses.replace(STUDY.models[0], measured_on=("mt_bench",))
+    with pytest.raises(ValueError, match="'pico' is in an example, but is not measured on arena_hard"):
+        dataclasses.replace(shown, models=(unasked, *STUDY.models[1:]))
+    with pytest.raises(ValueError, match="example 'one' names 'absent', which is none of the models"):
+        dataclasses.replace(STUDY, examples=(dataclasses.replace(example, after="absent"),))
 
 
 def test_a_cell_that_is_filled_twice_by_one_row_is_refused() -> None:

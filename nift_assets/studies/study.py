@@ -33,6 +33,7 @@ KINDS = (
     "questions",
     "audits",
     "quoted",
+    "examples",
 )
 SAFE_NAME = re.compile(r"(?!\.)(?!.*\.\.)[a-z0-9._-]{1,96}")
 
@@ -259,7 +260,8 @@ class Server:
 @dataclass(frozen=True, kw_only=True)
 class Model:
     """A row of a score table: a backbone as it is (`none`), with its own adapter merged in (`lora`), or an Instruct
-    sibling with the adapter of its foundation model merged in (`lora-base`). `row` is the ID in the paper's Table 1.
+    sibling with the adapter of its foundation model merged in (`lora-base`). `row` is the ID in the paper's Table 1,
+    `cells` are those of the paper's tables it fills, and `measured_on` the benchmarks it is run on (None for all).
 
     Merged weights (140 GB for the largest) are kept, or removed once all benchmarks have been answered: `regenerate`
     merges them again when an evaluation asks for them, `delete` leaves it to a person. `server` says who answers for
@@ -272,6 +274,7 @@ class Model:
     adapter: str | None = None
     row: int | None = None
     cells: tuple[Cell, ...] = ()
+    measured_on: tuple[str, ...] | None = None
     weights: Literal["keep", "regenerate", "delete"] = "keep"
     server: Server | None = None
 
@@ -368,6 +371,20 @@ class Quoted:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Example:
+    """An Arena-Hard question whose answers are shown side by side: of a model `before` fine-tuning, and `after` it.
+
+    `table` is the table of the paper that shows it (Tables 10 to 14), None for one of our own choice.
+    """
+
+    name: str
+    table: str | None = None
+    question_id: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Study:
     """All rows of one piece of research. Raises ValueError for a name that is unsafe, doubled or refers to nothing.
 
@@ -394,6 +411,7 @@ class Study:
     questions: tuple[Question, ...] = ()
     audits: tuple[Audit, ...] = ()
     quoted: tuple[Quoted, ...] = ()
+    examples: tuple[Example, ...] = ()
     inconsistencies: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -438,6 +456,16 @@ class Study:
 
     def audit(self, name: str) -> Audit:
         return _named(self.audits, name)
+
+    def measured_on(self, model: Model) -> tuple[str, ...]:
+        """The benchmarks a model is run on, in the study's order."""
+        every = tuple(benchmark.name for benchmark in self.benchmarks)
+        return every if model.measured_on is None else tuple(name for name in every if name in model.measured_on)
+
+    def benchmark_of(self, cell: Cell) -> str:
+        """The benchmark whose run gives a model's cell its number: the leaderboard's for one of its tasks."""
+        tasks = {task.name: benchmark.name for benchmark in self.benchmarks for task in benchmark.tasks}
+        return tasks.get(cell.benchmark, cell.benchmark)
 
     @property
     def language_models(self) -> tuple[LanguageModel, ...]:
@@ -491,6 +519,8 @@ def _check_references(study: Study) -> None:
         *((f"adapter {a.name!r}", "training_sets", a.training_set) for a in study.adapters),
         *((f"model {m.name!r}", "backbones", m.backbone) for m in study.models),
         *((f"model {m.name!r}", "adapters", m.adapter) for m in study.models),
+        *((f"model {m.name!r}", "benchmarks", name) for m in study.models for name in m.measured_on or ()),
+        *((f"example {e.name!r}", "models", name) for e in study.examples for name in (e.before, e.after)),
         *((f"benchmark {b.name!r}", "judges", b.judge) for b in study.benchmarks),
         *((f"teacher {t.name!r}", "filters", name) for t in study.teachers for name in t.filters),
         *((f"training set {s.name!r}", "filters", name) for s in study.training_sets for name in s.filters),
@@ -547,8 +577,11 @@ def _check_rows(study: Study) -> None:
             )
         if not training_set.refill and training_set.rows is None:
             raise ValueError(f"training set {training_set.name!r} is not refilled up to any number; set rows")
-    for filling in (*study.models, *study.audits, *study.quoted):
-        _check_cells(f"{type(filling).__name__.lower()} {filling.name!r}", filling.cells)
+    filling: tuple[Model | Audit | Quoted, ...] = (*study.models, *study.audits, *study.quoted)
+    for row in filling:
+        _check_cells(f"{type(row).__name__.lower()} {row.name!r}", row.cells)
+    for model in study.models:
+        _check_measured(study, model)
     # The ledger knows each by its name.
     _check_names("teachers, judges, auditors and controls", [model.name for model in study.language_models])
     _check_audits(study)
@@ -583,6 +616,18 @@ def _check_cells(who: str, cells: Sequence[Cell]) -> None:
     for table, benchmark in places:
         if places.count((table, benchmark)) > 1:
             raise ValueError(f"{who} fills {benchmark} of {table} twice; leave one of the cells out")
+
+
+def _check_measured(study: Study, model: Model) -> None:
+    measured = study.measured_on(model)
+    for cell in model.cells:
+        if study.benchmark_of(cell) not in measured:
+            raise ValueError(
+                f"model {model.name!r} fills {cell.benchmark} of {cell.table}, but is not measured on it, only on "
+                f"{', '.join(measured)}; add it to measured_on, or to the tasks of the leaderboard"
+            )
+    if "arena_hard" not in measured and any(model.name in (e.before, e.after) for e in study.examples):
+        raise ValueError(f"model {model.name!r} is in an example, but is not measured on arena_hard; add it")
 
 
 def _check_template(teacher: Teacher) -> None:
