@@ -44,7 +44,10 @@ class Run:
 
     @property
     def tables(self) -> tuple[str, ...]:
-        return tuple(table for step in self.steps for table in STEPS[step].tables)
+        """The tables of these steps that the partition is to have."""
+        return tuple(
+            table for step in self.steps for table in STEPS[step].tables if partitions.is_wanted(STUDY, table, self.key)
+        )
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ def runs(steps: Sequence[Step]) -> list[Run]:
     keys: dict[str, str | None] = {}
     for step in steps:
         for key in partitions.keys(STUDY, step.partitions):
+            if not any(partitions.is_wanted(STUDY, table, key) for table in step.tables):
+                continue
             name = _run_of(step, key)
             members.setdefault(name, []).append(step)
             keys[name] = key
@@ -187,7 +192,7 @@ def _stale(run: Run, instance: dg.DagsterInstance) -> tuple[str, ...]:
             stale += dict.fromkeys(
                 [*step.stale(store(), run.key), *(unseen if step.any_of or not unseen else step.tables)]
             )
-    return tuple(stale)
+    return tuple(table for table in stale if table in run.tables)
 
 
 def _known(instance: dg.DagsterInstance, table: str, key: str | None) -> bool:

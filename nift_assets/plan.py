@@ -311,7 +311,7 @@ def _judge(study: Study, judge: Judge, store: Store, book: Book | None, answered
     for benchmark in judged:
         size = SIZES[benchmark.name]
         number = _questions(benchmark, size) * size.calls_per_question * benchmark.runs
-        for model in study.models:
+        for model in (model for model in study.models if benchmark.name in study.measured_on(model)):
             if store.path(f"{benchmark.name}_answers", model.name).exists() and Path(benchmark.location).exists():
                 calls.known += _judges_requests(benchmark, judge, store.read(f"{benchmark.name}_answers", model.name))
             else:

@@ -17,7 +17,7 @@ import polars as pl
 from nift_assets import benchmark_files
 from nift_assets.assets import process
 from nift_assets.assets.merged_models import clean_up, weights
-from nift_assets.assets.partitions import STUDY
+from nift_assets.assets.partitions import STUDY, is_wanted
 from nift_assets.assets.table import STEPS, Made, table
 from nift_assets.store import Store
 from nift_assets.studies.study import Model, Server, digest
@@ -215,6 +215,7 @@ def evaluations(
         )
         written = {table: read_rows(out / FILES[table][0]) for table in wanted}
     made = {table: FILES[table][1](model["model"], rows) for table, rows in written.items()}
-    if set(STEPS[wanted[0]].stale(context.resources.store, context.partition_key)) <= set(wanted):
+    stale = STEPS[wanted[0]].stale(store, key)
+    if all(table in wanted or not is_wanted(STUDY, table, key) for table in stale):
         clean_up(context, model)
     return made

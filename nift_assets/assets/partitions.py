@@ -16,12 +16,27 @@ PartitionSet = Literal["teacher", "reference_set", "control", "audit", "training
 
 STUDY = studies.active()
 
+# The tables of a benchmark, each a partition per model. A model that is not measured on it has none.
+MEASURED = {
+    "mt_bench_answers": "mt_bench",
+    "mt_bench_judgments": "mt_bench",
+    "arena_hard_answers": "arena_hard",
+    "arena_hard_judgments": "arena_hard",
+    "ifeval": "ifeval",
+    "open_llm_leaderboard": "open_llm_leaderboard",
+}
+
 
 def keys(study: Study, partitions: PartitionSet | None) -> list[str | None]:
     """The partition keys of a set, which are its rows' names; the one key of an unpartitioned table is None."""
     if partitions is None:
         return [None]
     return [row.name for row in getattr(study, f"{partitions}s")]
+
+
+def is_wanted(study: Study, table: str, key: str | None) -> bool:
+    """Whether a partition of a table is any row's business: of a model only what it is measured on."""
+    return table not in MEASURED or MEASURED[table] in study.measured_on(study.model(str(key)))
 
 
 def upstream_keys(

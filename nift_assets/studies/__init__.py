@@ -14,7 +14,7 @@ from nift_assets.studies.study import Study
 
 FOLDERS = {"open_llm_leaderboard": "leaderboard"}
 PUBLISHED_BASELINE = "gpt-4-0314"
-NOT_STUDIES = {"study"}
+NOT_STUDIES = {"study", "paper_numbers"}
 
 
 def names() -> list[str]:
