@@ -122,7 +122,8 @@ def tables(folder: Path = FOLDER) -> list[str]:
 
 def load(table: str, folder: Path = FOLDER) -> Contract:
     """The contract in `<table>.yml`; without that file, the one of its kind: `near_duplicates_removals` keeps
-    `removals.yml`. A file that is `like: <table>` has all that is not in it from there, its unit tests aside.
+    `removals.yml`. A file that is `like: <table>` has all that is not in it from there, its unit tests aside; a column
+    of which it gives the name alone is that table's.
 
     A ValueError names the file, the place and the remedy.
     """
@@ -134,7 +135,17 @@ def load(table: str, folder: Path = FOLDER) -> Contract:
         inherited = _read(str(pattern), folder)
         assert isinstance(inherited, dict), "it is loaded as a contract of its own too"
         written = inherited | {"unit_tests": []} | written
+        written["columns"] = [_column_like(each, inherited, f"{table}.yml") for each in written["columns"] or []]
     return _contract(written, table, f"{table}.yml")
+
+
+def _column_like(written: object, pattern: Mapping[str, Any], place: str) -> object:
+    if not isinstance(written, str):
+        return written
+    for column in pattern["columns"]:
+        if column["name"] == written:
+            return column
+    _stop(place, f"{pattern['table']} has no column {written!r} to be like", "write its type and description")
 
 
 def _read(table: str, folder: Path) -> object:

@@ -1,17 +1,22 @@
-"""Pictures: a PNG for the metadata of an asset, and bars of SVG that take width and colour from the page around them.
+"""Pictures: what is drawn of which table, for the metadata of an asset and for the report.
 
-A PNG shrunk to the width of a phone cannot be read, so on a page the words are HTML and only the bars are drawn.
+A PNG shrunk to the width of a phone cannot be read, so on a page everything is SVG: charts, and bars that take width
+and colour from the page around them, beside words in HTML.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
+from markupsafe import Markup
+
+from nift_assets import charts
+from nift_assets.charts import Axis, Bars, Point, Series
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,6 +24,10 @@ if TYPE_CHECKING:
 BAR_HEIGHT = 12
 MOST_POINTS = 200
 FEW_POINTS = 60
+# From this ratio of the largest to the smallest on, equal factors are equally far apart.
+WIDE = 4
+MOST_CURVES = 6
+MOST_BARS = 12
 
 
 def loss_curve(steps: Sequence[int], losses: Sequence[float]) -> bytes:
@@ -79,9 +88,63 @@ def funnel(steps: pl.DataFrame) -> bytes:
         return _small_png(figure)
 
 
-def as_markdown(png: bytes, alt: str) -> str:
-    """A Markdown image that holds the PNG itself, so that nothing is loaded; `alt` must be words of ours, not data."""
-    return f"![{alt}](data:image/png;base64,{base64.b64encode(png).decode()})"
+def figure_2(rows: pl.DataFrame) -> Markup:
+    """A chart of the score by the pairs trained on, ours with its interval and the paper's, of each teacher's sets."""
+    series: list[Series] = []
+    for (backbone, teacher), sets in rows.group_by("backbone", "teacher", maintain_order=True):
+        name = f"{backbone}, {teacher}"
+        series.append(Series(name=name, points=_points(sets, "pairs", "score", low="low", high="high")))
+        series.append(Series(name=f"{name}: the paper's", points=_points(sets, "pairs", "paper"), hollow=True))
+    return charts.chart(series, _axis("pairs trained on", series), Axis(title="MT-Bench, 1 to 10"))
+
+
+def cost_against_score(rows: pl.DataFrame) -> Markup:
+    """A chart of MT-Bench by what the pairs cost, a point per model; in tokens where none of them cost money."""
+    paid = bool((rows["usd"].fill_null(0) > 0).any())
+    cost, title = ("usd", "US dollars paid to the teacher") if paid else ("teacher_tokens", "the teacher's tokens")
+    series = [
+        Series(
+            name=str(teacher),
+            points=_points(models, cost, "mt_bench", low="mt_bench_low", high="mt_bench_high"),
+            joined=False,
+        )
+        for (teacher,), models in rows.filter(pl.col("teacher").is_not_null()).group_by("teacher", maintain_order=True)
+    ]
+    return charts.chart(series, _axis(title, series), Axis(title="MT-Bench, 1 to 10"))
+
+
+def mt_bench_categories(rows: pl.DataFrame) -> Markup:
+    """Bars of MT-Bench's mean rating by category, one for each of the first `MOST_BARS` models."""
+    models = rows["model"].unique(maintain_order=True).to_list()[:MOST_BARS]
+    found = {(row["model"], row["category"]): row["rating"] for row in rows.iter_rows(named=True)}
+    groups = {
+        category: [found.get((model, category)) for model in models]
+        for category in rows["category"].unique(maintain_order=True).to_list()
+    }
+    return charts.bars(Bars(title="MT-Bench by category, 1 to 10", names=models, groups=groups, limit=10))
+
+
+def loss_curves(losses: Mapping[str, Sequence[tuple[int, float]]]) -> list[Markup]:
+    """Charts of the loss per step, `MOST_CURVES` adapters in each; of many steps a point is the mean of some."""
+    names = list(losses)
+    return [
+        charts.chart(
+            [
+                Series(name=name, points=_thinned(losses[name]), marked=False)
+                for name in names[first : first + MOST_CURVES]
+            ],
+            Axis(title="step"),
+            Axis(title="loss per token of the response"),
+        )
+        for first in range(0, len(names), MOST_CURVES)
+    ]
+
+
+def as_markdown(picture: bytes | Markup, alt: str) -> str:
+    """A Markdown image that holds the picture itself, so that nothing is loaded; `alt` must be ours, not data."""
+    if isinstance(picture, Markup):
+        return charts.as_image(picture, alt)
+    return f"![{alt}](data:image/png;base64,{base64.b64encode(picture).decode()})"
 
 
 def bar(value: float, limit: float) -> str:
@@ -122,3 +185,24 @@ def _svg(drawn: str) -> str:
 def _percent(value: float, limit: float) -> str:
     share = value / limit if limit else 0.0
     return f"{100 * min(max(share, 0.0), 1.0):.2f}%"
+
+
+def _points(rows: pl.DataFrame, x: str, y: str, *, low: str | None = None, high: str | None = None) -> list[Point]:
+    def value(row: Mapping[str, Any], column: str | None) -> Any:
+        return row[column] if column else None
+
+    return [
+        Point(x=row[x], y=row[y], low=value(row, low), high=value(row, high))
+        for row in rows.drop_nulls([x, y]).iter_rows(named=True)
+    ]
+
+
+def _axis(title: str, series: Iterable[Series]) -> Axis:
+    values = [point.x for one in series for point in one.points]
+    return Axis(title=title, log=bool(values) and min(values) > 0 and max(values) >= WIDE * min(values))
+
+
+def _thinned(losses: Sequence[tuple[int, float]]) -> list[Point]:
+    width = -(-len(losses) // MOST_POINTS) or 1
+    parts = [losses[start : start + width] for start in range(0, len(losses), width)]
+    return [Point(x=part[0][0], y=mean(loss for _, loss in part)) for part in parts]

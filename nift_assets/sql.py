@@ -18,7 +18,7 @@ import duckdb
 import jinja2
 import polars as pl
 
-from nift_assets import filters
+from nift_assets import filters, price_list
 from nift_assets.studies import study as studies
 from nift_assets.studies.study import (
     Adapter,
@@ -100,9 +100,12 @@ def study_rows(study: Study, rows: str) -> pl.DataFrame:
     What a row has several of is a relation of its own: which filters a teacher or a training set names, in their order
     (`place`), and `cells`: the cells of the paper's tables that models, audits and quoted models fill, in the order of
     the study (`place`), each with the `kind` and `name` of the row that fills it.
+    `prices` are what the teachers' tokens cost.
     """
     if rows == "cells":
         return cells(study)
+    if rows == "prices":
+        return prices(study)
     if rows in FILTERS:
         named, owner = FILTERS[rows]
         applied = [
@@ -131,6 +134,24 @@ def cells(study: Study) -> pl.DataFrame:
     )
 
 
+def prices(study: Study) -> pl.DataFrame:
+    """One row per teacher whose list price is known, in dollars per million tokens; 0 for what costs nothing."""
+    found = {row.name: _price(row) for row in study.teachers}
+    return pl.DataFrame(
+        [{"teacher": name, "input": price[0], "output": price[1]} for name, price in found.items() if price],
+        schema={"teacher": pl.String, "input": pl.Float64, "output": pl.Float64},
+        orient="row",
+    )
+
+
+def _price(teacher: Teacher) -> tuple[float, float] | None:
+    if price_list.is_free(teacher):
+        return 0.0, 0.0
+    listed = price_list.listed(teacher.provider, teacher.model)
+    price = teacher.price or (listed.price if listed else None)
+    return (price.input, price.output) if price else None
+
+
 def named_study_rows(study: Study, queries: Iterable[str]) -> dict[str, pl.DataFrame]:
     """The relations of study rows that SQL outside the models names, by those names."""
     named = {rows for query in queries for rows in re.findall(rf"\b{STUDY_PREFIX}(\w+)", query)}
@@ -150,6 +171,7 @@ ROWS: dict[str, type] = {
     "questions": studies.Question,
     "quoted": studies.Quoted,
     "examples": studies.Example,
+    "judges": studies.Judge,
 }
 
 # The kinds of rows that fill cells, as the relation of cells calls them.

@@ -37,7 +37,9 @@ def test_the_repeated_share_is_that_of_the_characters() -> None:
     assert repeated_share("Once.") == 0.0
     assert repeated_share("Same one. Same one.") == pytest.approx(0.5)
     assert repeated_share("SAME  one.\nsame one. Other one.") == pytest.approx(9 / 28)
-    assert repeated_share("A long sentence that stands alone here. No. No.") < 0.1, "two words weigh as little as they are"
+    assert repeated_share("A long sentence that stands alone here. No. No.") < 0.1, (
+        "two words weigh as little as they are"
+    )
 
 
 def test_a_paragraph_that_goes_on_until_it_is_cut_is_a_loop() -> None:

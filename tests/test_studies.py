@@ -199,7 +199,7 @@ def test_an_example_is_of_models_that_answer_its_questions() -> None:
     example = Example(name="one", question_id="q", before="pico", after="pico.local.lora")
     shown = dataclasses.replace(STUDY, examples=(example,))
     assert sql.study_rows(shown, "examples").rows() == [("one", None, "q", "pico", "pico.local.lora")]
-    unasked = dataclasses.replace(STUDY.models[0], measured_on=("mt_bench",))
+    unasked = dataclasses.replace(STUDY.models[0], cells=(), measured_on=("mt_bench",))
     with pytest.raises(ValueError, match="'pico' is in an example, but is not measured on arena_hard"):
         dataclasses.replace(shown, models=(unasked, *STUDY.models[1:]))
     with pytest.raises(ValueError, match="example 'one' names 'absent', which is none of the models"):
@@ -244,8 +244,9 @@ def test_a_row_that_cannot_be_run_is_refused_at_load(
 
 
 def test_a_study_without_a_benchmark_is_refused() -> None:
+    models = tuple(dataclasses.replace(model, cells=()) for model in STUDY.models)
     with pytest.raises(ValueError, match="no row 'ifeval'"):
-        dataclasses.replace(STUDY, benchmarks=STUDY.benchmarks[:2])
+        dataclasses.replace(STUDY, models=models, benchmarks=STUDY.benchmarks[:2])
 
 
 def test_documents_without_a_corpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import polars as pl
 
 from expectations import contract
 from expectations.frames import schema
-from nift_assets import filters, plots, sql
+from nift_assets import charts, filters, plots, sql
 from nift_assets.assets.partitions import STUDY
 from nift_assets.assets.table import Made, Step, table
 from nift_assets.sql import REMOVALS
@@ -35,7 +35,7 @@ def declare(model: sql.Model) -> Step:
         inputs=inputs,
         by=model.config.get("by"),
         rows=lambda key, table: [frame.rows() for frame in study_rows.values()],
-        code_version=digest(model.code_version, inspect.getsource(plots))[:12] if plot else model.code_version,
+        code_version=_version(model),
         metadata={"sql": dg.MetadataValue.md(f"```sql\n{model.sql}\n```")},
     )
     def run(context: dg.AssetExecutionContext, **frames: pl.DataFrame) -> Made:
@@ -45,6 +45,13 @@ def declare(model: sql.Model) -> Step:
         return Made(made, metadata=drawn)
 
     return run
+
+
+def _version(model: sql.Model) -> str:
+    """The version of the SQL and, where the rows are drawn, of what draws them."""
+    if "plot" not in model.config:
+        return model.code_version
+    return digest(model.code_version, *(inspect.getsource(module) for module in (plots, charts)))[:12]
 
 
 def removals(frames: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:

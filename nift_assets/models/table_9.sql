@@ -15,19 +15,7 @@ training_set_filters as (
 ),
 
 cells as (
-    select * from {{ study('cells') }} where kind = 'model' and "table" = 'table_9' and benchmark = 'mt_bench'
-),
-
-models as (
-    select * from {{ study('models') }} where module = 'lora'
-),
-
-adapters as (
-    select * from {{ study('adapters') }}
-),
-
-mt_bench as (
-    select * from {{ ref('benchmark_scores') }} where benchmark = 'mt_bench'
+    select * from {{ ref('score_cells') }} where "table" = 'table_9' and benchmark = 'mt_bench'
 ),
 
 ---------- pairs of sets that differ in `audited` alone
@@ -60,16 +48,6 @@ pairs as (
     where not before.is_audited
 ),
 
----------- what was trained on them
-
-trained as (
-    select models.backbone, adapters.training_set, mt_bench.score, mt_bench.complete, cells.paper
-    from models
-    inner join adapters on models.adapter = adapters.name
-    left join mt_bench on models.name = mt_bench.model
-    left join cells on models.name = cells.name
-),
-
 final as (
     select
         pairs.teacher,
@@ -77,16 +55,21 @@ final as (
         pairs.before_set,
         pairs.after_set,
         before.backbone,
-        before.score as before,
-        before.paper as before_paper,
-        after.score as after,
-        after.paper as after_paper,
+        {% for side in ('before', 'after') %}
+        {{ side }}.score as {{ side }},
+        {{ side }}.low as {{ side }}_low,
+        {{ side }}.high as {{ side }}_high,
+        {{ side }}.paper as {{ side }}_paper,
+        {{ side }}.difference as {{ side }}_difference,
+        {{ side }}.outside as {{ side }}_outside,
+        {{ side }}.complete as {{ side }}_complete,
+        {% endfor %}
         after.score - before.score as change,
         after.paper - before.paper as change_paper,
-        before.complete and after.complete as complete
+        before.note
     from pairs
-    left join trained as before on pairs.before_set = before.training_set
-    left join trained as after on pairs.after_set = after.training_set and before.backbone = after.backbone
+    left join cells as before on pairs.before_set = before.training_set
+    left join cells as after on pairs.after_set = after.training_set and before.backbone = after.backbone
     order by pairs.place, before.backbone
 )
 

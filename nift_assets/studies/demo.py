@@ -9,8 +9,10 @@ from nift_assets.studies.study import (
     Auditor,
     Backbone,
     Benchmark,
+    Cell,
     Control,
     Corpus,
+    Example,
     Filter,
     Judge,
     Model,
@@ -30,6 +32,14 @@ MOST_ROWS = 200
 AUDITED = 12
 BENCHMARKS = DEMO_FILES / "benchmarks"
 
+LEADERBOARD = ("demo_facts", "open_llm_leaderboard")
+
+
+def cells(**tables: tuple[str, ...]) -> tuple[Cell, ...]:
+    """The cells of the paper's tables that a row fills. Of models this small the paper prints no number."""
+    return tuple(Cell(table=table, benchmark=name) for table, names in tables.items() for name in names)
+
+
 STUDY = Study(
     name="demo",
     title="Demo study",
@@ -46,8 +56,13 @@ STUDY = Study(
             name="echo", provider="echo", model="continue", max_tokens=120, filters=("prompt_echo", "uppercase_start")
         ),
     ),
-    # Contamination is named by nobody, so it only reports.
-    filters=(Filter(name="uppercase_start"), Filter(name="prompt_echo"), Filter(name="contamination")),
+    # Contamination is named by nobody, so it only reports; what was audited, by one training set.
+    filters=(
+        Filter(name="uppercase_start"),
+        Filter(name="prompt_echo"),
+        Filter(name="contamination"),
+        Filter(name="audited"),
+    ),
     reference_sets=(
         ReferenceSet(
             name="instructions",
@@ -65,6 +80,8 @@ STUDY = Study(
         TrainingSet(name="echo-filtered", teacher="echo", filters=("uppercase_start",), rows=MOST_ROWS),
         # What others do, to look at beside ours: no adapter is trained on it here.
         TrainingSet(name="instructions", reference="instructions"),
+        # Without what the auditor flagged, and so a little smaller: after and before of Table 9.
+        TrainingSet(name="original-audited", teacher="original", filters=("audited",), refill=False, rows=MOST_ROWS),
     ),
     backbones=(
         Backbone(name="pico", source="pico", template="llama-3", threads=1),
@@ -74,18 +91,77 @@ STUDY = Study(
         Adapter(name="pico.original", backbone="pico", training_set="original", recipe=RECIPE),
         Adapter(name="pico.local", backbone="pico", training_set="local", recipe=RECIPE),
         Adapter(name="pico.echo-filtered", backbone="pico", training_set="echo-filtered", recipe=RECIPE),
+        Adapter(name="pico.original-audited", backbone="pico", training_set="original-audited", recipe=RECIPE),
     ),
     models=(
-        Model(name="pico", backbone="pico"),
-        Model(name="pico-instruct", backbone="pico-instruct"),
-        Model(name="pico.original.lora", backbone="pico", module="lora", adapter="pico.original"),
-        Model(name="pico.local.lora", backbone="pico", module="lora", adapter="pico.local"),
-        Model(name="pico.echo-filtered.lora", backbone="pico", module="lora", adapter="pico.echo-filtered"),
+        Model(
+            name="pico",
+            backbone="pico",
+            cells=cells(table_1=("mt_bench", "open_llm_leaderboard"), table_4=LEADERBOARD, table_15=LEADERBOARD),
+        ),
+        Model(
+            name="pico-instruct",
+            backbone="pico-instruct",
+            cells=cells(
+                table_1=("mt_bench", "open_llm_leaderboard"),
+                table_5=("arena_hard",),
+                table_7=("arena_hard", "ifeval"),
+                table_15=LEADERBOARD,
+            ),
+        ),
+        Model(
+            name="pico.original.lora",
+            backbone="pico",
+            module="lora",
+            adapter="pico.original",
+            cells=cells(
+                table_1=("mt_bench", "open_llm_leaderboard"),
+                table_3=("mt_bench",),
+                table_4=LEADERBOARD,
+                table_9=("mt_bench",),
+                table_15=LEADERBOARD,
+                figure_2=("mt_bench",),
+            ),
+        ),
+        Model(
+            name="pico.local.lora",
+            backbone="pico",
+            module="lora",
+            adapter="pico.local",
+            cells=cells(table_2=("mt_bench",), table_6=("arena_hard",)),
+        ),
+        Model(
+            name="pico.echo-filtered.lora",
+            backbone="pico",
+            module="lora",
+            adapter="pico.echo-filtered",
+            cells=cells(
+                table_2=("mt_bench",),
+                table_3=("mt_bench",),
+                table_5=("arena_hard",),
+                table_6=("arena_hard",),
+                table_7=("arena_hard", "ifeval"),
+            ),
+        ),
         Model(
             name="pico-instruct.echo-filtered.lora-base",
             backbone="pico-instruct",
             module="lora-base",
             adapter="pico.echo-filtered",
+            cells=cells(
+                table_1=("mt_bench", "open_llm_leaderboard"),
+                table_2=("mt_bench",),
+                table_5=("arena_hard",),
+                table_15=LEADERBOARD,
+            ),
+        ),
+        Model(
+            name="pico.original-audited.lora",
+            backbone="pico",
+            module="lora",
+            adapter="pico.original-audited",
+            cells=cells(table_9=("mt_bench",), figure_2=("mt_bench",)),
+            measured_on=("mt_bench",),
         ),
     ),
     judges=(
@@ -127,8 +203,34 @@ STUDY = Study(
     ),
     questions=appendix_b.QUESTIONS,
     audits=(
-        Audit(name="original", kind="teacher", auditor="echo-auditor", documents=AUDITED),
-        Audit(name="random_dialogue", kind="control", auditor="echo-auditor", documents=AUDITED),
+        Audit(
+            name="original",
+            kind="teacher",
+            auditor="echo-auditor",
+            documents=AUDITED,
+            cells=cells(table_8=("instruction", "dialogue")),
+        ),
+        Audit(
+            name="random_dialogue",
+            kind="control",
+            auditor="echo-auditor",
+            documents=AUDITED,
+            cells=cells(table_8=("instruction", "dialogue")),
+        ),
         Audit(name="planted", kind="planted", of="original", auditor="echo-auditor", documents=AUDITED),
+    ),
+    examples=(
+        Example(
+            name="lent-books",
+            question_id="ee43e0eabe626cd603fc68fad61b3620",
+            before="pico",
+            after="pico.echo-filtered.lora",
+        ),
+        Example(
+            name="file-names",
+            question_id="ae2c4ba1631aac16372511f9a5458ac6",
+            before="pico",
+            after="pico.original.lora",
+        ),
     ),
 )

@@ -1,0 +1,38 @@
+"""How models answer, before their scores: chosen answers side by side, and how all of them end."""
+
+from __future__ import annotations
+
+import dagster as dg
+import polars as pl
+
+from nift_assets import benchmark_files, repetition
+from nift_assets import responses as answers
+from nift_assets.assets.partitions import STUDY
+from nift_assets.assets.table import table
+
+ARENA_HARD = STUDY.benchmark("arena_hard")
+
+
+@table(
+    group="scores",
+    kinds={"python", "polars"},
+    inputs=("mt_bench_answers", "arena_hard_answers"),
+    code=(answers, repetition),
+)
+def response_endings(
+    context: dg.AssetExecutionContext, mt_bench_answers: pl.DataFrame, arena_hard_answers: pl.DataFrame
+) -> pl.DataFrame:
+    return answers.endings({"mt_bench": mt_bench_answers, "arena_hard": arena_hard_answers})
+
+
+@table(
+    group="scores",
+    kinds={"python", "polars"},
+    inputs=("arena_hard_answers",),
+    rows=lambda key, table: STUDY.examples,
+    code=(answers, repetition),
+)
+def response_examples(context: dg.AssetExecutionContext, arena_hard_answers: pl.DataFrame) -> pl.DataFrame:
+    asked = benchmark_files.rows(ARENA_HARD, "question.jsonl") if arena_hard_answers.height else []
+    questions = {row["question_id"]: row["turns"][0]["content"] for row in asked}
+    return answers.examples(STUDY.examples, questions, arena_hard_answers)
