@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Sequence
 
 import dagster as dg
 
 from expectations import contract as contracts
-from nift_assets.assets import partitions
+from expectations.contract import Contract
+from nift_assets.assets import check_results, partitions
 from nift_assets.assets.graph import steps
 from nift_assets.assets.partitions import STUDY
 from nift_assets.assets.table import Step
 from nift_assets.docs import LastResult, Stored, Table
 from nift_assets.store import Store
-
-# So many runs of one check are looked through for the last of every partition.
-RUNS_PER_PARTITION = 10
 
 
 def documented(store: Store, instance: dg.DagsterInstance | None) -> list[Table]:
@@ -37,23 +35,13 @@ def _table(step: Step, name: str, store: Store, instance: dg.DagsterInstance | N
         upstream=[*([step.source] if step.source else []), *step.inputs],
         downstream=read_by,
         stored=[Stored(partition=key, rows=store.rows(name, key)) for key in keys],
-        results={test.name: _last(instance, name, test.name, keys) for test in promised.tests} if instance else {},
+        results=_results(instance, promised, keys) if instance else {},
     )
 
 
-def _last(instance: dg.DagsterInstance, table: str, test: str, keys: list[str | None]) -> list[LastResult]:
-    """The last result of one check on each partition the study has, in the study's order."""
-    history = instance.event_log_storage.get_asset_check_execution_history(
-        dg.AssetCheckKey(dg.AssetKey(table), test), limit=RUNS_PER_PARTITION * len(keys) + 1
-    )
-    found: dict[str | None, LastResult] = {}
-    for record in history:  # the newest first
-        evaluation = record.event.asset_check_evaluation if record.event else None
-        if evaluation is not None and evaluation.partition not in found:
-            found[evaluation.partition] = LastResult(
-                partition=evaluation.partition,
-                passed=evaluation.passed,
-                message=evaluation.description or "",
-                at=datetime.fromtimestamp(record.create_timestamp, UTC),
-            )
-    return [found[key] for key in keys if key in found]
+def _results(
+    instance: dg.DagsterInstance, promised: Contract, keys: Sequence[str | None]
+) -> dict[str, list[LastResult]]:
+    """The last results of each check, on each partition the study has, in the study's order."""
+    of_partitions = [check_results.last(instance, promised.table, key) for key in keys]
+    return {test.name: [found[test.name] for found in of_partitions if test.name in found] for test in promised.tests}

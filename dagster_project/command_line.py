@@ -182,6 +182,33 @@ def ledger(study: str | None, as_json: bool, ask_unknown_again: bool, not_billed
     click.echo(_json(plan_table.ledger_as_json(found, caps)) if as_json else plan_table.render_ledger(found, caps))
 
 
+@main.command()
+@click.argument("names", nargs=-1)
+@click.option("--yes", is_flag=True, help="Push it. Without this nothing is sent, and what would be is shown.")
+@click.option(
+    "--dry-run", is_flag=True, help="Only show what would go where, which is also what happens without --yes."
+)
+def publish(names: tuple[str, ...], yes: bool, dry_run: bool) -> None:
+    """Publish data, adapters and models of the active study on the Hugging Face Hub: all its rows, or those named."""
+    try:
+        if yes and dry_run:
+            raise ValueError("--yes pushes and --dry-run does not; give one of them")
+        log = dagster_home(studies.active().name) / "publish.log"
+        # Imported now: the graph is that of the study the environment names.
+        from dagster_project import publishing
+
+        failed = 0
+        for outcome in publishing.publish(publishing.chosen(names), push=yes, log=log):
+            if outcome.error:
+                failed += 1
+                click.secho(f"error: {outcome.publication.name}: {redaction.redact(outcome.error)}", fg="red", err=True)
+            else:
+                click.echo(publishing.render(outcome))
+    except (ValueError, OSError) as error:
+        _refuse(str(error))
+    sys.exit(1 if failed else 0)
+
+
 def _write_docs(out: str | None) -> Path:
     """The page of the contracts; without a Dagster instance it has no results, and none is made for it."""
     import dagster as dg
@@ -342,7 +369,7 @@ def _run_study(*, fresh: bool) -> None:
             shutil.rmtree(folder)
         click.echo(f"{STUDY.title}: {STUDY.corpus.location}")
         log = home / "demo.log"
-        planned = line.runs(steps())
+        planned = line.runs([step for step in steps() if not step.by_hand])
         began = time.monotonic()
         progress = _Progress(len(planned))
         outcomes = line.execute(planned, log=log, started=progress.started, ended=progress.ended)

@@ -125,7 +125,7 @@ def execute_one(run: Run) -> Outcome:
             instance=instance,
             raise_on_error=False,
         )
-        error = None if result.success else _reason(result, instance)
+        error = None if result.success else reason(result, instance)
         return Outcome(tables, time.monotonic() - started, error, _stopped_by(result))
 
 
@@ -208,7 +208,7 @@ def _stopped_by(result: dg.ExecuteInProcessResult) -> str | None:
     return next((str(cause.value) for cause in causes if cause), None)
 
 
-def _reason(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance) -> str:
+def reason(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance) -> str:
     """Why a run failed, in one line: what its own process said last, else the message of the first failed step."""
     failed = [event for event in result.all_events if event.is_step_failure]
     failures = [event.step_failure_data for event in failed]

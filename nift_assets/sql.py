@@ -172,6 +172,7 @@ ROWS: dict[str, type] = {
     "quoted": studies.Quoted,
     "examples": studies.Example,
     "judges": studies.Judge,
+    "publications": studies.Publication,
 }
 
 # The kinds of rows that fill cells, as the relation of cells calls them.

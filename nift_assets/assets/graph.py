@@ -86,11 +86,10 @@ def asset_definition(step: Step) -> dg.AssetsDefinition:
         name=step.function.__name__ if step.any_of else step.tables[0],
         outs={name: _out(step, contract) for name, contract in promised.items()},
         can_subset=step.any_of,
-        ins={
-            name: dg.AssetIn(name, partition_mapping=partitions.mapping(STEPS[name].partitions, step.partitions))
-            for name in step.inputs
-        },
-        deps=[step.source] if step.source else None,
+        ins={}
+        if step.streams
+        else {name: dg.AssetIn(name, partition_mapping=_mapping(step, name)) for name in step.inputs},
+        deps=_deps(step),
         partitions_def=partitions.definition(step.partitions),
         check_specs=[spec for contract in promised.values() for spec in _check_specs(step, contract)],
         required_resource_keys=RESOURCES,
@@ -144,6 +143,16 @@ def _errors(results: Mapping[str, Sequence[Result]]) -> list[str]:
         for result in found
         if not result.passed and result.severity == "error"
     ]
+
+
+def _mapping(step: Step, name: str) -> dg.PartitionMapping | None:
+    return partitions.mapping(STEPS[name].partitions, step.partitions)
+
+
+def _deps(step: Step) -> list[dg.AssetDep]:
+    """What Dagster hands no frame of: the corpus, and the tables a step reads by itself."""
+    read = [dg.AssetDep(name, partition_mapping=_mapping(step, name)) for name in step.inputs if step.streams]
+    return [*([dg.AssetDep(step.source)] if step.source else []), *read]
 
 
 def _out(step: Step, contract: Contract) -> dg.AssetOut:

@@ -69,6 +69,7 @@ def _links(study: Study) -> dict[tuple[str, str], list[tuple[str, str]]]:
     return {
         ("backbone", "teacher"): [(t.model, t.name) for t in study.teachers if t.provider == "local"],
         ("teacher", "training_set"): [(s.teacher, s.name) for s in study.training_sets if s.teacher],
+        ("training_set", "teacher"): [(s.name, s.teacher) for s in study.training_sets if s.teacher],
         ("reference_set", "training_set"): [(s.reference, s.name) for s in study.training_sets if s.reference],
         ("reference_set", "audit"): [(a.name, a.name) for a in study.audits if a.kind == "reference"],
         ("teacher", "audit"): [(a.of or a.name, a.name) for a in study.audits if a.kind in ("teacher", "planted")],

@@ -32,7 +32,9 @@ Makes = Callable[..., "pl.DataFrame | Made | Mapping[str, pl.DataFrame] | Mappin
 class Step:
     """One function of the graph: the tables it makes together, from what, and the version of its code.
 
-    With `any_of` it can make some of its tables without the others; the function is then told which are wanted.
+    With `any_of` it can make some of its tables without the others; the function is then told which are wanted. With
+    `streams` it is handed no frames and reads of the stored inputs what it needs. What is made `by_hand` is left out
+    when a whole study is run.
     """
 
     function: Makes
@@ -47,6 +49,8 @@ class Step:
     pool: str | None
     metadata: Mapping[str, Any]
     any_of: bool
+    streams: bool
+    by_hand: bool
 
     def upstream(self, key: str | None) -> list[tuple[str, str | None]]:
         """The stored tables one partition is made from, each with its partition."""
@@ -99,13 +103,16 @@ def table(
     pool: str | None = None,
     metadata: Mapping[str, Any] = MappingProxyType({}),
     any_of: bool = False,
+    streams: bool = False,
+    by_hand: bool = False,
 ) -> Callable[[Makes], Step]:
     """Declares the table a function of (context, one frame per input) makes, or several that it makes together.
 
     The tables are `tables`, or the one the function is named after. `inputs` are other tables, `source` is something
     outside the graph, `by` the partition set. What a partition depends on besides makes it stale when it changes:
     `rows(key, table)`, study rows and values, and `code`, modules other than the function's own. With `any_of` the
-    function can make any of its tables alone and takes the names of those wanted after the context.
+    function can make any of its tables alone and takes the names of those wanted after the context. With `streams` it
+    takes the context alone and reads its inputs from the store; `by_hand` leaves it out of a run of the whole study.
     """
 
     def declare(function: Makes) -> Step:
@@ -124,6 +131,8 @@ def table(
             pool=pool,
             metadata=metadata,
             any_of=any_of,
+            streams=streams,
+            by_hand=by_hand,
         )
         STEPS.update(dict.fromkeys(names, step))
         return step

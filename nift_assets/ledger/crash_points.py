@@ -25,6 +25,11 @@ POINTS = (
     "batch_after_poll",
     "batch_after_download",
     "batch_after_import",
+    "hub_before_create",
+    "hub_after_create",
+    "hub_after_upload",
+    "hub_after_commit",
+    "hub_after_tag",
 )
 
 _point, _, _visit = os.environ.get("NIFT_CRASH", "").partition(":")

@@ -16,6 +16,7 @@ from nift_assets.studies.study import (
     Filter,
     Judge,
     Model,
+    Publication,
     ReferenceSet,
     Study,
     Task,
@@ -218,6 +219,15 @@ STUDY = Study(
             cells=cells(table_8=("instruction", "dialogue")),
         ),
         Audit(name="planted", kind="planted", of="original", auditor="echo-auditor", documents=AUDITED),
+    ),  # To a repository of whoever's token it is, and only by `nift publish`.
+    publications=(
+        Publication(name="echo", repository="nift-demo-echo", teacher="echo", licence="cc0-1.0"),
+        Publication(
+            name="adapter", repository="nift-demo-echo-lora", adapter="pico.echo-filtered", licence="apache-2.0"
+        ),
+        Publication(
+            name="model", repository="nift-demo-echo-merged", model="pico.echo-filtered.lora", licence="apache-2.0"
+        ),
     ),
     examples=(
         Example(

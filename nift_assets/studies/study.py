@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol, TypeVar, get_args, get_type_hints
 
-from nift_assets import filters, providers
+from nift_assets import filters, licences, providers
 from nift_training.machine import ONE_DEVICE, Machine
 from nift_training.recipe import Recipe
 from nift_training.templates import TEMPLATES
@@ -34,8 +34,13 @@ KINDS = (
     "audits",
     "quoted",
     "examples",
+    "publications",
 )
 SAFE_NAME = re.compile(r"(?!\.)(?!.*\.\.)[a-z0-9._-]{1,96}")
+# What the Hub takes for a repository, with or without its owner.
+REPOSITORY = re.compile(
+    r"([A-Za-z0-9][A-Za-z0-9-]{0,41}/)?(?!.*(--|\.\.))[A-Za-z0-9]([A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -385,6 +390,37 @@ class Example:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Publication:
+    """A repository of the Hugging Face Hub and what is published there: a teacher's data, an adapter, or a model.
+
+    `repository` is `owner/name`, or a name alone for a repository of whoever the token belongs to. It is private unless
+    the row says otherwise, which it may only where the licences allow it. `licence` is the Hub's name of one; `terms`
+    is what besides binds whoever uses it, the teacher's provider's for instance, and stands on the card.
+    """
+
+    name: str
+    repository: str
+    teacher: str | None = None
+    adapter: str | None = None
+    model: str | None = None
+    private: bool = True
+    licence: str
+    terms: str | None = None
+
+    @property
+    def kind(self) -> Literal["dataset", "model"]:
+        """What the Hub calls it."""
+        return "dataset" if self.teacher else "model"
+
+    @property
+    def of(self) -> str:
+        """The name of the row that is published."""
+        named = self.teacher or self.adapter or self.model
+        assert named is not None, "a study refuses a publication of nothing"
+        return named
+
+
+@dataclass(frozen=True, kw_only=True)
 class Study:
     """All rows of one piece of research. Raises ValueError for a name that is unsafe, doubled or refers to nothing.
 
@@ -413,6 +449,7 @@ class Study:
     quoted: tuple[Quoted, ...] = ()
     examples: tuple[Example, ...] = ()
     inconsistencies: tuple[str, ...] = ()
+    publications: tuple[Publication, ...] = ()
 
     def __post_init__(self) -> None:
         _check_names("study", [self.name])
@@ -466,6 +503,8 @@ class Study:
         """The benchmark whose run gives a model's cell its number: the leaderboard's for one of its tasks."""
         tasks = {task.name: benchmark.name for benchmark in self.benchmarks for task in benchmark.tasks}
         return tasks.get(cell.benchmark, cell.benchmark)
+    def publication(self, name: str) -> Publication:
+        return _named(self.publications, name)
 
     @property
     def language_models(self) -> tuple[LanguageModel, ...]:
@@ -528,6 +567,9 @@ def _check_references(study: Study) -> None:
         *((f"audit {a.name!r}", "teachers", a.name) for a in study.audits if a.kind == "teacher"),
         *((f"audit {a.name!r}", "controls", a.name) for a in study.audits if a.kind == "control"),
         *((f"audit {a.name!r}", "teachers", a.of) for a in study.audits if a.kind == "planted"),
+        *((f"publication {p.name!r}", "teachers", p.teacher) for p in study.publications),
+        *((f"publication {p.name!r}", "adapters", p.adapter) for p in study.publications),
+        *((f"publication {p.name!r}", "models", p.model) for p in study.publications),
     ]
     for who, kind, name in mentions:
         if name is not None and name not in known[kind]:
@@ -585,6 +627,7 @@ def _check_rows(study: Study) -> None:
     # The ledger knows each by its name.
     _check_names("teachers, judges, auditors and controls", [model.name for model in study.language_models])
     _check_audits(study)
+    _check_publications(study)
     for name in ("mt_bench", "arena_hard"):
         if study.benchmark(name).judge is None:
             raise ValueError(f"benchmark {name!r} has no judge; name one of the study's judges")
@@ -628,6 +671,52 @@ def _check_measured(study: Study, model: Model) -> None:
             )
     if "arena_hard" not in measured and any(model.name in (e.before, e.after) for e in study.examples):
         raise ValueError(f"model {model.name!r} is in an example, but is not measured on arena_hard; add it")
+def _check_publications(study: Study) -> None:
+    """Each row publishes one thing, nothing twice, and in public only what its licences allow."""
+    for row in study.publications:
+        if sum(named is not None for named in (row.teacher, row.adapter, row.model)) != 1:
+            raise ValueError(
+                f"publication {row.name!r} names the teacher {row.teacher!r}, the adapter {row.adapter!r} and the "
+                f"model {row.model!r}; name one of the three"
+            )
+        if not REPOSITORY.fullmatch(row.repository):
+            raise ValueError(
+                f"publication {row.name!r}: {row.repository!r} is no repository of the Hub; use owner/name, or a name "
+                "alone, of letters, digits, '.', '-' and '_'"
+            )
+        if row.teacher and not any(made.teacher == row.teacher for made in study.training_sets):
+            raise ValueError(f"publication {row.name!r}: the teacher {row.teacher!r} has no training set; add one")
+        if row.model and study.model(row.model).module == "none":
+            raise ValueError(
+                f"publication {row.name!r}: the model {row.model!r} is somebody's backbone as it is; publish a merge"
+            )
+        if not row.private and (reason := _not_public(study, row)):
+            raise ValueError(f"publication {row.name!r} cannot be public: {reason}; leave it private")
+    for kind in ("teacher", "adapter", "model"):
+        named = [getattr(row, kind) for row in study.publications if getattr(row, kind)]
+        if twice := sorted({name for name in named if named.count(name) > 1}):
+            raise ValueError(f"the {kind} {twice[0]!r} is published twice; keep one of its publications")
+    places = [row.repository.lower() for row in study.publications]
+    if same := sorted({place for place in places if places.count(place) > 1}):
+        raise ValueError(f"two publications go to {same[0]!r}; give each its own repository")
+
+
+def _not_public(study: Study, row: Publication) -> str | None:
+    """Why the row may not be public, None if it may: its own licence, the articles', and the terms of who wrote."""
+    if row.licence not in licences.OPEN:
+        return f"{row.licence!r} is none of the licences that allow it ({', '.join(sorted(licences.OPEN))})"
+    if study.corpus.licence.lower() not in licences.OPEN and row.teacher:
+        return f"it holds the articles of {study.corpus.name!r}, whose licence is {study.corpus.licence!r}"
+    if row.terms is None and (terms := licences.TERMS.get(_written_by(study, row) or "")):
+        return f"who wrote it has terms of its own ({terms}), and the row says nothing of them; say so in `terms`"
+    return None
+
+
+def _written_by(study: Study, row: Publication) -> str | None:
+    """The provider of the teacher whose words these are, or were learnt; None for published pairs."""
+    adapter = row.adapter or (study.model(row.model).adapter if row.model else None)
+    teacher = study.training_set(study.adapter(adapter).training_set).teacher if adapter else row.teacher
+    return study.teacher(teacher).provider if teacher else None
 
 
 def _check_template(teacher: Teacher) -> None:

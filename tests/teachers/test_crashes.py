@@ -50,7 +50,7 @@ from tests.teachers.fault_server import Bill, FaultServer
 from tests.ui.server import UI, ui
 
 IN_FLIGHT = 16
-ONLINE = tuple(point for point in crash_points.POINTS if not point.startswith("batch_"))
+ONLINE = tuple(point for point in crash_points.POINTS if not point.startswith(("batch_", "hub_")))
 
 
 # -- T1: killed at any moment

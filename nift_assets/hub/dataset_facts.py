@@ -1,0 +1,198 @@
+"""What a dataset's card says, read from the stored tables of one teacher and from the ledger."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from expectations import contract as contracts
+from nift_assets import completions, filters, licences
+from nift_assets.hub.data_files import Configuration, Source
+from nift_assets.sql import REMOVALS
+from nift_assets.store import Store
+from nift_assets.studies.study import Publication, Study, Teacher
+
+if TYPE_CHECKING:
+    from nift_assets.ledger.report import Account
+
+EXAMPLES = 2
+REQUESTS = (
+    "document_id",
+    "sample_rank",
+    "status",
+    "finish_reason",
+    "answered_by",
+    "fingerprint",
+    "detail",
+    "echoes_prompt",
+    "system_prompt",
+    "temperature",
+    "max_tokens",
+    "input_tokens",
+    "output_tokens",
+)
+PAIRS = ("document_id", "sample_rank", "prompt", "response")
+DROPPED = ("document_id", "sample_rank", "filter", "reason", "completion")
+VERDICTS = ("document_id", "question", "auditor", "status", "verdict", "answer", "answered_by")
+OWN_WORDS = "they are the articles' own"
+OWN_MODEL = "the licence of the model's weights"
+FAKE = "a fake provider of this project wrote them; nobody has terms"
+
+
+def sources(study: Study, store: Store, teacher: Teacher) -> list[Source]:
+    """The configurations of a teacher: its training sets, what filters find, what auditors say, and every request."""
+    sets = [row for row in study.training_sets if row.teacher == teacher.name]
+    audits = [row.name for row in study.audits if row.kind == "teacher" and row.name == teacher.name]
+    pairs = contracts.load("training_sets")
+    return [
+        *(
+            Source(
+                name=row.name,
+                title=_title(row.filters, rows=row.rows, refill=row.refill, truncated=row.keep_truncated),
+                paths=(store.path("training_sets", row.name),),
+                contract=pairs,
+                columns=PAIRS,
+                key=("document_id",),
+                prefix=True,
+            )
+            for row in sets
+        ),
+        Source(
+            name="removals",
+            title="what each filter of the study finds of this teacher, and why",
+            paths=tuple(store.path(filters.table(row), teacher.name) for row in study.filters),
+            contract=contracts.load(REMOVALS),
+            columns=DROPPED,
+            key=("document_id", "filter"),
+        ),
+        Source(
+            name="audits",
+            title="what an auditor says of whole documents: instruction data? a dialogue?",
+            paths=tuple(store.path("content_audit", name) for name in audits),
+            contract=contracts.load("content_audit"),
+            columns=VERDICTS,
+            key=("document_id", "question"),
+        ),
+        Source(
+            name="requests",
+            title="every request and what became of it, without the texts",
+            paths=(store.path("completions", teacher.name),),
+            contract=contracts.load("completions"),
+            columns=REQUESTS,
+            key=("document_id",),
+        ),
+    ]
+
+
+def facts(
+    study: Study, store: Store, publication: Publication, teacher: Teacher, made: Sequence[Configuration]
+) -> dict[str, Any]:
+    """Everything the template of a dataset asks for that is in the tables."""
+    asked = pl.read_parquet(store.path("completions", teacher.name), columns=["status", "answered_by"])
+    pairs = _first(store, "training_sets", made[0].name, EXAMPLES)
+    return {
+        "study": study,
+        "publication": publication,
+        "teacher": teacher,
+        "corpus": study.corpus,
+        # Where a folder lies on the machine it was read from is nobody's business.
+        "location": study.corpus.location if "://" in study.corpus.location else Path(study.corpus.location).name,
+        "title": f"{study.title}: what {teacher.name} wrote",
+        "configurations": made,
+        "columns_of": _columns(made),
+        "sampled": store.rows("raw_sample", None) or 0,
+        "answered_by": sorted(set(asked["answered_by"].drop_nulls()) - {teacher.model}),
+        "parameters": _parameters(teacher),
+        "messages": _sent(store, teacher),
+        "funnel": store.read("funnel", None).filter(pl.col("teacher") == teacher.name).to_dicts(),
+        "statuses": Counter(asked["status"]).most_common(),
+        "asked": asked.height,
+        "examples": pairs.to_dicts(),
+        "terms": terms(study, teacher.name),
+        **_decontamination(study, store, teacher),
+        **_audits(study, store, teacher),
+    }
+
+
+def terms(study: Study, teacher: str | None) -> str:
+    """What binds whoever uses what a teacher wrote; of published pairs their own licence."""
+    provider = study.teacher(teacher).provider if teacher else None
+    known: dict[str | None, str] = {"original": OWN_WORDS, "local": OWN_MODEL, "echo": FAKE}
+    if provider in known:
+        return known[provider]
+    return licences.TERMS.get(provider or "", "the licence of the published pairs")
+
+
+def cost(account: Account | None) -> str:
+    """What the answers of a teacher cost, in one sentence."""
+    if account is None or not account.sent:
+        return "Nothing: nobody was paid for an answer."
+    tokens = f"{account.input_tokens:,} tokens in and {account.output_tokens:,} out"
+    return f"{account.spent / 1e9:,.4f} US dollars for {account.sent:,} requests, {tokens}."
+
+
+def _title(names: Sequence[str], *, rows: int | None, refill: bool, truncated: bool) -> str:
+    parts = [f"the first {rows:,} pairs" if rows is not None else "all pairs", "in sample order"]
+    if names:
+        parts.append(f"without what {' and '.join(names)} found" + ("" if refill else ", and no others in their place"))
+    return ", ".join(parts) + (", cut off ones too" if truncated else "")
+
+
+def _columns(made: Sequence[Configuration]) -> list[tuple[list[Any], str]]:
+    """The columns of each kind of configuration, under the names of those that have them."""
+    kinds: dict[str, list[Configuration]] = {}
+    for each in made:
+        kinds.setdefault(each.source.contract.table, []).append(each)
+    return [
+        (
+            [column for column in found[0].source.contract.columns if column.name in found[0].source.columns],
+            ", ".join(f"`{each.name}`" for each in found),
+        )
+        for found in kinds.values()
+    ]
+
+
+def _parameters(teacher: Teacher) -> list[tuple[str, object]]:
+    wanted = ("system_prompt", "temperature", "max_tokens", "template", "api_version", "base_url", "documents")
+    shape = {**teacher.shape(), "documents": teacher.documents}
+    return [(name, shape[name]) for name in wanted if shape.get(name) is not None]
+
+
+def _sent(store: Store, teacher: Teacher) -> list[Any]:
+    """The messages of the first request, as they are sent; none where nobody is asked."""
+    if teacher.provider == "original":
+        return []
+    first = pl.read_parquet(store.path("halves", None), n_rows=1)
+    return list(completions.requests(teacher, first)[0].messages)
+
+
+def _first(store: Store, table: str, partition: str, rows: int) -> pl.DataFrame:
+    return pl.read_parquet(store.path(table, partition), n_rows=rows)
+
+
+def _decontamination(study: Study, store: Store, teacher: Teacher) -> dict[str, Any]:
+    row = next((row for row in study.filters if filters.reads_benchmarks(row)), None)
+    names = ", ".join(sorted(benchmark.name for benchmark in study.benchmarks))
+    if row is None:
+        return {"contaminated": None, "benchmarks": names, "decontaminated": False}
+    drops = row.name in teacher.filters or all(
+        row.name in made.filters for made in study.training_sets if made.teacher == teacher.name
+    )
+    found = store.rows(filters.table(row), teacher.name)
+    return {"contaminated": found, "benchmarks": names, "decontaminated": drops}
+
+
+def _audits(study: Study, store: Store, teacher: Teacher) -> dict[str, Any]:
+    audit = next((row for row in study.audits if row.kind == "teacher" and row.name == teacher.name), None)
+    if audit is None:
+        return {"audits": [], "auditor": None}
+    verdicts = (
+        store.read("content_audit", audit.name)
+        .group_by("question", maintain_order=True)
+        .agg(*((pl.col("verdict") == verdict).sum().alias(verdict) for verdict in ("yes", "no", "invalid")))
+    )
+    return {"audits": verdicts.to_dicts(), "auditor": study.auditor(audit.auditor).model}
