@@ -21,9 +21,9 @@ from nift_assets import corpus, studies
 from nift_assets.corpus import reading
 from nift_assets.studies.study import Corpus
 from tests.conftest import PROJECT
-from tests.corpora.hub import Hub
 from tests.corpora.s3 import Bucket
 from tests.counting import Counts
+from tests.hub.server import Hub
 
 COMMIT, OTHER = "a" * 40, "b" * 40
 
@@ -293,9 +293,11 @@ def sampled(location: str, *revisions: str, **environment: str) -> list[str]:
 
 
 def test_shards_are_read_from_the_hub_at_the_pinned_commit() -> None:
-    with Hub({**SHARDS, "README.md": b"About."}, commit=COMMIT) as hub:
-        said = sampled(f"hf://datasets/{hub.name}", COMMIT, "", OTHER, HF_ENDPOINT=hub.url)
-    first = f"hf://datasets/{hub.name}@{COMMIT}/data/train-00000-of-00002.parquet"
+    with Hub() as hub:
+        held = hub.hold("nobody/articles", {**SHARDS, "README.md": b"About."}, commit=COMMIT)
+        held.tags[OTHER] = COMMIT
+        said = sampled(f"hf://datasets/{held.name}", COMMIT, "", OTHER, HF_ENDPOINT=hub.url)
+    first = f"hf://datasets/{held.name}@{COMMIT}/data/train-00000-of-00002.parquet"
     assert said[:2] == [f"60 {first}", f"60 {first}"]
     assert f"pinned to the revision {OTHER}, but the Hub serves {COMMIT}" in said[2]
 
