@@ -7,7 +7,9 @@ BIN := .venv/bin
 OWN_DOCUMENTS = $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(TEXT),--text-column '$(TEXT)') \
 	$(if $(DOCUMENTS),--documents '$(DOCUMENTS)')
 
-.PHONY: demo ui docs test test-full bench-teachers bench-checks bench-data bench-train bench-merge pictures check format clean
+SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
+
+.PHONY: demo ui docs browser test test-full bench-teachers bench-checks bench-data bench-train bench-merge pictures check format clean
 
 demo: .venv/installed ## the whole line on the demo study, or on your own articles: CORPUS=file, TEXT=column, DOCUMENTS=n
 	@$(BIN)/nift demo $(OWN_DOCUMENTS) $(if $(filter-out 0,$(FRESH)),--fresh)
@@ -41,8 +43,17 @@ bench-train: .venv/installed ## what training costs beside transformers' Trainer
 bench-merge: .venv/installed ## what a merge costs beside cp and peft: seconds, CPU, memory; needs 10 GB of disk
 	@$(BIN)/python -m tests.training.merge_bench
 
-pictures: .venv/installed ## the README's pictures of the UI, made anew; needs Chromium (apt-get install chromium)
+pictures: .venv/installed browser ## the README's pictures of the UI, made anew
 	@$(BIN)/python -m tests.ui.pictures
+
+browser: ## Chromium for the tests of the UI, from Debian's packages where there is none yet
+	@for name in chromium-headless-shell chromium chromium-browser google-chrome; do \
+		command -v $$name >/dev/null && exit 0; \
+	done; \
+	command -v apt-get >/dev/null || { echo "Install Chromium as your system does"; exit 1; }; \
+	$(SUDO) apt-get update -qq && { \
+		$(SUDO) apt-get install -y -qq --no-install-recommends chromium-headless-shell || \
+		$(SUDO) apt-get install -y -qq --no-install-recommends chromium; }
 
 check: .venv/installed ## format, lint, types and import direction
 	@$(BIN)/ruff format --check .
