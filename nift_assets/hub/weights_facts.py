@@ -73,7 +73,9 @@ def facts(
         "recipe": [(name.replace("_", " "), value) for name, value in learnt.items()],
         "benchmarks": list(BENCHMARKS.values()),
         "scores": _scores(study, store, adapter, model),
-        "has_paper": any(row.paper for row in _scored(study, adapter, model)),
+        "has_paper": any(
+            _of_paper(row, benchmark) for benchmark in BENCHMARKS for row in _scored(study, adapter, model)
+        ),
         "terms": dataset_facts.terms(study, training_set.teacher),
     }
 
@@ -130,13 +132,18 @@ def _scores(study: Study, store: Store, adapter: Adapter, model: Model | None) -
 
 
 def _cell(score: Mapping[str, Any] | None, model: Model, benchmark: str) -> str:
-    paper = next((each.score for each in model.paper if each.benchmark == benchmark), None)
+    paper = _of_paper(model, benchmark)
     theirs = f" (paper {paper:.2f})" if paper is not None else ""
     if score is None or score["score"] is None:
         return f"–{theirs}"
     interval = f" [{score['low']:.1f}, {score['high']:.1f}]" if score["low"] is not None else ""
     incomplete = "" if score["complete"] else " \\*"
     return f"{score['score']:.2f}{interval}{incomplete}{theirs}"
+
+
+def _of_paper(model: Model, benchmark: str) -> float | None:
+    """The first number the paper prints of it; its tables repeat one another."""
+    return next((cell.paper for cell in model.cells if cell.benchmark == benchmark and cell.paper is not None), None)
 
 
 def _link(backbone: Backbone) -> str:
