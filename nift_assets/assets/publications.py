@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
@@ -23,11 +23,13 @@ from nift_assets.assets.table import STEPS, Made, table
 from nift_assets.hub import cards, data_files, dataset_facts, repository, weights_facts
 from nift_assets.hub.data_files import Configuration
 from nift_assets.hub.repository import Change, Remote, Repository
-from nift_assets.ledger import report as ledger_report
 from nift_assets.store import Store
 from nift_assets.studies.study import Publication, digest
 from nift_training import artifacts
 from nift_training.artifacts import Draft, Manifest
+
+if TYPE_CHECKING:
+    from nift_assets.ledger.report import Account
 
 CONSENT = "nift/publish"
 PLAN = "plan"
@@ -346,6 +348,8 @@ def _about_lineage(versions: Sequence[tuple[str, str]], packages: Sequence[str])
     return {"lineage": versions, "versions": list(artifacts.versions(*packages).items())}
 
 
-def _account(context: dg.AssetExecutionContext, who: str) -> ledger_report.Account | None:
+def _account(context: dg.AssetExecutionContext, who: str) -> Account | None:
+    from nift_assets.ledger import report as ledger_report  # brings the database library
+
     found = ledger_report.report(context.resources.ledger.book, study=STUDY.name).accounts
     return next((account for account in found if account.who == who), None)
