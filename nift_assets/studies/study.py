@@ -503,6 +503,7 @@ class Study:
         """The benchmark whose run gives a model's cell its number: the leaderboard's for one of its tasks."""
         tasks = {task.name: benchmark.name for benchmark in self.benchmarks for task in benchmark.tasks}
         return tasks.get(cell.benchmark, cell.benchmark)
+
     def publication(self, name: str) -> Publication:
         return _named(self.publications, name)
 
@@ -671,6 +672,8 @@ def _check_measured(study: Study, model: Model) -> None:
             )
     if "arena_hard" not in measured and any(model.name in (e.before, e.after) for e in study.examples):
         raise ValueError(f"model {model.name!r} is in an example, but is not measured on arena_hard; add it")
+
+
 def _check_publications(study: Study) -> None:
     """Each row publishes one thing, nothing twice, and in public only what its licences allow."""
     for row in study.publications:
