@@ -67,6 +67,45 @@ def demo(corpus: str | None, text_column: str | None, documents: str | None, fre
 
 
 @main.command()
+@click.argument("table")
+@click.argument("partition", required=False)
+def make(table: str, partition: str | None) -> None:
+    """Make one table, or one partition of it, with all it is made from, and then the score tables and the report.
+
+    `nift coverage` says which of them fills a cell: nift make mt_bench_judgments pico.
+    """
+    try:
+        _run_study(fresh=False, only=(table, partition))
+    except (ValueError, OSError) as error:
+        _refuse(str(error))
+    except KeyboardInterrupt:
+        _refuse("stopped; what was complete is kept, the same command goes on from there")
+
+
+@main.command()
+@own_documents
+@click.option("--table", "tables", multiple=True, help="Only this table of the paper (table_1); repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
+def coverage(
+    corpus: str | None, text_column: str | None, documents: str | None, tables: tuple[str, ...], as_json: bool
+) -> None:
+    """Every cell of the study's tables: present, stale, missing or impossible, what fills it and what that costs."""
+    _set(NIFT_CORPUS=corpus, NIFT_TEXT_COLUMN=text_column, NIFT_DOCUMENTS=documents)
+    try:
+        study = studies.active()
+        from dagster_project import coverage_table
+        from nift_assets.assets import coverage as covering
+        from nift_assets.assets import graph  # noqa: F401  importing it declares all tables
+
+        store = Store(root=warehouse(), study=study.name)
+        found = covering.covered(store, existing_book(), datetime.now(UTC).date())
+        cells = coverage_table.chosen(found, tables)
+    except (ValueError, OSError) as error:
+        _refuse(str(error))
+    click.echo(_json(coverage_table.as_json(cells)) if as_json else coverage_table.render(cells))
+
+
+@main.command()
 @own_documents
 @click.option("--port", type=int, help="The port to listen on (default: the first free one from 3000).")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Beyond this machine only with NIFT_UI_TOKEN set.")
@@ -348,8 +387,9 @@ def _json(value: object) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
-def _run_study(*, fresh: bool) -> None:
-    """Everything of the active study, with a line per run as it starts and ends, then the scores."""
+def _run_study(*, fresh: bool, only: tuple[str, str | None] | None = None) -> None:
+    """Everything of the active study, or what `only` one partition needs, with a line per run as it starts and ends,
+    then the scores."""
     home = dagster_home(studies.active().name)
     # Imported now: the graph is that of the study the environment names.
     from dagster_project import line, score_table
@@ -370,6 +410,8 @@ def _run_study(*, fresh: bool) -> None:
         click.echo(f"{STUDY.title}: {STUDY.corpus.location}")
         log = home / "demo.log"
         planned = line.runs([step for step in steps() if not step.by_hand])
+        if only:
+            planned = line.needed(planned, *only)
         began = time.monotonic()
         progress = _Progress(len(planned))
         outcomes = line.execute(planned, log=log, started=progress.started, ended=progress.ended)

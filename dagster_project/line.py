@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import dagster as dg
@@ -35,19 +35,14 @@ FOUNDATIONS = {
 
 @dataclass(frozen=True)
 class Run:
-    """The steps of one partition that are run one after the other, in one Dagster run; `waits_for` names other runs."""
+    """The steps of one partition that are run one after the other, in one Dagster run, for those of their tables that
+    are wanted; `waits_for` names other runs."""
 
     name: str
     key: str | None
     steps: tuple[str, ...]
+    tables: tuple[str, ...]
     waits_for: frozenset[str]
-
-    @property
-    def tables(self) -> tuple[str, ...]:
-        """The tables of these steps that the partition is to have."""
-        return tuple(
-            table for step in self.steps for table in STEPS[step].tables if partitions.is_wanted(STUDY, table, self.key)
-        )
 
 
 @dataclass(frozen=True)
@@ -77,10 +72,55 @@ def runs(steps: Sequence[Step]) -> list[Run]:
             members.setdefault(name, []).append(step)
             keys[name] = key
     planned = [
-        Run(name, keys[name], tuple(step.tables[0] for step in found), _waits_for(name, found, keys[name]))
+        Run(
+            name,
+            keys[name],
+            tuple(step.tables[0] for step in found),
+            tuple(t for step in found for t in step.tables if partitions.is_wanted(STUDY, t, keys[name])),
+            _waits_for(name, found, keys[name]),
+        )
         for name, found in members.items()
     ]
     return sorted(planned, key=lambda run: run.name != DATA)
+
+
+def needed(planned: Sequence[Run], table: str, key: str | None) -> list[Run]:
+    """Those runs, cut down to what one partition of a table is made from, and the scores made of what there is."""
+    if table not in STEPS or key not in partitions.keys(STUDY, STEPS[table].partitions):
+        known = ", ".join(sorted(STEPS)) if table not in STEPS else _known_keys(STEPS[table])
+        raise ValueError(f"there is no {table} {key or ''} in the study {STUDY.name!r}; there is {known}")
+    if not partitions.is_wanted(STUDY, table, key):
+        raise ValueError(f"{key} is not measured on what {table} is of; add it to measured_on in its row")
+    wanted = _closure(table, key)
+    left = []
+    for run in planned:
+        if run.name == SCORES:
+            left.append(run)
+            continue
+        steps = tuple(step for step in run.steps if any((t, run.key) in wanted for t in STEPS[step].tables))
+        tables = tuple(
+            t for step in steps for t in STEPS[step].tables if (t, run.key) in wanted or not STEPS[step].any_of
+        )
+        if steps:
+            left.append(replace(run, steps=steps, tables=tables))
+    names = {run.name for run in left}
+    return [replace(run, waits_for=run.waits_for & names) for run in left]
+
+
+def _known_keys(step: Step) -> str:
+    return ", ".join(str(key) for key in partitions.keys(STUDY, step.partitions) if key) or "no partition of it"
+
+
+def _closure(table: str, key: str | None) -> set[tuple[str, str | None]]:
+    """A partition and all it is made from."""
+    found: set[tuple[str, str | None]] = set()
+    waiting = [(table, key)]
+    while waiting:
+        place = waiting.pop()
+        if place not in found:
+            found.add(place)
+            waiting += STEPS[place[0]].upstream(place[1])
+    return found
 
 
 def execute(

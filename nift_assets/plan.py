@@ -192,6 +192,54 @@ def plan(study: Study, *, store: Store, book: Book | None, today: date) -> Plan:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What of a row's questions one partition of a table needs: those about a model's answers on a benchmark, those of
+    an audit, or all of them."""
+
+    row: LanguageModel
+    benchmark: str | None = None
+    model: str | None = None
+    audit: str | None = None
+
+
+def part(study: Study, table: str, partition: str | None) -> Part | None:
+    """What is asked for one partition of a table, None of a table that nobody is asked for."""
+    key = str(partition)
+    if table == "completions":
+        return Part(row=study.teacher(key))
+    if table == "control_texts":
+        return Part(row=study.control(key))
+    if table == "content_audit":
+        return Part(row=study.auditor(study.audit(key).auditor), audit=key)
+    if table in ("mt_bench_judgments", "arena_hard_judgments"):
+        benchmark = study.benchmark(table.removesuffix("_judgments"))
+        return Part(row=study.judge(str(benchmark.judge)), benchmark=benchmark.name, model=key)
+    return None
+
+
+def line(study: Study, asked: Part, *, store: Store, book: Book | None, today: date) -> Line:
+    """The line of a part of a row's questions, which is what one partition costs on that day."""
+    row = asked.row
+    taken = report.taken(book, study.name) if book else {}
+    cap, own_cap = _billionths(price_list.budget(study)), _billionths(row.budget_usd)
+    room = _least(
+        None if cap is None else cap - taken.get("", 0), None if own_cap is None else own_cap - taken.get(row.name, 0)
+    )
+    answered = report.answered(book, study.name).get(row.name, 0) if book else 0
+    # Of a part only what is answered of itself counts, and that is found by its texts.
+    if isinstance(row, Teacher):
+        need = _teacher(study, row, store, book, answered)
+    elif isinstance(row, Judge):
+        need = _judge(study, row, store, book, 0, asked)
+    elif isinstance(row, Auditor):
+        need = _auditor(study, row, store, book, 0, asked)
+    else:
+        assert isinstance(row, Control)
+        need = _control(row, store, book, answered)
+    return _line(row, need, taken.get(row.name, 0), room, today)
+
+
 def _line(row: LanguageModel, need: _Need, taken: int, room: int | None, today: date) -> Line:
     price = price_list.last_price(row)
     cap = _billionths(row.budget_usd)
@@ -304,14 +352,20 @@ def _assumed_teacher(study: Study, teacher: Teacher, answered: int, used: report
 # -- judges ------------------------------------------------------------------------------------------------------------
 
 
-def _judge(study: Study, judge: Judge, store: Store, book: Book | None, answered: int) -> _Need:
-    """All calls of a judge: those about answers there are by their texts, those about answers to come by experience."""
+def _judge(
+    study: Study, judge: Judge, store: Store, book: Book | None, answered: int, asked: Part | None = None
+) -> _Need:
+    """The calls of a judge: those about answers there are by their texts, those about answers to come by experience."""
     judged = [b for b in study.benchmarks if b.judge == judge.name and b.name in SIZES]
+    if asked:
+        judged = [benchmark for benchmark in judged if benchmark.name == asked.benchmark]
     calls = _Calls(typical=SIZES[judged[0].name if judged else "mt_bench"].output)
     for benchmark in judged:
         size = SIZES[benchmark.name]
         number = _questions(benchmark, size) * size.calls_per_question * benchmark.runs
         for model in (model for model in study.models if benchmark.name in study.measured_on(model)):
+            if asked and model.name != asked.model:
+                continue
             if store.path(f"{benchmark.name}_answers", model.name).exists() and Path(benchmark.location).exists():
                 calls.known += _judges_requests(benchmark, judge, store.read(f"{benchmark.name}_answers", model.name))
             else:
@@ -361,11 +415,15 @@ def _control(control: Control, store: Store, book: Book | None, answered: int) -
     return _called(control, _Calls(typical=CONTROL, known=controls.requests(control)), store, book, answered)
 
 
-def _auditor(study: Study, auditor: Auditor, store: Store, book: Book | None, answered: int) -> _Need:
-    """All calls of an auditor: those about documents there are by their texts, the others by the corpus's average."""
+def _auditor(
+    study: Study, auditor: Auditor, store: Store, book: Book | None, answered: int, asked: Part | None = None
+) -> _Need:
+    """The calls of an auditor: those about documents there are by their texts, the others by the corpus's average."""
     calls = _Calls(typical=VERDICT)
     blank = pl.Series([request.messages[-1].content for request in _about(study, auditor, [""])], dtype=pl.String)
     for audit in (audit for audit in study.audits if audit.auditor == auditor.name):
+        if asked and audit.name != asked.audit:
+            continue
         frames = _audited_frames(audit, store)
         if frames is not None:
             calls.known += audits.requests(auditor, study.questions, audits.documents(audit, frames))

@@ -120,7 +120,9 @@ def test_quoted_models_are_none_of_the_models_and_say_whose_numbers_they_are() -
 def test_a_model_is_run_on_what_its_cells_need_and_on_nothing_else(study: Study) -> None:
     shown = {name for example in study.examples for name in (example.before, example.after)}
     for model in study.models:
-        needed = {study.benchmark_of(cell) for cell in model.cells} | ({"arena_hard"} if model.name in shown else set())
+        needed = {study.benchmark_of(cell.benchmark) for cell in model.cells} | (
+            {"arena_hard"} if model.name in shown else set()
+        )
         assert needed == set(study.measured_on(model)), model.name
     trained = {model.adapter for model in study.models} - {None}
     assert trained == {adapter.name for adapter in study.adapters}, "no adapter is trained for nothing"

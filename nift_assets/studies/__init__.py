@@ -14,6 +14,8 @@ from nift_assets.studies.study import Study
 
 FOLDERS = {"open_llm_leaderboard": "leaderboard"}
 PUBLISHED_BASELINE = "gpt-4-0314"
+# What picks the study of a process, and changes it.
+VARIABLES = ("NIFT_STUDY", "NIFT_SCALE", "NIFT_BENCHMARKS", "NIFT_CORPUS", "NIFT_TEXT_COLUMN", "NIFT_DOCUMENTS")
 NOT_STUDIES = {"study", "paper_numbers"}
 
 

@@ -499,10 +499,10 @@ class Study:
         every = tuple(benchmark.name for benchmark in self.benchmarks)
         return every if model.measured_on is None else tuple(name for name in every if name in model.measured_on)
 
-    def benchmark_of(self, cell: Cell) -> str:
-        """The benchmark whose run gives a model's cell its number: the leaderboard's for one of its tasks."""
+    def benchmark_of(self, measured: str) -> str:
+        """The benchmark whose run measures what a model's cell names: the leaderboard for one of its tasks."""
         tasks = {task.name: benchmark.name for benchmark in self.benchmarks for task in benchmark.tasks}
-        return tasks.get(cell.benchmark, cell.benchmark)
+        return tasks.get(measured, measured)
 
     def publication(self, name: str) -> Publication:
         return _named(self.publications, name)
@@ -665,7 +665,7 @@ def _check_cells(who: str, cells: Sequence[Cell]) -> None:
 def _check_measured(study: Study, model: Model) -> None:
     measured = study.measured_on(model)
     for cell in model.cells:
-        if study.benchmark_of(cell) not in measured:
+        if study.benchmark_of(cell.benchmark) not in measured:
             raise ValueError(
                 f"model {model.name!r} fills {cell.benchmark} of {cell.table}, but is not measured on it, only on "
                 f"{', '.join(measured)}; add it to measured_on, or to the tasks of the leaderboard"
