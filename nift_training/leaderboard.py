@@ -136,7 +136,8 @@ def mean_of_subjects(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def read_tasks(folder: Path | None, names: str) -> list[dict[str, Any]]:
-    """The tasks named in `name:shots,name:shots`, each with that many examples in its prompts; `mmlu` is its 57.
+    """The tasks named in `name:shots,name:shots`, each with that many examples in its prompts; `mmlu` is its
+    57 unless the folder has one task of that name.
 
     Without a folder they are lm-eval's own, whose data comes from the Hub.
     """
@@ -146,7 +147,8 @@ def read_tasks(folder: Path | None, names: str) -> list[dict[str, Any]]:
         if not shots.isdecimal():
             raise ValueError(f"the task {named.strip()!r} does not say how many examples it is shown: write {name}:5")
         here = folder is not None and name == MMLU and (folder / MMLU).is_dir()
-        for each in MMLU_TASKS if name == MMLU else (name,):
+        whole = name != MMLU or (folder is not None and (folder / f"{MMLU}.yaml").is_file())
+        for each in (name,) if whole else MMLU_TASKS:
             read = own_task(each) if folder is None else read_task(folder / MMLU if here else folder, each)
             tasks.append({**read, "num_fewshot": int(shots)})
     return tasks

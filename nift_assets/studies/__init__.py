@@ -16,7 +16,7 @@ FOLDERS = {"open_llm_leaderboard": "leaderboard"}
 PUBLISHED_BASELINE = "gpt-4-0314"
 # What picks the study of a process, and changes it.
 VARIABLES = ("NIFT_STUDY", "NIFT_SCALE", "NIFT_BENCHMARKS", "NIFT_CORPUS", "NIFT_TEXT_COLUMN", "NIFT_DOCUMENTS")
-NOT_STUDIES = {"study", "paper_numbers"}
+NOT_STUDIES = {"study", "paper_numbers", "rehearsal"}
 
 
 def names() -> list[str]:
@@ -55,8 +55,13 @@ def _load_file(path: str) -> Study:
 
 
 def active() -> Study:
-    """The study this process works on: `NIFT_STUDY` (default `demo`), over the documents of `NIFT_CORPUS` if set."""
+    """The study this process works on: `NIFT_STUDY` (default `demo`), over the documents of `NIFT_CORPUS` if set.
+
+    `NIFT_SCALE=1000` makes a rehearsal of it, a thousandth of its size, with tiny models and nobody paid.
+    """
     study = load(os.environ.get("NIFT_STUDY") or "demo")
+    if scale := os.environ.get("NIFT_SCALE"):
+        study = rehearsed(study, _scale(scale))
     if folder := os.environ.get("NIFT_BENCHMARKS"):
         study = on_benchmark_files(study, folder)
     location = os.environ.get("NIFT_CORPUS")
@@ -111,6 +116,19 @@ def on_own_documents(study: Study, location: str, *, text_column: str, documents
         licence="unknown: the owner's own documents",
     )
     return dataclasses.replace(study, name=name, title=f"{study.title}, on {location}", corpus=corpus)
+
+
+def rehearsed(study: Study, scale: int) -> Study:
+    """The same study scaled down for a machine without a GPU, at no cost: see `rehearsal`."""
+    from nift_assets.studies import rehearsal  # it stands on the demo, which is a study like the others
+
+    return rehearsal.rehearsed(study, scale)
+
+
+def _scale(wanted: str) -> int:
+    if not wanted.isdecimal() or int(wanted) == 0:
+        raise ValueError(f"NIFT_SCALE is {wanted!r}; give what sizes are divided by, 1000 for a rehearsal in minutes")
+    return int(wanted)
 
 
 def _documents() -> int | None:
