@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nift_assets.file_scores import Scored
 
 PROJECT = Path(__file__).parent.parent
+GPU = Path("/dev/nvidia0")
 DEMO_BYTES = 250 * 2**20
 # How a run ends that was stopped before everything was asked: at a cap, or by the provider (quota, key, model).
 EXIT_BUDGET, EXIT_STOPPED = 4, 5
@@ -66,16 +67,31 @@ def demo(corpus: str | None, text_column: str | None, documents: str | None, fre
         _refuse("stopped; what was complete is kept, the same command goes on from there")
 
 
-@main.command()
-@click.argument("table")
-@click.argument("partition", required=False)
-def make(table: str, partition: str | None) -> None:
-    """Make one table, or one partition of it, with all it is made from, and then the score tables and the report.
+@main.command("run")
+@click.argument("tables", nargs=-1)
+@click.option("--partition", "chosen", multiple=True, help="Only this one's: a teacher, a model, …; repeatable.")
+@click.option("--only", is_flag=True, help="Only these tables, made from what there is.")
+@own_documents
+def run_(
+    tables: tuple[str, ...],
+    chosen: tuple[str, ...],
+    only: bool,
+    corpus: str | None,
+    text_column: str | None,
+    documents: str | None,
+) -> None:
+    """Make TABLES and all they are made from, where that is missing or out of date; without TABLES everything.
 
-    `nift coverage` says which of them fills a cell: nift make mt_bench_judgments pico.
+    \b
+    nift run training_sets                          all data
+    nift run filtered_completions --partition echo  one teacher's data set
+    nift run table_1 --only                         one table, from the scores there are
     """
+    _set(NIFT_CORPUS=corpus, NIFT_TEXT_COLUMN=text_column, NIFT_DOCUMENTS=documents)
     try:
-        _run_study(fresh=False, only=(table, partition))
+        if (chosen or only) and not tables:
+            raise ValueError("--partition and --only are about tables; name them")
+        _run_study(fresh=False, tables=tables, chosen=chosen, only=only)
     except (ValueError, OSError) as error:
         _refuse(str(error))
     except KeyboardInterrupt:
@@ -327,6 +343,12 @@ def dagster_home(study: str) -> Path:
     if not (home / "dagster.yaml").exists():
         configuration = package_files.files("dagster_project") / "instance" / "dagster.yaml"
         (home / "dagster.yaml").write_bytes(configuration.read_bytes())
+        os.environ["DAGSTER_HOME"] = str(home)
+        if GPU.exists():
+            import dagster as dg
+
+            with dg.DagsterInstance.get() as instance:
+                instance.event_log_storage.set_concurrency_slots("gpu", 1)
     os.environ["DAGSTER_HOME"] = str(home)
     return home
 
@@ -387,12 +409,14 @@ def _json(value: object) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
-def _run_study(*, fresh: bool, only: tuple[str, str | None] | None = None) -> None:
-    """Everything of the active study, or what `only` one partition needs, with a line per run as it starts and ends,
-    then the scores."""
+def _run_study(*, fresh: bool, tables: tuple[str, ...] = (), chosen: tuple[str, ...] = (), only: bool = False) -> None:
+    """Everything of the active study or what it takes to have some tables of it, with a line per run as it starts and
+    ends, then the scores."""
     home = dagster_home(studies.active().name)
     # Imported now: the graph is that of the study the environment names.
-    from dagster_project import line, score_table
+    import dagster as dg
+
+    from dagster_project import line, lost_runs, score_table
     from dagster_project.resources import store
     from nift_assets import corpus
     from nift_assets.assets.graph import steps
@@ -407,17 +431,21 @@ def _run_study(*, fresh: bool, only: tuple[str, str | None] | None = None) -> No
     with _only_one(Path(warehouse()) / f".{STUDY.name}.lock"):
         if fresh and folder.exists():
             shutil.rmtree(folder)
+        with dg.DagsterInstance.get() as instance:
+            lost_runs.mark_failed(instance, lost_runs.under_way(instance, lost_runs.COMMAND_TAG))
         click.echo(f"{STUDY.title}: {STUDY.corpus.location}")
         log = home / "demo.log"
         planned = line.runs([step for step in steps() if not step.by_hand])
-        if only:
-            planned = line.needed(planned, *only)
+        if tables:
+            planned = line.needed(planned, tables, chosen, only=only)
         began = time.monotonic()
         progress = _Progress(len(planned))
         outcomes = line.execute(planned, log=log, started=progress.started, ended=progress.ended)
         store().remove_unnamed_folders()
     failed = {name: outcome.error for name, outcome in outcomes.items() if outcome.error}
-    if line.SCORES in outcomes and not outcomes[line.SCORES].error:
+    if tables and not failed:
+        click.echo(f"Done in {time.monotonic() - began:.0f} s. {', '.join(sorted(tables))}: nift query, or make ui")
+    elif line.SCORES in outcomes and not outcomes[line.SCORES].error:
         click.echo()
         click.echo(score_table.render(store()))
         if STUDY.warning:

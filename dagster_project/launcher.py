@@ -19,9 +19,6 @@ from typing import IO, Any
 import dagster as dg
 import uvicorn
 from dagster._cli.proxy_server_manager import ProxyServerManager
-from dagster._core.errors import DagsterUserCodeUnreachableError
-from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
-from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster_webserver.app import create_app_from_workspace_process_context
@@ -30,6 +27,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from dagster_project import lost_runs
 from dagster_project.gate import Address, Gate
 from dagster_project.places import warehouse
 from nift_assets import studies
@@ -58,7 +56,10 @@ def serve(home: Path, address: Address, say: Callable[[str], None]) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
         instance = stack.enter_context(dg.DagsterInstance.get())
-        _end_lost_runs(instance)
+        # A code server outlives a launcher that was killed until its runs have ended; without one they are lost.
+        lost_runs.mark_failed(
+            instance, [run for run in lost_runs.launched(instance) if not lost_runs.asked_to_end(instance, run)]
+        )
         workspace = stack.enter_context(_code_server(instance))
         # Before the code server goes: it waits for the runs it has started.
         stack.callback(_cancel_runs, instance)
@@ -164,35 +165,12 @@ def _watched(daemon: subprocess.Popen[bytes], server: uvicorn.Server) -> Iterato
 
 def _cancel_runs(instance: dg.DagsterInstance) -> None:
     """Cancels the runs that are under way, which keeps what they were answered, and waits until they have ended."""
-    going = _launched_runs(instance)
-    for run in going:
-        if not _ask_to_end(instance, run.run_id):
+    for run in lost_runs.launched(instance):
+        if not lost_runs.asked_to_end(instance, run):
             instance.report_run_canceled(run, "its process ended with nift ui")
     end = time.monotonic() + RUNS_SECONDS
-    while time.monotonic() < end and _launched_runs(instance):
+    while time.monotonic() < end and lost_runs.launched(instance):
         time.sleep(0.2)
-
-
-def _ask_to_end(instance: dg.DagsterInstance, run_id: str) -> bool:
-    try:
-        return bool(instance.run_launcher.terminate(run_id))
-    except DagsterUserCodeUnreachableError:
-        return False
-
-
-def _end_lost_runs(instance: dg.DagsterInstance) -> None:
-    """Marks runs as failed whose process went down with the machine or was killed: nobody else ever would."""
-    for run in _launched_runs(instance):
-        if not _ask_to_end(instance, run.run_id):
-            instance.report_run_failed(
-                run, "its process ended without a word, with the machine or with nift ui; what it was answered is kept"
-            )
-
-
-def _launched_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
-    """Runs under way that a code server has started; those of `nift demo` are another command's."""
-    runs = instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS_RUN_STATUSES))
-    return [run for run in runs if GRPC_INFO_TAG in run.tags]
 
 
 @contextmanager

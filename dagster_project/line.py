@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -13,11 +12,11 @@ from pathlib import Path
 
 import dagster as dg
 
-from dagster_project import worker
+from dagster_project import failures, worker
 from dagster_project.definitions import defs
+from dagster_project.lost_runs import COMMAND_TAG
 from dagster_project.resources import start_warm, store
 from nift_assets.assets import partitions
-from nift_assets.assets.asking import STOPPED
 from nift_assets.assets.partitions import STUDY
 from nift_assets.assets.table import STEPS, Step
 
@@ -27,7 +26,7 @@ AGAIN = ", after the others"
 
 # An Instruct sibling that is made on the spot uses its foundation again if that is there.
 FOUNDATIONS = {
-    f"backbone {backbone.name}": f"backbone {backbone.instruct_of}"
+    backbone.name: backbone.instruct_of
     for backbone in STUDY.backbones
     if backbone.instruct_of and backbone.source == "pico"
 }
@@ -84,43 +83,56 @@ def runs(steps: Sequence[Step]) -> list[Run]:
     return sorted(planned, key=lambda run: run.name != DATA)
 
 
-def needed(planned: Sequence[Run], table: str, key: str | None) -> list[Run]:
-    """Those runs, cut down to what one partition of a table is made from, and the scores made of what there is."""
-    if table not in STEPS or key not in partitions.keys(STUDY, STEPS[table].partitions):
-        known = ", ".join(sorted(STEPS)) if table not in STEPS else _known_keys(STEPS[table])
-        raise ValueError(f"there is no {table} {key or ''} in the study {STUDY.name!r}; there is {known}")
-    if not partitions.is_wanted(STUDY, table, key):
-        raise ValueError(f"{key} is not measured on what {table} is of; add it to measured_on in its row")
-    wanted = _closure(table, key)
+def needed(planned: Sequence[Run], tables: Collection[str], chosen: Collection[str] = (), *, only: bool) -> list[Run]:
+    """Of all runs what it takes to have some tables, of the chosen partitions if any are, and then what is made of all
+    partitions there are; `only` these tables, from what there is.
+
+    Raises ValueError for a table or a partition that the study does not have or does not want.
+    """
+    if unknown := sorted(set(tables) - STEPS.keys()):
+        raise ValueError(f"there is no table {unknown[0]!r}; nift docs lists them")
+    wanted = {(name, key) for name in tables for key in _chosen(name, chosen)}
+    if missing := sorted(set(chosen) - {key for _, key in wanted}):
+        named = ", ".join(sorted(tables))
+        raise ValueError(f"the study {STUDY.name!r} makes no {named} of {missing[0]!r}; nift coverage lists its rows")
+    if not only:
+        wanted = _closure(wanted)
     left = []
     for run in planned:
-        if run.name == SCORES:
+        if run.name == SCORES and not only:
             left.append(run)
             continue
         steps = tuple(step for step in run.steps if any((t, run.key) in wanted for t in STEPS[step].tables))
-        tables = tuple(
-            t for step in steps for t in STEPS[step].tables if (t, run.key) in wanted or not STEPS[step].any_of
-        )
+        whole = (t for step in steps for t in STEPS[step].tables if (t, run.key) in wanted or not STEPS[step].any_of)
         if steps:
-            left.append(replace(run, steps=steps, tables=tables))
+            left.append(replace(run, steps=steps, tables=tuple(whole)))
     names = {run.name for run in left}
     return [replace(run, waits_for=run.waits_for & names) for run in left]
 
 
-def _known_keys(step: Step) -> str:
-    return ", ".join(str(key) for key in partitions.keys(STUDY, step.partitions) if key) or "no partition of it"
+def _chosen(name: str, chosen: Collection[str]) -> list[str | None]:
+    partitioned = STEPS[name].partitions
+    keys = [key for key in partitions.keys(STUDY, partitioned) if partitions.is_wanted(STUDY, name, key)]
+    return [key for key in keys if key in chosen] if chosen and partitioned else keys
 
 
-def _closure(table: str, key: str | None) -> set[tuple[str, str | None]]:
-    """A partition and all it is made from."""
+def _closure(wanted: Iterable[tuple[str, str | None]]) -> set[tuple[str, str | None]]:
+    """Those partitions and all they are made from."""
     found: set[tuple[str, str | None]] = set()
-    waiting = [(table, key)]
+    waiting = list(wanted)
     while waiting:
-        place = waiting.pop()
+        name, key = place = waiting.pop()
         if place not in found:
             found.add(place)
-            waiting += STEPS[place[0]].upstream(place[1])
+            waiting += STEPS[name].upstream(key)
+            if foundation := _foundation(name, key):
+                waiting.append((name, foundation))
     return found
+
+
+def _foundation(name: str, key: str | None) -> str | None:
+    """The backbone that an Instruct sibling made on the spot goes on from."""
+    return FOUNDATIONS.get(str(key)) if name == "backbones" else None
 
 
 def execute(
@@ -164,15 +176,17 @@ def execute_one(run: Run) -> Outcome:
             asset_selection=[dg.AssetKey(name) for name in tables],
             instance=instance,
             raise_on_error=False,
+            tags={COMMAND_TAG: "demo"},
         )
-        error = None if result.success else reason(result, instance)
-        return Outcome(tables, time.monotonic() - started, error, _stopped_by(result))
+        failed = [event for event in result.all_events if event.is_step_failure]
+        error = None if result.success else failures.reason(instance, result.run_id, failed)
+        return Outcome(tables, time.monotonic() - started, error, failures.stopped_by(failed))
 
 
 def _ready(waiting: Sequence[Run], outcomes: Mapping[str, Outcome], *, idle: bool) -> list[Run]:
     """The runs that can start now: those whose upstream is done; the scores when nothing else is left to do."""
     done = {name for name, outcome in outcomes.items() if outcome.error is None}
-    if outcomes and DATA not in done:
+    if DATA in outcomes.keys() - done:
         return []
     ready = [run for run in waiting if run.waits_for <= done]
     return ready or [run for run in waiting if idle and run.name == SCORES]
@@ -215,8 +229,8 @@ def _waits_for(name: str, steps: Iterable[Step], key: str | None) -> frozenset[s
         for upstream in step.inputs
         for source in partitions.upstream_keys(STUDY, STEPS[upstream].partitions, step.partitions, key)
     }
-    if foundation := FOUNDATIONS.get(name):
-        needed.add(foundation)
+    if foundation := next((_foundation(step.tables[0], key) for step in steps), None):
+        needed.add(_run_of(STEPS["backbones"], foundation))
     return frozenset(needed - {name})
 
 
@@ -240,33 +254,3 @@ def _known(instance: dg.DagsterInstance, table: str, key: str | None) -> bool:
     if key is None:
         return instance.get_latest_materialization_event(dg.AssetKey(table)) is not None
     return key in instance.get_materialized_partitions(dg.AssetKey(table))
-
-
-def _stopped_by(result: dg.ExecuteInProcessResult) -> str | None:
-    failures = [event.step_failure_data.user_failure_data for event in result.all_events if event.is_step_failure]
-    causes = [failure.metadata.get(STOPPED) for failure in failures if failure]
-    return next((str(cause.value) for cause in causes if cause), None)
-
-
-def reason(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance) -> str:
-    """Why a run failed, in one line: what its own process said last, else the message of the first failed step."""
-    failed = [event for event in result.all_events if event.is_step_failure]
-    failures = [event.step_failure_data for event in failed]
-    # Of the failed step alone: Dagster says of every step below that it was not run.
-    said = [
-        entry.user_message
-        for entry in instance.all_logs(result.run_id)
-        if entry.level == logging.ERROR and not entry.is_dagster_event
-        if failed and entry.step_key == failed[0].step_key
-    ]
-    if said:
-        message = said[-1]
-    elif not failures:
-        message = f"Dagster stopped the run {result.run_id}; its page in the UI says why"
-    elif (user := failures[0].user_failure_data) and user.description:
-        message = user.description
-    else:
-        error = failures[0].error
-        assert error is not None
-        message = (error.cause or error).message
-    return " ".join(message.split()).removeprefix("ValueError: ")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from nift_assets import price_list, providers
+from nift_assets.assets import pools
 from nift_assets.assets.partitions import STUDY
 from nift_assets.ledger import OPEN, Request
 from nift_assets.providers import Material
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from nift_assets.ledger.book import Asker
     from nift_assets.ledger.dispatch import Counts
     from nift_assets.ledger.door import Asked
+    from nift_assets.ledger.wire import InProcess, Remote
 
 # The metadata a failed step tells by what stopped it: quota, authentication, budget, …
 STOPPED = "stopped_by"
@@ -37,15 +40,21 @@ def ask(
     # Imported here: the database library would slow down every load of the definitions.
     from nift_assets.ledger import door
 
-    asked = door.ask(
-        context.resources.ledger.book,
-        asker(model, context.op_execution_context.op.name, context.partition_key),
-        requests,
-        lambda: providers.load(model.provider).connect(model, material),
-        limits=model.limits,
-        price=lambda: price(model),
-        report=_reporter(context, len(requests)),
-    )
+    with ExitStack() as stack:
+
+        def connect() -> InProcess | Remote:
+            stack.enter_context(pools.place(context, model))
+            return providers.load(model.provider).connect(model, material)
+
+        asked = door.ask(
+            context.resources.ledger.book,
+            asker(model, context.op_execution_context.op.name, context.partition_key),
+            requests,
+            connect,
+            limits=model.limits,
+            price=lambda: price(model),
+            report=_reporter(context, len(requests)),
+        )
     if asked.stopped:
         done = len(requests) - sum(asked.counts.get(state, 0) for state in OPEN)
         raise dg.Failure(

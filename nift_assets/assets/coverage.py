@@ -79,7 +79,7 @@ def covered(store: Store, book: Book | None, today: date) -> list[Covered]:
 def command(table: str, partition: str | None) -> str:
     """What makes one partition of a table and all it needs, in the environment of this process."""
     chosen = [f"{name}={shlex.quote(value)}" for name in studies.VARIABLES if (value := os.environ.get(name))]
-    return " ".join([*chosen, "nift make", table, *([partition] if partition else [])])
+    return " ".join([*chosen, "nift run", table, *(["--partition", partition] if partition else [])])
 
 
 def _cells() -> Iterator[tuple[str, str, str, str, float | None, str | None]]:

@@ -511,8 +511,8 @@ STATUS = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 TERMINATE = "mutation ($id: String!) { terminateRun(runId: $id) { __typename } }"
 
 
-def launch(running: UI) -> str:
-    """Launches a run of the remote teacher's completions as the UI does; its id."""
+def launch(running: UI, *, retries: int = 0) -> str:
+    """Launches a run of the remote teacher's completions as the UI does; its id. The daemon retries it so often."""
     parameters = {
         "selector": {
             "repositoryLocationName": "nift",
@@ -522,7 +522,12 @@ def launch(running: UI) -> str:
         },
         "mode": "default",
         "runConfigData": {},
-        "executionMetadata": {"tags": [{"key": "dagster/partition", "value": "remote"}]},
+        "executionMetadata": {
+            "tags": [
+                {"key": "dagster/partition", "value": "remote"},
+                {"key": "dagster/max_retries", "value": str(retries)},
+            ]
+        },
     }
     launched = running.graphql(LAUNCH, {"parameters": parameters})["launchRun"]
     assert launched["__typename"] == "LaunchRunSuccess", launched

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 READY_SECONDS = 120
-STOP_SECONDS = 30
+STOP_SECONDS = 60
 LOCATIONS = """
 { workspaceOrError { ... on Workspace { locationEntries {
     name loadStatus locationOrLoadError { __typename ... on PythonError { message } }
@@ -55,7 +55,9 @@ class UI:
 
 
 @contextmanager
-def ui(environment: Mapping[str, str], folder: Path, *arguments: str) -> Iterator[UI]:
+def ui(
+    environment: Mapping[str, str], folder: Path, *arguments: str, stop_seconds: float = STOP_SECONDS
+) -> Iterator[UI]:
     """The UI of the study `environment` names, started in `folder`, until the block ends.
 
     Leaving the block sends the one signal that Ctrl-C sends, to the one process that was started: that all the
@@ -74,19 +76,19 @@ def ui(environment: Mapping[str, str], folder: Path, *arguments: str) -> Iterato
         _wait_until_loaded(UI(url, process.pid, log, 0), process)
         yield UI(url, process.pid, log, time.monotonic() - began)
     finally:
-        stop(process, log)
+        stop(process, log, stop_seconds)
 
 
-def stop(process: subprocess.Popen[bytes], log: Path) -> float:
-    """The seconds it took the UI to end after Ctrl-C; what is left of it after half a minute is killed, and fails."""
+def stop(process: subprocess.Popen[bytes], log: Path, seconds: float) -> float:
+    """The seconds it took the UI to end after Ctrl-C; what is left of it after so many is killed, and fails."""
     began = time.monotonic()
     try:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
-            process.wait(STOP_SECONDS)
-        while _alive(process.pid) and time.monotonic() - began < STOP_SECONDS:
+            process.wait(seconds)
+        while _alive(process.pid) and time.monotonic() - began < seconds:
             time.sleep(0.2)
-        assert not _alive(process.pid), f"processes of the UI outlived it by {STOP_SECONDS} s\n{_tail(log)}"
+        assert not _alive(process.pid), f"processes of the UI outlived it by {seconds} s\n{_tail(log)}"
         return time.monotonic() - began
     finally:
         if _alive(process.pid):
