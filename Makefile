@@ -9,10 +9,14 @@ OWN_DOCUMENTS = $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(TEXT),--text-column 
 
 SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
 
-.PHONY: demo ui docs browser test test-full bench-teachers bench-checks bench-data bench-train bench-merge pictures check format clean
+.PHONY: demo run ui docs browser test test-full bench-teachers bench-checks bench-data bench-train bench-merge pictures check format clean
 
 demo: .venv/installed ## the whole line on the demo study, or on your own articles: CORPUS=file, TEXT=column, DOCUMENTS=n
 	@$(BIN)/nift demo $(OWN_DOCUMENTS) $(if $(filter-out 0,$(FRESH)),--fresh)
+
+# make run TABLES=training_sets; TABLES=filtered_completions PARTITION=echo; TABLES=table_1 ONLY=1; nothing: all that is missing
+run: .venv/installed ## some tables and what they are made from, where that is missing or out of date
+	@$(BIN)/nift run $(TABLES) $(if $(PARTITION),--partition $(PARTITION)) $(if $(filter-out 0,$(ONLY)),--only) $(OWN_DOCUMENTS)
 
 ui: .venv/installed ## Dagster's UI of the same study, on this machine only
 	@$(BIN)/nift ui $(OWN_DOCUMENTS) $(if $(PORT),--port $(PORT))

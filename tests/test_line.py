@@ -7,9 +7,12 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from dagster_project import line
 from dagster_project.line import Outcome, Run
 from nift_assets.assets.graph import steps
+from nift_assets.assets.table import STEPS
 from tests.conftest import PROJECT
 
 RUNS = {run.name: run for run in line.runs(steps())}
@@ -47,6 +50,7 @@ def test_what_an_audit_drops_of_a_teacher_is_run_after_the_audit() -> None:
 import json
 from dagster_project import line
 from nift_assets.assets.graph import steps
+from nift_assets.assets.table import STEPS
 print(json.dumps([[run.name, run.steps, sorted(run.waits_for)] for run in line.runs(steps())]))
 """
     ran = subprocess.run(
@@ -98,3 +102,53 @@ def test_every_run_waits_only_for_runs_there_are() -> None:
     for run in RUNS.values():
         assert isinstance(run, Run)
         assert run.waits_for <= RUNS.keys() - {run.name}
+
+
+def wanted(*tables: str, chosen: tuple[str, ...] = (), only: bool = False) -> dict[str, set[str]]:
+    found = line.needed(list(RUNS.values()), tables, chosen, only=only)
+    assert all(run.waits_for <= {other.name for other in found} for run in found)
+    return {run.name: set(run.steps) for run in found}
+
+
+def test_one_teachers_data_set_takes_the_articles_and_that_teacher() -> None:
+    assert wanted("filtered_completions", chosen=("echo",)) == {
+        "data": {"raw_sample", "halves"},
+        "teacher echo": {
+            *("completions", "filtered_completions"),
+            *(f"{name}_removals" for name in ("prompt_echo", "uppercase_start", "contamination")),
+        },
+    }
+
+
+def test_a_model_takes_its_adapter_its_training_set_and_the_foundation_of_its_backbone() -> None:
+    name = "pico-instruct.echo-filtered.lora-base"
+    found = wanted("merged_models", chosen=(name,))
+    assert found.keys() == {
+        *("data", "teacher echo", "training_set echo-filtered", "backbone pico", "backbone pico-instruct"),
+        *("adapter pico.echo-filtered", f"model {name}"),
+    }
+    assert found[f"model {name}"] == {"merged_models"}
+
+
+def test_a_score_table_takes_every_model_or_only_itself() -> None:
+    assert {name for name in RUNS if name.startswith("model ")} < wanted("table_1").keys()
+    assert wanted("table_1", only=True) == {"scores": {"table_1"}}
+
+
+def test_all_tables_take_every_run() -> None:
+    assert wanted(*STEPS) == {run.name: set(run.steps) for run in RUNS.values()}
+
+
+@pytest.mark.parametrize(
+    ("tables", "chosen", "says"),
+    [
+        (("tabel_1",), (), "there is no table 'tabel_1'"),
+        (("completions",), ("gpt",), "none of completions has a partition 'gpt'"),
+        (("table_1",), ("echo",), "none of table_1 has a partition 'echo'"),
+    ],
+)
+def test_a_table_or_partition_there_is_not_is_named(
+    tables: tuple[str, ...], chosen: tuple[str, ...], says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        wanted(*tables, chosen=chosen)

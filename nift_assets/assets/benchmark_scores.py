@@ -16,6 +16,7 @@ from nift_assets.assets.table import table
     inputs=("mt_bench_judgments", "arena_hard_judgments", "ifeval", "open_llm_leaderboard"),
     rows=lambda key, table: (against(),),
     code=(scores, statistics, arena_hard),
+    follows=True,
 )
 def benchmark_scores(
     context: dg.AssetExecutionContext,

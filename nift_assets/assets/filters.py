@@ -27,6 +27,7 @@ def declare(row: Filter) -> Step:
         rows=lambda key, table: (row, *_questions(row)),
         code=(filters, filters.module(row)),
         metadata={"drops": dg.MetadataValue.md(filters.module(row).__doc__ or "")},
+        follows=True,
     )
     def run(context: dg.AssetExecutionContext, completions: pl.DataFrame, halves: pl.DataFrame) -> Made:
         dropped = filters.run(row, completions, halves, STUDY.benchmarks)

@@ -59,6 +59,11 @@ def steps() -> list[Step]:
     return ordered
 
 
+def following() -> list[str]:
+    """The tables that are made by themselves after their inputs, where automation is switched on."""
+    return [table for step in steps() if step.follows for table in step.tables]
+
+
 def asset_definitions() -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """All assets of the active study: one per table, and the corpus they start from."""
     corpus = dg.AssetSpec(
@@ -165,12 +170,24 @@ def _out(step: Step, contract: Contract) -> dg.AssetOut:
         kinds=set(step.kinds),
         owners=[OWNER],
         code_version=step.code_version,
+        automation_condition=_condition(step) if step.follows else None,
         metadata={
             **step.metadata,
             "dagster/column_schema": dg.TableSchema(columns),
             "dagster/table_name": f"{STUDY.name}.{contract.table}",
         },
     )
+
+
+def _condition(step: Step) -> dg.AutomationCondition[Any]:
+    """When one of its inputs is new, its partition of all is there, and nobody is making one. What is stored has passed
+    its ERROR checks, or it would not be: a partition that fails stops what is made from it and nothing else.
+    """
+    missing = dg.AutomationCondition.any_deps_missing()
+    if not step.gathers:
+        return dg.AutomationCondition.eager()
+    some = dg.AutomationCondition.any_deps_match(~dg.AutomationCondition.missing())
+    return dg.AutomationCondition.eager().without(~missing) & some
 
 
 def _check_specs(step: Step, contract: Contract) -> list[dg.AssetCheckSpec]:

@@ -24,6 +24,7 @@ FILE = "report.html"
     inputs=pages.INPUTS,
     rows=lambda key, table: (STUDY, pages.TEMPLATE.read_text(encoding="utf-8")),
     code=(pages, plots),
+    follows=True,
 )
 def report(context: dg.AssetExecutionContext, **frames: pl.DataFrame) -> Made:
     content = pages.page(STUDY, frames, data_versions(context.resources.store)).encode()

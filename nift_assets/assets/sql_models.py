@@ -37,6 +37,7 @@ def declare(model: sql.Model) -> Step:
         rows=lambda key, table: [frame.rows() for frame in study_rows.values()],
         code_version=_version(model),
         metadata={"sql": dg.MetadataValue.md(f"```sql\n{model.sql}\n```")},
+        follows=True,
     )
     def run(context: dg.AssetExecutionContext, **frames: pl.DataFrame) -> Made:
         partition = context.partition_key if model.config.get("by") else None

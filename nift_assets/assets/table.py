@@ -34,7 +34,8 @@ class Step:
 
     With `any_of` it can make some of its tables without the others; the function is then told which are wanted. With
     `streams` it is handed no frames and reads of the stored inputs what it needs. What is made `by_hand` is left out
-    when a whole study is run.
+    when a whole study is run. What `follows` costs seconds and nothing else, and is made after its inputs where
+    automation is switched on.
     """
 
     function: Makes
@@ -51,6 +52,12 @@ class Step:
     any_of: bool
     streams: bool
     by_hand: bool
+    follows: bool
+
+    @property
+    def gathers(self) -> bool:
+        """Whether it is one table of all partitions of another: it takes what there is of them."""
+        return self.partitions is None and any(STEPS[name].partitions for name in self.inputs)
 
     def upstream(self, key: str | None) -> list[tuple[str, str | None]]:
         """The stored tables one partition is made from, each with its partition."""
@@ -105,6 +112,7 @@ def table(
     any_of: bool = False,
     streams: bool = False,
     by_hand: bool = False,
+    follows: bool = False,
 ) -> Callable[[Makes], Step]:
     """Declares the table a function of (context, one frame per input) makes, or several that it makes together.
 
@@ -112,7 +120,8 @@ def table(
     outside the graph, `by` the partition set. What a partition depends on besides makes it stale when it changes:
     `rows(key, table)`, study rows and values, and `code`, modules other than the function's own. With `any_of` the
     function can make any of its tables alone and takes the names of those wanted after the context. With `streams` it
-    takes the context alone and reads its inputs from the store; `by_hand` leaves it out of a run of the whole study.
+    takes the context alone and reads its inputs from the store; `by_hand` leaves it out of a run of the whole study. A
+    table that `follows` is made by itself after its inputs: never one that asks a model, trains, evaluates or fetches.
     """
 
     def declare(function: Makes) -> Step:
@@ -133,6 +142,7 @@ def table(
             any_of=any_of,
             streams=streams,
             by_hand=by_hand,
+            follows=follows,
         )
         STEPS.update(dict.fromkeys(names, step))
         return step

@@ -17,6 +17,7 @@ from nift_training import artifacts
     inputs=("training_sets",),
     by="training_set",
     code=(files,),
+    follows=True,
 )
 def training_files(context: dg.AssetExecutionContext, training_sets: pl.DataFrame) -> Made:
     name = context.partition_key

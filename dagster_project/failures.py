@@ -1,0 +1,92 @@
+"""What a failed run says to a person: what it was making, why it failed, and what to do, in one line."""
+
+import json
+import logging
+import os
+import urllib.request
+from collections.abc import Sequence
+
+import dagster as dg
+from dagster._core.storage.tags import PARTITION_NAME_TAG
+
+from nift_assets import redaction
+from nift_assets.assets.asking import STOPPED
+
+TAG = "nift/failure"
+WEBHOOK = "NIFT_FAILURE_WEBHOOK"
+WEBHOOK_SECONDS = 10
+KEPT = "nothing was written"  # how the guard of the tables begins
+
+
+@dg.run_failure_sensor(
+    name="failures",
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Writes of each failed run in one line what it was making, why it failed and what to do: as its tag "
+    f"{TAG}, and to the address in {WEBHOOK} if there is one. Starts nothing.",
+)
+def failures_sensor(context: dg.RunFailureSensorContext) -> None:
+    message = in_words(context.instance, context.dagster_run, context.get_step_failure_events())
+    context.log.error(message)
+    context.instance.add_run_tags(context.dagster_run.run_id, {TAG: message})
+    if address := os.environ.get(WEBHOOK):
+        post(address, message)
+
+
+def in_words(instance: dg.DagsterInstance, run: dg.DagsterRun, failures: Sequence[dg.DagsterEvent]) -> str:
+    """The one line about a run that has failed."""
+    made = sorted({event.step_key or "" for event in failures}) or _selected(run)
+    partition = run.tags.get(PARTITION_NAME_TAG)
+    what = ", ".join(made) + (f" of {partition}" if partition else "")
+    why = reason(instance, run.run_id, failures)
+    return redaction.redact(f"{what} failed: {why}. {_remedy(failures, why)}")
+
+
+def reason(instance: dg.DagsterInstance, run_id: str, failures: Sequence[dg.DagsterEvent]) -> str:
+    """Why a run failed, in one line: what its own process said last, else the message of the first failed step."""
+    # Of the failed step alone: Dagster says of every step below that it was not run.
+    said = [
+        entry.user_message
+        for entry in instance.all_logs(run_id)
+        if entry.level == logging.ERROR and not entry.is_dagster_event
+        if failures and entry.step_key == failures[0].step_key
+    ]
+    if said:
+        message = said[-1]
+    elif not failures:
+        message = f"Dagster stopped the run {run_id}; its page in the UI says why"
+    elif (user := failures[0].step_failure_data.user_failure_data) and user.description:
+        message = user.description
+    else:
+        error = failures[0].step_failure_data.error
+        assert error is not None
+        message = (error.cause or error).message
+    return " ".join(message.split()).removeprefix("ValueError: ").rstrip(".")
+
+
+def stopped_by(failures: Sequence[dg.DagsterEvent]) -> str | None:
+    """The cause where a provider or a cap has ended the asking: quota, authentication, budget, …"""
+    told = [event.step_failure_data.user_failure_data for event in failures]
+    causes = [failure.metadata.get(STOPPED) for failure in told if failure]
+    return next((str(cause.value) for cause in causes if cause), None)
+
+
+def post(address: str, message: str) -> None:
+    """Sends a message the way Slack, Mattermost and their like take it."""
+    body = json.dumps({"text": message}).encode()
+    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=WEBHOOK_SECONDS):
+        pass
+
+
+def _selected(run: dg.DagsterRun) -> list[str]:
+    return sorted(key.to_user_string() for key in run.asset_selection or ()) or [run.job_name]
+
+
+def _remedy(failures: Sequence[dg.DagsterEvent], why: str) -> str:
+    if not failures:
+        return "If its process was killed it is run again by itself, twice at most; nothing is paid again"
+    if stopped_by(failures):
+        return "Launch it again when that is settled: only the rest is asked"
+    if why.startswith(KEPT):
+        return "Its page has the failed checks; what is made from it waits for the next good version"
+    return "Re-execute it from failure when that is mended; what was complete is kept"

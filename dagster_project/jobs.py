@@ -1,0 +1,72 @@
+"""The usual intents as jobs: one per set of partitions, since a run has one partition."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from nift_assets.assets.graph import OWNER, steps
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+    from nift_assets.assets.partitions import PartitionSet
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What a person wants to have made: the tables of some groups that have one row of the study for a partition."""
+
+    name: str
+    by: PartitionSet | None
+    groups: frozenset[str]
+    description: str
+
+
+INTENTS = [
+    Intent("articles", None, frozenset({"data"}), "The sample and its halves: what everything else starts from."),
+    Intent(
+        "teacher_data_set",
+        "teacher",
+        frozenset({"completions"}),
+        "One teacher's data set, or several in a back-fill: it is asked, then filtered. A paid teacher costs money "
+        "here and nowhere else; nift plan says how much.",
+    ),
+    Intent("published_set", "reference_set", frozenset({"data"}), "One data set of others, fetched and checked."),
+    Intent("training_set", "training_set", frozenset({"training"}), "One training set, and its files for trainers."),
+    Intent("control", "control", frozenset({"audits"}), "One control of the audit; its maker is paid."),
+    Intent("audit", "audit", frozenset({"audits"}), "What the auditor says of one source; the auditor is paid."),
+    Intent("backbone", "backbone", frozenset({"models"}), "One backbone, fetched from the Hub or made on the spot."),
+    Intent("adapter", "adapter", frozenset({"models"}), "One LoRA adapter, trained. Needs a GPU beyond the demo."),
+    Intent(
+        "model",
+        "model",
+        frozenset({"models", "benchmarks"}),
+        "One model from its weights to its judgments: merged, asked, judged. The judge is paid.",
+    ),
+    Intent("score_tables", None, frozenset({"scores"}), "Every score table and the report, from the cells there are."),
+]
+
+
+def intent_jobs() -> list[UnresolvedAssetJobDefinition]:
+    """The jobs of those intents that the active study has rows for."""
+    found = [(intent, tables(intent)) for intent in INTENTS]
+    return [
+        dg.define_asset_job(
+            intent.name,
+            selection=dg.AssetSelection.assets(*made),
+            description=intent.description,
+            tags={"nift/per": intent.by or "study"},
+            metadata={"owner": OWNER},
+        )
+        for intent, made in found
+        if made
+    ]
+
+
+def tables(intent: Intent) -> list[str]:
+    """The tables of an intent, upstream first."""
+    wanted = [step for step in steps() if step.partitions == intent.by and step.group in intent.groups]
+    return [table for step in wanted for table in step.tables]

@@ -1,0 +1,98 @@
+"""The usual intents, as jobs of the UI, by `dg launch` and by `nift run`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dagster_project.command_line import dagster_home
+from dagster_project.definitions import defs
+from dagster_project.jobs import INTENTS, tables
+from nift_assets.assets.partitions import DEFINITIONS
+from nift_assets.assets.table import STEPS
+from tests.conftest import PROJECT, nift
+
+
+def test_every_intent_is_a_job_with_the_partitions_of_its_rows() -> None:
+    for intent in INTENTS:
+        job = defs.resolve_job_def(intent.name)
+        assert job.description
+        made = {key.to_user_string() for key in job.asset_layer.selected_asset_keys}
+        assert made == set(tables(intent)) != set(), intent.name
+        assert job.partitions_def == (DEFINITIONS[intent.by] if intent.by else None), intent.name
+    assert set(tables(INTENTS[0])) >= {"raw_sample", "halves"}
+    assert {"completions", "filtered_completions"} <= set(tables(INTENTS[1]))
+
+
+def test_together_the_intents_make_every_table_of_the_paper_once() -> None:
+    together = [table for intent in INTENTS for table in tables(intent)]
+    assert len(together) == len(set(together))
+    # The funnel is of all teachers and follows them; what goes to the Hub is asked for by name.
+    left = {table for table in STEPS if table not in together}
+    assert left <= {"funnel"} | {name for name, step in STEPS.items() if step.group == "hub"}
+
+
+@pytest.mark.parametrize("study", ["paper", "today"])
+def test_the_jobs_of_every_study_resolve(study: str) -> None:
+    script = """
+import json
+from dagster_project.definitions import defs
+jobs = {job.name: job.partitions_def and len(job.partitions_def.get_partition_keys()) for job in
+        defs.resolve_all_job_defs()}
+print(json.dumps(jobs))
+"""
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        env={**os.environ, "NIFT_STUDY": study},
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    jobs = json.loads(ran.stdout)
+    assert {"articles", "teacher_data_set", "training_set", "model", "score_tables"} <= jobs.keys()
+    assert jobs["teacher_data_set"] >= 2
+
+
+def dg_launch(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).with_name("dg")), "launch", *arguments]
+    return subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_one_teachers_data_set_is_made_by_dg_launch_and_then_only_the_rest_by_nift_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NIFT_WAREHOUSE", str(tmp_path / "warehouse"))
+    dagster_home("demo")
+    environment = dict(os.environ)
+    articles = dg_launch(environment, "--job", "articles")
+    assert articles.returncode == 0, articles.stdout + articles.stderr
+    teacher = dg_launch(environment, "--job", "teacher_data_set", "--partition", "echo")
+    assert teacher.returncode == 0, teacher.stdout + teacher.stderr
+    one = dg_launch(environment, "--assets", "funnel")
+    assert one.returncode == 0, one.stdout + one.stderr
+    assert (tmp_path / "warehouse" / "demo" / "filtered_completions" / "echo.parquet").exists()
+    assert (tmp_path / "warehouse" / "demo" / "funnel.parquet").exists()
+    ran = nift("run", "filtered_completions", "--partition", "echo", environment=environment)
+    assert ran.returncode == 0, ran.stderr
+    assert "= data: up to date" in ran.stdout
+    assert "= teacher echo: up to date" in ran.stdout
+    ran = nift("run", "training_sets", "--partition", "echo-filtered", environment=environment)
+    assert ran.returncode == 0, ran.stderr
+    assert "✓ training_set echo-filtered: 1 tables" in ran.stdout
+    with dg.DagsterInstance.get() as instance:
+        assert instance.get_materialized_partitions(dg.AssetKey("completions")) == {"echo"}
+        assert instance.get_materialized_partitions(dg.AssetKey("training_sets")) == {"echo-filtered"}
+
+
+def test_a_choice_without_a_table_is_one_line(tmp_path: Path) -> None:
+    refused = nift("run", "--partition", "echo", environment={**os.environ, "DAGSTER_HOME": str(tmp_path)})
+    assert (refused.returncode, refused.stderr) == (1, "error: --partition and --only are about tables; name them\n")
