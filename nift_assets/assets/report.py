@@ -16,6 +16,7 @@ from nift_assets.report import DataVersion
 from nift_assets.store import Store
 
 FILE = "report.html"
+PAGE = f"/study/{FILE}"
 
 
 @table(
@@ -35,7 +36,9 @@ def report(context: dg.AssetExecutionContext, **frames: pl.DataFrame) -> Made:
         "sha256": hashlib.sha256(content).hexdigest(),
         "tables": sum(frame.height > 0 for frame in frames.values()),
     }
-    return Made(pl.DataFrame([row]), files={FILE: content}, metadata={"file": FILE, "bytes": len(content)})
+    # `nift ui` serves it; a browser opens no file for a page.
+    shown = {"page": dg.MetadataValue.url(PAGE), "file": FILE, "bytes": len(content)}
+    return Made(pl.DataFrame([row]), files={FILE: content}, metadata=shown)
 
 
 def data_versions(store: Store) -> list[DataVersion]:
