@@ -12,8 +12,8 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_project import failures
 from dagster_project.definitions import defs
-from dagster_project.line import reason
 from nift_assets.assets.partitions import STUDY
 from nift_assets.assets.publications import CONSENT, PLAN
 from nift_assets.studies.study import Publication
@@ -59,7 +59,13 @@ def publish(publications: Sequence[Publication], *, push: bool, log: Path) -> It
             if result.success:
                 yield _outcome(publication, result.asset_materializations_for_node(table)[0].metadata)
             else:
-                yield Outcome(publication, {}, error=reason(result, instance))
+                yield Outcome(
+                    publication,
+                    {},
+                    error=failures.reason(
+                        instance, result.run_id, [event for event in result.all_events if event.is_step_failure]
+                    ),
+                )
 
 
 def render(outcome: Outcome) -> str:
