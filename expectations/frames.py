@@ -1,11 +1,15 @@
 """Frames of the shape a contract declares: its types, a frame in its order, the rows of a unit test."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import polars as pl
 from polars.datatypes import DataTypeClass
 
 from expectations.contract import Contract, UnitTest
+
+Table = pl.DataFrame | Path
+"""The rows of a table: in memory, or in the Parquet file they lie in, which may be larger than memory."""
 
 # Types whose every value is also a value of the declared type. Other changes of type are for the author to write.
 _WIDENS: dict[pl.DataType | DataTypeClass, set[pl.DataType | DataTypeClass]] = {
@@ -13,6 +17,28 @@ _WIDENS: dict[pl.DataType | DataTypeClass, set[pl.DataType | DataTypeClass]] = {
     pl.Int32(): {pl.Int8(), pl.Int16(), pl.UInt8(), pl.UInt16()},
     pl.Float64(): {pl.Float32()},
 }
+
+
+def portions(table: Table) -> Iterator[pl.DataFrame]:
+    """The rows a part at a time, in their order: of a file one row group, of a frame all."""
+    if isinstance(table, pl.DataFrame):
+        yield table
+        return
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(table) as file:
+        for group in range(file.num_row_groups):
+            # Into the view types of a frame's own, so that what is made of it can be views of it as well.
+            yield pl.DataFrame(file.read_row_group(group, use_threads=False))
+
+
+def height(table: Table) -> int:
+    """How many rows there are, of a file by its footer."""
+    if isinstance(table, pl.DataFrame):
+        return table.height
+    from pyarrow import parquet
+
+    return int(parquet.read_metadata(table).num_rows)
 
 
 def schema(contract: Contract) -> dict[str, pl.DataType]:

@@ -11,18 +11,21 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import polars as pl
+from numpy.typing import NDArray
 from upath import UPath
 
+from expectations.frames import Table
+
 CATALOGUE = "nift.duckdb"
-ROWS_HASHED_AT_ONCE = 10_000
 ROWS_COPIED_AT_ONCE = 1_000
+BYTES_COPIED_AT_ONCE = 2**20
 # What is compressed together, and unpacked together by who reads it: of articles some 10 MB.
 ROWS_PER_GROUP = 2_048
 
@@ -33,6 +36,10 @@ class Version:
 
     data: str
     inputs: str
+
+    def as_metadata(self) -> dict[str, str]:
+        """As it stands in the footer of the table's file."""
+        return {"nift.data": self.data, "nift.inputs": self.inputs}
 
 
 @dataclass(frozen=True)
@@ -73,12 +80,20 @@ class Store:
         with self.path(table, partition).open("rb") as file:
             return pl.read_parquet(file)
 
-    def write(self, table: str, partition: str | None, frame: pl.DataFrame, version: Version) -> Path:
-        """Store a table whole or not at all; the catalogue shows it from then on."""
+    def table(self, table: str) -> Table:
+        """A table without partitions as the file it lies in, to be read by portions; of a remote root as a frame."""
+        path = self.path(table, None)
+        return path if "://" not in self.root else self.read(table, None)
+
+    def write(self, table: str, partition: str | None, rows: Table, version: Version) -> Path:
+        """Store a table whole or not at all; the catalogue shows it from then on. A file is one of `write_portions`."""
         path = self.path(table, partition)
-        metadata = {"nift.data": version.data, "nift.inputs": version.inputs}
         with replacing(path) as temporary, temporary.open("wb") as file:
-            frame.write_parquet(file, metadata=metadata, row_group_size=ROWS_PER_GROUP)
+            if isinstance(rows, Path):
+                with rows.open("rb") as draft:
+                    shutil.copyfileobj(draft, file, BYTES_COPIED_AT_ONCE)
+            else:
+                rows.write_parquet(file, metadata=version.as_metadata(), row_group_size=ROWS_PER_GROUP)
             _flush(file)
         self._refresh_catalogue()
         return path
@@ -148,16 +163,69 @@ class Store:
 
 
 def data_version(frame: pl.DataFrame) -> str:
-    """The sha256 of a table's rows: equal exactly if names, types and values are, however the frame came about.
+    """The sha256 of a table's rows: equal exactly if names, types and values are, however the frame came about."""
+    digest = RowsDigest()
+    digest.add(frame)
+    return digest.hexdigest()
+
+
+class RowsDigest:
+    """The digest of a table that is seen a portion at a time: the same however its rows are cut into portions.
 
     Arrow's own bytes would not do: they hold what lies hidden under nulls and how the text was chunked.
     """
-    hashed = hashlib.sha256()
-    for column in frame:
-        hashed.update(f"{column.name}\0{column.dtype}\0".encode())
-        for start in range(0, max(len(column), 1), ROWS_HASHED_AT_ONCE):
-            _hash_values(hashed, column.slice(start, ROWS_HASHED_AT_ONCE))
-    return hashed.hexdigest()
+
+    def __init__(self) -> None:
+        self._hashed: dict[str, hashlib._Hash] = {}
+
+    def add(self, frame: pl.DataFrame) -> None:
+        for column in frame:
+            self._add(f"{column.name}\0{column.dtype}", column)
+
+    def hexdigest(self) -> str:
+        parts = "".join(f"{name}\0{hashed.hexdigest()}\0" for name, hashed in self._hashed.items())
+        return hashlib.sha256(parts.encode()).hexdigest()
+
+    def _add(self, name: str, values: pl.Series) -> None:
+        """Where the nulls are, how long texts and lists are, and what is in them: numbers as they are in memory."""
+        self._update(f"{name}\0null", values.is_null().to_numpy())
+        known = values.drop_nulls()
+        if isinstance(values.dtype, pl.List):
+            self._update(f"{name}\0length", known.list.len().to_numpy())
+            self._add(f"{name}\0item", known.explode())
+        elif values.dtype == pl.String:
+            self._update(f"{name}\0length", known.str.len_bytes().to_numpy())
+            for start in range(0, max(len(known), 1), ROWS_COPIED_AT_ONCE):
+                self._update(f"{name}\0text", "".join(known.slice(start, ROWS_COPIED_AT_ONCE)).encode())
+        else:
+            self._update(f"{name}\0value", known.to_numpy())
+
+    def _update(self, part: str, content: NDArray[Any] | bytes) -> None:
+        self._hashed.setdefault(part, hashlib.sha256()).update(
+            content if isinstance(content, bytes) else content.tobytes()
+        )
+
+
+def write_portions(file: Path, portions: Iterable[pl.DataFrame], inputs: str) -> Version:
+    """Write a table to a file a portion at a time, and what it is into the footer: as `Store.write` would, but nothing
+    is held in memory and nothing stored yet. There has to be one portion, though it may be empty."""
+    from pyarrow import parquet
+
+    digest, writer = RowsDigest(), None
+    with telling_of_a_full_disk(file.parent, "set TMPDIR to a folder on a larger disk; nothing was stored"):
+        try:
+            for portion in portions:
+                digest.add(portion)
+                rows = portion.to_arrow(compat_level=pl.CompatLevel.oldest())
+                writer = writer or parquet.ParquetWriter(file, rows.schema, compression="zstd", use_dictionary=False)
+                writer.write_table(rows, row_group_size=max(1, rows.num_rows))
+            assert writer is not None, "no portion, so nobody knows which columns"
+            version = Version(data=digest.hexdigest(), inputs=inputs)
+            writer.add_key_value_metadata(version.as_metadata())
+        finally:
+            if writer is not None:
+                writer.close()
+    return version
 
 
 @contextmanager
@@ -173,22 +241,29 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends well and is removed when it does not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial-{os.getpid()}-{os.urandom(4).hex()}")
+    remedy = "set NIFT_WAREHOUSE to a folder on a larger disk, and run again; what was complete is kept"
     try:
-        yield temporary
-        temporary.rename(path)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        free = shutil.disk_usage(path.parent).free
-        raise OSError(
-            errno.ENOSPC,
-            f"the disk of {path.parent} is full ({free:,} bytes free): free some space, or set NIFT_WAREHOUSE to a "
-            "folder on a larger disk, and run again; what was complete is kept",
-        ) from None
+        with telling_of_a_full_disk(path.parent, remedy):
+            yield temporary
+            temporary.rename(path)
     finally:
         temporary.unlink(missing_ok=True)
     if not (isinstance(path, UPath) and path.protocol):
         flush_folder(path.parent)
+
+
+@contextmanager
+def telling_of_a_full_disk(folder: Path, remedy: str) -> Iterator[None]:
+    """OSError that names the folder and what to do where its disk has no room for what is written in the block."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        free = shutil.disk_usage(folder).free
+        raise OSError(
+            errno.ENOSPC, f"the disk of {folder} is full ({free:,} bytes free): free some space, or {remedy}"
+        ) from None
 
 
 def flush_folder(folder: Path) -> None:
@@ -196,21 +271,6 @@ def flush_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
-
-
-def _hash_values(hashed: hashlib._Hash, values: pl.Series) -> None:
-    """Where the nulls are, then the values: numbers as they are in memory, texts and lists behind their lengths."""
-    hashed.update(values.is_null().to_numpy().tobytes())
-    known = values.drop_nulls()
-    if isinstance(values.dtype, pl.List):
-        hashed.update(known.list.len().to_numpy().tobytes())
-        _hash_values(hashed, known.explode())
-    elif values.dtype == pl.String:
-        hashed.update(known.str.len_bytes().to_numpy().tobytes())
-        for start in range(0, len(known), ROWS_COPIED_AT_ONCE):
-            hashed.update("".join(known.slice(start, ROWS_COPIED_AT_ONCE)).encode())
-    else:
-        hashed.update(known.to_numpy().tobytes())
 
 
 def _flush(file: IO[bytes]) -> None:

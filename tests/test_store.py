@@ -7,16 +7,18 @@ import errno
 import io
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nift_assets.store import Store, Version, data_version, replacing
+from expectations.frames import portions
+from nift_assets.store import RowsDigest, Store, Version, data_version, replacing, write_portions
 
 FRAME = pl.DataFrame({"a": [1, 2], "t": ["x", "<b>y"]})
 
@@ -100,6 +102,7 @@ def test_a_table_is_on_the_disk_before_it_has_its_name(store: Store, monkeypatch
     assert str(path.parent) in synced
 
 
+@settings(deadline=None)
 @given(
     rows=st.lists(
         st.tuples(
@@ -120,8 +123,33 @@ def test_the_data_version_survives_the_disk_and_any_way_to_the_same_rows(rows: l
     assert data_version(pl.read_parquet(stored)) == data_version(frame)
     parts = [frame.slice(start, 3) for start in range(0, frame.height + 1, 3)]
     assert data_version(pl.concat(parts)) == data_version(frame)
+    digest = RowsDigest()
+    for part in parts:
+        digest.add(part)
+    assert digest.hexdigest() == data_version(frame)
     doubled = pl.concat([frame, frame]).head(frame.height)
     assert data_version(doubled) == data_version(frame)
+
+
+@pytest.mark.parametrize("root", ["{tmp}", "memory://portions"])
+def test_a_table_written_by_portions_is_the_table(root: str, tmp_path: Path) -> None:
+    store = Store(root=root.format(tmp=tmp_path / "warehouse"), study="demo")
+    frame = pl.DataFrame({"a": range(10), "t": [f"text {i}" if i % 3 else None for i in range(10)]})
+    made = write_portions(tmp_path / "draft", [frame[:0], frame[:3], frame[3:9], frame[9:]], "made from this")
+    assert made == Version(data=data_version(frame), inputs="made from this")
+    store.write("t", None, tmp_path / "draft", made)
+    assert store.version("t", None) == made
+    assert store.read("t", None).equals(frame)
+    assert pl.concat(portions(store.table("t"))).equals(frame)
+
+
+def test_a_full_temporary_folder_is_one_line_with_the_remedy(tmp_path: Path) -> None:
+    def rows() -> Iterator[pl.DataFrame]:
+        yield FRAME
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match=r"is full .* set TMPDIR"):
+        write_portions(tmp_path / "draft", rows(), "")
 
 
 def test_folders_of_weights_are_removed_when_no_row_names_them(store: Store, tmp_path: Path) -> None:

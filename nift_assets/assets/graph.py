@@ -6,10 +6,13 @@ fails stops the step before anything is stored, so the last good version stays a
 
 import importlib
 import pkgutil
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -17,18 +20,19 @@ import polars as pl
 
 from expectations import contract as contracts
 from expectations.contract import Contract
-from expectations.frames import conform
+from expectations.frames import Table, conform, height, portions, schema
 from expectations.runner import Result, check
 from nift_assets import assets, sql
 from nift_assets.assets import partitions
 from nift_assets.assets.partitions import STUDY
 from nift_assets.assets.sql_models import removals
 from nift_assets.assets.table import STEPS, Made, Step
-from nift_assets.store import Store, Version, data_version
+from nift_assets.store import Store, Version, data_version, write_portions
 
 OWNER = "team:nift"
 SAMPLE_ROWS = 5
 SAMPLE_CHARACTERS = 100
+BY_PORTIONS = "nift/by_portions"
 RESOURCES = {"store", "ledger", "pipes"}
 
 for _module in pkgutil.iter_modules(assets.__path__):
@@ -37,11 +41,12 @@ for _module in pkgutil.iter_modules(assets.__path__):
 
 @dataclass(frozen=True)
 class Checked:
-    """A frame that keeps its contract and the version it is to be stored under: all the IO manager ever writes."""
+    """Rows that keep their contract and the version they are to be stored under: all the IO manager ever writes."""
 
-    frame: pl.DataFrame
+    rows: Table
     version: Version
     files: Mapping[str, bytes]
+    metadata: Mapping[str, Any]
 
 
 def steps() -> list[Step]:
@@ -93,7 +98,10 @@ def asset_definition(step: Step) -> dg.AssetsDefinition:
         can_subset=step.any_of,
         ins={}
         if step.streams
-        else {name: dg.AssetIn(name, partition_mapping=_mapping(step, name)) for name in step.inputs},
+        else {
+            name: dg.AssetIn(name, partition_mapping=_mapping(step, name), metadata={BY_PORTIONS: step.by_portions})
+            for name in step.inputs
+        },
         deps=_deps(step),
         partitions_def=partitions.definition(step.partitions),
         check_specs=[spec for contract in promised.values() for spec in _check_specs(step, contract)],
@@ -102,43 +110,57 @@ def asset_definition(step: Step) -> dg.AssetsDefinition:
         config_schema={},
         pool=step.pool,
     )
-    def compute(context: dg.AssetExecutionContext, **frames: pl.DataFrame) -> Iterator[Any]:
+    def compute(context: dg.AssetExecutionContext, **tables: Table) -> Iterator[Any]:
         store: Store = context.resources.store
         key = context.partition_key if step.partitions else None
         wanted = [name for name in step.tables if name in context.op_execution_context.selected_output_names]
-        with store.writing(step.tables[0], key):
+        with store.writing(step.tables[0], key), tempfile.TemporaryDirectory(prefix="nift-tables-") as drafts:
             step.refuse_missing_inputs(store, key)
             versions = {name: step.inputs_version(store, key, name) for name in wanted}
             started = time.monotonic()
-            made = _conforming(_run(step, context, wanted, frames), promised)
+            given = _made(_run(step, context, wanted, tables), promised)
+            made = {
+                name: _drafted(what, promised[name], Path(drafts, name), versions[name]) for name, what in given.items()
+            }
             seconds = time.monotonic() - started
             # Of tables that are made together all are there before the first is written.
             assert made.keys() == set(wanted), f"{step.function.__name__} made {list(made)}, not {wanted}"
-            inputs = frames | study_rows | removals(frames)
-            results = {name: check(what.frame, promised[name], inputs) for name, what in made.items()}
+            inputs = (
+                tables
+                | study_rows
+                | removals({name: table for name, table in tables.items() if isinstance(table, pl.DataFrame)})
+            )
+            results = {name: check(what.rows, promised[name], inputs) for name, what in made.items()}
             recorded = [_check_result(name, result) for name, found in results.items() for result in found]
             if errors := _errors(results):
                 yield from recorded
                 message = f"nothing was written, the last good version stays: {'; '.join(errors)}"
                 raise dg.Failure(description=message, allow_retries=False)
             for name, what in made.items():
-                yield _result(name, what, versions[name], seconds, key)
+                yield _result(name, what, seconds, key)
             # Recorded behind the write, or Dagster would count the checks for the version before this one.
             yield from recorded
 
     return compute
 
 
-def _run(
-    step: Step, context: dg.AssetExecutionContext, wanted: Sequence[str], frames: Mapping[str, pl.DataFrame]
-) -> Any:
-    return step.function(context, wanted, **frames) if step.any_of else step.function(context, **frames)
+def _run(step: Step, context: dg.AssetExecutionContext, wanted: Sequence[str], tables: Mapping[str, Table]) -> Any:
+    return step.function(context, wanted, **tables) if step.any_of else step.function(context, **tables)
 
 
-def _conforming(value: Any, promised: Mapping[str, Contract]) -> dict[str, Made]:
+def _made(value: Any, promised: Mapping[str, Contract]) -> dict[str, Made]:
     several = value if isinstance(value, dict) else dict.fromkeys(promised, value)
-    made = {name: what if isinstance(what, Made) else Made(what) for name, what in several.items()}
-    return {name: replace(what, frame=conform(what.frame, promised[name])) for name, what in made.items()}
+    return {name: what if isinstance(what, Made) else Made(what) for name, what in several.items()}
+
+
+def _drafted(made: Made, contract: Contract, draft: Path, inputs: str) -> Checked:
+    """A table as it is going to be checked and stored; rows that come a portion at a time go to the file `draft`."""
+    if isinstance(made.rows, pl.DataFrame):
+        frame = conform(made.rows, contract)
+        return Checked(frame, Version(data=data_version(frame), inputs=inputs), made.files, made.metadata)
+    rows = (conform(portion, contract) for portion in made.rows)
+    first = next(rows, pl.DataFrame(schema=schema(contract)))
+    return Checked(draft, write_portions(draft, chain([first], rows), inputs), made.files, made.metadata)
 
 
 def _errors(results: Mapping[str, Sequence[Result]]) -> list[str]:
@@ -226,25 +248,23 @@ def _check_result(name: str, result: Result) -> dg.AssetCheckResult:
     )
 
 
-def _result(
-    name: str, made: Made, inputs_version: str, seconds: float, key: str | None
-) -> dg.MaterializeResult[Checked]:
-    version = Version(data=data_version(made.frame), inputs=inputs_version)
+def _result(name: str, made: Checked, seconds: float, key: str | None) -> dg.MaterializeResult[Checked]:
     return dg.MaterializeResult(
         asset_key=name,
-        value=Checked(made.frame, version, made.files),
-        data_version=dg.DataVersion(version.data[:16]),
+        value=made,
+        data_version=dg.DataVersion(made.version.data[:16]),
         metadata={
-            "dagster/partition_row_count" if key else "dagster/row_count": made.frame.height,
+            "dagster/partition_row_count" if key else "dagster/row_count": height(made.rows),
             "seconds": round(seconds, 3),
             **made.metadata,
-            "sample": _sample(made.frame),
+            "sample": _sample(made.rows),
         },
     )
 
 
-def _sample(frame: pl.DataFrame) -> dg.TableMetadataValue:
+def _sample(table: Table) -> dg.TableMetadataValue:
     """The first rows as a table of plain text: the UI shows its cells as they are, so markup in a text stays text."""
+    frame = next(portions(table))
     columns = [dg.TableColumn(name, "string") for name in frame.columns]
     records = [
         dg.TableRecord({name: _shortened(value) for name, value in row.items()})

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import dagster as dg
 import polars as pl
 
+from expectations.frames import Table, portions
 from nift_assets import halves as cutting
 from nift_assets import words
 from nift_assets.assets.partitions import STUDY
@@ -17,6 +20,8 @@ from nift_assets.assets.table import table
     inputs=("raw_sample",),
     rows=lambda key, table: (STUDY.corpus.seed,),
     code=(cutting, words),
+    by_portions=True,
 )
-def halves(context: dg.AssetExecutionContext, raw_sample: pl.DataFrame) -> pl.DataFrame:
-    return cutting.halve(raw_sample, seed=STUDY.corpus.seed)
+def halves(context: dg.AssetExecutionContext, raw_sample: Table) -> Iterator[pl.DataFrame]:
+    for portion in portions(raw_sample):
+        yield cutting.halve(portion, seed=STUDY.corpus.seed)

@@ -30,6 +30,6 @@ def raw_sample(context: dg.AssetExecutionContext) -> dict[str, Made]:
     }
     reasons = sample.rejects["reason"].value_counts().sort("reason").rows()
     return {
-        "raw_sample": Made(sample.documents, metadata=read),
+        "raw_sample": Made(sample.portions(), metadata=read),
         "raw_sample_rejects": Made(sample.rejects, metadata={reason.replace(" ", "_"): n for reason, n in reasons}),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType, ModuleType
 from typing import Any
@@ -18,14 +18,17 @@ from nift_assets.studies.study import digest
 
 @dataclass(frozen=True)
 class Made:
-    """What a table's function gives back when a frame is not all: metadata to look at, and files that lie beside it."""
+    """What a table's function gives back when a frame is not all: metadata to look at, and files that lie beside it.
 
-    frame: pl.DataFrame
+    The rows of a table that may be larger than memory come a portion at a time.
+    """
+
+    rows: pl.DataFrame | Iterator[pl.DataFrame]
     metadata: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
-Makes = Callable[..., "pl.DataFrame | Made | Mapping[str, pl.DataFrame] | Mapping[str, Made]"]
+Makes = Callable[..., "pl.DataFrame | Iterator[pl.DataFrame] | Made | Mapping[str, pl.DataFrame] | Mapping[str, Made]"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +36,9 @@ class Step:
     """One function of the graph: the tables it makes together, from what, and the version of its code.
 
     With `any_of` it can make some of its tables without the others; the function is then told which are wanted. With
-    `streams` it is handed no frames and reads of the stored inputs what it needs. What is made `by_hand` is left out
-    when a whole study is run. What `follows` costs seconds and nothing else, and is made after its inputs where
-    automation is switched on.
+    `by_portions` it is given the files its inputs lie in, where they lie on this machine; with `streams` it is handed
+    nothing and reads of the stored inputs what it needs. What is made `by_hand` is left out when a whole study is run.
+    What `follows` costs seconds and nothing else, and is made after its inputs where automation is switched on.
     """
 
     function: Makes
@@ -50,6 +53,7 @@ class Step:
     pool: str | None
     metadata: Mapping[str, Any]
     any_of: bool
+    by_portions: bool
     streams: bool
     by_hand: bool
     follows: bool
@@ -113,15 +117,18 @@ def table(
     streams: bool = False,
     by_hand: bool = False,
     follows: bool = False,
+    by_portions: bool = False,
 ) -> Callable[[Makes], Step]:
     """Declares the table a function of (context, one frame per input) makes, or several that it makes together.
 
     The tables are `tables`, or the one the function is named after. `inputs` are other tables, `source` is something
     outside the graph, `by` the partition set. What a partition depends on besides makes it stale when it changes:
     `rows(key, table)`, study rows and values, and `code`, modules other than the function's own. With `any_of` the
-    function can make any of its tables alone and takes the names of those wanted after the context. With `streams` it
-    takes the context alone and reads its inputs from the store; `by_hand` leaves it out of a run of the whole study. A
-    table that `follows` is made by itself after its inputs: never one that asks a model, trains, evaluates or fetches.
+    function can make any of its tables alone and takes the names of those wanted after the context. With `by_portions`
+    it reads its inputs, which have no partitions, with `frames.portions`, so that they need not fit into memory; with
+    `streams` it takes the context alone and reads them from the store. `by_hand` leaves it out of a run of the whole
+    study. A table that `follows` is made by itself after its inputs: never one that asks a model, trains, evaluates or
+    fetches.
     """
 
     def declare(function: Makes) -> Step:
@@ -143,6 +150,7 @@ def table(
             streams=streams,
             by_hand=by_hand,
             follows=follows,
+            by_portions=by_portions,
         )
         STEPS.update(dict.fromkeys(names, step))
         return step

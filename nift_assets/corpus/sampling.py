@@ -1,24 +1,24 @@
 """The draw: documents ordered by a hash of the seed and their text, the first n of them, read in one pass.
 
-Memory does not grow with the corpus, only with the sample and with what is left out: of every document 28 bytes go to
-the disk, to find those that occur twice, and the texts that are among the first n so far lie there as well, until it is
-known which stay.
+Memory grows neither with the corpus nor with its texts, only with the number of documents sampled and with what is left
+out: of every document 28 bytes go to the disk, to find those that occur twice, and the texts that are among the first n
+so far lie there as well, until it is known which stay. From there they are read back a few at a time.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 import sys
 import tempfile
 import threading
 import time
+import weakref
 from binascii import hexlify
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import IO
@@ -29,6 +29,7 @@ import polars as pl
 from nift_assets import words
 from nift_assets.corpus import places, reading
 from nift_assets.corpus.seen import Seen
+from nift_assets.store import telling_of_a_full_disk
 from nift_assets.studies.study import Corpus
 
 SECONDS_BETWEEN_REPORTS = 5.0
@@ -63,15 +64,6 @@ class Progress:
         )
 
 
-@dataclass(frozen=True)
-class Sample:
-    """The sampled documents, and every document of the corpus that could not be sampled with the reason."""
-
-    documents: pl.DataFrame
-    rejects: pl.DataFrame
-    read: Progress
-
-
 def document_id(text: str) -> str:
     """The name of a document wherever it is found: 128 bits of the sha256 of its text."""
     return sha256(text.encode()).hexdigest()[:32]
@@ -88,7 +80,8 @@ def sample(
     n (1 + ln(N/n)) of them for n of N documents.
     """
     files = places.files(corpus)
-    with _scratch() as folder, (folder / "texts").open("w+b") as texts:
+    with _scratch() as folder, ExitStack() as opened:
+        texts = opened.enter_context((folder / "texts").open("w+b"))
         drawing = _Drawing(corpus, files, texts, Seen(folder), report)
         with ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1)) as pool:
             try:
@@ -99,7 +92,8 @@ def sample(
                 raise
         if drawing.is_empty:
             raise ValueError(f"{corpus.location}: no document with text in it; give a corpus with at least one")
-        return Sample(documents=drawing.documents(), rejects=drawing.rejects(), read=drawing.progress())
+        opened.pop_all()  # the texts stay until nobody has the sample any more, though their folder goes
+        return drawing.sample()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +104,54 @@ class _Kept:
     size: int
     file: int
     row: int
+
+
+class Sample:
+    """The sampled documents, and every document of the corpus that could not be sampled with the reason.
+
+    The texts lie on the disk, in a file without a name that ends with this value.
+    """
+
+    def __init__(
+        self, kept: Sequence[_Kept], files: Sequence[str], texts: IO[bytes], rejects: pl.DataFrame, read: Progress
+    ) -> None:
+        self.rejects = rejects
+        self.read = read
+        self._kept = kept
+        self._files = pl.Series(files, dtype=pl.String)
+        self._texts = texts
+        weakref.finalize(self, texts.close)
+
+    def portions(self) -> Iterator[pl.DataFrame]:
+        """The documents in sample order, a few megabytes at a time."""
+        rank = 0
+        for some in _few_at_a_time(self._kept):
+            yield self._read_back(some, rank)
+            rank += len(some)
+
+    @cached_property
+    def documents(self) -> pl.DataFrame:
+        """The documents in sample order; their texts lie in memory once."""
+        return pl.concat(self.portions(), rechunk=False)
+
+    def _read_back(self, kept: Sequence[_Kept], rank: int) -> pl.DataFrame:
+        import pyarrow as pa
+
+        texts = [os.pread(self._texts.fileno(), each.size, each.start) for each in kept]
+        offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+        joined = pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(b"".join(texts)))
+        text = pl.Series("text", joined)
+        return pl.DataFrame(
+            {
+                "document_id": [sha256(each).hexdigest()[:32] for each in texts],
+                "sample_rank": pl.int_range(rank, rank + len(texts), dtype=pl.Int64, eager=True),
+                "text": text,
+                "words": words.counts(text),
+                "file": self._files.gather([each.file for each in kept]),
+                "row": pl.Series([each.row for each in kept], dtype=pl.Int64),
+            },
+            schema=SAMPLE_SCHEMA,
+        )
 
 
 class _Drawing:
@@ -191,30 +233,11 @@ class _Drawing:
             self._reported = time.monotonic()
             self._report(self.progress())
 
-    def documents(self) -> pl.DataFrame:
-        """The wanted documents in sample order; their texts lie in memory once."""
+    def sample(self) -> Sample:
+        """What was drawn, once all files have been read."""
         self._texts.flush()
         kept = [self._first[rank] for rank in sorted(self._first)[: self._wanted]]
-        frames = [self._read_back(some) for some in _few_at_a_time(kept)]
-        rank = pl.int_range(pl.len(), dtype=pl.Int64).alias("sample_rank")
-        return pl.concat(frames, rechunk=False).with_columns(rank).select(*SAMPLE_SCHEMA)
-
-    def _read_back(self, kept: Sequence[_Kept]) -> pl.DataFrame:
-        import pyarrow as pa
-
-        texts = [os.pread(self._texts.fileno(), each.size, each.start) for each in kept]
-        offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
-        joined = pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(b"".join(texts)))
-        text = pl.Series("text", joined)
-        return pl.DataFrame(
-            {
-                "document_id": [sha256(each).hexdigest()[:32] for each in texts],
-                "text": text,
-                "words": words.counts(text),
-                "file": pl.Series(self._files, dtype=pl.String).gather([each.file for each in kept]),
-                "row": pl.Series([each.row for each in kept], dtype=pl.Int64),
-            }
-        )
+        return Sample(kept, self._files, self._texts, self.rejects(), self.progress())
 
     def rejects(self) -> pl.DataFrame:
         """What could not be sampled, by file and row: repeated texts, and rows that are no text."""
@@ -247,16 +270,7 @@ def _few_at_a_time(kept: Sequence[_Kept]) -> Iterator[Sequence[_Kept]]:
 
 @contextmanager
 def _scratch() -> Iterator[Path]:
-    """A temporary folder; OSError that names it and the remedy if its disk is full."""
-    with tempfile.TemporaryDirectory(prefix="nift-corpus-") as folder:
-        try:
-            yield Path(folder)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            free = shutil.disk_usage(folder).free
-            raise OSError(
-                errno.ENOSPC,
-                f"the disk of {folder} is full ({free:,} bytes free), where texts wait until it is known which are "
-                "sampled: free some space or set TMPDIR to a folder on a larger disk; nothing was written",
-            ) from None
+    """A temporary folder, for what waits until it is known which documents are sampled."""
+    remedy = "set TMPDIR to a folder on a larger disk; nothing was written"
+    with tempfile.TemporaryDirectory(prefix="nift-corpus-") as folder, telling_of_a_full_disk(Path(folder), remedy):
+        yield Path(folder)

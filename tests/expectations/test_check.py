@@ -1,5 +1,6 @@
 """A frame that keeps its contract passes every test; one defect fails exactly the test that is about it."""
 
+import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -210,7 +211,7 @@ def test_no_text_is_handed_to_great_expectations(halves: contract.Contract) -> N
     secret = GOOD.with_columns(
         first_half=pl.lit("s" * 9000), second_half=pl.lit("s" * 9000), teacher=pl.lit("s" * 9000)
     )
-    with runner._connect(secret, {"raw_sample": RAW}) as connection:
+    with runner._connect({"this": secret, "raw_sample": RAW}) as connection:
         projection = runner.projection(connection, halves)
         summary = runner.summary(connection, halves, 0)
     texts = projection.select_dtypes("str")
@@ -251,13 +252,28 @@ def test_an_input_that_was_not_given_is_named(halves: contract.Contract) -> None
 
 
 def test_contract_sql_reaches_neither_files_nor_our_variables(tmp_path: Path) -> None:
-    for source in ("read_csv('/etc/hostname')", "frame"):
+    RAW.write_parquet(tmp_path / "raw_sample.parquet")
+    RAW.write_parquet(tmp_path / "another.parquet")
+    inputs = [RAW, tmp_path / "raw_sample.parquet"]
+    sources = ("read_csv('/etc/hostname')", f"read_parquet('{tmp_path}/another.parquet')", "frame")
+    for source, raw in itertools.product(sources, inputs):
         sealed = HALVES.replace(
             "select document_id from this join raw_sample on source_id = id", f"select 1 from {source}"
         )
         (tmp_path / "halves.yml").write_text(sealed.replace("where first_half || second_half <> text", ""))
         with pytest.raises(ValueError, match="test halves_rejoin"):
-            runner.check(GOOD, contract.load("halves", tmp_path), {"raw_sample": RAW})
+            runner.check(GOOD, contract.load("halves", tmp_path), {"raw_sample": raw})
+
+
+def test_a_table_that_lies_in_a_file_is_checked_as_one_in_memory(halves: contract.Contract, tmp_path: Path) -> None:
+    RAW.write_parquet(tmp_path / "raw.parquet")
+    for number, change in enumerate([put("serial", 1, 1, 3, 4), lambda frame: frame.drop("kept"), lambda frame: frame]):
+        changed = change(GOOD)
+        changed.write_parquet(tmp_path / f"{number}.parquet", row_group_size=1)
+        in_memory = runner.check(changed, halves, {"raw_sample": RAW})
+        assert (
+            runner.check(tmp_path / f"{number}.parquet", halves, {"raw_sample": tmp_path / "raw.parquet"}) == in_memory
+        )
 
 
 @settings(deadline=None, max_examples=25)
