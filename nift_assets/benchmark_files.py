@@ -5,16 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
+from nift_assets.corpus import places
 from nift_assets.store import replacing
-from nift_assets.studies.study import Benchmark
+from nift_assets.studies.study import Benchmark, Corpus
 
 # A leaderboard whose location is this is lm-eval's own, on the data of the Hub.
 HUB = "hub"
+# Splits whose rows are examples in a prompt, or nothing at all; they are not asked.
+SHOWN = ("train", "dev")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +80,49 @@ PUBLISHED: dict[str, tuple[Published, ...]] = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class OnTheHub:
+    """What a task of the leaderboard asks: one Parquet file of a dataset on the Hub, at a commit."""
+
+    dataset: str
+    revision: str
+    file: str
+
+
+TASKS = {
+    "arc_challenge": OnTheHub(
+        dataset="allenai/ai2_arc",
+        revision="210d026faf9955653af8916fad021475a3f00453",
+        file="ARC-Challenge/test-00000-of-00001.parquet",
+    ),
+    "hellaswag": OnTheHub(
+        dataset="Rowan/hellaswag",
+        revision="218ec52e09a7e7462a5400043bb9a69a41d06b76",
+        file="data/validation-00000-of-00001.parquet",
+    ),
+    "mmlu": OnTheHub(
+        dataset="cais/mmlu",
+        revision="c30699e8356da336a370243923dbaf21066bb9fe",
+        file="all/test-00000-of-00001.parquet",
+    ),
+    "truthfulqa_mc2": OnTheHub(
+        dataset="truthfulqa/truthful_qa",
+        revision="741b8276f2d1982aa3d5b832d3ee81ed3b896490",
+        file="multiple_choice/validation-00000-of-00001.parquet",
+    ),
+    "winogrande": OnTheHub(
+        dataset="allenai/winogrande",
+        revision="01e74176c63542e6b0bcb004dcdea22d94fb67b5",
+        file="winogrande_xl/validation-00000-of-00001.parquet",
+    ),
+    "gsm8k": OnTheHub(
+        dataset="openai/gsm8k",
+        revision="740312add88f781978c0658806c59bc2815b9866",
+        file="main/test-00000-of-00001.parquet",
+    ),
+}
+
+
 def fetch(name: str, folder: Path, published: Sequence[Published] | None = None) -> list[Path]:
     """The files of a benchmark in a folder, fetched from their home unless they are there; each whole or not at all.
 
@@ -107,6 +155,43 @@ def rows(benchmark: Benchmark, *parts: str) -> list[dict[str, Any]]:
     path = path_of(benchmark, *parts)
     # Lines end at "\n" alone: an answer may contain U+2028, at which splitlines() would cut the object in two.
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+
+
+def task_rows(benchmark: Benchmark) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every row the tasks of a leaderboard are asked from, with its file and number: those of its folder and the
+    folders in it, without the rows that are only shown; or those of its tasks on the Hub.
+
+    ValueError for a task whose rows cannot be had.
+    """
+    if benchmark.location == HUB:
+        files = [(task.name, hub_file(task.name)) for task in benchmark.tasks]
+    else:
+        folder = path_of(benchmark)
+        below = sorted(p for p in folder.rglob("*") if p.suffix in (".jsonl", ".parquet") and p.stem not in SHOWN)
+        files = [(p.stem if p.parent == folder else p.parent.name, str(p)) for p in below]
+    for name, file in files:
+        yield from ((f"{name} {number}", row) for number, row in enumerate(_rows_of(file), start=1))
+
+
+def hub_file(task: str) -> str:
+    """The address of the file a task of the leaderboard is asked from; ValueError if the Hub cannot be reached."""
+    if task not in TASKS:
+        raise ValueError(f"where the Hub keeps the task {task!r} is not known; it is of {', '.join(TASKS)}")
+    asked = TASKS[task]
+    location = f"hf://datasets/{asked.dataset}/{asked.file}"
+    return places.files(Corpus(name=task, location=location, revision=asked.revision, licence="its own"))[0]
+
+
+def _rows_of(file: str) -> Iterator[dict[str, Any]]:
+    try:
+        with places.opened(file) as opened:
+            # Lines end at "\n" alone: an answer may contain U+2028, at which splitlines() would cut the object in two.
+            if file.endswith(".jsonl"):
+                yield from (json.loads(line) for line in opened.read().decode().split("\n") if line.strip())
+            else:
+                yield from pl.read_parquet(opened).iter_rows(named=True)
+    except Exception as error:
+        raise ValueError(f"{file}: cannot be read ({places.one_line(error)}); check the file or the network") from None
 
 
 def path_of(benchmark: Benchmark, *parts: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import subprocess
@@ -13,11 +14,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from nift_assets import DEMO_FILES, filters
+from nift_assets import DEMO_FILES, benchmark_files, filters
 from nift_assets.filters import contamination, exact_duplicates, language, near_duplicates
 from nift_assets.studies import demo
-from nift_assets.studies.study import Benchmark, Filter
+from nift_assets.studies.study import Benchmark, Filter, Task
 from tests.conftest import PROJECT
+from tests.corpora.hub import Hub
 from tests.shared_data import shared
 
 BENCHMARKS = demo.STUDY.benchmarks
@@ -49,7 +51,7 @@ def test_what_is_dropped_is_kept_whole_in_sample_order_with_the_reason() -> None
     completions = documents.drop("first_half").with_columns(
         teacher=pl.lit("echo"), status=pl.Series(statuses), completion=pl.lit(" I cannot help with that.")
     )
-    made = filters.run(Filter(name="exact_duplicates"), completions, documents, ())
+    made = filters.run(Filter(name="exact_duplicates"), completions, documents, ()).rows
     reason = "the completion of d too"
     assert made.rows() == [
         ("b", "echo", 3, "exact_duplicates", reason, " I cannot help with that."),
@@ -104,7 +106,7 @@ def test_a_document_that_quotes_thirteen_words_of_a_question_is_dropped_with_the
     long = [(name, text) for name, text in asked if len(contamination._words(text)) >= 13]
     assert {name.split()[0] for name, _ in asked} == {benchmark.name for benchmark in BENCHMARKS}
     quoting = candidates(*(f"{ARTICLES[0]} {quote(text, 13)} and so on." for _, text in long))
-    made = contamination.removals(quoting, benchmarks=BENCHMARKS)
+    made = contamination.removals(quoting, benchmarks=BENCHMARKS).rows
     assert dropped(made) == list(range(len(long)))
     assert made["reason"].to_list() == [f"repeats {name}" for name, _ in long]
 
@@ -113,12 +115,12 @@ def test_twelve_words_of_a_question_and_our_own_articles_are_clean() -> None:
     texts = [text for benchmark in BENCHMARKS for _, text in contamination.questions(benchmark)]
     long = [text for text in texts if len(contamination._words(text)) >= 20]
     quoting = candidates(*ARTICLES, *(f"{ARTICLES[0]} {quote(text, 12)} otherwise." for text in long))
-    assert contamination.removals(quoting, benchmarks=BENCHMARKS).is_empty()
+    assert contamination.removals(quoting, benchmarks=BENCHMARKS).rows.is_empty()
 
 
 def test_a_question_of_eight_words_is_looked_for_as_a_whole_and_a_shorter_one_is_not() -> None:
     facts = demo.STUDY.benchmark("open_llm_leaderboard")
-    made = contamination.grams([facts], 13)
+    made = contamination.grams(contamination.read([facts])[0], 13)
     assert min(map(len, made)) == contamination.FEWEST
     assert "which planet is closest to the sun" not in {" ".join(gram) for gram in made}
 
@@ -126,6 +128,57 @@ def test_a_question_of_eight_words_is_looked_for_as_a_whole_and_a_shorter_one_is
 def quote(text: str, words: int) -> str:
     """The first words of a question as a careless writer quotes them: in capitals, with other signs between them."""
     return " -- ".join(contamination._words(text)[:words]).upper()
+
+
+ON_THE_HUB = Benchmark(
+    name="open_llm_leaderboard",
+    location="hub",
+    tasks=(Task(name="gsm8k", metric="exact_match", shots=5), Task(name="hellaswag", metric="acc_norm", shots=10)),
+)
+SUM = "Nine gulls sat on the rail, four flew off and two came back: how many sit there now?"
+LOOKED_FOR = """
+import json, sys
+import polars as pl
+from nift_assets.filters import contamination
+from nift_assets.studies.study import Benchmark, Task
+
+tasks = tuple(Task(name=name, metric="acc", shots=5) for name in ("gsm8k", "hellaswag"))
+benchmark = Benchmark(name="open_llm_leaderboard", location="hub", tasks=tasks)
+documents = pl.DataFrame({"document_id": ["clean", "quoting"], "first_half": "He wrote: ", "completion": sys.argv[1:]})
+made = contamination.removals(documents, benchmarks=[benchmark])
+print(json.dumps({"rows": made.rows.rows(), **made.metadata}))
+"""
+
+
+def test_the_other_benchmarks_are_looked_for_where_the_hub_cannot_be_reached() -> None:
+    absent = Benchmark(name="ifeval", location="no/such/folder")
+    local = next(benchmark for benchmark in BENCHMARKS if benchmark.name == "mt_bench")
+    _, text = next(iter(contamination.questions(local)))
+    made = contamination.removals(candidates(text), benchmarks=[ON_THE_HUB, absent, local])
+    assert made.rows["reason"].str.starts_with("repeats mt_bench ").to_list() == [True]
+    assert (made.metadata["benchmarks_looked_for"], made.metadata["benchmarks_missing"]) == (1, 3)
+    for name in ("open_llm_leaderboard gsm8k", "open_llm_leaderboard hellaswag", "ifeval"):
+        assert made.metadata[f"missing {name}"].endswith("; materialize again when it is there")
+
+
+def test_the_questions_of_the_hubs_tasks_are_looked_for() -> None:
+    stored = io.BytesIO()
+    pl.DataFrame({"question": [SUM], "choices": [["seven", "nine"]]}).write_parquet(stored)
+    gsm8k = benchmark_files.TASKS["gsm8k"]
+    online = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    with Hub({gsm8k.file: stored.getvalue()}, name=gsm8k.dataset, commit=gsm8k.revision) as hub:
+        ran = subprocess.run(
+            [sys.executable, "-c", LOOKED_FOR, "Nothing of it.", SUM],
+            env={**online, "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_TELEMETRY": "1"},
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+        )
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    assert found["rows"] == [["quoting", "repeats open_llm_leaderboard gsm8k 1"]]
+    assert (found["benchmarks_looked_for"], found["benchmarks_missing"]) == (1, 1)
+    assert "Rowan/hellaswag" in found["missing open_llm_leaderboard hellaswag"]
 
 
 def test_every_question_of_the_published_benchmarks_is_found_in_real_articles() -> None:
@@ -138,11 +191,11 @@ def test_every_question_of_the_published_benchmarks_is_found_in_real_articles() 
     texts = [text for benchmark in published for _, text in contamination.questions(benchmark)]
     planted = [f"{article} {text}" for article, text in zip(articles, texts, strict=False)]
     began = time.process_time()
-    clean = contamination.removals(candidates(*articles), benchmarks=published)
+    clean = contamination.removals(candidates(*articles), benchmarks=published).rows
     print(
         f"{len(articles):,} web articles in {time.process_time() - began:.1f} CPU s, {clean.height} repeat a question"
     )
-    found = dropped(contamination.removals(candidates(*planted), benchmarks=published))
+    found = dropped(contamination.removals(candidates(*planted), benchmarks=published).rows)
     askable = [n for n, text in enumerate(texts) if len(contamination._words(text)) >= contamination.FEWEST]
     print(f"{len(askable):,} of {len(texts):,} questions have 8 words or more; {len(found):,} planted ones are found")
     assert set(askable) <= set(found) | set(range(len(planted), len(texts)))

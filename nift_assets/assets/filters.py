@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -30,8 +31,8 @@ def declare(row: Filter) -> Step:
         follows=True,
     )
     def run(context: dg.AssetExecutionContext, completions: pl.DataFrame, halves: pl.DataFrame) -> Made:
-        dropped = filters.run(row, completions, halves, STUDY.benchmarks)
-        return Made(dropped, metadata={"removed": dropped.height})
+        removed = filters.run(row, completions, halves, STUDY.benchmarks)
+        return Made(removed.rows, metadata={"removed": removed.rows.height, **removed.metadata})
 
     return run
 
@@ -39,7 +40,12 @@ def declare(row: Filter) -> Step:
 def _questions(row: Filter) -> Sequence[Any]:
     if not filters.reads_benchmarks(row):
         return ()
-    return [benchmark_files.fingerprint(benchmark) for benchmark in STUDY.benchmarks]
+    # Files that are not there yet make the table stale when they come.
+    there = [Path(benchmark.location).exists() for benchmark in STUDY.benchmarks]
+    return [
+        benchmark_files.fingerprint(benchmark) if exists else benchmark.location
+        for benchmark, exists in zip(STUDY.benchmarks, there, strict=True)
+    ]
 
 
 for _row in STUDY.filters:

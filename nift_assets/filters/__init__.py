@@ -4,8 +4,9 @@ A row `Filter(name="<file>")` of the study switches it on. What it would drop of
 `<name>_removals`, and it drops where a teacher or a training set names it.
 
 A SQL file selects the columns of `expectations/removals.yml`. A Python file has a function `removals(candidates, *, …)`
-which gives `document_id` and `reason`; its keyword arguments are the options a row can set, and one called `benchmarks`
-is given the study's. Candidates are the completions that may enter training (`ok` and `truncated`), in sample order.
+which gives `document_id` and `reason`, or these and what there is to say of it (`Removed`). Its keyword arguments are
+the options a row can set, and one called `benchmarks` is given the study's. Candidates are the completions that may
+enter training (`ok` and `truncated`), in sample order.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -27,6 +29,14 @@ FOLDER = Path(__file__).parent
 TABLE_SUFFIX = "_removals"
 BENCHMARKS = "benchmarks"
 CANDIDATE_STATUSES = ("ok", "truncated")
+
+
+@dataclass(frozen=True)
+class Removed:
+    """One row per completion that a filter drops, with the reason, and what there is to say of how it was found."""
+
+    rows: pl.DataFrame
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 def names() -> list[str]:
@@ -69,14 +79,15 @@ def reads_benchmarks(row: Filter) -> bool:
     return not is_sql(row) and BENCHMARKS in inspect.signature(module(row).removals).parameters
 
 
-def run(row: Filter, completions: pl.DataFrame, halves: pl.DataFrame, benchmarks: Sequence[Benchmark]) -> pl.DataFrame:
+def run(row: Filter, completions: pl.DataFrame, halves: pl.DataFrame, benchmarks: Sequence[Benchmark]) -> Removed:
     """One row per completion that a filter written in Python drops, in sample order, with the reason."""
     import polars as pl  # whoever reads a study need not
 
     given: dict[str, Any] = {BENCHMARKS: benchmarks} if reads_benchmarks(row) else {}
-    found: pl.DataFrame = module(row).removals(candidates(completions, halves), **row.options, **given)
-    dropped = found.select("document_id", "reason").cast(pl.String)
-    return (
+    made = module(row).removals(candidates(completions, halves), **row.options, **given)
+    found = made if isinstance(made, Removed) else Removed(made)
+    dropped = found.rows.select("document_id", "reason").cast(pl.String)
+    rows = (
         completions.join(dropped, on="document_id")
         .sort("sample_rank")
         .select(
@@ -88,6 +99,7 @@ def run(row: Filter, completions: pl.DataFrame, halves: pl.DataFrame, benchmarks
             "completion",
         )
     )
+    return Removed(rows, found.metadata)
 
 
 def candidates(completions: pl.DataFrame, halves: pl.DataFrame) -> pl.DataFrame:
