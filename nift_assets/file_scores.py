@@ -6,24 +6,30 @@ over what counts: each verdict once, on its scale, and the judge's own. In a sou
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from nift_assets import bradley_terry, published, statistics, verdicts
-from nift_assets.arena_hard import GAMES, points_of
+from nift_assets import bradley_terry, published, readings, statistics
+from nift_assets.arena_hard import GAMES
 from nift_assets.published import Answered, Battle, Game, Judged, TaskScore
+from nift_assets.readings import Outcome, Rating, Said
 from nift_assets.scores import MOST_MISSING
 from nift_assets.statistics import Sample
 from nift_training import leaderboard
 
 # Of the published benchmarks, where no file says: two turns of 80 questions, two games of 500.
 TURNS, MT_BENCH_QUESTIONS, ARENA_HARD_QUESTIONS = 2, 80, 500
-# One answer to so large a share of the questions is no answer to them.
-MOST_ALIKE = 0.1
+ANOTHER = "duplicates of another answer"
+OTHER_ANSWERS = "more than one answer to a question was judged: the first counts, unless --answers say which one it is"
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+Row = TypeVar("Row", Rating, Outcome)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +68,11 @@ class Compared:
 def mt_bench(
     judgments: Iterable[Judged], answers: Iterable[Answered] = (), questions: Sequence[Any] | None = None
 ) -> list[Scored]:
-    """One score per model, the mean over its runs; a file is a run."""
-    said = {(a.model, a.question): a for a in answers}
-    by_model = _grouped(judgments)
-    return [_rated(model, rows, said, questions) for model, rows in by_model.items()]
+    """One score per model, with several judges per model and judge: the mean over its runs. A file is a run; one that
+    has nothing another has is part of the same run."""
+    said, known = Said(answers), _identities(questions)
+    ratings = [readings.rating(row, said) for row in judgments]
+    return [_rated(name, rows, said, known) for name, rows in _named(ratings).items()]
 
 
 def arena_hard(
@@ -76,22 +83,32 @@ def arena_hard(
     baseline: str = "gpt-4-0314",
     style: bool = False,
 ) -> list[Scored]:
-    """One win rate per model. With `style` also the one that is controlled for style, for which both answers to every
-    question must be there."""
-    said = {(a.model, str(a.question)): a for a in answers}
-    everything = list(rows)
-    battles = [(row, points) for row in everything for points in _battles(row)]
-    if not battles:
+    """One win rate per model, with several judges per model and judge. With `style` also the one that is controlled for
+    style, for which both answers to every question must be there."""
+    said, known = Said(answers), _identities(questions)
+    outcomes = [readings.outcome(row, said, baseline) for row in rows]
+    rates: dict[tuple[str, str], bradley_terry.Rate] = {}
+    controlled: dict[tuple[str, str], float] = {}
+    for judge, ruled in _grouped(outcomes, lambda one: one.judge).items():
+        battles = [(one, one.theirs[0]) for one in ruled if one.theirs for _ in range(one.theirs[1])]
+        models, points = [one.model for one, _ in battles], [won for _, won in battles]
+        rates |= {(judge, rate.model): rate for rate in (bradley_terry.rates(models, points) if battles else ())}
+        if style and battles:
+            styles = [_styles(one, said) for one, _ in battles]
+            found = bradley_terry.style_controlled(models, points, styles)
+            controlled |= {(judge, model): rate for model, rate in found.items()}
+    if not rates:
         raise ValueError("there is no verdict that counts in these files; give files of Arena-Hard judgments")
-    rates = {
-        rate.model: rate
-        for rate in bradley_terry.rates([row.model for row, _ in battles], [points for _, points in battles])
-    }
-    controlled = _style_controlled(battles, said, baseline) if style else {}
-    by_model = _grouped(everything)
     return [
-        _ruled(model, games, said, questions, baseline, rates.get(model), controlled.get(model))
-        for model, games in by_model.items()
+        _ruled(
+            name,
+            its,
+            said,
+            known,
+            rates.get((its[0].judge, its[0].model)),
+            controlled.get((its[0].judge, its[0].model)),
+        )
+        for name, its in _named(outcomes).items()
     ]
 
 
@@ -134,7 +151,7 @@ def ifeval(responses: Mapping[str, Mapping[str, str]], prompts: Sequence[Mapping
                     "prompts followed": sum(all(one) for one in strict.values()),
                     "instructions": sum(map(len, strict.values())),
                     "instructions followed": sum(map(sum, strict.values())),
-                    **_alike(said.values()),
+                    **readings.alike([readings.mark(text) for text in said.values()]),
                     "unknown prompts": len(said.keys() - {row["prompt"] for row in prompts}),
                 },
                 sample=sample,
@@ -166,137 +183,98 @@ def compare(scored: Sequence[Scored]) -> list[Compared]:
     ]
 
 
-def questions_of(path: Path) -> list[Any]:
+def questions_of(path: Path) -> list[str]:
     """The questions of a benchmark's file, by their ids."""
-    return [row.get("question_id", row.get("uid")) for _, _, _, row in published.lines([path])]
+    return [published.identity(row.get("question_id", row.get("uid"))) for _, _, _, row in published.lines([path])]
 
 
 # -- MT-Bench ----------------------------------------------------------------------------------------------------------
 
 
-def _rated(
-    model: str, rows: Sequence[Judged], said: Mapping[tuple[str, Any], Answered], questions: Sequence[Any] | None
-) -> Scored:
-    known = None if questions is None else set(questions)
-    counts: Counter[str] = Counter()
-    runs: dict[int, dict[tuple[Any, int], float | None]] = {}
-    theirs: dict[int, list[float]] = {}
-    for row in rows:
-        if known is not None and row.question not in known:
-            counts["of no question"] += 1
-        if row.score is not None and row.score != -1:
-            theirs.setdefault(row.source, []).append(row.score)
-        seen, place = runs.setdefault(row.source, {}), (row.question, row.turn)
-        rating, reading = _reading(row, said.get((model, row.question)))
-        if place in seen:
-            counts["duplicates"] += 1
-            if seen[place] is None and rating is not None:
-                seen[place] = rating
-            continue
-        seen[place] = rating
-        counts[reading] += reading != "verdict"
-    if known is not None:
-        runs = {run: {p: rating for p, rating in seen.items() if p[0] in known} for run, seen in runs.items()}
-    expected = len(runs) * TURNS * (len(questions) if questions is not None else MT_BENCH_QUESTIONS)
-    sample = statistics.sample([_turns_together(seen) for seen in runs.values()])
-    counted = sum(rating is not None for seen in runs.values() for rating in seen.values())
+def _rated(name: str, rows: Sequence[Rating], said: Said, known: set[str] | None) -> Scored:
+    runs = [_once(run) for run in _runs(rows)]
+    counts = Counter(row.reading for row in rows if row.reading != "verdict")
+    counts += sum((run.counts for run in runs), Counter())
+    counts["of no question"] = sum(known is not None and row.question not in known for row in rows)
+    kept = [{p: one.rating for p, one in run.kept.items() if known is None or p[0] in known} for run in runs]
+    theirs = [[row.theirs for row in run.rows if row.theirs is not None and row.theirs != -1] for run in runs]
+    expected = len(runs) * TURNS * (MT_BENCH_QUESTIONS if known is None else len(known))
+    sample = statistics.sample([_turns_together(run) for run in kept])
+    counted = sum(rating is not None for run in kept for rating in run.values())
     low, high = statistics.interval(sample)
     return Scored(
-        model=model,
+        model=name,
         score=sample.score(),
-        published=_mean([_mean(scores) for scores in theirs.values()]),
+        published=_mean(map(_mean, theirs)),
         low=low,
         high=high,
         questions=len(sample.questions),
         expected=max(expected, counted),
         missing=max(expected - counted, 0),
-        parts={f"turn {turn}": _mean(_of_turn(runs, turn)) for turn in (1, 2)},
-        counts={**counts, "runs": len(runs), **_flags(model, said)},
+        parts={f"turn {turn}": _mean(_of_turn(kept, turn)) for turn in (1, 2)},
+        counts={**counts, "runs": len(runs), **said.flags(rows[0].model)},
+        notes=(OTHER_ANSWERS,) if counts[ANOTHER] and not said.has(rows[0].model) else (),
         sample=sample,
     )
 
 
-def _reading(row: Judged, answer: Answered | None) -> tuple[float | None, str]:
-    """The rating that counts: read from the judge's own words where the file has them, else what the file says."""
-    if row.judgment is None:
-        usable = row.score is not None and verdicts.LOWEST <= row.score <= verdicts.HIGHEST
-        missing = "none" if row.score in (None, -1) else "out_of_range"
-        return (row.score, "verdict") if usable else (None, missing)
-    read = verdicts.rated(row.judgment, answers=answer.turns if answer else (), prompt=_instructions(row.prompt))
-    return read.rating, read.reading
+def _runs(rows: Sequence[Rating]) -> list[list[Rating]]:
+    """The rows of each run: those of a file, together with those of files that have other questions or turns."""
+    runs: list[tuple[set[tuple[str, int]], list[Rating]]] = []
+    for of_file in _grouped(rows, lambda row: row.source).values():
+        places = {(row.question, row.turn) for row in of_file}
+        run = next((run for run in runs if not run[0] & places), None)
+        if run is None:
+            runs.append((places, of_file))
+        else:
+            run[0].update(places)
+            run[1].extend(of_file)
+    return [run for _, run in runs]
 
 
-def _instructions(prompt: str) -> str:
-    """The judge's prompt up to the question: what follows are texts of others."""
-    return prompt.partition("[Question]")[0]
-
-
-def _turns_together(seen: Mapping[tuple[Any, int], float | None]) -> dict[Any, tuple[float, float]]:
-    together: dict[Any, tuple[float, float]] = {}
+def _turns_together(seen: Mapping[tuple[str, int], float | None]) -> dict[str, tuple[float, float]]:
+    together: dict[str, tuple[float, float]] = {}
     for (question, _), rating in seen.items():
         points, weight = together.get(question, (0.0, 0.0))
         together[question] = (points, weight) if rating is None else (points + rating, weight + 1)
     return together
 
 
-def _of_turn(runs: Mapping[int, Mapping[tuple[Any, int], float | None]], turn: int) -> list[float | None]:
-    return [_mean([rating for (_, t), rating in seen.items() if t == turn]) for seen in runs.values()]
+def _of_turn(runs: Sequence[Mapping[tuple[str, int], float | None]], turn: int) -> list[float | None]:
+    return [_mean(rating for (_, t), rating in seen.items() if t == turn) for seen in runs]
 
 
 # -- Arena-Hard --------------------------------------------------------------------------------------------------------
 
 
-def _battles(row: Game | Battle) -> list[float]:
-    """The model's points in the battles a line stands for, as the tool counts it: by the verdict in the file."""
-    if isinstance(row, Battle):
-        return [row.points]
-    points, weight = points_of(row.score, row.game)
-    return [] if points is None else [points] * weight
-
-
 def _ruled(
-    model: str,
-    rows: Sequence[Game | Battle],
-    said: Mapping[tuple[str, Any], Answered],
-    questions: Sequence[Any] | None,
-    baseline: str,
+    name: str,
+    rows: Sequence[Outcome],
+    said: Said,
+    known: set[str] | None,
     rate: bradley_terry.Rate | None,
     controlled: float | None,
 ) -> Scored:
-    known = None if questions is None else {str(question) for question in questions}
-    counts: Counter[str] = Counter()
-    seen: dict[tuple[str, int], tuple[float, float] | None] = {}
-    for row in rows:
-        if known is not None and row.question not in known:
-            counts["of no question"] += 1
-            continue
-        if isinstance(row, Battle):  # which of its two games it is, the file does not say
-            place, value = (row.question, len(seen)), (row.points, 1.0)
-            seen[place] = value
-            continue
-        place = (row.question, row.game)
-        points, weight, reading = _outcome(row, said, model, baseline)
-        if place in seen:
-            counts["duplicates"] += 1
-            if seen[place] is None and points is not None:
-                seen[place] = (points * weight, weight)
-            continue
-        seen[place] = None if points is None else (points * weight, weight)
-        counts[reading] += reading != "verdict"
+    model, raw = rows[0].model, any(row.game for row in rows)
+    once = _once(rows)
+    counts = Counter(row.reading for row in rows if row.reading != "verdict") + once.counts
+    counts["of no question"] = sum(known is not None and row.question not in known for row in rows)
+    kept = [one for one in once.kept.values() if known is None or one.question in known]
     together: dict[str, tuple[float, float]] = {}
-    for (question, _), outcome in seen.items():
-        won, played = together.get(question, (0.0, 0.0))
-        more, counted = outcome or (0.0, 0.0)
-        together[question] = (won + 100 * more, played + counted)
+    for one in kept:
+        won, played = together.get(one.question, (0.0, 0.0))
+        together[one.question] = (won + 100 * (one.points or 0.0) * one.weight, played + one.weight)
     sample = statistics.sample([together])
     low, high = statistics.interval(sample)
-    raw = any(isinstance(row, Game) for row in rows)
-    number = len(known) if known is not None else ARENA_HARD_QUESTIONS
+    number = ARENA_HARD_QUESTIONS if known is None else len(known)
     expected = len(GAMES) * number if raw else number
-    found = sum(outcome is not None for outcome in seen.values()) if raw else len(together)
-    tokens = [a.tokens for (name, _), a in said.items() if name == model and a.tokens is not None]
+    found = sum(one.points is not None for one in kept) if raw else len(together)
+    tokens = said.tokens(model)
+    # A file of battles has no line where a verdict is missing, so only whole questions are seen to be.
+    notes = () if raw else ("battles: missing games cannot be seen, only missing questions",)
+    against = sorted({row.baseline for row in rows})
     return Scored(
-        model=model,
+        model=name,
         score=sample.score(),
         published=rate.rate if rate else None,
         low=low,
@@ -311,62 +289,80 @@ def _ruled(
             **({"style controlled": controlled} if controlled is not None else {}),
             **({"mean tokens": sum(tokens) / len(tokens)} if tokens else {}),
         },
-        counts={**counts, "battles": rate.battles if rate else 0, **_flags(model, said)},
+        counts={**counts, "battles": rate.battles if rate else 0, **said.flags(model)},
         sample=sample,
-        # A file of battles has no line where a verdict is missing, so only whole questions are seen to be.
-        notes=() if raw else ("battles: missing games cannot be seen, only missing questions",),
+        notes=(*notes, f"against several baselines: {', '.join(against)}") if len(against) > 1 else notes,
     )
 
 
-def _outcome(
-    row: Game, said: Mapping[tuple[str, Any], Answered], model: str, baseline: str
-) -> tuple[float | None, int, str]:
-    if row.judgment is None:
-        points, weight = points_of(row.score, row.game)
-        return points, weight, "verdict" if weight else ("none" if row.score is None else "unknown_label")
-    texts = [a.turns for name in (model, row.baseline or baseline) if (a := said.get((name, row.question)))]
-    read = verdicts.ruled(row.judgment, answers=[text for turns in texts for text in turns])
-    return (*points_of(read.verdict, row.game), read.reading)
-
-
-def _style_controlled(
-    battles: Sequence[tuple[Game | Battle, float]], said: Mapping[tuple[str, Any], Answered], baseline: str
-) -> dict[str, float]:
-    styles = []
-    for row, _ in battles:
-        pair = [said.get((name, row.question)) for name in (row.baseline or baseline, row.model)]
-        if any(answer is None or answer.tokens is None for answer in pair):
-            raise ValueError(
-                f"style control needs the answers, with their tokens, of {row.model} and {row.baseline or baseline} to "
-                f"question {row.question}; give both with --answers"
-            )
-        first, second = (answer for answer in pair if answer)
-        styles.append(
-            {
-                name: (float(getattr(first, name)), float(getattr(second, name)))
-                for name in ("tokens", "headers", "lists", "bold")
-            }
+def _styles(one: Outcome, said: Said) -> dict[str, tuple[float, float]]:
+    """What the baseline's and the model's answer have of each element of style."""
+    pair = [said.files.get((name, one.question)) for name in (one.baseline, one.model)]
+    first, second = (answer if answer and answer.tokens is not None else None for answer in pair)
+    if first is None or second is None:
+        raise ValueError(
+            f"style control needs the answers, with their tokens, of {one.model} and {one.baseline} to question "
+            f"{one.question}; give both with --answers"
         )
-    return bradley_terry.style_controlled([row.model for row, _ in battles], [points for _, points in battles], styles)
+    elements = ("tokens", "headers", "lists", "bold")
+    return {name: (float(getattr(first, name)), float(getattr(second, name))) for name in elements}
+
+
+# -- each verdict once -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Once(Generic[Row]):
+    """The row that counts for each place, all rows, and what was left out by kind."""
+
+    kept: dict[tuple[str, int], Row]
+    rows: Sequence[Row]
+    counts: Counter[str]
+
+
+def _once(rows: Sequence[Row]) -> _Once[Row]:
+    """Each place's first row, unless a later one is about the answer that is in the files or is the first to count."""
+    kept: dict[tuple[str, int], Row] = {}
+    counts: Counter[str] = Counter()
+    for row in rows:
+        place = row.place or (row.question, -len(kept))  # of a battle it is not said which game it was
+        first = kept.setdefault(place, row)
+        if first is row:
+            continue
+        counts["duplicates"] += 1
+        counts[ANOTHER] += row.shown != first.shown
+        if (row.of_files, row.counts) > (first.of_files, first.counts):
+            kept[place] = row
+    return _Once(kept, rows, counts)
+
+
+def _named(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of each model, under its name; with several judges, those of each model and judge."""
+    several = len({row.judge for row in rows}) > 1
+    return _grouped(rows, lambda row: f"{row.model} (judge {row.judge or 'unnamed'})" if several else row.model)
 
 
 # -- Open LLM Leaderboard ----------------------------------------------------------------------------------------------
 
 
 def _averaged(model: str, tasks: Mapping[tuple[str, str, str], Sequence[TaskScore]]) -> Scored:
-    last = {key: rows[-1] for key, rows in tasks.items()}
     parts: dict[str, float | None] = {}
     errors: list[float | None] = []
-    notes = []
+    notes: list[str] = []
+    twice = 0
     for name, metric, filter_name in leaderboard.SIX:
-        wanted = leaderboard.MMLU_TASKS if name == "mmlu" else (name,)
-        rows = [row for task in wanted if (row := last.get((task, metric, filter_name)))]
-        if len(rows) < len(wanted):
+        wanted = leaderboard.MMLU_TASKS if name == leaderboard.MMLU else (name,)
+        runs = [tasks[key] for task in wanted if (key := (task, metric, filter_name)) in tasks]
+        rows = [_counting(each, leaderboard.SHOTS[name]) for each in runs]
+        twice += sum(len(each) > 1 for each in runs)
+        missing = {*wanted} - {row.task for row in rows if not math.isnan(row.value)}
+        notes += [f"{name}: {note}" for note in _about(runs, rows, leaderboard.SHOTS[name])]
+        if missing:
             parts[name] = None
-            gone = sorted({*wanted} - {row.task for row in rows})
-            notes.append(f"{name}: {len(rows)} of {len(wanted)} are there, {', '.join(gone[:3])} missing")
+            gone = ", ".join(sorted(missing)[:3])
+            notes.append(f"{name}: {len(wanted) - len(missing)} of {len(wanted)} are there, {gone} missing")
             continue
-        parts[name] = 100 * sum(row.value for row in rows) / len(rows)
+        parts[name] = 100 * math.fsum(row.value for row in rows) / len(rows)
         known = [row.stderr for row in rows if row.stderr is not None]
         errors.append(sum(e**2 for e in known) ** 0.5 / len(rows) * 100 if len(known) == len(rows) else None)
         if note := leaderboard.NOTES.get(name):
@@ -381,42 +377,47 @@ def _averaged(model: str, tasks: Mapping[tuple[str, str, str], Sequence[TaskScor
         published=score,
         low=score - margin if sure and score is not None else None,
         high=score + margin if sure and score is not None else None,
-        questions=len(parts),
+        questions=len(there),
         expected=len(parts),
         missing=len(parts) - len(there),
         parts=parts,
-        counts={"run twice": sum(len(rows) > 1 for rows in tasks.values())},
+        counts={"run twice": twice},
         notes=tuple(notes),
     )
+
+
+def _counting(runs: Sequence[TaskScore], shots: int) -> TaskScore:
+    """The run of a task that counts: the last by name of those with the leaderboard's examples, else the last."""
+    return next((row for row in reversed(runs) if row.shots in (shots, None)), runs[-1])
+
+
+def _about(runs: Sequence[Sequence[TaskScore]], rows: Sequence[TaskScore], shots: int) -> Iterator[str]:
+    """What must be known of the runs that count: which they are, what they were shown, how much they were asked."""
+    if unlike := {row.source for each, row in zip(runs, rows, strict=True) if len({one.value for one in each}) > 1}:
+        yield f"run more than once with different results, counted is {', '.join(sorted(unlike)[:3])}"
+    if others := sorted({row.shots for row in rows if row.shots not in (shots, None)}):
+        yield f"{', '.join(map(str, others))} examples in its prompts, not the leaderboard's {shots}"
+    if part := [row.asked for row in rows if row.asked and row.asked[0] < row.asked[1]]:
+        yield f"only {sum(asked for asked, _ in part)} of {sum(there for _, there in part)} samples were asked"
+    if nan := [row.task for row in rows if math.isnan(row.value)]:
+        yield f"{', '.join(nan[:3])} is NaN"
 
 
 # -- all ---------------------------------------------------------------------------------------------------------------
 
 
-def _flags(model: str, said: Mapping[tuple[str, Any], Answered]) -> dict[str, int]:
-    """How many of a model's answers are one text for many questions, and how many hold what a verdict looks like."""
-    ours = [answer for (name, _), answer in said.items() if name == model]
-    first = [answer.turns[0] for answer in ours if answer.turns]
-    return {
-        **_alike(first),
-        "answers that hold a verdict": sum(any(map(verdicts.holds_label, answer.turns)) for answer in ours),
-    }
-
-
-def _alike(texts: Iterable[str]) -> dict[str, int]:
-    number = Counter(text.strip() for text in texts)
-    most = max(1, MOST_ALIKE * number.total())
-    return {"answers alike": sum(times for times in number.values() if times > most)}
-
-
-def _grouped(rows: Iterable[Any]) -> dict[str, list[Any]]:
-    groups: dict[str, list[Any]] = {}
+def _grouped(rows: Iterable[T], by: Callable[[T], K]) -> dict[K, list[T]]:
+    groups: dict[K, list[T]] = {}
     for row in rows:
-        groups.setdefault(row.model, []).append(row)
+        groups.setdefault(by(row), []).append(row)
     return groups
 
 
+def _identities(questions: Sequence[Any] | None) -> set[str] | None:
+    return None if questions is None else {published.identity(question) for question in questions}
+
+
 def _mean(values: Iterable[float | None]) -> float | None:
-    """Over those there are."""
+    """Over those there are, rounded once."""
     there = [value for value in values if value is not None]
-    return sum(there) / len(there) if there else None
+    return math.fsum(there) / len(there) if there else None

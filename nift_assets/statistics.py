@@ -69,7 +69,7 @@ def interval(measured: Sample) -> tuple[float | None, float | None]:
 
     if not measured.questions:
         return None, None
-    resampled = _scores(_draws(len(measured.questions)), measured)
+    resampled = _resampled(measured)
     if np.isnan(resampled).all():
         return None, None
     low, high = np.nanpercentile(resampled, LEVEL)
@@ -81,7 +81,7 @@ def difference(one: Sample, other: Sample) -> Difference | None:
     the two change their names question by question. None without a common question that counts for both."""
     import numpy as np
 
-    common = sorted(set(one.questions) & set(other.questions), key=str)
+    common = tuple(sorted(set(one.questions) & set(other.questions), key=str))
     if not common:
         return None
     a, b = _aligned(one, common), _aligned(other, common)
@@ -90,8 +90,7 @@ def difference(one: Sample, other: Sample) -> Difference | None:
     left, right = a.score(), b.score()
     if left is None or right is None:
         return None
-    draws = _draws(len(common))
-    resampled = _scores(draws, a) - _scores(draws, b)
+    resampled = _resampled(a) - _resampled(b)
     low, high = np.nanpercentile(resampled, LEVEL)
     return Difference(
         value=left - right,
@@ -139,9 +138,19 @@ def _signs(questions: int) -> Array:
     return np.asarray(drawn * 2 - 1, dtype=np.float64)
 
 
-def _scores(draws: Array, measured: Sample) -> Array:
+# A table of many models compares every pair of them: what one sample comes to is worked out once.
+@lru_cache(maxsize=256)
+def _resampled(measured: Sample) -> Array:
     """One score per resample, NaN where a part drew nothing that counts."""
+    draws = _draws(len(measured.questions))
     return _ratio(draws @ measured.points.T, draws @ measured.weights.T)
+
+
+@lru_cache(maxsize=256)
+def _signed(measured: Sample) -> tuple[Array, Array]:
+    """The points and weights of each part in every permutation, summed with the signs of the questions."""
+    signs = _signs(len(measured.questions))
+    return signs @ measured.points.T, signs @ measured.weights.T
 
 
 def _ratio(points: Array, weights: Array) -> Array:
@@ -156,25 +165,26 @@ def _permuted(a: Sample, b: Sample, observed: float) -> float:
     """The share of permutations, itself included, that differ at least as much."""
     import numpy as np
 
-    signs = _signs(len(a.questions))
-
-    def swapped(one: Array, other: Array) -> tuple[Array, Array]:
-        together, apart = (one + other).sum(axis=1), signs @ (one - other).T
+    def swapped(one: Array, other: Array, one_signed: Array, other_signed: Array) -> tuple[Array, Array]:
+        together, apart = (one + other).sum(axis=1), one_signed - other_signed
         return (together + apart) / 2, (together - apart) / 2
 
-    points_a, points_b = swapped(a.points, b.points)
-    weights_a, weights_b = swapped(a.weights, b.weights)
+    (signed_a, weighed_a), (signed_b, weighed_b) = _signed(a), _signed(b)
+    points_a, points_b = swapped(a.points, b.points, signed_a, signed_b)
+    weights_a, weights_b = swapped(a.weights, b.weights, weighed_a, weighed_b)
     differences = _ratio(points_a, weights_a) - _ratio(points_b, weights_b)
     as_large = np.count_nonzero(np.abs(differences) >= observed - 1e-9)
     return float((1 + as_large) / (1 + PERMUTATIONS))
 
 
-def _aligned(measured: Sample, questions: Sequence[Hashable]) -> Sample:
+@lru_cache(maxsize=256)
+def _aligned(measured: Sample, questions: tuple[Hashable, ...]) -> Sample:
     places = {question: place for place, question in enumerate(measured.questions)}
     chosen = [places[question] for question in questions]
-    return Sample(tuple(questions), measured.points[:, chosen], measured.weights[:, chosen])
+    return Sample(questions, measured.points[:, chosen], measured.weights[:, chosen])
 
 
+@lru_cache(maxsize=256)
 def _pooled(measured: Sample) -> Sample:
     return Sample(
         measured.questions,

@@ -35,8 +35,11 @@ COPIED = 24
 RATING = re.compile(r"\[\[(\d+\.?\d*)\]\]")
 BARE_RATING = re.compile(r"\[(\d+\.?\d*)\]")
 VERDICT = re.compile(r"\[\[([AB<>=]+)\]\]")
+BARE_VERDICT = re.compile(r"\[([AB<>=]+)\]")
 LOWEST, HIGHEST = 1.0, 10.0
 LABELS = ("A>>B", "A>B", "A=B", "B>A", "B>>A")
+# What the tool of 2025 takes for these.
+MIRRORED = {"A<<B": "B>>A", "A<B": "B>A", "B=A": "A=B", "B<A": "A>B", "B<<A": "A>>B"}
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,20 @@ def ruled(judgment: str | None, *, answers: Sequence[str] = (), prompt: str = ""
     if len(set(labels)) > 1:
         return Ruled(None, "several")
     return Ruled(labels[0], "verdict") if labels[0] in LABELS else Ruled(None, "unknown_label")
+
+
+def ruled_last(judgment: str | None, *, answers: Sequence[str] = (), prompt: str = "") -> Ruled:
+    """The verdict as arena-hard-auto reads it since 2025: the last label, in double brackets or else in single ones,
+    in capitals or not, also one that is written the other way round."""
+    if (unread := _unread(judgment)) or judgment is None:
+        return Ruled(None, unread or "empty")
+    said = judgment.upper()
+    pattern = VERDICT if VERDICT.search(said) else BARE_VERDICT
+    labels, copied = own(pattern, said, [answer.upper() for answer in answers], prompt.upper())
+    if not labels:
+        return Ruled(None, "repeated" if copied else "none")
+    label = MIRRORED.get(labels[-1], labels[-1])
+    return Ruled(label, "verdict") if label in LABELS else Ruled(None, "unknown_label")
 
 
 def own(

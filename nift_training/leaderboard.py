@@ -35,6 +35,8 @@ SIX = (
     ("winogrande", "acc", "none"),
     ("gsm8k", "exact_match", "strict-match"),
 )
+# How many examples the leaderboard showed each of them.
+SHOTS = {"arc_challenge": 25, "hellaswag": 10, MMLU: 5, "truthfulqa_mc2": 0, "winogrande": 5, "gsm8k": 5}
 
 # Where lm-eval 0.4.13 defines them, below its tasks.
 _FILES = {
