@@ -1,15 +1,16 @@
-"""The house itself: nothing heavy at load, both ways in, a README that is true, and commands that run."""
+"""The house itself: nothing heavy at load, both ways in, documents that are true, and commands that run."""
 
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, Demo
 
 HEAVY = (
     "torch",
@@ -28,6 +29,35 @@ HEAVY = (
     "rensa",
 )
 README = (PROJECT / "README.md").read_text()
+DOCUMENTS = [PROJECT / "README.md", *sorted((PROJECT / "dagster_project" / "guides").glob("*.md"))]
+
+
+def documented_commands() -> list[list[str]]:
+    """The words of every line of every ```sh block, without the variables in front of the command."""
+    blocks = [
+        block for path in DOCUMENTS for block in re.findall(r"^ *```sh\n(.*?)^ *```", path.read_text(), re.M | re.S)
+    ]
+    lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+    return [re.sub(r"^(\w+=\S+ )+", "", shlex.join(words)) and _without_variables(words) for words in lines if words]
+
+
+def _without_variables(words: list[str]) -> list[str]:
+    while words and re.match(r"[A-Z_]+=", words[0]):
+        words = words[1:]
+    return words
+
+
+def options_of(*command: str) -> dict[str, set[str]]:
+    """The options the documents name for each subcommand or module behind these words."""
+    found: dict[str, set[str]] = {}
+    for words in documented_commands():
+        if words[: len(command)] == list(command):
+            name, *rest = words[len(command) :]
+            found.setdefault(name, set()).update(word.split("=")[0] for word in rest if word.startswith("--"))
+    return found
+
+
+NIFT, VERBS = options_of(".venv/bin/nift"), options_of("python", "-m")
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -98,20 +128,53 @@ def test_the_readmes_tree_is_the_tree_there_is() -> None:
     assert {name for name in there if not name.startswith(".")} - {"LICENSE", "README.md"} <= top
 
 
-def test_every_make_target_of_the_readme_exists() -> None:
+def test_every_make_target_of_the_documents_exists() -> None:
     makefile = (PROJECT / "Makefile").read_text()
-    for target in set(re.findall(r"(?:`|^)make ([a-z-]+)", README, re.MULTILINE)):
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"the README names make {target}"
+    for path in DOCUMENTS:
+        for target in set(re.findall(r"(?:`|^)make ([a-z-]+)", path.read_text(), re.MULTILINE)):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{path.name} names make {target}"
 
 
-@pytest.mark.parametrize("command", sorted(set(re.findall(r"^\.venv/bin/nift ([a-z]+)", README, re.MULTILINE))))
-def test_every_nift_command_of_the_readme_explains_itself(command: str) -> None:
-    assert run("nift", command, "--help").returncode == 0
+@pytest.mark.parametrize("command", sorted(NIFT))
+def test_every_nift_command_of_the_documents_has_the_options_they_name(command: str) -> None:
+    explained = run("nift", command, "--help")
+    assert explained.returncode == 0
+    assert not [option for option in NIFT[command] if option not in explained.stdout]
 
 
-@pytest.mark.parametrize("verb", sorted(set(re.findall(r"python -m (nift_training\.[a-z_]+)", README))))
-def test_every_verb_of_the_readme_explains_itself(verb: str) -> None:
-    assert run("python", "-m", verb, "--help").returncode == 0
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_every_verb_of_the_documents_has_the_options_they_name(verb: str) -> None:
+    explained = run("python", "-m", verb, "--help")
+    assert explained.returncode == 0
+    assert not [option for option in VERBS[verb] if option not in explained.stdout]
+
+
+def test_every_link_of_the_documents_leads_somewhere() -> None:
+    for path in DOCUMENTS:
+        for target, _, anchor in re.findall(r"\]\((?!http)([^)#\s]*)(#([^)\s]+))?\)", path.read_text()):
+            found = (path.parent / target).resolve() if target else path
+            assert found.exists(), f"{path.name} links to {target}"
+            headings = re.findall(r"^#+ (.*)$", found.read_text(), re.MULTILINE) if anchor else []
+            slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert not anchor or anchor in slugs, f"{path.name} links to {target}#{anchor}"
+
+
+def test_the_readme_names_every_guide_and_every_picture_is_shown() -> None:
+    for path in DOCUMENTS[1:]:
+        assert path.relative_to(PROJECT).as_posix() in README
+    shown = "".join(path.read_text() for path in DOCUMENTS)
+    for picture in (PROJECT / "dagster_project" / "pictures").iterdir():
+        assert f"pictures/{picture.name})" in shown, picture.name
+
+
+def test_every_query_of_the_documents_has_an_answer(demo: Demo) -> None:
+    import duckdb
+
+    queries = [words[2] for words in documented_commands() if words[:2] == [".venv/bin/nift", "query"]]
+    assert len(queries) >= 4
+    with duckdb.connect(demo.warehouse / "nift.duckdb", read_only=True) as catalogue:
+        for query in queries:
+            assert catalogue.sql(query).fetchall(), query
 
 
 def test_nothing_loads_a_pickle() -> None:

@@ -1,102 +1,108 @@
-"""The README's pictures of Dagster's UI, taken from the demo study: `python -m tests.ui.pictures`.
+"""The pictures of the README and the guides, taken from the demo study in Dagster's UI: `python -m tests.ui.pictures`.
 
 Uses the warehouse and the instance of `NIFT_WAREHOUSE` and `DAGSTER_HOME`, and makes the demo there if there is none.
-Needs the `dev` extra and Chromium.
+Needs the `dev` extra and Chromium. Names choose which are taken: `python -m tests.ui.pictures checks report`.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import shutil
 import sys
 import tempfile
 import urllib.parse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.conftest import PROJECT, nift
+from tests.ui.browser import Strangers, needed_chromium, window
 from tests.ui.server import ui
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import FloatRect, Page
 
 PICTURES = PROJECT / "dagster_project" / "pictures"
-MOST_BYTES = 500_000
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# Nothing but the UI itself can be reached; a container's root has no sandbox.
-FLAGS = ("--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--hide-scrollbars")
-GROUPS = "{ assetNodes { groupName } }"
-BOXES = """() => [...document.querySelectorAll('#app-root svg foreignObject, svg foreignObject')]
-    .map(node => node.getBoundingClientRect()).map(box => [box.left, box.top, box.right, box.bottom])"""
+MOST_BYTES = 250_000
+LARGE, USUAL = {"width": 3200, "height": 3600}, {"width": 1240, "height": 900}
+MARGIN = 24
+# The nodes of a graph and, without its groups open, the groups.
+NODES = "svg foreignObject"
+TEACHERS = ("completions", "uppercase_start_removals", "filtered_completions", "training_sets")
 
 
 def main() -> None:
-    chromium = browser()
+    chromium = needed_chromium()
     environment = {
         **os.environ,
         "NIFT_WAREHOUSE": str(Path(os.environ.get("NIFT_WAREHOUSE") or PROJECT / "warehouse").absolute()),
         "DAGSTER_HOME": str(Path(os.environ.get("DAGSTER_HOME") or PROJECT / ".dagster" / "demo").absolute()),
     }
-    if not Path(environment["NIFT_WAREHOUSE"], "demo", "report.html").exists():
+    report = Path(environment["NIFT_WAREHOUSE"], "demo", "report.html")
+    if not report.exists():
         print("There is no demo yet: making it (a minute or two) …")
         ran = nift("demo", environment=environment)
         if ran.returncode != 0:
             sys.exit(ran.stderr)
     PICTURES.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, ui(environment, Path(folder)) as running:
-        groups = {node["groupName"] for node in running.graphql(GROUPS)["assetNodes"]}
-        take(chromium, running.url, sorted(groups))
+    strangers = Strangers()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ui(environment | strangers.environment(), Path(folder)) as running,
+        window(chromium, strangers) as page,
+    ):
+        for take in TAKEN:
+            if not sys.argv[1:] or take.__name__ in sys.argv[1:]:
+                page.set_viewport_size(USUAL)  # type: ignore[arg-type]
+                take(page, running.url)
+        if not sys.argv[1:] or "report" in sys.argv[1:]:
+            page.goto(report.as_uri())
+            write(page, "report.png", {"x": 0, "y": 0, "width": USUAL["width"], "height": USUAL["height"]})
+    assert not strangers.asked, f"others were asked: {strangers.asked}"
 
 
-def browser() -> str:
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        sys.exit("error: the pictures need Chromium; install it, e.g. with `apt-get install chromium`")
-    try:
-        import playwright  # noqa: F401
-    except ImportError:
-        sys.exit("error: the pictures need playwright; install it with `pip install -e '.[dev]'`")
-    return found
+def lineage(page: Page, url: str) -> None:
+    """The groups of the whole graph and what follows from what."""
+    page.goto(f"{url}/asset-groups?expanded=")
+    page.get_by_text("benchmarks").last.wait_for()
+    write(page, "lineage.png", around(page, NODES))
 
 
-def take(chromium: str, url: str, groups: list[str]) -> None:
-    """Writes the three pictures; fails if a page asked anything of another machine."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        window = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
-        page = window.new_page(viewport={"width": 3200, "height": 3600})
-        # From top to bottom the graph is about as wide as it is high, so that a README can show it.
-        page.add_init_script("localStorage.setItem('asset-graph-direction', JSON.stringify('vertical'))")
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
-        lineage(page, url, groups)
-        page.set_viewport_size({"width": 1500, "height": 940})
-        partitions(page, url)
-        checks(page, url)
-        window.close()
-    strangers = [address for address in asked if not address.startswith((url, f"blob:{url}", "data:"))]
-    assert not strangers, f"the UI asked others: {strangers}"
+def graph(page: Page, url: str) -> None:
+    """The whole graph with its groups open; from top to bottom it is about as wide as it is high."""
+    page.set_viewport_size(LARGE)  # type: ignore[arg-type]
+    page.add_init_script("localStorage.setItem('asset-graph-direction', JSON.stringify('vertical'))")
+    page.goto(f"{url}/asset-groups?expanded=")
+    page.get_by_text("benchmarks").last.wait_for()
+    page.keyboard.press("Alt+E")
+    page.get_by_text("mt_bench_judgments").last.wait_for()
+    write(page, "graph.png", around(page, NODES))
 
 
-def lineage(page: Page, url: str, groups: list[str]) -> None:
-    """The whole graph with its groups open, cropped to the nodes."""
-    expanded = ",".join(f"global@global:{group}" for group in groups)
-    page.goto(f"{url}/asset-groups?expanded={urllib.parse.quote(expanded, safe='')}")
-    page.get_by_text("benchmark_scores").first.wait_for()
-    settle(page)
-    boxes = page.evaluate(BOXES)
-    left, top = (min(box[side] for box in boxes) - 24 for side in (0, 1))
-    right, bottom = (max(box[side] for box in boxes) + 24 for side in (2, 3))
-    write(page, "lineage.png", {"x": left, "y": top, "width": right - left, "height": bottom - top})
+def dialog(page: Page, url: str) -> None:
+    """What the dialog of partitions asks for one table."""
+    page.goto(f"{url}/assets/completions")
+    page.get_by_role("button", name="Materialize").first.click()
+    choose(page, "echo")
+    page.get_by_role("button", name="Launch 1 run").wait_for()
+    write(page, "dialog.png", around(page, "[role=dialog]"))
+
+
+def preview(page: Page, url: str) -> None:
+    """What a back-fill of two teachers is going to make."""
+    selection = " or ".join(f'key:"{name}"' for name in TEACHERS)
+    page.goto(f"{url}/asset-groups~{urllib.parse.quote(selection, safe='')}/")
+    page.get_by_role("button", name="Materialize all").click()
+    choose(page, "original", "echo")
+    page.get_by_text("Preview", exact=True).click()
+    page.get_by_text("echo-filtered").last.wait_for()
+    write(page, "preview.png", around(page, "[role=dialog] >> nth=-1"))
 
 
 def partitions(page: Page, url: str) -> None:
     """The completions of each teacher, with what is known of the echo teacher's."""
     page.goto(f"{url}/assets/completions?view=partitions&partition=echo")
     page.get_by_text("status_truncated").first.wait_for()
-    settle(page)
     write(page, "partitions.png")
 
 
@@ -108,8 +114,36 @@ def checks(page: Page, url: str) -> None:
     # The first is in the box that filters the list, the second in the list.
     page.get_by_text("echo", exact=True).and_(page.locator(":visible")).nth(1).click()
     page.get_by_text("expected at most").wait_for()
-    settle(page)
     write(page, "checks.png")
+
+
+def plots(page: Page, url: str) -> None:
+    """Numbers of the completions, teacher beside teacher."""
+    page.goto(f"{url}/assets/completions")
+    page.locator("button", has_text="Plots").click()
+    page.get_by_text("status_ok").last.scroll_into_view_if_needed()
+    write(page, "plots.png")
+
+
+TAKEN: tuple[Callable[[Page, str], None], ...] = (lineage, dialog, preview, partitions, checks, plots, graph)
+
+
+def choose(page: Page, *keys: str) -> None:
+    """Ticks partitions in the dialog that is about to open."""
+    page.get_by_role("dialog").get_by_text("Select a partition").click()
+    for key in keys:
+        page.locator("li, [role=option], [role=menuitem]").filter(has_text=key).first.click()
+    page.keyboard.press("Escape")
+
+
+def around(page: Page, selector: str) -> FloatRect:
+    """The box around all that matches, with a margin."""
+    settle(page)
+    boxes = [box for found in page.locator(selector).all() if (box := found.bounding_box())]
+    left, top = min(box["x"] for box in boxes) - MARGIN, min(box["y"] for box in boxes) - MARGIN
+    right = max(box["x"] + box["width"] for box in boxes) + MARGIN
+    bottom = max(box["y"] + box["height"] for box in boxes) + MARGIN
+    return {"x": left, "y": top, "width": right - left, "height": bottom - top}
 
 
 def settle(page: Page) -> None:
@@ -119,10 +153,11 @@ def settle(page: Page) -> None:
     page.wait_for_timeout(1500)
 
 
-def write(page: Page, name: str, clip: dict[str, float] | None = None) -> None:
+def write(page: Page, name: str, clip: FloatRect | None = None) -> None:
     """Stores what the page shows with 256 colours, which is all the UI uses and a quarter of the bytes."""
     from PIL import Image
 
+    settle(page)
     shot = Image.open(io.BytesIO(page.screenshot(clip=clip, animations="disabled")))
     path = PICTURES / name
     shot.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
