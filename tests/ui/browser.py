@@ -66,13 +66,14 @@ def window(executable: str, strangers: Strangers) -> Iterator[Page]:
     flags = [
         "--no-sandbox",  # a container's root has none
         "--hide-scrollbars",
+        "--disable-gpu",
         f"--proxy-server={strangers.url}",
         # Without this a name would still be looked up.
         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     ]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=flags)
-        page = browser.new_page(viewport={"width": 1500, "height": 940})
+        page = browser.new_page(viewport={"width": 1500, "height": 940}, reduced_motion="reduce")
         page.set_default_timeout(30_000)
         yield page
         browser.close()
