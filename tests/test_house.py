@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from nift_assets import studies
 from tests.conftest import PROJECT, Demo
 
 HEAVY = (
@@ -147,6 +148,17 @@ def test_every_verb_of_the_documents_has_the_options_they_name(verb: str) -> Non
     explained = run("python", "-m", verb, "--help")
     assert explained.returncode == 0
     assert not [option for option in VERBS[verb] if option not in explained.stdout]
+
+
+def test_the_study_that_a_guide_writes_is_one(tmp_path: Path) -> None:
+    blocks = [
+        block for path in DOCUMENTS for block in re.findall(r"^```python\n(.*?)^```", path.read_text(), re.M | re.S)
+    ]
+    (code,) = [block for block in blocks if "STUDY = " in block]
+    (tmp_path / "mine.py").write_text(code)
+    study = studies.load(str(tmp_path / "mine.py"))
+    assert study.name == "mine"
+    assert study.corpus.documents == 10_000
 
 
 def test_every_link_of_the_documents_leads_somewhere() -> None:
