@@ -248,6 +248,8 @@ def publish(names: tuple[str, ...], yes: bool, dry_run: bool) -> None:
     try:
         if yes and dry_run:
             raise ValueError("--yes pushes and --dry-run does not; give one of them")
+        if yes:
+            keys.require("HF_TOKEN", "publishing")  # said before a minute is spent on folders
         log = dagster_home(studies.active().name) / "publish.log"
         # Imported now: the graph is that of the study the environment names.
         from dagster_project import publishing

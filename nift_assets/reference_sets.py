@@ -158,6 +158,7 @@ def _conversation(row: Mapping[str, Any]) -> Pair:
 LAYOUTS: dict[str, tuple[tuple[str, ...], Callable[[Mapping[str, Any]], Pair]]] = {
     "alpaca": (("instruction", "input", "output"), _alpaca),
     "conversations": (("conversations",), _conversation),
+    "pairs": (("prompt", "response"), lambda row: (_text(row, "prompt"), _text(row, "response"))),
 }
 
 

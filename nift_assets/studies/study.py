@@ -177,14 +177,15 @@ class ReferenceSet:
     """Prompt/response pairs somebody else published, to train on for comparison (Table 3).
 
     `location` is a dataset of the Hub (`hf://datasets/owner/name`), pinned to a commit by `revision`, or a folder;
-    `file` is a file in it or a pattern. `layout` is how a row is written: `alpaca` (instruction, input, output) or
-    `conversations` (ShareGPT's messages). Where `rows` and the file's `sha256` are known, what is read must have them.
+    `file` is a file in it or a pattern. `layout` is how a row is written: `alpaca` (instruction, input, output),
+    `conversations` (ShareGPT's messages) or `pairs` (prompt, response, as this project publishes them). Where `rows`
+    and the file's `sha256` are known, what is read must have them.
     """
 
     name: str
     location: str
     file: str
-    layout: Literal["alpaca", "conversations"]
+    layout: Literal["alpaca", "conversations", "pairs"]
     revision: str | None = None
     rows: int | None = None
     sha256: str | None = None

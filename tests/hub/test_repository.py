@@ -20,7 +20,11 @@ from tests.hub import pushing
 from tests.hub.pushing import CARD, ROWS, SHARDS, TAG, TOKEN, publication, push, write
 from tests.hub.server import Fault, Hub, killing, person
 
-POINTS = [point for point in crash_points.POINTS if point.startswith("hub_")]
+POINTS = [
+    pytest.param(point, marks=() if point == "hub_after_upload" else pytest.mark.slow)
+    for point in crash_points.POINTS
+    if point.startswith("hub_")
+]
 UPLOADS = r"^PUT /lfs/"
 
 
