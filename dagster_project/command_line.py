@@ -437,7 +437,7 @@ def _run_study(*, fresh: bool, tables: tuple[str, ...] = (), chosen: tuple[str, 
             lost_runs.mark_failed(instance, lost_runs.under_way(instance, lost_runs.COMMAND_TAG))
         click.echo(f"{STUDY.title}: {STUDY.corpus.location}")
         log = home / "demo.log"
-        planned = line.runs([step for step in steps() if not step.by_hand])
+        planned = line.runs(steps())
         if tables:
             planned = line.needed(planned, tables, chosen, only=only)
         began = time.monotonic()

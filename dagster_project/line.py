@@ -58,13 +58,14 @@ class Outcome:
 
 
 def runs(steps: Sequence[Step]) -> list[Run]:
-    """All runs of the active study, upstream before downstream: one per partition key, and two without partitions
-    (what stands before the first partitioned table and what is made from all partitions). Where a key's tables feed
-    another key's that feed it again (a teacher, its audit, what the audit drops), the rest is a run of its own."""
+    """All runs of the active study, upstream before downstream, without what is made by hand: one per partition key,
+    and two without partitions (what stands before the first partitioned table and what is made from all partitions).
+    Where a key's tables feed another key's that feed it again (a teacher, its audit, what the audit drops), the rest is
+    a run of its own."""
     members: dict[str, list[Step]] = {}
     keys: dict[str, str | None] = {}
     for step in steps:
-        for key in partitions.keys(STUDY, step.partitions):
+        for key in [] if step.by_hand else partitions.keys(STUDY, step.partitions):
             if not any(partitions.is_wanted(STUDY, table, key) for table in step.tables):
                 continue
             name = _run_of(step, key)
@@ -223,12 +224,7 @@ def _below_partitions(step: Step) -> bool:
 
 
 def _waits_for(name: str, steps: Iterable[Step], key: str | None) -> frozenset[str]:
-    needed = {
-        _run_of(STEPS[upstream], source)
-        for step in steps
-        for upstream in step.inputs
-        for source in partitions.upstream_keys(STUDY, STEPS[upstream].partitions, step.partitions, key)
-    }
+    needed = {_run_of(STEPS[upstream], source) for step in steps for upstream, source in step.upstream(key)}
     if foundation := next((_foundation(step.tables[0], key) for step in steps), None):
         needed.add(_run_of(STEPS["backbones"], foundation))
     return frozenset(needed - {name})

@@ -37,6 +37,11 @@ def test_a_partition_waits_for_exactly_what_it_is_made_from() -> None:
     }
 
 
+def test_a_set_waits_for_an_audit_only_if_it_leaves_out_what_was_flagged() -> None:
+    assert "teacher original, after the others" in RUNS["training_set original-audited"].waits_for
+    assert RUNS["training_set original"].waits_for == {"data", "teacher original"}
+
+
 def test_an_audit_waits_for_its_source_and_a_planted_one_for_the_documents_it_is_planted_in() -> None:
     assert RUNS["audit original"].waits_for == {"data", "teacher original"}
     assert RUNS["audit planted"].waits_for == {"data", "teacher original"}
@@ -66,7 +71,7 @@ print(json.dumps([[run.name, run.steps, sorted(run.waits_for)] for run in line.r
     assert {"completions", "uppercase_start_removals"} <= set(found[teacher][0])
     assert found[f"audit {teacher[8:]}"][1] == ["data", teacher]
     steps, waits_for = found[f"{teacher}{line.AGAIN}"]
-    assert steps == ["audited_removals", "filtered_completions"]
+    assert {"audited_removals", "filtered_completions"} <= set(steps)
     assert waits_for == [f"audit {teacher[8:]}", teacher]
     done: set[str] = set()
     while new := [name for name, (_, waits_for) in found.items() if name not in done and done.issuperset(waits_for)]:
@@ -110,21 +115,21 @@ def wanted(*tables: str, chosen: tuple[str, ...] = (), only: bool = False) -> di
     return {run.name: set(run.steps) for run in found}
 
 
-def test_one_teachers_data_set_takes_the_articles_and_that_teacher() -> None:
-    assert wanted("filtered_completions", chosen=("echo",)) == {
-        "data": {"raw_sample", "halves"},
-        "teacher echo": {
-            *("completions", "filtered_completions"),
-            *(f"{name}_removals" for name in ("prompt_echo", "uppercase_start", "contamination")),
-        },
-    }
+def test_one_teachers_data_set_takes_the_articles_that_teacher_and_what_its_own_filters_drop() -> None:
+    found = wanted("filtered_completions", chosen=("echo",))
+    scores = found.pop("scores")
+    assert {"benchmark_scores", "report"} <= scores, "what is made of all there is follows"
+    assert found.pop("data") == {"raw_sample", "halves"}
+    assert {name.removesuffix(line.AGAIN) for name in found} == {"teacher echo"}
+    made = {"completions", "filtered_completions", "prompt_echo_removals", "uppercase_start_removals"}
+    assert set().union(*found.values()) == made
 
 
 def test_a_model_takes_its_adapter_its_training_set_and_the_foundation_of_its_backbone() -> None:
     name = "pico-instruct.echo-filtered.lora-base"
     found = wanted("merged_models", chosen=(name,))
     assert found.keys() == {
-        *("data", "teacher echo", "training_set echo-filtered", "backbone pico", "backbone pico-instruct"),
+        *("scores", "data", "teacher echo", "training_set echo-filtered", "backbone pico", "backbone pico-instruct"),
         *("adapter pico.echo-filtered", f"model {name}"),
     }
     assert found[f"model {name}"] == {"merged_models"}
@@ -143,8 +148,8 @@ def test_all_tables_take_every_run() -> None:
     ("tables", "chosen", "says"),
     [
         (("tabel_1",), (), "there is no table 'tabel_1'"),
-        (("completions",), ("gpt",), "none of completions has a partition 'gpt'"),
-        (("table_1",), ("echo",), "none of table_1 has a partition 'echo'"),
+        (("completions",), ("gpt",), "makes no completions of 'gpt'"),
+        (("table_1",), ("echo",), "makes no table_1 of 'echo'"),
     ],
 )
 def test_a_table_or_partition_there_is_not_is_named(

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 import dagster as dg
 
-from nift_assets import studies
+from nift_assets import filters, studies
 from nift_assets.studies.study import Study
 
 PartitionSet = Literal["teacher", "reference_set", "control", "audit", "training_set", "backbone", "adapter", "model"]
@@ -26,6 +26,9 @@ MEASURED = {
     "open_llm_leaderboard": "open_llm_leaderboard",
 }
 
+# The tables that leave out what filters drop, each with the rows that name the filters.
+FILTERED: dict[str, PartitionSet] = {"filtered_completions": "teacher", "training_sets": "training_set"}
+
 
 def keys(study: Study, partitions: PartitionSet | None) -> list[str | None]:
     """The partition keys of a set, which are its rows' names; the one key of an unpartitioned table is None."""
@@ -37,6 +40,17 @@ def keys(study: Study, partitions: PartitionSet | None) -> list[str | None]:
 def is_wanted(study: Study, table: str, key: str | None) -> bool:
     """Whether a partition of a table is any row's business: of a model only what it is measured on."""
     return table not in MEASURED or MEASURED[table] in study.measured_on(study.model(str(key)))
+
+
+def is_needed(study: Study, upstream: str, table: str, key: str | None) -> bool:
+    """Whether a partition of a table needs an upstream one: of what filters drop, only what its own row's do.
+
+    So nobody is asked for an audit whose verdicts no filter of the row uses.
+    """
+    if table not in FILTERED or upstream not in (removals := {filters.table(row): row.name for row in study.filters}):
+        return True
+    row = next(row for row in getattr(study, f"{FILTERED[table]}s") if row.name == key)
+    return removals[upstream] in row.filters
 
 
 def upstream_keys(

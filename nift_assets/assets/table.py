@@ -68,6 +68,7 @@ class Step:
         return [
             (name, source)
             for name in self.inputs
+            if partitions.is_needed(STUDY, name, self.tables[0], key)
             for source in partitions.upstream_keys(STUDY, STEPS[name].partitions, self.partitions, key)
         ]
 
