@@ -418,11 +418,12 @@ def _run_study(*, fresh: bool, tables: tuple[str, ...] = (), chosen: tuple[str, 
     # Imported now: the graph is that of the study the environment names.
     import dagster as dg
 
-    from dagster_project import line, lost_runs, score_table
+    from dagster_project import line, lost_runs, score_table, spent_table
     from dagster_project.resources import store
     from nift_assets import corpus
     from nift_assets.assets.graph import steps
     from nift_assets.assets.partitions import STUDY
+    from nift_assets.assets.table import STEPS
 
     if "://" in warehouse():
         raise ValueError(f"the warehouse is {warehouse()}, and weights need a local folder; set NIFT_WAREHOUSE to one")
@@ -440,7 +441,7 @@ def _run_study(*, fresh: bool, tables: tuple[str, ...] = (), chosen: tuple[str, 
         planned = line.runs(steps())
         if tables:
             planned = line.needed(planned, tables, chosen, only=only)
-        began = time.monotonic()
+        began, started_at = time.monotonic(), time.time()
         progress = _Progress(len(planned))
         outcomes = line.execute(planned, log=log, started=progress.started, ended=progress.ended)
         store().remove_unnamed_folders()
@@ -452,6 +453,9 @@ def _run_study(*, fresh: bool, tables: tuple[str, ...] = (), chosen: tuple[str, 
         click.echo(score_table.render(store()))
         if STUDY.warning:
             click.secho(STUDY.warning, bold=True)
+        if os.environ.get("NIFT_SCALE"):
+            with dg.DagsterInstance.get() as instance:
+                click.echo(f"\n{spent_table.render(instance, STEPS, started_at)}\n")
         took = f"{'Stopped after' if failed else 'Done in'} {time.monotonic() - began:.0f} s"
         click.echo(f"{took}. Report: {folder / 'report.html'}")
         click.echo(f"Every table: nift query 'select * from \"{STUDY.name}\".halves'. Lineage: make ui")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +28,53 @@ def peak_rss_mb() -> float:
         return int(line.split()[1]) / 1024
     found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return found / 2**20 if sys.platform == "darwin" else found / 1024
+
+
+@dataclass
+class Peak:
+    """The most memory that one process was seen to hold, in MiB; None where the system does not tell."""
+
+    mb: float | None = None
+
+
+@contextmanager
+def watched(seconds: float = 0.2) -> Iterator[Peak]:
+    """The peak of this process and all that it started, while the block runs: of the largest of them, not their sum,
+    since a fork holds the pages of its parent once more. Looked at every so many seconds."""
+    peak, over = Peak(), Event()
+    if not Path("/proc/self/statm").exists():
+        yield peak
+        return
+
+    def look() -> None:
+        while True:
+            peak.mb = max(peak.mb or 0.0, *(_resident_mb(process) for process in _family(os.getpid())))
+            if over.wait(seconds):
+                return
+
+    watching = Thread(target=look, daemon=True)
+    watching.start()
+    try:
+        yield peak
+    finally:
+        over.set()
+        watching.join()
+
+
+def _family(process: int) -> Iterator[int]:
+    yield process
+    with suppress(OSError):  # it may have ended since its parent was read
+        for thread in Path("/proc", str(process), "task").iterdir():
+            for child in (thread / "children").read_text().split():
+                yield from _family(int(child))
+
+
+def _resident_mb(process: int) -> float:
+    try:
+        pages = int(Path("/proc", str(process), "statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0.0
+    return pages * resource.getpagesize() / 2**20
 
 
 def available_bytes(device: torch.device) -> int:

@@ -85,9 +85,9 @@ def command(table: str, partition: str | None) -> str:
 def _cells() -> Iterator[tuple[str, str, str, str, float | None, str | None]]:
     columns = ("kind", "name", "table", "benchmark", "paper", "quoted_from")
     yield from sql.cells(STUDY).select(columns).iter_rows()
-    for example in STUDY.examples:
-        for model in (example.before, example.after):
-            yield "example", model, example.table or "response_examples", "answer", None, None
+    shown = [(row.table or "response_examples", model) for row in STUDY.examples for model in (row.before, row.after)]
+    for table, model in dict.fromkeys(shown):
+        yield "example", model, table, "answer", None, None
 
 
 def _result(kind: str, name: str, benchmark: str) -> Place:

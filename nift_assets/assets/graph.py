@@ -28,6 +28,7 @@ from nift_assets.assets.partitions import STUDY
 from nift_assets.assets.sql_models import removals
 from nift_assets.assets.table import STEPS, Made, Step
 from nift_assets.store import Store, Version, data_version, write_portions
+from nift_training import memory
 
 OWNER = "team:nift"
 SAMPLE_ROWS = 5
@@ -118,11 +119,15 @@ def asset_definition(step: Step) -> dg.AssetsDefinition:
             step.refuse_missing_inputs(store, key)
             versions = {name: step.inputs_version(store, key, name) for name in wanted}
             started = time.monotonic()
-            given = _made(_run(step, context, wanted, tables), promised)
-            made = {
-                name: _drafted(what, promised[name], Path(drafts, name), versions[name]) for name, what in given.items()
-            }
-            seconds = time.monotonic() - started
+            with memory.watched() as peak:
+                given = _made(_run(step, context, wanted, tables), promised)
+                made = {
+                    name: _drafted(what, promised[name], Path(drafts, name), versions[name])
+                    for name, what in given.items()
+                }
+            spent = {"seconds": round(time.monotonic() - started, 3)}
+            if peak.mb is not None:
+                spent["peak_mb"] = round(peak.mb, 1)
             # Of tables that are made together all are there before the first is written.
             assert made.keys() == set(wanted), f"{step.function.__name__} made {list(made)}, not {wanted}"
             inputs = (
@@ -137,7 +142,7 @@ def asset_definition(step: Step) -> dg.AssetsDefinition:
                 message = f"nothing was written, the last good version stays: {'; '.join(errors)}"
                 raise dg.Failure(description=message, allow_retries=False)
             for name, what in made.items():
-                yield _result(name, what, seconds, key)
+                yield _result(name, what, spent, key)
             # Recorded behind the write, or Dagster would count the checks for the version before this one.
             yield from recorded
 
@@ -248,14 +253,14 @@ def _check_result(name: str, result: Result) -> dg.AssetCheckResult:
     )
 
 
-def _result(name: str, made: Checked, seconds: float, key: str | None) -> dg.MaterializeResult[Checked]:
+def _result(name: str, made: Checked, spent: Mapping[str, float], key: str | None) -> dg.MaterializeResult[Checked]:
     return dg.MaterializeResult(
         asset_key=name,
         value=made,
         data_version=dg.DataVersion(made.version.data[:16]),
         metadata={
             "dagster/partition_row_count" if key else "dagster/row_count": height(made.rows),
-            "seconds": round(seconds, 3),
+            **spent,
             **made.metadata,
             "sample": _sample(made.rows),
         },
