@@ -24,11 +24,11 @@ COLOURS = 6
 
 # Six colours that are told apart by the colour-blind, each with a shape of its own for who prints in black.
 STYLE = (
-    ".chart{display:block;width:100%;max-width:38rem;height:auto;font:11px system-ui,sans-serif;fill:currentColor}"
+    ".chart{display:block;width:100%;max-width:31rem;height:auto;font:11px system-ui,sans-serif;fill:currentColor}"
     ".chart .grid{stroke:currentColor;stroke-opacity:.16;stroke-width:.6}"
     ".chart .axis{stroke:currentColor;stroke-opacity:.55;stroke-width:.8}"
     ".chart .line{fill:none;stroke-width:1.6;stroke-linejoin:round}"
-    ".chart .whisker{stroke-width:1.2}"
+    ".chart .whisker{stroke:currentColor;stroke-width:1.2}"
     ".chart .hollow{fill:none;stroke-width:1.6}"
     + "".join(
         f".chart .s{n}{{stroke:{colour};color:{colour}}}.chart .s{n} .full{{fill:{colour};stroke:none}}"
@@ -98,9 +98,8 @@ def chart(series: Sequence[Series], x: Axis, y: Axis) -> Markup:
         *(_series(one, number, x, y, left) for number, one in enumerate(shown)),
         *(_legend(one, number, TOP + PLOT_HEIGHT + BOTTOM) for number, one in enumerate(shown)),
     ]
-    said = f"{y.title} by {x.title}: " + ", ".join(one.name for one in shown)
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        WIDTH, height, said, Markup("").join(drawn)
+        WIDTH, height, f"{y.title} by {x.title}", Markup("").join(drawn)
     )
 
 

@@ -6,13 +6,16 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args
 
 import jinja2
 import polars as pl
 from markupsafe import Markup
 
-from nift_assets import DEMO_FILES, plots
+from expectations.contract import Test
+from nift_assets import DEMO_FILES, charts, plots, sheets
+from nift_assets.docs import LastResult
 from nift_assets.ledger import Status
 from nift_assets.studies.study import Study, Teacher
 
@@ -23,19 +26,24 @@ INPUTS = (
     "halves",
     "completions",
     "funnel",
-    "training_sets",
+    "training_files",
     "lora_adapters",
     "merged_models",
     "benchmark_scores",
-    "table_1",
+    *sheets.LAYOUTS,
     "table_8",
-    "table_9",
+    "mt_bench_categories",
+    "training_costs",
+    "response_endings",
+    "response_examples",
 )
 STAGES = ("sampled", "cut", "asked", "answered", "ok")
 STATUSES: tuple[Status, ...] = get_args(Status)
 
 SAMPLES = 3
 SAMPLE_CHARACTERS = 320
+ANSWER_CHARACTERS = 900
+LOOP_CHARACTERS = 160
 DIGEST_CHARACTERS = 16
 MISSING = "–"
 
@@ -66,6 +74,72 @@ class DataVersion:
     table: str
     partition: str | None
     digest: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedTable:
+    """How the checks of one table stand, each by its last result on every partition."""
+
+    table: str
+    tests: Sequence[Test]
+    results: Mapping[str, Sequence[LastResult]]
+
+    def count(self, verdict: str) -> int:
+        return sum(self.verdict(test) == verdict for test in self.tests)
+
+    def verdict(self, test: Test) -> str:
+        """`passed` on all partitions it was run on, `failed` or, where it only warns, `warned`; else `not run`."""
+        found = self.results.get(test.name, ())
+        if not found:
+            return "not run"
+        if all(result.passed for result in found):
+            return "passed"
+        return "failed" if test.severity == "error" else "warned"
+
+    @property
+    def complaints(self) -> list[tuple[Test, list[LastResult], int]]:
+        """The tests that did not pass, each with the results that say so and how many partitions it was run on."""
+        return [
+            (test, [result for result in found if not result.passed], len(found))
+            for test in self.tests
+            if (found := self.results.get(test.name, ())) and self.verdict(test) != "passed"
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """What one teacher, judge or auditor was asked and what it cost so far; money is in dollars."""
+
+    who: str
+    questions: Mapping[str, int]
+    sent: int
+    input_tokens: int
+    output_tokens: int
+    usd: float
+    reserved: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One of the two answers of an example: its beginning, and how it ends."""
+
+    model: str
+    text: str | None
+    tokens: int | None
+    stopped: str | None
+    repeated: float | None
+    loop: str | None
+    loop_times: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """A question and what two models answer."""
+
+    name: str
+    table: str | None
+    question: str | None
+    sides: Sequence[Side]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,12 +183,23 @@ class Sample:
     continuations: Sequence[Continuation]
 
 
-def page(study: Study, frames: Mapping[str, pl.DataFrame], versions: Sequence[DataVersion] = ()) -> str:
-    """The page of a study over the frames of `INPUTS`, of which any may be empty."""
+def page(
+    study: Study,
+    frames: Mapping[str, pl.DataFrame],
+    versions: Sequence[DataVersion] = (),
+    *,
+    spent: Sequence[Spent] = (),
+    checked: Sequence[CheckedTable] = (),
+    losses: Mapping[str, Sequence[tuple[int, float]]] = MappingProxyType({}),
+) -> str:
+    """The page of a study over the frames of `INPUTS`, of which any may be empty, with what the ledger, the checks and
+    the training logs tell."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(name=_name, count=_count, number=_number, signed=_signed, size=_size, shown=_shown)
+    environment.filters.update(
+        name=_name, count=_count, number=_number, signed=_signed, size=_size, shown=_shown, usd=_usd, p=_p
+    )
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         study=study,
@@ -122,20 +207,60 @@ def page(study: Study, frames: Mapping[str, pl.DataFrame], versions: Sequence[Da
         sampled=frames["raw_sample"].height,
         statuses=STATUSES,
         funnels=[funnel(teacher, frames) for teacher in study.teachers],
-        pairs=_counts(frames["training_sets"], "training_set"),
+        pairs=dict(frames["training_files"].select("training_set", "rows").iter_rows()),
         trained=_by_name(frames["lora_adapters"], "adapter"),
         merged=_by_name(frames["merged_models"], "model"),
-        table_1=frames["table_1"].to_dicts(),
+        sheets=sheets.sheets(frames),
         table_8=frames["table_8"].to_dicts(),
-        table_9=frames["table_9"].to_dicts(),
         scores=_scores(frames["benchmark_scores"]),
         measures=MEASURES,
+        categories=categories(frames["mt_bench_categories"]),
+        costs=frames["training_costs"].to_dicts(),
+        endings=frames["response_endings"].to_dicts(),
+        answers=answers(frames["response_examples"]),
         samples=samples(study.teachers, frames["halves"], frames["completions"]),
         versions=versions,
+        spent=spent,
+        checked=checked,
         digest_characters=DIGEST_CHARACTERS,
-        # These draw numbers only, so their markup is ours.
+        # These escape what they are given, so their markup is ours.
+        figure_2=plots.figure_2(frames["figure_2"]),
+        cost_against_score=plots.cost_against_score(frames["training_costs"]),
+        loss_curves=plots.loss_curves(losses),
+        chart_style=Markup(charts.STYLE),
         bar=lambda value, limit: Markup(plots.bar(value, limit)),
         interval_bar=lambda value, low, high, limit: Markup(plots.interval_bar(value, low, high, limit)),
+    )
+
+
+def categories(rows: pl.DataFrame) -> tuple[list[str], dict[str, dict[str, float | None]]]:
+    """The categories of MT-Bench in their order, and each model's mean rating in them."""
+    found: dict[str, dict[str, float | None]] = {}
+    for model, category, rating in rows.select("model", "category", "rating").iter_rows():
+        found.setdefault(model, {})[category] = rating
+    return list(dict.fromkeys(rows["category"])), found
+
+
+def answers(examples: pl.DataFrame) -> list[Answers]:
+    """The examples, each answer cut to its beginning and each loop to one round."""
+    return [
+        Answers(
+            name=row["name"],
+            table=row["table"],
+            question=row["question"] and _beginning(row["question"], ANSWER_CHARACTERS),
+            sides=[_side(row, side) for side in ("before", "after")],
+        )
+        for row in examples.iter_rows(named=True)
+    ]
+
+
+def _side(row: Mapping[str, Any], side: str) -> Side:
+    text, loop = row[f"{side}_answer"], row[f"{side}_loop"]
+    return Side(
+        model=row[side],
+        text=text if text is None else _beginning(text, ANSWER_CHARACTERS),
+        loop=loop and _beginning(loop, LOOP_CHARACTERS),
+        **{name: row[f"{side}_{name}"] for name in ("tokens", "stopped", "repeated", "loop_times")},
     )
 
 
@@ -185,11 +310,11 @@ def _location(location: str) -> str:
     return location.removeprefix(f"{DEMO_FILES.parent.parent}/")
 
 
-def _beginning(text: str) -> str:
+def _beginning(text: str, most: int = SAMPLE_CHARACTERS) -> str:
     """The first words of a text; of one endless word its first characters."""
-    if len(text) <= SAMPLE_CHARACTERS:
+    if len(text) <= most:
         return text
-    return re.sub(r"(?<=\S)\s+\S*\Z", "", text[:SAMPLE_CHARACTERS]) + " …"
+    return re.sub(r"(?<=\S)\s+\S*\Z", "", text[:most]) + " …"
 
 
 def _end(text: str) -> str:
@@ -218,6 +343,20 @@ def _number(value: float | None, digits: int = 2) -> str:
 
 def _signed(value: float | None) -> str:
     return MISSING if value is None else f"{value:+.2f}".replace("-", "−")
+
+
+def _usd(value: float | None) -> str:
+    """Dollars: whole ones of large amounts, and of small ones as many digits as there are to see."""
+    if value is None:
+        return MISSING
+    return f"${value:,.0f}" if value >= 100 else f"${value:,.2f}" if value >= 0.01 or not value else f"${value:.2g}"
+
+
+def _p(value: float | None) -> str:
+    """A p-value as it is printed; none is below what a permutation test can tell."""
+    if value is None:
+        return MISSING
+    return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
 def _size(value: int | None) -> str:

@@ -49,6 +49,7 @@ TABLES = {
     "score_cells",
     *(f"table_{number}" for number in (*range(1, 10), 15)),
     "figure_2",
+    "text_numbers",
     "mt_bench_categories",
     "training_costs",
     "response_endings",

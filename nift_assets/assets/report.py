@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import polars as pl
 
-from nift_assets import plots
+from expectations import contract as contracts
+from nift_assets import charts, plots, sheets
 from nift_assets import report as pages
-from nift_assets.assets import partitions
+from nift_assets.assets import check_results, partitions
 from nift_assets.assets.partitions import STUDY
 from nift_assets.assets.table import STEPS, Made, table
-from nift_assets.report import DataVersion
+from nift_assets.report import CheckedTable, DataVersion, Spent
 from nift_assets.store import Store
+from nift_training.artifacts import read_rows
+
+if TYPE_CHECKING:
+    from nift_assets.ledger.book import Book
 
 FILE = "report.html"
 PAGE = f"/study/{FILE}"
@@ -24,11 +30,19 @@ PAGE = f"/study/{FILE}"
     kinds={"python", "html"},
     inputs=pages.INPUTS,
     rows=lambda key, table: (STUDY, pages.TEMPLATE.read_text(encoding="utf-8")),
-    code=(pages, plots),
+    code=(pages, sheets, plots, charts),
     follows=True,
 )
 def report(context: dg.AssetExecutionContext, **frames: pl.DataFrame) -> Made:
-    content = pages.page(STUDY, frames, data_versions(context.resources.store)).encode()
+    store: Store = context.resources.store
+    content = pages.page(
+        STUDY,
+        frames,
+        data_versions(store),
+        spent=spent(context.resources.ledger.book),
+        checked=checked(context.instance),
+        losses=losses(store, frames["lora_adapters"]),
+    ).encode()
     row = {
         "study": STUDY.name,
         "file": FILE,
@@ -48,3 +62,45 @@ def data_versions(store: Store) -> list[DataVersion]:
         for name in pages.INPUTS
         for key in partitions.keys(STUDY, STEPS[name].partitions)
     ]
+
+
+def spent(book: Book) -> list[Spent]:
+    """What everybody who was asked for this study has cost, by the ledger, in the order of the study."""
+    from nift_assets.ledger import report as ledger
+
+    accounts = {account.who: account for account in ledger.report(book, study=STUDY.name).accounts}
+    return [
+        Spent(
+            who=model.name,
+            questions=account.states,
+            sent=account.sent,
+            input_tokens=account.input_tokens,
+            output_tokens=account.output_tokens,
+            usd=account.spent / 1e9,
+            reserved=account.reserved / 1e9,
+        )
+        for model in STUDY.language_models
+        if (account := accounts.get(model.name))
+    ]
+
+
+def checked(instance: dg.DagsterInstance) -> list[CheckedTable]:
+    """How the checks of every table stand by what Dagster remembers, on each partition that the study has."""
+    tables = []
+    for name, step in STEPS.items():
+        of_partitions = [check_results.last(instance, name, key) for key in partitions.keys(STUDY, step.partitions)]
+        tests = contracts.load(name).tests
+        results = {test.name: [found[test.name] for found in of_partitions if test.name in found] for test in tests}
+        tables.append(CheckedTable(table=name, tests=tests, results=results))
+    return tables
+
+
+def losses(store: Store, lora_adapters: pl.DataFrame) -> dict[str, list[tuple[int, float]]]:
+    """The loss of each step of every adapter whose folder is still there."""
+    logs = {
+        adapter: store.folder(folder, "train_log.jsonl")
+        for adapter, folder in lora_adapters.select("adapter", "folder").iter_rows()
+    }
+    return {
+        adapter: [(row["step"], row["loss"]) for row in read_rows(log)] for adapter, log in logs.items() if log.exists()
+    }

@@ -142,6 +142,7 @@ STUDY = Study(
                 table_5=("arena_hard",),
                 table_6=("arena_hard",),
                 table_7=("arena_hard", "ifeval"),
+                section_6=("mt_bench",),
             ),
         ),
         Model(

@@ -11,6 +11,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from dagster_project.resources import LazyLedger
 from expectations import contract
 from expectations.frames import schema
 from expectations.runner import check
@@ -45,6 +46,7 @@ def filled(text: str) -> dict[str, pl.DataFrame]:
         "status": "ok",
     }
     values: dict[Any, Any] = {pl.String(): text, pl.Int64(): 3, pl.Float64(): 2.5, pl.Boolean(): False}
+    values[pl.List(pl.String())] = [text]
     rows = {
         name: [{column: names.get(column, values[dtype]) for column, dtype in schema(contract.load(name)).items()}]
         for name in report.INPUTS
@@ -121,11 +123,13 @@ def test_the_page_is_the_same_wherever_it_is_made() -> None:
 def test_a_missing_cell_is_a_dash_and_an_incomplete_score_is_marked() -> None:
     measured = {"model": "pico", "backbone": "pico", "template": "llama-3", "module": "none", "mt_bench": -1.5}
     incomplete = {"mt_bench_low": 1.0, "mt_bench_high": 2.0, "mt_bench_complete": False}
-    page = report.page(DEMO, frames(table_1=[measured | incomplete]))
+    other = {"model": "pico.gpt.lora", "id": 13, "mt_bench_paper": 7.29}
+    page = report.page(DEMO, frames(table_1=[measured | incomplete, other]))
     row = re.search(r'<td class="n">–</td>\s*<th scope="row" class="name">pico<.*?</tr>', page, re.DOTALL)
     assert row, "a model without an ID has a dash for it"
     cells = [" ".join(Reading(cell).text.split()) for cell in re.findall(r"<td.*?</td>", row.group(), re.DOTALL)]
     assert cells == ["–", "−1.501.00 to 2.00incomplete", "–", "–", "–", "–", "–"]
+    assert '<td class="n">7.29</td>' in page
     assert "incomplete" not in re.sub(r"<p>.*?</p>", "", report.page(DEMO, frames()), flags=re.DOTALL)
 
 
@@ -194,13 +198,18 @@ def test_texts_without_words_to_cut_at_are_shown_too(text: str) -> None:
     assert len(continuation.text.removesuffix(" …")) >= longest - 1
 
 
-def test_the_asset_keeps_its_contract_and_names_the_stored_versions(tmp_path: Path) -> None:
+def test_the_asset_keeps_its_contract_and_names_the_stored_versions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NIFT_WAREHOUSE", str(tmp_path))
+    monkeypatch.delenv("NIFT_LEDGER_URL", raising=False)
     assert graph.steps()
     tables = filled("text")
     store = Store(str(tmp_path), DEMO.name)
     store.write("completions", "echo", tables["completions"], Version(data="0123456789abcdef" * 4, inputs=""))
-    context = dg.build_asset_context(resources={"store": store})
-    made = STEPS["report"].function(context, **tables)
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_asset_context(resources={"store": store, "ledger": LazyLedger()}, instance=instance)
+        made = STEPS["report"].function(context, **tables)
     assert isinstance(made, Made)
     assert all(result.passed for result in check(made.frame, contract.load("report"), tables))
     content = made.files["report.html"]

@@ -1,0 +1,278 @@
+"""The paper's tables as they are laid out on the page: which rows, which columns, and what stands in each place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from string import ascii_lowercase
+from typing import Any
+
+import polars as pl
+
+Row = Mapping[str, Any]
+
+HEADS = {
+    "mt_bench": "MT-Bench",
+    "arena_hard": "Arena-Hard",
+    "ifeval": "IFEval",
+    "open_llm_leaderboard": "Average",
+    "arc_challenge": "ARC",
+    "hellaswag": "HellaSwag",
+    "mmlu": "MMLU",
+    "truthfulqa_mc2": "TruthfulQA",
+    "winogrande": "Winogrande",
+    "gsm8k": "GSM8K",
+}
+# Beside one another three numbers each of two columns fit on paper, of more they stand below one another.
+MOST_BESIDE = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What stands in one place of a table: ours, the paper's, the difference, and the letters of their notes."""
+
+    score: float | None
+    low: float | None
+    high: float | None
+    paper: float | None
+    difference: float | None
+    outside: bool | None
+    complete: bool | None
+    gain: float | None = None
+    p: float | None = None
+    marks: str = ""
+    paper_marks: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A row of a table: what it is called, what it is, and a place per column, None where no cell of the study is."""
+
+    label: str
+    about: str
+    id: int | None
+    places: Sequence[Place | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """A table of the paper as it stands on the page."""
+
+    table: str
+    title: str
+    about: str
+    heads: Sequence[str]
+    lines: Sequence[Line]
+    notes: Sequence[tuple[str, str]]
+
+    @property
+    def anchor(self) -> str:
+        return self.table.replace("_", "-")
+
+    @property
+    def short(self) -> str:
+        """The title without what the table is about."""
+        return self.title.partition(":")[0]
+
+    @property
+    def has_ids(self) -> bool:
+        return any(line.id is not None for line in self.lines)
+
+    @property
+    def stacked(self) -> bool:
+        return len(self.heads) > MOST_BESIDE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How the rows of a table become lines: what a line is called and tells, and what its columns are."""
+
+    title: str
+    about: str
+    label: Callable[[Row], str]
+    tells: Callable[[Row], str]
+    column: Callable[[Row], str]
+
+
+def sheets(frames: Mapping[str, pl.DataFrame]) -> list[Sheet]:
+    """The tables that have rows, in the paper's order."""
+    return [
+        _sheet(table, layout, _cells(table, frames[table])) for table, layout in LAYOUTS.items() if frames[table].height
+    ]
+
+
+def _sheet(table: str, layout: Layout, cells: Sequence[Row]) -> Sheet:
+    heads = list(dict.fromkeys(layout.column(cell) for cell in cells))
+    notes = _lettered(cells)
+    lines: list[tuple[Row, list[Place | None]]] = []
+    for cell in cells:
+        key = (layout.label(cell), layout.tells(cell))
+        column = heads.index(layout.column(cell))
+        fitting = [p for row, p in lines if (layout.label(row), layout.tells(row)) == key and p[column] is None]
+        if not fitting:
+            fitting = [[None] * len(heads)]
+            lines.append((cell, fitting[0]))
+        fitting[0][column] = _place(cell, notes)
+    return Sheet(
+        table=table,
+        title=layout.title,
+        about=layout.about,
+        heads=heads,
+        lines=[
+            Line(label=layout.label(row), about=layout.tells(row), id=row.get("id"), places=places)
+            for row, places in lines
+        ],
+        notes=[(letter, note) for note, letter in notes.items()],
+    )
+
+
+def _place(cell: Row, notes: Mapping[str, str]) -> Place:
+    return Place(
+        **{name: cell[name] for name in ("score", "low", "high", "paper", "difference", "outside", "complete")},
+        gain=cell.get("gain"),
+        p=cell.get("p_corrected"),
+        marks=notes.get(cell["note"] or "", ""),
+        paper_marks=notes.get(_quotation(cell), ""),
+    )
+
+
+def _lettered(cells: Iterable[Row]) -> dict[str, str]:
+    """A letter for every note there is, in the order in which they come; after z they are doubled."""
+    found = dict.fromkeys(note for cell in cells for note in (cell["note"], _quotation(cell)) if note)
+    return {note: ascii_lowercase[n % 26] * (n // 26 + 1) for n, note in enumerate(found)}
+
+
+def _quotation(cell: Row) -> str:
+    return f"the paper has it from {cell['quoted_from']}" if cell.get("quoted_from") else ""
+
+
+def _cells(table: str, rows: pl.DataFrame) -> Sequence[Row]:
+    """A row per cell, also of the tables that have several cells in a row."""
+    wide = WIDE.get(table)
+    if wide is None:
+        return rows.to_dicts()
+    names = ("low", "high", "paper", "difference", "outside", "complete", "note", "quoted_from", "p_corrected")
+    return [
+        {
+            **row,
+            "note": row.get("note"),
+            **{name: row[f"{prefix}_{name}"] for name in names if f"{prefix}_{name}" in row},
+            "score": row[prefix],
+            "benchmark": head,
+        }
+        for row in rows.iter_rows(named=True)
+        for prefix, head in wide.items()
+    ]
+
+
+WIDE = {
+    "table_1": {"mt_bench": "MT-Bench", "oll": "Open LLM Leaderboard"},
+    "table_9": {"before": "Before", "after": "After"},
+}
+
+
+def _model(row: Row) -> str:
+    return str(row.get("title") or row.get("name") or row["model"])
+
+
+def _made_of(row: Row) -> str:
+    """The backbone, its template, and what was trained on, as far as the row tells them."""
+    base = ", ".join(str(row[name]) for name in ("backbone", "template") if row.get(name))
+    trained = row.get("training_set") or row.get("teacher")
+    return f"{base}; {row['module']} of {trained}" if trained and row.get("module") else base
+
+
+def _pairs(row: Row) -> str:
+    return "all pairs" if row["pairs"] is None else f"{row['pairs']:,} pairs"
+
+
+def _head(row: Row) -> str:
+    return HEADS.get(row["benchmark"], str(row["benchmark"]))
+
+
+def _audited(row: Row) -> str:
+    backbone = f"; {row['backbone']}" if row["backbone"] else ""
+    return f"{row['before_set']}, {row['after_set']}{backbone}"
+
+
+LEADERBOARD = "Percent, with the interval of lm-eval’s standard error. The average is the plain mean of the tasks."
+LAYOUTS = {
+    "table_1": Layout(
+        title="Table 1: ours beside the paper’s",
+        about="MT-Bench is the mean rating from 1 to 10, the leaderboard the mean of its tasks in percent.",
+        label=_model,
+        tells=_made_of,
+        column=lambda row: str(row["benchmark"]),
+    ),
+    "table_2": Layout(
+        title="Table 2: one teacher beside another",
+        about="MT-Bench of what was trained on the completions of the teacher above the column.",
+        label=lambda row: str(row["backbone"]),
+        tells=lambda row: str(row["module"]),
+        column=lambda row: str(row["teacher"]),
+    ),
+    "table_3": Layout(
+        title="Table 3: completions beside instruction data",
+        about="MT-Bench of one backbone, trained on each of these sets.",
+        label=lambda row: str(row["training_set"]),
+        tells=lambda row: f"{_pairs(row)} by {row['teacher']}; {row['backbone']}",
+        column=lambda row: "MT-Bench",
+    ),
+    "table_4": Layout(
+        title="Table 4: the leaderboard, task by task",
+        about=LEADERBOARD,
+        label=_model,
+        tells=_made_of,
+        column=_head,
+    ),
+    "table_5": Layout(
+        title="Table 5: Arena-Hard",
+        about="Percent of games won against the baseline, a tie being half a game.",
+        label=_model,
+        tells=_made_of,
+        column=lambda row: "Arena-Hard",
+    ),
+    "table_6": Layout(
+        title="Table 6: Arena-Hard by teacher and size",
+        about="Percent of games won against the baseline by what was trained on so many pairs of a teacher.",
+        label=lambda row: str(row["backbone"]),
+        tells=lambda row: f"{_pairs(row)} by {row['teacher']}",
+        column=lambda row: "Arena-Hard",
+    ),
+    "table_7": Layout(
+        title="Table 7: beside MAGPIE",
+        about="Arena-Hard in percent of games won, IFEval the mean of its two strict accuracies in percent.",
+        label=_model,
+        tells=_made_of,
+        column=_head,
+    ),
+    "table_9": Layout(
+        title="Table 9: without what the auditor flagged",
+        about="MT-Bench of what was trained on the first pairs of a teacher, and on the same pairs without those the "
+        "auditor took for instruction data or found a dialogue in.",
+        label=lambda row: str(row["teacher"]),
+        tells=_audited,
+        column=lambda row: str(row["benchmark"]),
+    ),
+    "table_15": Layout(
+        title="Table 15: the leaderboard in full",
+        about=LEADERBOARD,
+        label=_model,
+        tells=_made_of,
+        column=_head,
+    ),
+    "figure_2": Layout(
+        title="Figure 2: more pairs, higher scores?",
+        about="MT-Bench by the number of pairs that were trained on, with its 95% interval.",
+        label=_pairs,
+        tells=lambda row: f"{row['teacher']}; {row['backbone']}",
+        column=lambda row: "MT-Bench",
+    ),
+    "text_numbers": Layout(
+        title="In the text: numbers of no table",
+        about="What the paper gives in its sections alone.",
+        label=_model,
+        tells=lambda row: f"{str(row['section']).replace('_', ' ')}; {_made_of(row)}",
+        column=_head,
+    ),
+}
