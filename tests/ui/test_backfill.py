@@ -22,9 +22,15 @@ OF_TEACHERS = (
     *(f"{row.name}_removals" for row in STUDY.filters),
     "filtered_completions",
 )
-SELECTION = (*OF_TEACHERS, "training_sets")
-# Both sets are named by hand: what is tested is that Dagster follows the study's rows from one to the other.
-EXPECTED = {**{name: {"original", "echo"} for name in OF_TEACHERS}, "training_sets": {"original", "echo-filtered"}}
+SELECTION = (*OF_TEACHERS, "content_audit", "training_sets")
+# These sets are named by hand: what is tested is that Dagster follows the study's rows from one to the other.
+AUDITS = ("original", "planted")
+TRAINING_SETS = ("original", "echo-filtered", "original-audited")
+EXPECTED = {
+    **{name: set(TEACHERS) for name in OF_TEACHERS},
+    "content_audit": set(AUDITS),
+    "training_sets": set(TRAINING_SETS),
+}
 
 Made = Mapping[str, set[str]]
 
@@ -66,8 +72,12 @@ def test_two_teachers_are_made_without_the_third(tmp_path: Path, monkeypatch: py
 
         run(DATA)
         for teacher in TEACHERS:
-            run(OF_TEACHERS, teacher)
-        for training_set in ("original", "echo-filtered"):
+            run(OF_TEACHERS[:2], teacher)
+        for audit in AUDITS:
+            run(("content_audit",), audit)
+        for teacher in TEACHERS:
+            run(OF_TEACHERS[2:], teacher)
+        for training_set in TRAINING_SETS:
             run(("training_sets",), training_set)
         assert made(instance) == {**{name: set() for name in DATA}, **EXPECTED}
     assert {path.relative_to(tmp_path / "demo").as_posix() for path in tmp_path.rglob("*.parquet")} == {

@@ -41,7 +41,8 @@ TEACHERS = tuple(
     for name in {names!r}
 )
 STUDY = dataclasses.replace(
-    DEMO, name="faults", teachers=TEACHERS, training_sets=(), adapters=(), models=DEMO.models[:2], audits=()
+    DEMO, name="faults", teachers=TEACHERS,
+    training_sets=(), adapters=(), models=DEMO.models[:2], audits=(), examples=(), publications=(),
 )
 """
 TABLES = ("completions", "completion_rejects")
