@@ -74,6 +74,6 @@ def window(executable: str, strangers: Strangers) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=flags)
         page = browser.new_page(viewport={"width": 1500, "height": 940}, reduced_motion="reduce")
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(90_000)
         yield page
         browser.close()

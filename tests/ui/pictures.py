@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 
 PICTURES = PROJECT / "dagster_project" / "pictures"
 MOST_BYTES = 250_000
-LARGE, USUAL = {"width": 3200, "height": 3600}, {"width": 1240, "height": 900}
+USUAL, WIDE, LARGE = {"width": 1240, "height": 900}, {"width": 2000, "height": 1300}, {"width": 3200, "height": 3600}
 MARGIN = 24
 # The nodes of a graph and, without its groups open, the groups.
 NODES = "svg foreignObject"
+LOADED = """() => ![...document.querySelectorAll('[class*=spinner i], [aria-label=Loading]')]
+    .some(turning => !turning.closest('button'))"""
 TEACHERS = ("completions", "uppercase_start_removals", "filtered_completions", "training_sets")
 
 
@@ -63,6 +65,7 @@ def main() -> None:
 
 def lineage(page: Page, url: str) -> None:
     """The groups of the whole graph and what follows from what."""
+    page.set_viewport_size(WIDE)  # type: ignore[arg-type]
     page.goto(f"{url}/asset-groups?expanded=")
     page.get_by_text("benchmarks").last.wait_for()
     write(page, "lineage.png", around(page, NODES))
@@ -147,9 +150,9 @@ def around(page: Page, selector: str) -> FloatRect:
 
 
 def settle(page: Page) -> None:
-    """Waits until nothing is loading and nothing moves any more."""
+    """Waits until nothing is loading and nothing moves any more; the button behind a dialog turns for ever."""
     page.wait_for_timeout(2000)
-    page.wait_for_function("() => !document.querySelector('[class*=spinner i], [aria-label=Loading]')")
+    page.wait_for_function(LOADED)
     page.wait_for_timeout(1500)
 
 

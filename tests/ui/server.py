@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-READY_SECONDS = 120
+READY_SECONDS = 240
 STOP_SECONDS = 60
 LOCATIONS = """
 { workspaceOrError { ... on Workspace { locationEntries {
