@@ -237,7 +237,7 @@ changed = dataclasses.replace(STUDY, teachers=teachers)
 import nift_assets.assets.completions as completions
 completions.STUDY = changed
 print(json.dumps([
-    [name, key] for step in steps() for key in partitions.keys(STUDY, step.partitions)
+    [name, key] for step in steps() if not step.by_hand for key in partitions.keys(STUDY, step.partitions)
     for name in step.stale(store(), key)
 ]))
 """

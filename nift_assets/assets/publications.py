@@ -36,8 +36,7 @@ PLAN = "plan"
 # Tables with rows of every teacher or model, of which only its own stand on a card.
 OF_ALL = frozenset({"funnel", "benchmark_scores"})
 CODE = (cards, data_files, dataset_facts, weights_facts, repository, licences)
-# Their results are on the card; timings and machines are not, so that the same content is the same card.
-VERSIONS = {"dataset": ("polars", "pyarrow"), "model": ()}
+MADE_WITH = ("polars", "pyarrow")  # what the shards' bytes depend on
 
 
 def publication_of(kind: PartitionSet, key: str | None) -> Publication | None:
@@ -255,7 +254,7 @@ def _write_dataset(
     teacher = STUDY.teacher(publication.of)
     sources = dataset_facts.sources(STUDY, store, teacher)
     made = data_files.write(making.path, sources)
-    versions = _versions(store, "hub_datasets", teacher.name)
+    versions = _versions(store, STEPS["hub_datasets"].upstream(teacher.name))
     tag = f"data-{digest([list(each) for each in versions])[:16]}"
     making.facts["rows"] = sum(
         data_files.rows(making.path / name) for name in {file for each in made for file in each.files}
@@ -270,7 +269,8 @@ def _write_dataset(
         "size_categories": [cards.size(made[0].rows)],
         "configs": cards.configurations(made),
     }
-    shown = {"cost": money, **_about_checks(checks), **_about_lineage(versions, VERSIONS["dataset"])}
+    lineage = _versions(store, check_results.upstream(STEPS["hub_datasets"], teacher.name))
+    shown = {"cost": money, **_about_checks(checks), **_about_lineage(lineage, MADE_WITH)}
     _write_card(making.path, "dataset_card.md.j2", head, {**facts, **shown}, place, tag)
     _mark(making.path, publication, tag, {each.name: {"rows": each.rows, "files": each.files} for each in made})
     return Content(tag, made)
@@ -290,7 +290,8 @@ def _write_weights(
     tag = f"weights-{row['digest'][:16]}"
     making.facts["rows"] = 0
     facts = weights_facts.facts(STUDY, store, publication, adapter, trained, model)
-    versions = _versions(store, f"hub_{'models' if model else 'adapters'}", publication.of)
+    step = STEPS["hub_models" if model else "hub_adapters"]
+    versions = _versions(store, check_results.upstream(step, publication.of))
     shown = {**_about_checks(checks), **_about_lineage(versions, ()), "versions": sorted(trained["versions"].items())}
     head = weights_facts.head(publication, backbone, model)
     _write_card(making.path, "weights_card.md.j2", head, {**facts, **shown}, place, tag)
@@ -317,18 +318,16 @@ def _mark(folder: Path, publication: Publication, tag: str, configurations: Mapp
     (folder / repository.MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
 
 
-def _versions(store: Store, name: str, key: str) -> list[tuple[str, str]]:
-    """The stored version of each table whose rows a publication holds, by its place.
+def _versions(store: Store, tables: Sequence[tuple[str, str | None]]) -> list[tuple[str, str]]:
+    """The stored version of each table, by its place.
 
     Not of tables over all teachers or models: these change with rows of others.
     """
     found = []
-    for table_, partition in STEPS[name].upstream(key):
-        if table_ in OF_ALL:
-            continue
-        version = store.version(table_, partition)
-        assert version is not None, "a step whose input is missing is refused"
-        found.append((f"{table_}/{partition}" if partition else table_, version.data[:16]))
+    for name, partition in tables:
+        version = store.version(name, partition)
+        if name not in OF_ALL and version is not None:
+            found.append((f"{name}/{partition}" if partition else name, version.data[:16]))
     return found
 
 

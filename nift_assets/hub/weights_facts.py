@@ -70,7 +70,9 @@ def facts(
         "title": f"{study.title}: {publication.of}",
         "made": _made(study, backbone, adapter, trained, model),
         "recipe_name": name_of(adapter.recipe),
-        "recipe": [(name.replace("_", " "), value) for name, value in learnt.items()],
+        "recipe": [
+            (name.replace("_", " "), "none" if value in ("", None) else value) for name, value in learnt.items()
+        ],
         "benchmarks": list(BENCHMARKS.values()),
         "scores": _scores(study, store, adapter, model),
         "has_paper": any(

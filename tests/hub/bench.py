@@ -80,8 +80,8 @@ def _measure(run: str, arguments: tuple[str, ...], environment: dict[str, str], 
     seconds, log = time.monotonic() - began, hub.log[asked:]
     cpu = used.ru_utime + used.ru_stime
     sent = sum(each.received for each in log) / 1e6
-    peak = used.ru_maxrss / 1024
-    print(f"| {run} | {seconds:.1f} | {cpu:.1f} | {peak:,.0f} | {len(log)} | {sent:,.1f} | {_commits(hub) - commits} |")
+    made, peak = _commits(hub) - commits, used.ru_maxrss / 1024
+    print(f"| {run} | {seconds:.1f} | {cpu:.1f} | {peak:,.0f} | {len(log)} | {sent:,.1f} | {made} |")
 
 
 def _commits(hub: Hub) -> int:
