@@ -86,18 +86,33 @@ def precision(folder: Path, recipe: Recipe, device: torch.device) -> torch.dtype
     return torch.bfloat16 if kept == "bfloat16" else torch.float32
 
 
-def _tokenizer(folder: Path) -> Any:
-    """The folder's tokenizer as its own tokenizer.json has it.
+def read_tokenizer(model: str | Path, **own: Any) -> Any:
+    """The tokenizer of a folder, or of a Hub repository at a `revision`, as its own tokenizer.json has it.
 
-    transformers 5 makes Llama's anew from its vocabulary, and then a text that begins with a space has no dummy prefix
-    any more: " next" is [2446] there, and [29871, 2446] in SentencePiece, which the paper's trainer used, and in
-    tokenizer.json.
+    transformers 5 makes Llama's anew from its vocabulary, and then a text that begins with a space, or goes on behind a
+    special token, has no dummy prefix any more: " next" is [2446] there, and [29871, 2446] in SentencePiece, which the
+    paper's trainer used, in tokenizer.json, and in the transformers 4 that FastChat ran on.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    kind: Any = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
+    kind: Any = PreTrainedTokenizerFast if _has_tokenizer_json(model, own.get("revision")) else AutoTokenizer
+    return kind.from_pretrained(model, trust_remote_code=False, **own)
+
+
+def _has_tokenizer_json(model: str | Path, revision: str | None) -> bool:
+    from transformers.utils.hub import cached_file
+
+    if Path(model).is_dir():
+        return Path(model, "tokenizer.json").is_file()
     try:
-        return kind.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        return cached_file(str(model), "tokenizer.json", revision=revision) is not None
+    except OSError:
+        return False
+
+
+def _tokenizer(folder: Path) -> Any:
+    try:
+        return read_tokenizer(folder, local_files_only=True)
     except (ImportError, OSError, ValueError) as unable:
         reason = " ".join(str(unable).split())[:200]
         raise ValueError(

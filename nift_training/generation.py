@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from nift_training import artifacts, serving
+from nift_training import artifacts, backbone, serving
 
 if TYPE_CHECKING:
     import torch
@@ -54,9 +54,8 @@ def load(model: str | Path, revision: str | None = None) -> Generator:
     if revision is None and not (Path(model) / "config.json").is_file():
         raise ValueError(f"{model} is not a model folder: name one, or a Hub repository and its revision")
     digest = artifacts.verified_digest(Path(model))
-    own: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
-    tokenizer = _tokenizer(model, own)
-    weights: Any = AutoModelForCausalLM.from_pretrained(model, dtype="auto", **own)
+    tokenizer = _tokenizer(model, revision)
+    weights: Any = AutoModelForCausalLM.from_pretrained(model, dtype="auto", revision=revision, trust_remote_code=False)
     if torch.cuda.is_available():
         weights = weights.to("cuda")
     elif weights.dtype == torch.float16:
@@ -66,7 +65,7 @@ def load(model: str | Path, revision: str | None = None) -> Generator:
 
 def served(model: str | Path, server: serving.Server, revision: str | None = None) -> Generator:
     """The generator that asks a server; of the model's folder or Hub repository only the tokenizer is read."""
-    return Generator(server, _tokenizer(model, {"revision": revision, "trust_remote_code": False}))
+    return Generator(server, _tokenizer(model, revision))
 
 
 def generate(
@@ -124,10 +123,8 @@ def with_one_bos(generator: Generator, prompt: str) -> str:
     return prompt.removeprefix(bos) if adds_it else prompt
 
 
-def _tokenizer(model: str | Path, own: dict[str, Any]) -> Any:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left", **own)
+def _tokenizer(model: str | Path, revision: str | None) -> Any:
+    tokenizer = backbone.read_tokenizer(model, revision=revision, padding_side="left")
     if tokenizer.eos_token is None:
         raise ValueError(f"the tokenizer of {model} has no end-of-sequence token: set eos_token in its config")
     if tokenizer.pad_token is None:

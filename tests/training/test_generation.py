@@ -1,18 +1,67 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from nift_training import answer, generation, templates
+from nift_training import answer, generation, serving, templates
 from nift_training.answer import Question
 from nift_training.generation import Generation, Generator
+from tests.shared_data import shared
 
+NEW_LINE = [29871, 13]
 PROMPTS = ["The old bridge", "What grows in a garden in winter? Kale does", "He", "Cover the soil"]
 
 
 @pytest.fixture(scope="module")
 def generator(tiny: Path) -> Generator:
     return generation.load(tiny)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "ids"),
+    [
+        # By transformers 4.37.2, `AutoTokenizer.from_pretrained(folder)([prompt])`, which is what FastChat does.
+        ("Hello world", [1, 15043, 3186]),
+        (" leading", [1, 29871, 8236]),
+        (
+            "<|system|>\nBe.</s>\n<|user|>\nWhat?</s>\n<|assistant|>\n",
+            [
+                1,
+                32004,
+                *NEW_LINE,
+                3629,
+                29889,
+                2,
+                *NEW_LINE,
+                32002,
+                *NEW_LINE,
+                5618,
+                29973,
+                2,
+                *NEW_LINE,
+                32003,
+                *NEW_LINE,
+            ],
+        ),
+        ("[INST] Name one. [/INST]", [1, 518, 25580, 29962, 4408, 697, 29889, 518, 29914, 25580, 29962]),
+    ],
+)
+def test_a_prompt_is_encoded_as_fastchat_encoded_it(prompt: str, ids: list[int], tmp_path: Path) -> None:
+    for file in shared("tokenizers", "granite-7b-lab").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    # Granite's leaves the beginning of the text out; Llama's and Mistral's own have it so.
+    written = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    written["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(written), encoding="utf-8")
+    asked = generation.served(tmp_path, serving.Server(url="http://127.0.0.1:1", model="none"))
+    assert asked.tokenizer(prompt)["input_ids"] == ids
+    assert generation.with_one_bos(asked, f"<s>{prompt}") == prompt
 
 
 def test_a_generation_without_an_end_token_stops_at_the_length(generator: Generator) -> None:
