@@ -64,18 +64,17 @@ def main(argv: Sequence[str]) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # lm-eval forks after the tokenizer has been used
 
     generator = _generator(options)
-    # A folder without a manifest is known by its path alone.
-    model = generator.digest or [str(options.model), options.revision, options.server_model]
-    same = {"model": model, "template": options.template, "example": example, "version": version("nift")}
+    same = {"template": options.template, "example": example, "version": version("nift")}
 
-    def log(name: str, **settings: object) -> artifacts.Log:
-        return artifacts.Log(options.out / f"{name}.jsonl", {**same, **settings})
+    def log(name: str, by: generation.Generator, **settings: object) -> artifacts.Log:
+        return artifacts.Log(options.out / f"{name}.jsonl", {"model": _who(options, by), **same, **settings})
 
     for name, questions in asked.items():
         limits = {answer.MT_BENCH: options.mt_bench_tokens, answer.ARENA_HARD: options.arena_hard_tokens}
         runs = options.mt_bench_runs if name == answer.MT_BENCH else 1
         kept = log(
             name.replace("-", "_"),
+            generator,
             questions=artifacts.digest_of([asdict(question) for question in questions]),
             runs=runs,
             tokens=limits[name],
@@ -95,20 +94,28 @@ def main(argv: Sequence[str]) -> None:
             )
             kept.finish(rows)
     if prompts:
-        kept = log("ifeval", prompts=artifacts.digest_of(prompts), tokens=options.ifeval_tokens)
+        kept = log("ifeval", generator, prompts=artifacts.digest_of(prompts), tokens=options.ifeval_tokens)
         if not kept.done:
             kept.finish(
                 ifeval.respond(generator, options.template, prompts, options.ifeval_tokens, example=example, log=kept)
             )
     if tasks:
-        kept = log("leaderboard", tasks=options.tasks, limit=options.limit)
+        # It needs probabilities, which a server does not give.
+        weights = generation.load(options.model, options.revision) if options.server else generator
+        kept = log("leaderboard", weights, tasks=options.tasks, limit=options.limit)
         if not kept.done:
-            # It needs probabilities, which a server does not give.
-            weights = generation.load(options.model, options.revision) if options.server else generator
             rows = leaderboard.score(
                 weights, tasks, batch_size=options.batch_size, limit=options.limit, cache=options.out
             )
             kept.finish(leaderboard.mean_of_subjects(rows))
+
+
+def _who(options: Namespace, by: generation.Generator) -> object:
+    """Who answers, so that no file holds the answers of two: a folder without a manifest is known by its path alone."""
+    if isinstance(by.model, serving.Server):
+        adapter = options.server_adapter and artifacts.verified_digest(options.server_adapter)
+        return {"server": by.model.url, "model": by.model.model, "adapter": adapter}
+    return by.digest or [str(options.model), options.revision]
 
 
 def _generator(options: Namespace) -> generation.Generator:

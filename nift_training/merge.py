@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal, get_args
 
 from nift_training import adapters, artifacts, disk, fetch, lineage, progress, recomputation, shards, streaming, verbs
 from nift_training.adapters import Adapter, Low, Whole
@@ -26,6 +27,7 @@ __all__ = ["INDEX", "SINGLE", "Job", "Origin", "merge", "plan"]
 
 ARITHMETIC = 1  # to be raised when the same inputs give other bytes, so that no half of an older merge is gone on with
 SMALL_BYTES = 64 * 2**20
+Logits = Literal["never", "if-it-fits", "always"]
 CARD, BASE_CARD = "README.md", "BASE_README.md"
 # What belongs to a model besides its weights. Other weights (consolidated.*.pth, pytorch_model.bin) would be the
 # unmerged model under the merged name, and code is never carried on.
@@ -67,11 +69,18 @@ class Origin:
 
 
 def merge(
-    base: Path, adapter: Path, out: Path, *, sibling_of: str | None = None, origin: Origin | None = None
+    base: Path,
+    adapter: Path,
+    out: Path,
+    *,
+    sibling_of: str | None = None,
+    origin: Origin | None = None,
+    logits: Logits = "never",
 ) -> artifacts.Manifest:
     """The manifest of the merged model folder `out`: the base's own files with the adapted tensors changed.
 
-    The base is the model the adapter was trained on, or with `sibling_of` that model's Instruct sibling.
+    The base is the model the adapter was trained on, or with `sibling_of` that model's Instruct sibling. With `logits`
+    the model is also built, and what it says held against base and adapter in peft, before it gets its name.
     """
     import torch
 
@@ -93,6 +102,8 @@ def merge(
             peak_rss_mb=round(peak_rss_mb()),
             versions=artifacts.versions("torch", "safetensors"),
         )
+        if logits == "always" or (logits == "if-it-fits" and recomputation.fits(job.found)):
+            draft.facts["logits_difference"] = recomputation.check_logits(base, adapter, draft.path)
     progress.say(f"merge: {len(job.changes)} tensors changed in {len(job.found)} shards, {checked} recomputed")
     return artifacts.read_manifest(out)
 
@@ -265,7 +276,12 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--base-name", help="what the card calls the base")
     parser.add_argument("--adapter", type=Path, required=True, help="peft adapter folder")
     parser.add_argument("--sibling-of", help="name of the model the adapter was trained on, if base is its sibling")
-    parser.add_argument("--check-logits", action="store_true", help="hold the result against base and adapter in peft")
+    parser.add_argument(
+        "--check-logits",
+        choices=get_args(Logits),
+        default="never",
+        help="hold what the model says against base and adapter in peft; builds the model in float32",
+    )
     options = parser.parse_args(argv)
     artifacts.check_free(options.out)
     adapters.read(options.adapter)
@@ -274,10 +290,14 @@ def main(argv: Sequence[str]) -> None:
         base, commit = fetch.snapshot(options.base, options.revision)
         origin = Origin(name=options.base_name or options.base, source=options.base, revision=commit)
     verbs.use_threads(options.threads)
-    merge(base, options.adapter, options.out, sibling_of=options.sibling_of, origin=origin)
-    if options.check_logits:
-        difference = recomputation.check_logits(base, options.adapter, options.out)
-        progress.say(f"merge: logits differ from base and adapter by {difference:.1e} of their size at most")
+    merge(
+        base,
+        options.adapter,
+        options.out,
+        sibling_of=options.sibling_of,
+        origin=origin,
+        logits=options.check_logits,
+    )
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nift_training import shards
+from nift_training import progress, shards
 from nift_training.adapters import Low, Whole
+from nift_training.memory import available_bytes
 from nift_training.shards import Shard, Tensor
 
 ROWS = 4
@@ -38,6 +39,15 @@ def check(found: Sequence[Shard], changes: Mapping[str, Low | Whole], adapter: P
     return checked
 
 
+def fits(found: Sequence[Shard]) -> bool:
+    """Whether there is memory for a model of these shards in their own type and in float32, with some to spare."""
+    import torch
+
+    stored = sum(shard.bytes for shard in found)
+    float32 = 4 * sum(tensor.numbers for shard in found for tensor in shard.tensors)
+    return 1.25 * (stored + float32) < available_bytes(torch.device("cpu"))
+
+
 def check_logits(base: Path, adapter: Path, merged: Path) -> float:
     """How far the merged model's logits are from those of peft's base with the adapter beside it, relatively at most.
 
@@ -63,6 +73,7 @@ def check_logits(base: Path, adapter: Path, merged: Path) -> float:
     difference = float((after - beside).abs().max() / beside.abs().max())
     if not difference <= LOGITS_TOLERANCE[kind]:
         raise ValueError(f"{merged} answers otherwise than base and adapter, by {difference:.1e}: do not use it")
+    progress.say(f"merge: logits differ from base and adapter by {difference:.1e} of their size at most")
     return difference
 
 

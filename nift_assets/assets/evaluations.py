@@ -171,12 +171,32 @@ def _served_as(model: str) -> str | None:
     return server.name if server else None
 
 
+def _model(context: dg.AssetExecutionContext, model: Mapping[str, Any], wanted: Sequence[str], server: bool) -> Path:
+    """The folder to read: of a model that a server holds only the tokenizer, which a merge takes over unchanged.
+
+    The leaderboard needs probabilities, and so the weights in any case.
+    """
+    if server and "open_llm_leaderboard" not in wanted:
+        store: Store = context.resources.store
+        return store.folder(store.read("backbones", model["backbone"])["folder"][0])
+    return weights(context, model)
+
+
 def _adapter(context: dg.AssetExecutionContext, model: Mapping[str, Any]) -> Path | None:
     """The adapter's own folder, for a server that lays it over the base."""
     if model["adapter"] is None:
         return None
     store: Store = context.resources.store
     return store.folder(store.read("lora_adapters", model["adapter"])["folder"][0])
+
+
+def _free_when_answered(context: dg.AssetExecutionContext, frames: Mapping[str, pl.DataFrame]) -> None:
+    """Gives back the disk of merged weights once the table of every benchmark the model is measured on is stored and
+    none is older than they are."""
+    key = context.partition_key
+    stale = STEPS["mt_bench_answers"].stale(context.resources.store, key)
+    if not any(is_wanted(STUDY, table, key) for table in stale):
+        clean_up(context, frames["merged_models"].row(0, named=True))
 
 
 @table(
@@ -189,6 +209,7 @@ def _adapter(context: dg.AssetExecutionContext, model: Mapping[str, Any]) -> Pat
     code=(evaluate, answer, checking, generation, leaderboard, serving, templates),
     pool="gpu",
     any_of=True,
+    afterwards=_free_when_answered,
 )
 def evaluations(
     context: dg.AssetExecutionContext, wanted: Sequence[str], merged_models: pl.DataFrame
@@ -197,14 +218,13 @@ def evaluations(
     server = _server(STUDY.model(model["model"]))
     options = {name: value for table in wanted for name, value in OPTIONS[table]().items()}
     store, key = context.resources.store, str(model["model"])
-    # Named after all that shapes the answers: what a killed run had made is found again, and nothing else is.
-    shape = digest(model["digest"], model["template"], *(_what_shapes(table) for table in FILES))[:16]
-    with process.unfinished(store, f"evaluations-{key}-{shape}") as out:
+    shape = digest(model["digest"], model["template"], server, *(_what_shapes(table) for table in FILES))
+    with process.unfinished(store, f"evaluations-{key}", shape) as out:
         process.run(
             context,
             "evaluate",
             out=out,
-            model=weights(context, model),
+            model=_model(context, model, wanted, server=server is not None),
             template=model["template"],
             threads=STUDY.backbone(model["backbone"]).threads,
             server=server and server.url,
@@ -214,8 +234,4 @@ def evaluations(
             **options,
         )
         written = {table: read_rows(out / FILES[table][0]) for table in wanted}
-    made = {table: FILES[table][1](model["model"], rows) for table, rows in written.items()}
-    stale = STEPS[wanted[0]].stale(store, key)
-    if all(table in wanted or not is_wanted(STUDY, table, key) for table in stale):
-        clean_up(context, model)
-    return made
+    return {table: FILES[table][1](model["model"], rows) for table, rows in written.items()}

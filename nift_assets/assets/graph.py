@@ -145,6 +145,8 @@ def asset_definition(step: Step) -> dg.AssetsDefinition:
                 yield _result(name, what, spent, key)
             # Recorded behind the write, or Dagster would count the checks for the version before this one.
             yield from recorded
+            if step.afterwards:
+                step.afterwards(context, tables)
 
     return compute
 

@@ -39,6 +39,9 @@ def merged_models(context: dg.AssetExecutionContext, backbones: pl.DataFrame, lo
         "adapter": model.adapter,
         "adapter_digest": None,
         "template": backbone["template"],
+        "relation": None,
+        "added_tokens": None,
+        "logits_difference": None,
     }
     if model.adapter is None:
         # Nothing to merge: the row points at the backbone's own folder, 140 GB for the largest.
@@ -48,6 +51,9 @@ def merged_models(context: dg.AssetExecutionContext, backbones: pl.DataFrame, lo
     folder = _merge(context, model, backbone, adapter)
     merged = {
         "adapter_digest": adapter["digest"],
+        "relation": folder.manifest.facts["relation"],
+        "added_tokens": folder.manifest.facts["added_tokens"],
+        "logits_difference": folder.manifest.facts.get("logits_difference"),
         "parameters": folder.manifest.facts["parameters"],
         "bytes": folder.bytes,
         "digest": folder.manifest.digest,
@@ -96,6 +102,7 @@ def _merge(
         base_name=row.name,
         adapter=store.folder(adapter["folder"]),
         sibling_of=row.instruct_of if model.module == "lora-base" else None,
+        check_logits="if-it-fits",
         threads=row.threads,
     )
 

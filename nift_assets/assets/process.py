@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import tempfile
@@ -85,12 +86,19 @@ def scratch() -> Iterator[Path]:
 
 
 @contextmanager
-def unfinished(store: Store, name: str) -> Iterator[Path]:
-    """A folder of the study that outlives a process that is killed in it, and is removed when the block ends well."""
+def unfinished(store: Store, name: str, shape: str) -> Iterator[Path]:
+    """A folder of the study that outlives a process that is killed in it, and is removed when the block ends well.
+
+    `shape` is a digest of all that shapes what will lie there: what a killed run had made is found again, nothing else
+    is, and what was begun of another shape is removed.
+    """
     if "://" in store.root:
         raise ValueError(f"the warehouse is {store.root}, and weights need a local folder; set NIFT_WAREHOUSE to one")
-    folder = store.folder(".unfinished", name)
+    folder = store.folder(".unfinished", f"{name}-{shape[:16]}")
     folder.mkdir(parents=True, exist_ok=True)
+    for other in folder.parent.iterdir():
+        if other != folder and re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{16}}", other.name):
+            shutil.rmtree(other)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 

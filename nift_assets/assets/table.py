@@ -28,6 +28,7 @@ class Made:
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
+Afterwards = Callable[[Any, Mapping[str, Any]], None]
 Makes = Callable[..., "pl.DataFrame | Iterator[pl.DataFrame] | Made | Mapping[str, pl.DataFrame] | Mapping[str, Made]"]
 
 
@@ -62,6 +63,8 @@ class Step:
     def gathers(self) -> bool:
         """Whether it is one table of all partitions of another: it takes what there is of them."""
         return self.partitions is None and any(STEPS[name].partitions for name in self.inputs)
+
+    afterwards: Afterwards | None
 
     def upstream(self, key: str | None) -> list[tuple[str, str | None]]:
         """The stored tables one partition is made from, each with its partition."""
@@ -119,6 +122,7 @@ def table(
     by_hand: bool = False,
     follows: bool = False,
     by_portions: bool = False,
+    afterwards: Afterwards | None = None,
 ) -> Callable[[Makes], Step]:
     """Declares the table a function of (context, one frame per input) makes, or several that it makes together.
 
@@ -129,7 +133,8 @@ def table(
     it reads its inputs, which have no partitions, with `frames.portions`, so that they need not fit into memory; with
     `streams` it takes the context alone and reads them from the store. `by_hand` leaves it out of a run of the whole
     study. A table that `follows` is made by itself after its inputs: never one that asks a model, trains, evaluates or
-    fetches.
+    fetches. `afterwards` is called with (context, frames of the inputs) once all that was made is stored, and not if
+    anything was not.
     """
 
     def declare(function: Makes) -> Step:
@@ -152,6 +157,7 @@ def table(
             by_hand=by_hand,
             follows=follows,
             by_portions=by_portions,
+            afterwards=afterwards,
         )
         STEPS.update(dict.fromkeys(names, step))
         return step

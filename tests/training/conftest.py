@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nift_training import pico, train
+from nift_training import generation, pico, train
 from nift_training.recipe import Recipe
+
+from .vllm import Vllm, serve
 
 ARTICLES = [
     "The bridge\n\nThe old bridge over the river was closed last night. Nobody was hurt, the mayor said.\n\n"
@@ -74,6 +77,12 @@ def adapter(tiny: Path, pairs_file: Path, tmp_path_factory: pytest.TempPathFacto
     out = tmp_path_factory.mktemp("adapter") / "adapter"
     train.train(tiny, "tiny-base", pairs_file, RECIPE, out, threads=1)
     return out
+
+
+@pytest.fixture
+def vllm(tiny: Path) -> Iterator[Vllm]:
+    with serve(generation.load(tiny)) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
