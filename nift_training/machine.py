@@ -17,6 +17,7 @@ class Machine:
       and gradients, which lets 7-8B models into 32 GB each; 3 shares the weights as well, for 70B.
     - `hostfile` names the nodes of a run over several, one `host slots=8` per line, which DeepSpeed's launcher reads.
     - `tokens_at_once` is how much of a step a device computes at a time; None chooses by the kind of device.
+    - `kernels` are torch's own, or on a GPU Liger's for norms, rotations and activations.
     - `gradient_checkpointing` recomputes activations in the backward pass, a third more work for far less memory. The
       paper had it on; since it changes no number, `auto` switches it on only where the activations would not fit.
     """
@@ -26,6 +27,7 @@ class Machine:
     hostfile: str | None = None
     tokens_at_once: int | None = None
     gradient_checkpointing: Checkpointing = "auto"
+    kernels: Literal["torch", "liger"] = "torch"
 
     def __post_init__(self) -> None:
         """Refuses what no machine is like."""

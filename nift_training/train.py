@@ -32,6 +32,7 @@ from nift_training import (
     checkpoints,
     devices,
     engines,
+    kernels,
     launch,
     lineage,
     loop,
@@ -100,6 +101,7 @@ def carry_out(run: Run, recipe: Recipe, wanted: Machine) -> None:
 def _train(run: Run, recipe: Recipe, wanted: Machine) -> None:
     started, place = time.monotonic(), machine.place()
     device = devices.choose(run.device, place)
+    kernels.check(wanted, device)
     if wanted.distributed:
         devices.join(device, place, wanted)
     found = backbone.read(run.base, verified=place.first)
@@ -165,6 +167,7 @@ def _how(prepared: Prepared, wanted: Machine, device: torch.device, place: Place
         "layout": prepared.layout,
         "tokens_at_once": prepared.at_once,
         "gradient_checkpointing": prepared.checkpointing,
+        "kernels": wanted.kernels,
         "devices": place.world,
         "zero": (wanted.zero or 2) if wanted.distributed else 0,
         "hardware": devices.hardware(device, place),
@@ -217,7 +220,9 @@ def prepare(base: Path, recipe: Recipe, wanted: Machine, device: torch.device, p
         precision = str(backbone.precision(base, recipe, device)).removeprefix("torch.")
         kind: Any = HfDeepSpeedConfig
         told = kind(engines.configuration(recipe, wanted, place.world, precision))
-    model = lora.with_fresh_adapter(backbone.weights(base, recipe, device, shared=shares_weights), recipe)
+    model = backbone.weights(base, recipe, device, shared=shares_weights)
+    kernels.apply(model, wanted)
+    model = lora.with_fresh_adapter(model, recipe)
     at_once = wanted.tokens_at_once or devices.TOKENS_AT_ONCE[device.type]
     checkpointing = devices.needs_checkpointing(model, wanted, at_once, device)
     if checkpointing:
@@ -313,6 +318,7 @@ def parser() -> argparse.ArgumentParser:
     add("--zero", type=int, choices=(0, 2, 3), default=0, help="what devices share: 2 gradients, 3 weights too")
     add("--hostfile", help="nodes of a run over several, `host slots=8` per line")
     add("--tokens-at-once", type=verbs.positive, help="tokens a device computes at a time; by default by its kind")
+    add("--kernels", choices=("torch", "liger"), default="torch", help="liger's are faster, on a GPU, if installed")
     add("--gradient-checkpointing", choices=("auto", "on", "off"), default="auto", help="recompute to save memory")
     add("--work", type=Path, help="folder for checkpoints; OUT.work if not given")
     add("--cache", type=Path, help="folder for token ids, kept from run to run; in the work folder if not given")

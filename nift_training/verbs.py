@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import errno
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from nift_training import progress
 
-FULL_DISK = "os error 28"  # how safetensors, whose error is no OSError, says ENOSPC
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, what a user may have of it, what one file may
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -65,12 +66,18 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
     with _pipes_session():
         try:
             main(sys.argv[1:] if argv is None else argv)
-        except (ValueError, OSError) as mistake:
-            _refuse(" ".join(str(mistake).split()) or type(mistake).__name__)
         except Exception as error:
-            if FULL_DISK not in str(error):
+            if _is_full_disk(error):
+                _refuse(f"the disk is full ({error}): free some space and run again; nothing half-written is left")
+            if not isinstance(error, (ValueError, OSError)):
                 raise
-            _refuse("the disk is full: free some space and run again; nothing half-written is left")
+            _refuse(str(error) or type(error).__name__)
+
+
+def _is_full_disk(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in FULL
+    return any(f"os error {number}" in str(error) for number in FULL)  # safetensors' error is no OSError
 
 
 def end_with_parent() -> None:
@@ -90,7 +97,8 @@ def _pipes_session() -> AbstractContextManager[Any]:
     return open_dagster_pipes()
 
 
-def _refuse(line: str) -> None:
+def _refuse(message: str) -> NoReturn:
+    line = " ".join(message.split())
     print(f"error: {line}", file=sys.stderr, flush=True)
     if progress.under_pipes():
         from dagster_pipes import PipesContext

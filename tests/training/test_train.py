@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import resource
+import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from nift_training import artifacts, batches, devices, lora, loss, pairs, train
+from nift_training import artifacts, batches, devices, kernels, lora, loss, pairs, train, verbs
 from nift_training.batches import Weighed
 from nift_training.machine import Machine, Place
 from nift_training.recipe import MODERN, Recipe
+from tests.counting import Counts
 
 from .conftest import RECIPE
 
@@ -350,3 +355,97 @@ def test_memory_that_does_not_suffice_is_one_error_with_what_to_try() -> None:
         devices.memory_errors(Machine()),
     ):
         torch.empty(2**60)
+
+
+def test_kernels_that_cannot_run_here_are_refused_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    wanted = Machine(kernels="liger")
+    with pytest.raises(ValueError, match="needs a GPU, and this runs on cpu"):
+        kernels.check(wanted, torch.device("cpu"))
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    with pytest.raises(ValueError, match="pip install liger-kernel"):
+        kernels.check(wanted, torch.device("cuda"))
+    kernels.check(Machine(), torch.device("cpu"))
+
+
+def test_ligers_kernels_change_the_loss_by_rounding_at_most(tiny: Path, pairs_file: Path, tmp_path: Path) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    pytest.importorskip("liger_kernel")
+    losses = []
+    for kind in ("torch", "liger"):
+        out = tmp_path / kind
+        options = ["--base", tiny, "--data", pairs_file, "--epochs", "1", "--batch-size", "4", "--kernels", kind]
+        train.main([*map(str, options), "--out", str(out), "--precision", "float32"])
+        losses.append([row["loss"] for row in artifacts.read_rows(out / "train_log.jsonl")])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+def test_deepspeed_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    with pytest.raises(ValueError, match="DeepSpeed is not installed"):
+        devices.join(torch.device("cpu"), ALONE, Machine(zero=2))
+
+
+def exit_code(argv: list[str]) -> object:
+    try:
+        verbs.run(train.main, argv)
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+def test_a_full_disk_is_one_line_whichever_write_meets_it(
+    tiny: Path,
+    pairs_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    counts: Counts,
+) -> None:
+    """S1: the n-th of all texts that are written (checkpoint, configuration, log, card, manifest) finds the disk full
+    after half of it; then safetensors' own file does."""
+    argv = ["--base", str(tiny), "--data", str(pairs_file), "--out", str(tmp_path / "adapter"), "--threads", "1"]
+    argv += ["--epochs", "2", "--batch-size", "12", "--cutoff", "64", "--save-steps", "1"]
+    write_text, writes = Path.write_text, iter(range(100))
+    full = -1
+
+    def write(path: Path, text: str, **options: Any) -> int:
+        if next(writes) != full:
+            return write_text(path, text, **options)
+        write_text(path, text[: len(text) // 2], **options)
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_text", write)
+    whole = None
+    while whole is None:
+        full, writes = full + 1, iter(range(100))
+        if not exit_code(argv):
+            whole = artifacts.verify(tmp_path / "adapter")
+            continue
+        assert capsys.readouterr().err.splitlines()[-1].startswith("error: the disk is full")
+        assert {path.name for path in tmp_path.iterdir()} <= {"adapter.work"}
+        shutil.rmtree(tmp_path / "adapter.work", ignore_errors=True)  # or the next run would write less
+    monkeypatch.undo()
+    assert full >= 10
+    counts("S1", f"training: {full} texts found the disk full, each one line and nothing half-written")
+
+    other = [text.replace(str(tmp_path / "adapter"), str(tmp_path / "again")) for text in argv]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        assert exit_code(other) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: the disk is full")
+    assert exit_code(other) == 0
+    assert artifacts.verify(tmp_path / "again").digest == whole.digest
