@@ -191,8 +191,12 @@ def line(row: Mapping[str, object]) -> str:
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The JSON objects of a file, one per line; a line that is none is named in the ValueError."""
     rows = []
+    try:
+        content = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as mistake:
+        raise ValueError(f"{path} is not UTF-8 ({mistake}): save it as UTF-8") from None
     # Lines end at "\n" alone: a text may contain U+2028, at which `splitlines` would cut the object in two.
-    for number, text in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, text in enumerate(content.split("\n"), start=1):
         if not text.strip():
             continue
         try:

@@ -105,6 +105,8 @@ def _train(run: Run, recipe: Recipe, wanted: Machine) -> None:
     if wanted.distributed:
         devices.join(device, place, wanted)
     found = backbone.read(run.base, verified=place.first)
+    # Before anything is learnt: a base that no merge would take is refused now and not after days of training.
+    trained_on = lineage.of(run.base, run.base_name)
     with devices.first_goes_first(place):
         examples = pairs.cached(found.tokenizer, run.data, recipe, run.cache)
     identity = {"base": found.identity, "data": pairs.sha256(run.data), "rows": len(examples), "recipe": asdict(recipe)}
@@ -139,7 +141,7 @@ def _train(run: Run, recipe: Recipe, wanted: Machine) -> None:
         facts = {
             "base": run.base_name,
             "base_digest": found.digest,
-            "lineage": asdict(lineage.of(run.base, run.base_name)),
+            "lineage": asdict(trained_on),
             "data_version": run.data_version or identity["data"],
             "threads": run.threads,
             "recipe": asdict(recipe),

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import random
@@ -413,8 +414,6 @@ def test_killed_at_any_moment_it_looks_unfinished_and_goes_on(
 
 
 def test_a_full_disk_leaves_nothing_whichever_write_meets_it(tiny: Path, adapter: Path, tmp_path: Path) -> None:
-    import errno
-
     plain, base = copy_adapter(adapter, tmp_path / "adapter"), in_shards(tiny, tmp_path / "base")
     merge.merge(base, plain, tmp_path / "whole")
     sizes = sorted({file.stat().st_size for file in (tmp_path / "whole").iterdir()})
@@ -431,6 +430,64 @@ def test_a_full_disk_leaves_nothing_whichever_write_meets_it(tiny: Path, adapter
         assert full.value.errno == errno.EFBIG
         assert sorted(path.name for path in tmp_path.iterdir()) == before
     assert merge.merge(base, plain, tmp_path / "merged").digest == artifacts.verify(tmp_path / "whole").digest
+
+
+def failing(write: Any, full: int) -> Any:
+    """The same function, which finds the disk full when it is called for the n-th time."""
+    calls = iter(range(1000))
+
+    def calling(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(*arguments, **options)
+
+    return calling
+
+
+def test_a_disk_that_fills_up_at_any_write_leaves_nothing(
+    tiny: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counts: Counts
+) -> None:
+    """S1: the n-th write of shards, of texts, of what is carried over, or the n-th flush finds the disk full."""
+    plain, base = copy_adapter(adapter, tmp_path / "adapter"), in_shards(tiny, tmp_path / "base")
+    whole = merge.merge(base, plain, tmp_path / "whole")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    refused = 0
+    for owner, name in [(os, "write"), (os, "fsync"), (Path, "write_text"), (shutil, "copyfile")]:
+        for full in range(1000):
+            with monkeypatch.context() as patch:
+                patch.setattr(owner, name, failing(getattr(owner, name), full))
+                try:
+                    made = merge.merge(base, plain, tmp_path / "merged")
+                except OSError:
+                    refused += 1
+                    made = None
+            # The last flush, of the name itself, is behind the rename: what stands then is whole.
+            if (tmp_path / "merged").exists():
+                assert artifacts.verify(tmp_path / "merged").digest == whole.digest
+                shutil.rmtree(tmp_path / "merged")
+            assert sorted(path.name for path in tmp_path.iterdir()) == before
+            if made:
+                break
+    counts("S1", f"merging: {refused} writes and flushes found the disk full, nothing half-written")
+
+
+@pytest.mark.parametrize("injury", ["missing", "truncated", "a tensor in two files"])
+def test_an_index_that_does_not_fit_its_shards_is_refused(
+    tiny: Path, adapter: Path, tmp_path: Path, injury: str
+) -> None:
+    """M6: three injuries of a base from elsewhere, which has no manifest."""
+    base = in_shards(tiny, tmp_path / "base")
+    (base / artifacts.MANIFEST).unlink()
+    first, second, *_ = sorted(base.glob("model-*"))
+    if injury == "missing":
+        second.unlink()
+    elif injury == "truncated":
+        second.write_bytes(second.read_bytes()[:-8])
+    else:
+        second.write_bytes(first.read_bytes())
+    with pytest.raises(ValueError, match=r"download (it|the model) again"):
+        merge.merge(base, copy_adapter(adapter, tmp_path / "adapter"), tmp_path / "merged")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base"]
 
 
 def test_two_processes_do_not_write_one_model(tmp_path: Path) -> None:
