@@ -15,7 +15,7 @@ from nift_training.generation import Generator
 PROMPT_COLUMNS = {"key", "prompt", "instruction_id_list", "kwargs"}
 
 
-PUNKT = "run `python -m nltk.downloader punkt_tab` once, or set NLTK_DATA to the folder that has it"
+PUNKT = "run `python -m nift_training.sentences --out ~/nltk_data` once, or set NLTK_DATA to the folder that has it"
 # Whose checks cut a response into sentences or words with it.
 NEED_SENTENCES = {"length_constraints:number_sentences", "change_case:capital_word_frequency"}
 

@@ -1,14 +1,16 @@
+import hashlib
 import json
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nift_training import artifacts, generation, ifeval, leaderboard
+from nift_training import artifacts, generation, ifeval, leaderboard, sentences
 
 
 def prompt(key: int, instruction: str, **arguments: object) -> dict[str, object]:
@@ -38,12 +40,37 @@ def test_a_missing_sentence_tokenizer_is_named_with_its_remedy(monkeypatch: pyte
 
     monkeypatch.setattr(nltk.data, "path", [])
     row = prompt(1, "change_case:capital_word_frequency", capital_relation="at least", capital_frequency=1)
-    with pytest.raises(ValueError, match=r"prompt 1 needs .* nltk\.downloader punkt_tab"):
+    with pytest.raises(ValueError, match=r"prompt 1 needs .*python -m nift_training\.sentences --out"):
         ifeval.check([row | {"response": "A WORD. Another."}])
     with pytest.raises(ValueError, match=r"NLTK_DATA"):
         ifeval.check_ready([row])
     ifeval.check_ready([prompt(1, "punctuation:no_comma")])
     assert nltk.data.path == []
+
+
+def test_the_sentence_tokenizer_comes_out_of_the_one_wheel_that_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, _, version = sentences.WHEEL.partition("==")
+    wheel = tmp_path / "index" / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
+    wheel.parent.mkdir()
+    with zipfile.ZipFile(wheel, "w") as made:
+        made.writestr(f"{sentences.INSIDE}{sentences.PUNKT}collocations.tab", "a\tb")
+        made.writestr(f"{sentences.INSIDE}tokenizers/punkt_tab/german/collocations.tab", "c\td")
+        about = wheel.name.removesuffix("-py3-none-any.whl") + ".dist-info"
+        made.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        made.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        made.writestr(f"{about}/RECORD", "")
+    (file,) = sentences.take(wheel, tmp_path / "out", hashlib.sha256(wheel.read_bytes()).hexdigest())
+    assert file == tmp_path / "out" / "tokenizers" / "punkt_tab" / "english" / "collocations.tab"
+    assert file.read_text() == "a\tb"
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(ValueError, match="pip cannot download"):
+        sentences.fetch(tmp_path / "none")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
+    with pytest.raises(ValueError, match="is another one than llama-index-core"):
+        sentences.fetch(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def write_task(folder: Path, **changes: object) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 HEAVY = {"torch", "transformers", "peft", "lm_eval", "dagster_pipes"}
-VERBS = ["pico", "train", "merge", "fetch", "evaluate"]
+VERBS = ["pico", "train", "merge", "fetch", "sentences", "evaluate"]
 
 
 def run(verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
