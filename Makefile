@@ -9,10 +9,17 @@ OWN_DOCUMENTS = $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(TEXT),--text-column 
 
 SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
 
-.PHONY: demo run ui docs browser test test-full bench-teachers bench-checks bench-data bench-train bench-merge bench-hub pictures check format clean
+.PHONY: demo rehearsal run ui docs browser test test-full bench-teachers bench-checks bench-data bench-train bench-merge bench-hub pictures check format clean
 
 demo: .venv/installed ## the whole line on the demo study, or on your own articles: CORPUS=file, TEXT=column, DOCUMENTS=n
 	@$(BIN)/nift demo $(OWN_DOCUMENTS) $(if $(filter-out 0,$(FRESH)),--fresh)
+
+# make rehearsal STUDY=today SCALE=100 FRESH=1
+rehearsal: export NIFT_STUDY ?= $(or $(STUDY),paper)
+rehearsal: export NIFT_SCALE ?= $(or $(SCALE),1000)
+rehearsal: .venv/installed ## the paper's whole study at a thousandth of its size, with tiny models and nobody paid
+	@$(BIN)/nift demo $(if $(filter-out 0,$(FRESH)),--fresh)
+	@$(BIN)/nift coverage
 
 # make run TABLES=training_sets; TABLES=filtered_completions PARTITION=echo; TABLES=table_1 ONLY=1; nothing: all that is missing
 run: .venv/installed ## some tables and what they are made from, where that is missing or out of date

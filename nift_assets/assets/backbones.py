@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import dagster as dg
 import polars as pl
 
@@ -18,7 +20,7 @@ from nift_training import fetch, pico, templates
     group="models",
     kinds={"pytorch", "huggingface"},
     by="backbone",
-    rows=lambda key, table: (STUDY.backbone(str(key)), _articles()),
+    rows=lambda key, table: (replace(STUDY.backbone(str(key)), example=None), _articles()),
     code=(pico, fetch, templates),
     pool="hub",
 )

@@ -5,6 +5,7 @@ One process loads a model once for all the benchmarks that are asked for: a 70B 
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -157,6 +158,13 @@ def _what_shapes(table: str) -> tuple[Any, ...]:
     return replace(benchmark, judge=None, baseline=None), benchmark_files.fingerprint(benchmark, asked)
 
 
+def _example_of(model: str) -> tuple[str | None, ...]:
+    """The digest of the example its template opens with, None without the file; nothing for a template without one."""
+    if (example := STUDY.backbone(STUDY.model(model).backbone).example) is None:
+        return ()
+    return (hashlib.sha256(Path(example).read_bytes()).hexdigest() if Path(example).exists() else None,)
+
+
 def _server(model: Model) -> Server | None:
     """Who answers instead of the weights: the server of the model's row, or `NIFT_SERVER` for all models."""
     if model.server is None and (url := os.environ.get("NIFT_SERVER")):
@@ -205,7 +213,7 @@ def _free_when_answered(context: dg.AssetExecutionContext, frames: Mapping[str, 
     kinds={"pytorch", "python"},
     inputs=("merged_models",),
     by="model",
-    rows=lambda key, table: (*_what_shapes(table), _served_as(str(key))),
+    rows=lambda key, table: (*_what_shapes(table), _served_as(str(key)), *_example_of(str(key))),
     code=(evaluate, answer, checking, generation, leaderboard, serving, templates),
     pool="gpu",
     any_of=True,
@@ -218,7 +226,7 @@ def evaluations(
     server = _server(STUDY.model(model["model"]))
     options = {name: value for table in wanted for name, value in OPTIONS[table]().items()}
     store, key = context.resources.store, str(model["model"])
-    shape = digest(model["digest"], model["template"], server, *(_what_shapes(table) for table in FILES))
+    shape = digest(model["digest"], model["template"], server, *_example_of(key), *(_what_shapes(table) for table in FILES))
     with process.unfinished(store, f"evaluations-{key}", shape) as out:
         process.run(
             context,
@@ -226,6 +234,7 @@ def evaluations(
             out=out,
             model=_model(context, model, wanted, server=server is not None),
             template=model["template"],
+            example=STUDY.backbone(model["backbone"]).example,
             threads=STUDY.backbone(model["backbone"]).threads,
             server=server and server.url,
             server_model=server and server.name,

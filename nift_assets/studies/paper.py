@@ -47,6 +47,8 @@ BACKBONES = (
         source="meta-llama/Llama-2-7b-hf",
         revision="01c7f73d771dfac7d292323805ebc428287df4f9",
         template="one_shot",
+        # The two messages of FastChat's conversation `one_shot`, in a file beside the benchmark's own.
+        example="benchmarks/mt_bench/one_shot.json",
     ),
     Backbone(
         name="llama-2-7b-chat",

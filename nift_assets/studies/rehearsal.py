@@ -105,7 +105,8 @@ def _reference_set(row: ReferenceSet) -> ReferenceSet:
 
 
 def _backbone(row: Backbone) -> Backbone:
-    return replace(row, source="pico", revision=None, threads=1)
+    example = str(TASKS / "one_shot.json") if row.example else None
+    return replace(row, source="pico", revision=None, example=example, threads=1)
 
 
 def _adapter(row: Adapter) -> Adapter:

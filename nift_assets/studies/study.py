@@ -223,7 +223,8 @@ class Backbone:
     """A model adapters are trained on or merged into.
 
     `source` is a Hub id, or `pico` for a tiny model made on the spot. `instruct_of` names the foundation model whose
-    Instruct sibling this is; `template` is the chat template of its row in Table 1. `threads` fixes the CPU threads of
+    Instruct sibling this is; `template` is the chat template of its row in Table 1, and `example` the JSON file with the
+    question and the answer that `one_shot` opens with. `threads` fixes the CPU threads of
     everything that runs it, so that its bytes repeat; None takes all cores.
     """
 
@@ -232,6 +233,7 @@ class Backbone:
     template: str
     revision: str | None = None
     instruct_of: str | None = None
+    example: str | None = None
     threads: int | None = None
 
 
@@ -586,6 +588,11 @@ def _check_rows(study: Study) -> None:
         if backbone.template not in TEMPLATES:
             raise ValueError(
                 f"backbone {backbone.name!r} has the template {backbone.template!r}; use one of {', '.join(TEMPLATES)}"
+            )
+        if TEMPLATES[backbone.template].needs_example != (backbone.example is not None):
+            raise ValueError(
+                f"backbone {backbone.name!r} has the template {backbone.template!r} and the example "
+                f"{backbone.example!r}: one_shot alone has one, a JSON file with FastChat's two messages"
             )
     for asked in study.language_models:
         if asked.provider not in providers.names():
