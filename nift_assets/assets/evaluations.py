@@ -226,7 +226,9 @@ def evaluations(
     server = _server(STUDY.model(model["model"]))
     options = {name: value for table in wanted for name, value in OPTIONS[table]().items()}
     store, key = context.resources.store, str(model["model"])
-    shape = digest(model["digest"], model["template"], server, *_example_of(key), *(_what_shapes(table) for table in FILES))
+    shape = digest(
+        model["digest"], model["template"], server, *_example_of(key), *(_what_shapes(table) for table in FILES)
+    )
     with process.unfinished(store, f"evaluations-{key}", shape) as out:
         process.run(
             context,
