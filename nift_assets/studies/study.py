@@ -223,9 +223,9 @@ class Backbone:
     """A model adapters are trained on or merged into.
 
     `source` is a Hub id, or `pico` for a tiny model made on the spot. `instruct_of` names the foundation model whose
-    Instruct sibling this is; `template` is the chat template of its row in Table 1, and `example` the JSON file with the
-    question and the answer that `one_shot` opens with. `threads` fixes the CPU threads of
-    everything that runs it, so that its bytes repeat; None takes all cores.
+    Instruct sibling this is; `template` is the chat template of its row in Table 1, and `example` the JSON file with
+    the question and the answer that `one_shot` opens with. `threads` fixes the CPU threads of everything that runs it,
+    so that its bytes repeat; None takes all cores.
     """
 
     name: str
