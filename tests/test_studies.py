@@ -266,6 +266,6 @@ def test_own_documents_under_two_studies_are_two_studies() -> None:
 def test_a_template_that_opens_with_an_example_has_one_and_no_other_has() -> None:
     with pytest.raises(ValueError, match="'one_shot' and the example None: one_shot alone has one"):
         changed("backbones", 0, template="one_shot")
-    with pytest.raises(ValueError, match="'llama-3' and the example 'one.json': one_shot alone"):
+    with pytest.raises(ValueError, match=r"'llama-3' and the example 'one\.json': one_shot alone"):
         changed("backbones", 0, example="one.json")
     assert changed("backbones", 0, template="one_shot", example="one.json").backbone("pico").example == "one.json"
