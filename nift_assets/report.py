@@ -40,6 +40,9 @@ INPUTS = (
 STAGES = ("sampled", "cut", "asked", "answered", "ok")
 STATUSES: tuple[Status, ...] = get_args(Status)
 
+# Of a cell of a table, as `nift coverage` says them.
+STATES = ("present", "stale", "missing", "impossible")
+
 SAMPLES = 3
 SAMPLE_CHARACTERS = 320
 ANSWER_CHARACTERS = 900
@@ -120,6 +123,18 @@ class Spent:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Gap:
+    """What keeps cells of the tables empty, or out of date: one command that fills them all, or why none does."""
+
+    name: str
+    state: str
+    why: str
+    command: str | None
+    usd: float | None
+    cells: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Side:
     """One of the two answers of an example: its beginning, and how it ends."""
 
@@ -191,9 +206,10 @@ def page(
     spent: Sequence[Spent] = (),
     checked: Sequence[CheckedTable] = (),
     losses: Mapping[str, Sequence[tuple[int, float]]] = MappingProxyType({}),
+    coverage: pl.DataFrame | None = None,
 ) -> str:
-    """The page of a study over the frames of `INPUTS`, of which any may be empty, with what the ledger, the checks and
-    the training logs tell."""
+    """The page of a study over the frames of `INPUTS`, of which any may be empty, with what the ledger, the checks, the
+    training logs and the coverage of the tables tell."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -206,6 +222,7 @@ def page(
         location=_location(study.corpus.location),
         sampled=frames["raw_sample"].height,
         statuses=STATUSES,
+        states=STATES,
         funnels=[funnel(teacher, frames) for teacher in study.teachers],
         pairs=dict(frames["training_files"].select("training_set", "rows").iter_rows()),
         trained=_by_name(frames["lora_adapters"], "adapter"),
@@ -222,6 +239,8 @@ def page(
         versions=versions,
         spent=spent,
         checked=checked,
+        covered=None if coverage is None else _states(coverage),
+        gaps=[] if coverage is None else gaps(coverage),
         digest_characters=DIGEST_CHARACTERS,
         # These escape what they are given, so their markup is ours.
         figure_2=plots.figure_2(frames["figure_2"]),
@@ -231,6 +250,24 @@ def page(
         bar=lambda value, limit: Markup(plots.bar(value, limit)),
         interval_bar=lambda value, low, high, limit: Markup(plots.interval_bar(value, low, high, limit)),
     )
+
+
+def gaps(coverage: pl.DataFrame) -> list[Gap]:
+    """What is not there, each with the cells that wait for it, in the study's order."""
+    waiting = coverage.filter(pl.col("state") != "present").with_columns(
+        cell=pl.concat_str(pl.col("table").str.replace_all("_", " "), pl.lit(": "), "benchmark")
+    )
+    grouped = waiting.group_by("name", "state", "why", "command", "usd", maintain_order=True)
+    return [Gap(**row) for row in grouped.agg(cells=pl.col("cell").unique(maintain_order=True)).to_dicts()]
+
+
+def _states(coverage: pl.DataFrame) -> dict[str, dict[str, int]]:
+    """How many cells of each table are in which state."""
+    counts: dict[str, dict[str, int]] = {}
+    for table, state in coverage.select("table", "state").iter_rows():
+        of_table = counts.setdefault(table, dict.fromkeys(STATES, 0))
+        of_table[state] += 1
+    return counts
 
 
 def categories(rows: pl.DataFrame) -> tuple[list[str], dict[str, dict[str, float | None]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -11,7 +12,7 @@ import polars as pl
 from expectations import contract as contracts
 from nift_assets import charts, plots, sheets
 from nift_assets import report as pages
-from nift_assets.assets import check_results, partitions
+from nift_assets.assets import check_results, coverage, partitions
 from nift_assets.assets.partitions import STUDY
 from nift_assets.assets.table import STEPS, Made, table
 from nift_assets.report import CheckedTable, DataVersion, Spent
@@ -42,6 +43,7 @@ def report(context: dg.AssetExecutionContext, **frames: pl.DataFrame) -> Made:
         spent=spent(context.resources.ledger.book),
         checked=checked(context.instance),
         losses=losses(store, frames["lora_adapters"]),
+        coverage=coverage.frame(store, context.resources.ledger.book, datetime.now(UTC).date()),
     ).encode()
     row = {
         "study": STUDY.name,

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import re
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from dagster_project.resources import LazyLedger
 from expectations import contract
 from expectations.frames import schema
 from expectations.runner import check
-from nift_assets import DEMO_FILES, report, studies
+from nift_assets import DEMO_FILES, report, sheets, studies
 from nift_assets.assets import graph
+from nift_assets.assets.coverage import SCHEMA
 from nift_assets.assets.table import STEPS, Made
-from nift_assets.report import DataVersion
+from nift_assets.docs import LastResult
+from nift_assets.report import CheckedTable, DataVersion, Spent
 from nift_assets.store import Store, Version
 from nift_assets.studies.study import Study
 from tests.pages import PAYLOADS, Reading
@@ -198,6 +201,101 @@ def test_texts_without_words_to_cut_at_are_shown_too(text: str) -> None:
     assert len(continuation.text.removesuffix(" …")) >= longest - 1
 
 
+def test_numbers_stand_where_the_paper_has_them_with_their_notes_and_whether_the_paper_is_outside() -> None:
+    cell = {"table": "table_15", "name": "m", "id": 13, "backbone": "b", "module": "lora", "training_set": "gpt"}
+    quoted = {"name": "others", "title": "Others", "benchmark": "ifeval", "paper": 38.56, "quoted_from": "a card"}
+    tables = frames(
+        table_2=[
+            {
+                "backbone": "b",
+                "module": "lora",
+                "teacher": "haiku",
+                "name": "one",
+                "score": 7.0,
+                "low": 6.5,
+                "high": 7.5,
+            }
+            | {"paper": 6.87, "difference": 0.13, "outside": False, "gain": 3.5, "p_corrected": 0.0002},
+            {"backbone": "b", "module": "lora", "teacher": "opus", "name": "two", "paper": 6.63},
+            {"backbone": "c", "module": "lora", "teacher": "opus", "name": "three", "paper": 5.56},
+        ],
+        table_7=[quoted],
+        table_15=[
+            cell
+            | {"benchmark": "gsm8k", "score": 30.0, "paper": 36.32, "difference": -6.32, "outside": True}
+            | {"note": "another harness"},
+            cell | {"benchmark": "mmlu", "paper": 63.21},
+            cell | {"benchmark": "open_llm_leaderboard", "paper": 62.0},
+        ],
+    )
+    second, seventh, last = sheets.sheets(tables)
+    assert (second.heads, second.stacked) == (["haiku", "opus"], False)
+    assert [(line.label, [place is not None for place in line.places]) for line in second.lines] == [
+        ("b", [True, True]),
+        ("c", [False, True]),
+    ]
+    assert (last.heads, last.stacked, last.notes) == (["GSM8K", "MMLU", "Average"], True, [("a", "another harness")])
+    assert seventh.lines[0].label == "Others"
+    text = " ".join(Reading(report.page(DEMO, tables)).text.split())
+    assert "7.006.50 to 7.50+3.50, p < 0.001" in text
+    assert "30.00apaper 36.32−6.32 outside" in text
+    assert "38.56a" in text
+    assert "a the paper has it from a card" in text
+
+
+def test_no_number_is_lost_where_two_rows_of_a_table_have_one_name() -> None:
+    twice = [
+        {"backbone": "b", "module": "lora", "teacher": "t", "name": name, "paper": paper}
+        for name, paper in (("one", 1.25), ("two", 2.5))
+    ]
+    (sheet,) = sheets.sheets(frames(table_2=twice))
+    assert [place and place.paper for line in sheet.lines for place in line.places] == [1.25, 2.5]
+
+
+def test_what_did_not_pass_is_told_once_with_the_partitions_it_is_of() -> None:
+    tests = contract.load("completions").tests
+    found = {
+        tests[1].name: [result("echo", False), result("local", False), result("original", True)],
+        tests[2].name: [result("echo", True)],
+    }
+    table = CheckedTable(table="completions", tests=tests, results=found)
+    verdicts = [table.count(verdict) for verdict in ("passed", "warned", "failed", "not run")]
+    assert verdicts == [1, int(tests[1].severity == "warn"), int(tests[1].severity == "error"), len(tests) - 2]
+    text = " ".join(Reading(report.page(DEMO, frames(), checked=[table])).text.split())
+    assert "echo and 1 more2 of 3" in text
+    assert text.count("found in echo") == 1
+
+
+def result(partition: str, passed: bool) -> LastResult:
+    return LastResult(partition=partition, passed=passed, message=f"found in {partition}", at=datetime.now(UTC))
+
+
+def test_what_is_missing_is_told_once_for_all_cells_that_wait_for_it() -> None:
+    row = {"kind": "model", "name": "m", "state": "missing", "why": "not made", "command": "nift run x", "usd": 12.5}
+    cells = [row | {"table": table, "benchmark": "mt_bench"} for table in ("table_1", "figure_2")]
+    cells.append({"kind": "quoted", "name": "q", "state": "impossible", "why": "quoted", "table": "table_7"} | BLANK)
+    cells.append({"kind": "model", "name": "n", "state": "present", "table": "table_1"} | BLANK)
+    coverage = pl.DataFrame(cells, schema=SCHEMA, orient="row")
+    first, second = report.gaps(coverage)
+    assert (first.cells, first.usd, second.command) == (["table 1: mt_bench", "figure 2: mt_bench"], 12.5, None)
+    text = " ".join(Reading(report.page(DEMO, frames(), coverage=coverage)).text.split())
+    assert "not madenift run x $12.50" in text
+    assert "Every cell is filled." in Reading(report.page(DEMO, frames(), coverage=coverage[-1:])).text
+
+
+BLANK = {"benchmark": "ifeval"}
+
+
+def test_what_was_paid_is_summed_and_small_sums_are_no_zero() -> None:
+    accounts = [
+        Spent(who=who, questions={"ok": 2}, sent=2, input_tokens=10, output_tokens=5, usd=usd, reserved=0.0)
+        for who, usd in (("teacher", 12.5), ("judge", 0.0004))
+    ]
+    text = " ".join(Reading(report.page(DEMO, frames(), spent=accounts)).text.split())
+    assert "judge 2 ok 2 10 5 $0.0004 $0.00" in text
+    assert "Together 4 20 10 $12.50" in text
+
+
 def test_the_asset_keeps_its_contract_and_names_the_stored_versions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,9 +309,10 @@ def test_the_asset_keeps_its_contract_and_names_the_stored_versions(
         context = dg.build_asset_context(resources={"store": store, "ledger": LazyLedger()}, instance=instance)
         made = STEPS["report"].function(context, **tables)
     assert isinstance(made, Made)
-    assert all(result.passed for result in check(made.frame, contract.load("report"), tables))
+    assert isinstance(made.rows, pl.DataFrame)
+    assert all(result.passed for result in check(made.rows, contract.load("report"), tables))
     content = made.files["report.html"]
-    assert made.frame.rows() == [
+    assert made.rows.rows() == [
         ("demo", "report.html", len(content), hashlib.sha256(content).hexdigest(), len(report.INPUTS))
     ]
     text = Reading(content.decode()).text
