@@ -140,6 +140,36 @@ def test_every_source_is_audited_and_planted_attacks_stand_beside_the_same_docum
     assert set(table(demo, "content_audit")["verdict"]) == {"yes", "no", "invalid"}
 
 
+def test_every_table_and_figure_of_the_paper_has_numbers_of_the_demos_own(
+    demo: Demo, instance: dg.DagsterInstance
+) -> None:
+    for name in ("table_2", "table_3", "table_4", "table_5", "table_6", "table_7", "table_15", "text_numbers"):
+        assert table(demo, name)["score"].null_count() == 0, name
+    assert table(demo, "table_1")["mt_bench"].null_count() == 0
+    (audited,) = table(demo, "table_9").iter_rows(named=True)
+    assert audited["before"] is not None
+    assert audited["after"] is not None
+    sizes = table(demo, "figure_2")
+    assert sizes["pairs"].is_sorted()
+    assert sizes["pairs"].n_unique() == 2
+    for name in ("figure_2", "cost_against_score", "mt_bench_categories"):
+        event = instance.get_latest_materialization_event(
+            dg.AssetKey("training_costs" if name == "cost_against_score" else name)
+        )
+        assert event is not None
+        assert event.asset_materialization is not None
+        assert "data:image/svg+xml;base64," in str(event.asset_materialization.metadata[name])
+
+
+def test_answers_are_laid_side_by_side_and_their_ends_are_counted(demo: Demo) -> None:
+    examples = table(demo, "response_examples")
+    assert examples["name"].to_list() == [example.name for example in STUDY.examples]
+    assert examples.select("question", "before_answer", "after_answer").null_count().sum_horizontal().item() == 0
+    endings = table(demo, "response_endings")
+    assert set(endings["benchmark"]) == {"mt_bench", "arena_hard"}
+    assert endings["ended"].min() < 50 < endings["ended"].max(), "the Instruct sibling ends, its foundation does not"
+
+
 def test_every_branch_of_the_filters_has_rows(demo: Demo) -> None:
     assert set(table(demo, "completion_rejects")["reason"]) >= {"truncated", "empty", "refused"}
     assert "echo" in set(table(demo, "uppercase_start_removals")["teacher"])
@@ -147,7 +177,7 @@ def test_every_branch_of_the_filters_has_rows(demo: Demo) -> None:
 
 def test_text_comes_out_of_the_models(demo: Demo) -> None:
     answers = table(demo, "arena_hard_answers")
-    assert set(answers["model"]) == {model.name for model in STUDY.models}
+    assert set(answers["model"]) == {m.name for m in STUDY.models if "arena_hard" in STUDY.measured_on(m)}
     assert (answers["answer"].str.len_chars() > 20).mean() > 0.5
 
 
@@ -169,7 +199,7 @@ def test_every_partition_is_known_to_dagster(demo: Demo, instance: dg.DagsterIns
     }
     assert made == {
         "completions": {"original", "local", "echo"},
-        "training_sets": {"original", "local", "echo-filtered", "instructions"},
+        "training_sets": {training_set.name for training_set in STUDY.training_sets},
         "lora_adapters": {adapter.name for adapter in STUDY.adapters},
         "merged_models": {model.name for model in STUDY.models},
         "mt_bench_judgments": {model.name for model in STUDY.models},
