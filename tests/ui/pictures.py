@@ -28,8 +28,9 @@ USUAL, WIDE, LARGE = {"width": 1240, "height": 900}, {"width": 2000, "height": 1
 MARGIN = 24
 # The nodes of a graph and, without its groups open, the groups.
 NODES = "svg foreignObject"
-LOADED = """() => ![...document.querySelectorAll('[class*=spinner i], [aria-label=Loading]')]
-    .some(turning => !turning.closest('button'))"""
+LOADED = """within => ![...document.querySelectorAll(within)].some(
+    part => part.querySelector('[class*=spinner i], [aria-label=Loading]'))"""
+DIALOG = "[role=dialog]"
 TEACHERS = ("completions", "uppercase_start_removals", "filtered_completions", "training_sets")
 
 
@@ -88,7 +89,7 @@ def dialog(page: Page, url: str) -> None:
     page.get_by_role("button", name="Materialize").first.click()
     choose(page, "echo")
     page.get_by_role("button", name="Launch 1 run").wait_for()
-    write(page, "dialog.png", around(page, "[role=dialog]"))
+    write(page, "dialog.png", around(page, DIALOG), DIALOG)
 
 
 def preview(page: Page, url: str) -> None:
@@ -99,7 +100,7 @@ def preview(page: Page, url: str) -> None:
     choose(page, "original", "echo")
     page.get_by_text("Preview", exact=True).click()
     page.get_by_text("echo-filtered").last.wait_for()
-    write(page, "preview.png", around(page, "[role=dialog] >> nth=-1"))
+    write(page, "preview.png", around(page, f"{DIALOG} >> nth=-1"), DIALOG)
 
 
 def partitions(page: Page, url: str) -> None:
@@ -140,8 +141,8 @@ def choose(page: Page, *keys: str) -> None:
 
 
 def around(page: Page, selector: str) -> FloatRect:
-    """The box around all that matches, with a margin."""
-    settle(page)
+    """The box around all that matches, with a margin, once it has stopped moving."""
+    page.wait_for_timeout(3000)
     boxes = [box for found in page.locator(selector).all() if (box := found.bounding_box())]
     left, top = min(box["x"] for box in boxes) - MARGIN, min(box["y"] for box in boxes) - MARGIN
     right = max(box["x"] + box["width"] for box in boxes) + MARGIN
@@ -149,23 +150,21 @@ def around(page: Page, selector: str) -> FloatRect:
     return {"x": left, "y": top, "width": right - left, "height": bottom - top}
 
 
-def settle(page: Page) -> None:
-    """Waits until nothing is loading and nothing moves any more; the button behind a dialog turns for ever."""
-    page.wait_for_timeout(2000)
-    page.wait_for_function(LOADED)
-    page.wait_for_timeout(1500)
+def write(page: Page, name: str, clip: FloatRect | None = None, within: str = "body") -> None:
+    """Stores what the page shows with 256 colours, which is all the UI uses and a quarter of the bytes.
 
-
-def write(page: Page, name: str, clip: FloatRect | None = None) -> None:
-    """Stores what the page shows with 256 colours, which is all the UI uses and a quarter of the bytes."""
+    Waits until nothing is loading in the part that matters: behind a dialog wheels may turn for ever.
+    """
     from PIL import Image
 
-    settle(page)
+    page.wait_for_timeout(2000)
+    page.wait_for_function(LOADED, arg=within)
+    page.wait_for_timeout(1500)
     shot = Image.open(io.BytesIO(page.screenshot(clip=clip, animations="disabled")))
     path = PICTURES / name
     shot.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
     assert path.stat().st_size < MOST_BYTES, f"{path.name} has {path.stat().st_size:,} bytes"
-    print(f"{path.relative_to(PROJECT)}: {shot.width}x{shot.height}, {path.stat().st_size:,} bytes")
+    print(f"{path.relative_to(PROJECT)}: {shot.width}x{shot.height}, {path.stat().st_size:,} bytes", flush=True)
 
 
 if __name__ == "__main__":
