@@ -98,7 +98,7 @@ def on_own_documents(study: Study, location: str, *, text_column: str, documents
     """The same study over somebody's own articles, named after the file and a digest of the study and its place.
 
     The digest keeps two files of one name apart; the sample size and the text column are no part of the name, so
-    changing them updates the study in place.
+    changing them updates the study in place. It publishes nothing: licences and repositories are for other articles.
     """
     absolute = location if "://" in location else os.path.abspath(location)
     stem = re.split(r"[./*]", absolute.rstrip("/*").rpartition("/")[2])[0]
@@ -115,7 +115,8 @@ def on_own_documents(study: Study, location: str, *, text_column: str, documents
         tokens_per_document=None,
         licence="unknown: the owner's own documents",
     )
-    return dataclasses.replace(study, name=name, title=f"{study.title}, on {location}", corpus=corpus)
+    title = f"{study.title}, on {location}"
+    return dataclasses.replace(study, name=name, title=title, corpus=corpus, publications=())
 
 
 def rehearsed(study: Study, scale: int) -> Study:

@@ -126,10 +126,17 @@ def test_public_is_what_licences_and_terms_allow() -> None:
     teacher = next(each for each in theirs.teachers if each.provider == "openai")
     with pytest.raises(ValueError, match="cannot be public: it holds the articles of 'openwebtext', whose licence"):
         _with(row(private=False, teacher=teacher.name), study="today")
-    adapter = row(private=False, teacher=None, adapter=theirs.adapters[0].name, licence="apache-2.0")
+    learnt = next(each for each in theirs.adapters if theirs.training_set(each.training_set).teacher == teacher.name)
+    adapter = row(private=False, teacher=None, adapter=learnt.name, licence="apache-2.0")
     with pytest.raises(ValueError, match=r"has terms of its own .*OpenAI.* say so in `terms`"):
         _with(adapter, study="today")
     _with(row(**{**vars(adapter), "terms": "not to compete with OpenAI"}), study="today")
+
+
+def test_a_rehearsal_and_somebodys_own_documents_publish_nothing() -> None:
+    assert DEMO.publications
+    assert studies.rehearsed(DEMO, 2).publications == ()
+    assert studies.on_own_documents(DEMO, "a.parquet", text_column="text", documents=None).publications == ()
 
 
 def _with(*rows: Publication, study: str = "demo") -> None:
