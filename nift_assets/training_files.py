@@ -1,8 +1,8 @@
-"""Training sets as files that LLaMA-Factory, TRL and axolotl read as they are.
+"""Training sets as files that other trainers read as they are; `make readers` tries LLaMA-Factory and TRL on them.
 
 `alpaca.jsonl` is what the paper trained on: instruction and output, no input. `messages.jsonl` holds the same pairs as
 chats of two messages. `dataset_info.json` tells LLaMA-Factory of both (`--dataset_dir` is the folder), the head of
-`README.md` tells `datasets.load_dataset`, which TRL and axolotl use.
+`README.md` tells `datasets.load_dataset`, with which TRL and axolotl read.
 """
 
 from __future__ import annotations
