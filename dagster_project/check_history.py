@@ -32,7 +32,7 @@ def _table(step: Step, name: str, store: Store, instance: dg.DagsterInstance | N
         group=step.group,
         made_by=" and ".join(sorted(step.kinds)),
         partitions=step.partitions.replace("_", " ") if step.partitions else None,
-        upstream=[*([step.source] if step.source else []), *step.inputs],
+        upstream=[*([step.sources[name]] if name in step.sources else []), *step.inputs],
         downstream=read_by,
         stored=[Stored(partition=key, rows=store.rows(name, key)) for key in keys],
         results=_results(instance, promised, keys) if instance else {},

@@ -213,6 +213,23 @@ def own_file(benchmark: str) -> Path | None:
     return path if path and path.exists() else None
 
 
+def source(benchmark: Benchmark) -> str:
+    """What the files of a benchmark are called in the graph."""
+    return f"{benchmark.name}_files"
+
+
+def described(benchmark: Benchmark) -> list[dict[str, str]]:
+    """One row per file of the published layout that lies in the benchmark's folder: its digest, and its home if it is
+    the published one."""
+    rows = []
+    for file in PUBLISHED.get(benchmark.name, ()):
+        path = Path(benchmark.location, file.path)
+        if path.is_file():
+            found = hashlib.sha256(path.read_bytes()).hexdigest()
+            rows.append({"file": file.path, "sha256": found, "home": file.url if found == file.sha256 else "its own"})
+    return rows
+
+
 def fingerprint(benchmark: Benchmark, *parts: str) -> str:
     """The digest of a file or folder of the benchmark, so that what was made from other files is known to be stale."""
     hashed = hashlib.sha256()

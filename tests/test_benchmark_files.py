@@ -9,9 +9,11 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 from click.testing import CliRunner
 
+from dagster_project import definitions
 from dagster_project.command_line import main
 from nift_assets import benchmark_files, studies
 from nift_assets.benchmark_files import Published
@@ -115,3 +117,26 @@ def test_a_folder_of_benchmarks_takes_the_place_of_a_studys_own(
     monkeypatch.setenv("NIFT_BENCHMARKS", str(tmp_path / "absent"))
     with pytest.raises(ValueError, match="there is no such folder"):
         studies.active()
+
+
+def test_the_graph_shows_which_files_each_table_is_made_from() -> None:
+    graph = definitions.defs.resolve_asset_graph()
+    for table, files in {
+        "mt_bench_answers": "mt_bench_files",
+        "mt_bench_judgments": "mt_bench_files",
+        "arena_hard_answers": "arena_hard_files",
+        "arena_hard_judgments": "arena_hard_files",
+        "ifeval": "ifeval_files",
+        "open_llm_leaderboard": "open_llm_leaderboard_files",
+    }.items():
+        above = {key.to_user_string() for key in graph.get(dg.AssetKey(table)).parent_keys}
+        assert {name for name in above if name.endswith("_files")} == {files}
+
+
+def test_a_file_is_described_by_its_home_only_if_it_is_the_published_one(home: Home, tmp_path: Path) -> None:
+    fetch(tmp_path)
+    (tmp_path / "mt_bench" / "reference_answer" / "gpt-4.jsonl").write_bytes(b"mine")
+    benchmark = dataclasses.replace(studies.load("demo").benchmark("mt_bench"), location=str(tmp_path / "mt_bench"))
+    first, second = benchmark_files.described(benchmark)
+    assert first["home"] == f"{home.url}/question.jsonl"
+    assert (second["home"], second["sha256"]) == ("its own", hashlib.sha256(b"mine").hexdigest())

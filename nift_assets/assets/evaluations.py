@@ -31,6 +31,14 @@ ARENA_HARD = STUDY.benchmark("arena_hard")
 IFEVAL = STUDY.benchmark("ifeval")
 LEADERBOARD = STUDY.benchmark("open_llm_leaderboard")
 
+ASKED = {
+    "mt_bench_answers": MT_BENCH,
+    "arena_hard_answers": ARENA_HARD,
+    "ifeval": IFEVAL,
+    "open_llm_leaderboard": LEADERBOARD,
+}
+"""Which benchmark each table answers."""
+
 Rows = list[dict[str, Any]]
 
 
@@ -146,12 +154,7 @@ FILES: dict[str, tuple[str, Callable[[str, Rows], Made]]] = {
 
 def _what_shapes(table: str) -> tuple[Any, ...]:
     """What the answers depend on besides the model: not who judges them, nor what they are compared with."""
-    benchmark = {
-        "mt_bench_answers": MT_BENCH,
-        "arena_hard_answers": ARENA_HARD,
-        "ifeval": IFEVAL,
-        "open_llm_leaderboard": LEADERBOARD,
-    }[table]
+    benchmark = ASKED[table]
     if benchmark.location == benchmark_files.HUB:
         return (replace(benchmark, judge=None, baseline=None),)
     asked = {"ifeval": "input_data.jsonl", "open_llm_leaderboard": ""}.get(table, "question.jsonl")
@@ -212,6 +215,7 @@ def _free_when_answered(context: dg.AssetExecutionContext, frames: Mapping[str, 
     group="benchmarks",
     kinds={"pytorch", "python"},
     inputs=("merged_models",),
+    source={table: benchmark_files.source(benchmark) for table, benchmark in ASKED.items()},
     by="model",
     rows=lambda key, table: (*_what_shapes(table), _served_as(str(key)), *_example_of(str(key))),
     code=(evaluate, answer, checking, generation, leaderboard, serving, templates),

@@ -22,12 +22,13 @@ from expectations import contract as contracts
 from expectations.contract import Contract
 from expectations.frames import Table, conform, height, portions, schema
 from expectations.runner import Result, check
-from nift_assets import assets, sql
+from nift_assets import assets, benchmark_files, sql
 from nift_assets.assets import partitions
 from nift_assets.assets.partitions import STUDY
 from nift_assets.assets.sql_models import removals
 from nift_assets.assets.table import STEPS, Made, Step
 from nift_assets.store import Store, Version, data_version, write_portions
+from nift_assets.studies.study import Benchmark
 from nift_training import memory
 
 OWNER = "team:nift"
@@ -71,7 +72,7 @@ def following() -> list[str]:
 
 
 def asset_definitions() -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """All assets of the active study: one per table, and the corpus they start from."""
+    """All assets of the active study: one per table, the corpus they start from, and the files of the benchmarks."""
     corpus = dg.AssetSpec(
         STUDY.corpus.name,
         description=f"The corpus of the study {STUDY.name!r}: one web article per row, made elsewhere.",
@@ -84,7 +85,26 @@ def asset_definitions() -> list[dg.AssetsDefinition | dg.AssetSpec]:
             "revision": STUDY.corpus.revision or "",
         },
     )
-    return [corpus, *(asset_definition(step) for step in steps())]
+    return [corpus, *map(_benchmark, STUDY.benchmarks), *(asset_definition(step) for step in steps())]
+
+
+def _benchmark(benchmark: Benchmark) -> dg.AssetSpec:
+    files = [
+        dg.TableRecord({name: str(value) for name, value in file.items()})
+        for file in benchmark_files.described(benchmark)
+    ]
+    return dg.AssetSpec(
+        benchmark_files.source(benchmark),
+        description=f"The files of {benchmark.name}, in the layout their authors published.",
+        group_name="benchmarks",
+        kinds={"json"},
+        owners=[OWNER],
+        metadata={
+            "location": benchmark.location,
+            **({"files": dg.MetadataValue.table(files)} if files else {}),
+            **({"tasks": [task.name for task in benchmark.tasks]} if benchmark.tasks else {}),
+        },
+    )
 
 
 def asset_definition(step: Step) -> dg.AssetsDefinition:
@@ -104,6 +124,7 @@ def asset_definition(step: Step) -> dg.AssetsDefinition:
             for name in step.inputs
         },
         deps=_deps(step),
+        internal_asset_deps=_deps_of_each(step),
         partitions_def=partitions.definition(step.partitions),
         check_specs=[spec for contract in promised.values() for spec in _check_specs(step, contract)],
         required_resource_keys=RESOURCES,
@@ -184,9 +205,16 @@ def _mapping(step: Step, name: str) -> dg.PartitionMapping | None:
 
 
 def _deps(step: Step) -> list[dg.AssetDep]:
-    """What Dagster hands no frame of: the corpus, and the tables a step reads by itself."""
+    """What Dagster hands no frame of: what is outside the graph, and the tables a step reads by itself."""
     read = [dg.AssetDep(name, partition_mapping=_mapping(step, name)) for name in step.inputs if step.streams]
-    return [*([dg.AssetDep(step.source)] if step.source else []), *read]
+    return [*map(dg.AssetDep, dict.fromkeys(step.sources.values())), *read]
+
+
+def _deps_of_each(step: Step) -> dict[str, set[dg.AssetKey]] | None:
+    """What each table is made from, where tables that are made together have sources of their own."""
+    if len({*step.sources.values()}) < 2:
+        return None
+    return {name: {dg.AssetKey(each) for each in (*step.inputs, step.sources[name])} for name in step.tables}
 
 
 def _out(step: Step, contract: Contract) -> dg.AssetOut:

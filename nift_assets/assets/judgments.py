@@ -20,6 +20,7 @@ ARENA_HARD = STUDY.benchmark("arena_hard")
     group="benchmarks",
     kinds={"python", "polars"},
     inputs=("mt_bench_answers",),
+    source=benchmark_files.source(MT_BENCH),
     by="model",
     rows=lambda key, table: (MT_BENCH, STUDY.judge(str(MT_BENCH.judge)).shape(), benchmark_files.fingerprint(MT_BENCH)),
     code=(mt_bench, verdicts, benchmark_files, providers, answer, anthropic, echo, openai),
@@ -37,6 +38,7 @@ def mt_bench_judgments(context: dg.AssetExecutionContext, mt_bench_answers: pl.D
     group="benchmarks",
     kinds={"python", "polars"},
     inputs=("arena_hard_answers",),
+    source=benchmark_files.source(ARENA_HARD),
     by="model",
     rows=lambda key, table: (
         ARENA_HARD,

@@ -50,7 +50,7 @@ class Step:
     code_version: str
     group: str
     kinds: frozenset[str]
-    source: str | None
+    sources: Mapping[str, str]
     pool: str | None
     metadata: Mapping[str, Any]
     any_of: bool
@@ -110,7 +110,7 @@ def table(
     group: str,
     kinds: set[str],
     inputs: Sequence[str] = (),
-    source: str | None = None,
+    source: str | Mapping[str, str] | None = None,
     by: PartitionSet | None = None,
     rows: Callable[[str | None, str], Sequence[Any]] = lambda key, table: (),
     code: Sequence[ModuleType] = (),
@@ -127,14 +127,14 @@ def table(
     """Declares the table a function of (context, one frame per input) makes, or several that it makes together.
 
     The tables are `tables`, or the one the function is named after. `inputs` are other tables, `source` is something
-    outside the graph, `by` the partition set. What a partition depends on besides makes it stale when it changes:
-    `rows(key, table)`, study rows and values, and `code`, modules other than the function's own. With `any_of` the
-    function can make any of its tables alone and takes the names of those wanted after the context. With `by_portions`
-    it reads its inputs, which have no partitions, with `frames.portions`, so that they need not fit into memory; with
-    `streams` it takes the context alone and reads them from the store. `by_hand` leaves it out of a run of the whole
-    study. A table that `follows` is made by itself after its inputs: never one that asks a model, trains, evaluates or
-    fetches. `afterwards` is called with (context, frames of the inputs) once all that was made is stored, and not if
-    anything was not.
+    outside the graph, one for all tables or each its own, `by` the partition set. What a partition depends on besides
+    makes it stale when it changes: `rows(key, table)`, study rows and values, and `code`, modules other than the
+    function's own. With `any_of` the function can make any of its tables alone and takes the names of those wanted
+    after the context. With `by_portions` it reads its inputs, which have no partitions, with `frames.portions`, so that
+    they need not fit into memory; with `streams` it takes the context alone and reads them from the store. `by_hand`
+    leaves it out of a run of the whole study. A table that `follows` is made by itself after its inputs: never one that
+    asks a model, trains, evaluates or fetches. `afterwards` is called with (context, frames of the inputs) once all
+    that was made is stored, and not if anything was not.
     """
 
     def declare(function: Makes) -> Step:
@@ -149,7 +149,7 @@ def table(
             code_version=code_version or digest(*sources)[:12],
             group=group,
             kinds=frozenset(kinds),
-            source=source,
+            sources=source if isinstance(source, Mapping) else dict.fromkeys(names, source) if source else {},
             pool=pool,
             metadata=metadata,
             any_of=any_of,
