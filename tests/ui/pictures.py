@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 
 PICTURES = PROJECT / "dagster_project" / "pictures"
 MOST_BYTES = 250_000
-USUAL, BROAD = {"width": 1240, "height": 900}, {"width": 1500, "height": 940}
-WIDE, LARGE = {"width": 2000, "height": 1300}, {"width": 3200, "height": 3600}
+USUAL, BROAD, WIDE = ({"width": width, "height": height} for width, height in ((1240, 900), (1500, 940), (2000, 1300)))
 MARGIN = 24
-# The nodes of a graph and, without its groups open, the groups.
+# The groups of a graph, and its nodes where they are open.
 NODES = "svg foreignObject"
 LOADED = """within => ![...document.querySelectorAll(within)].some(
     part => part.querySelector('[class*=spinner i], [aria-label=Loading]'))"""
@@ -73,17 +72,6 @@ def lineage(page: Page, url: str) -> None:
     page.goto(f"{url}/asset-groups?expanded=")
     page.get_by_text("benchmarks").last.wait_for()
     write(page, "lineage.png", around(page, NODES))
-
-
-def graph(page: Page, url: str) -> None:
-    """The whole graph with its groups open; from top to bottom it is about as wide as it is high."""
-    page.set_viewport_size(LARGE)  # type: ignore[arg-type]
-    page.add_init_script("localStorage.setItem('asset-graph-direction', JSON.stringify('vertical'))")
-    page.goto(f"{url}/asset-groups?expanded=")
-    page.get_by_text("benchmarks").last.wait_for()
-    page.keyboard.press("Alt+E")
-    page.get_by_text("mt_bench_judgments").last.wait_for()
-    write(page, "graph.png", around(page, NODES))
 
 
 def dialog(page: Page, url: str) -> None:
@@ -133,7 +121,7 @@ def plots(page: Page, url: str) -> None:
     write(page, "plots.png", within="canvas")
 
 
-TAKEN: tuple[Callable[[Page, str], None], ...] = (lineage, dialog, preview, partitions, checks, plots, graph)
+TAKEN: tuple[Callable[[Page, str], None], ...] = (lineage, dialog, preview, partitions, checks, plots)
 
 
 def choose(page: Page, *keys: str) -> None:
