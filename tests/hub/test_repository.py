@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from nift_assets.studies.study import Publication
 from nift_training import artifacts
 from tests.counting import Counts
 from tests.hub import pushing
-from tests.hub.pushing import CARD, ROWS, SHARDS, TAG, TOKEN, publication, push, write
+from tests.hub.pushing import CARD, PROJECT, ROWS, SHARDS, TAG, TOKEN, publication, push, write
 from tests.hub.server import Fault, Hub, killing, person
 
 POINTS = [
@@ -302,3 +303,10 @@ def test_a_token_is_read_from_the_environment_or_a_file_and_an_empty_one_is_none
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     monkeypatch.setenv("HF_TOKEN_FILE", str(tmp_path / "token"))
     assert repository.token() == TOKEN
+
+
+def test_nobody_logs_in() -> None:
+    """A token is an argument: a login would write it to the disk."""
+    for package in ("nift_assets", "nift_training", "dagster_project"):
+        for path in (PROJECT / package).rglob("*.py"):
+            assert not re.search(r"\b(login|save_token|set_access_token)\(|git_credential", path.read_text()), path
