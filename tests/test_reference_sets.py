@@ -303,8 +303,7 @@ def test_a_row_that_is_not_pinned_or_leads_out_is_refused(values: dict[str, str]
     ],
 )
 def test_a_training_set_has_a_teacher_or_a_reference_set(values: dict[str, Any], says: str) -> None:
-    rows = list(DEMO.training_sets)
-    rows[-1] = dataclasses.replace(rows[-1], **values)
+    rows = [dataclasses.replace(row, **values) if row.name == "instructions" else row for row in DEMO.training_sets]
     with pytest.raises(ValueError, match=says):
         dataclasses.replace(DEMO, training_sets=tuple(rows))
 
