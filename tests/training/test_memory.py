@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
+import pytest
+
+from nift_training import memory
 from tests.conftest import PROJECT
 
 
@@ -18,3 +22,15 @@ def test_the_peak_of_a_process_is_not_its_parents() -> None:
     ).stdout
     assert 50 < float(printed) < 200
     del kept
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux says what other processes hold")
+def test_the_peak_of_a_block_is_that_of_the_largest_process_it_starts() -> None:
+    hoard = "import time; held = b'x' * (400 * 2**20); time.sleep(0.6)"
+    with memory.watched(seconds=0.05) as alone:
+        pass
+    with memory.watched(seconds=0.05) as peak:
+        subprocess.run([sys.executable, "-c", hoard], check=True)
+    assert alone.mb is not None
+    assert peak.mb is not None
+    assert max(400, alone.mb) <= peak.mb < max(500, alone.mb + 50)
