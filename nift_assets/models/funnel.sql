@@ -122,10 +122,11 @@ steps as (
 
     union all
 
-    -- Counted from the table itself, so that a step that does not add up shows.
-    select asked.teacher, 6 + (select count(*) from filters), 'kept', false, true, null, coalesce(documents, 0)
+    -- Counted from the table itself, so that a step that does not add up shows; of a teacher it was not made of yet there
+    -- is nothing to count.
+    select asked.teacher, 6 + (select count(*) from filters), 'kept', false, true, null, documents
     from asked
-    left join filtered_completions using (teacher)
+    inner join filtered_completions using (teacher)
 ),
 
 final as (
