@@ -6,6 +6,7 @@ never a text), and a *summary* of one row for the tests about the whole table. T
 """
 
 import atexit
+import glob
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
@@ -291,6 +292,8 @@ def _connect(tables: Mapping[str, Table]) -> duckdb.DuckDBPyConnection:
     files = [table for table in tables.values() if isinstance(table, Path)]
     connection = _sealed(files) if files else _database().cursor()
     for name, table in tables.items():
+        if isinstance(table, Path) and glob.has_magic(str(table)):
+            table = pl.read_parquet(table, glob=False)  # DuckDB would take its name for a pattern
         if isinstance(table, Path):
             connection.execute(f'create temp view "{name}" as from read_parquet({_quoted(str(table))})')
         else:

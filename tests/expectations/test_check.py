@@ -266,13 +266,14 @@ def test_contract_sql_reaches_neither_files_nor_our_variables(tmp_path: Path) ->
 
 
 def test_a_table_that_lies_in_a_file_is_checked_as_one_in_memory(halves: contract.Contract, tmp_path: Path) -> None:
-    RAW.write_parquet(tmp_path / "raw.parquet")
+    RAW.write_parquet(tmp_path / "raw [1].parquet")
     for number, change in enumerate([put("serial", 1, 1, 3, 4), lambda frame: frame.drop("kept"), lambda frame: frame]):
         changed = change(GOOD)
         changed.write_parquet(tmp_path / f"{number}.parquet", row_group_size=1)
         in_memory = runner.check(changed, halves, {"raw_sample": RAW})
         assert (
-            runner.check(tmp_path / f"{number}.parquet", halves, {"raw_sample": tmp_path / "raw.parquet"}) == in_memory
+            runner.check(tmp_path / f"{number}.parquet", halves, {"raw_sample": tmp_path / "raw [1].parquet"})
+            == in_memory
         )
 
 
