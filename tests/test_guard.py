@@ -13,7 +13,7 @@ import pytest
 
 from dagster_project.io_manager import ParquetIOManager
 from expectations import contract as contracts
-from expectations.frames import schema
+from expectations.frames import Table, portions, schema
 from nift_assets import corpus
 from nift_assets import halves as cutting
 from nift_assets.assets.graph import SAMPLE_CHARACTERS, asset_definition, steps
@@ -81,8 +81,8 @@ def materialize(
 def halves_that(change: Change) -> dict[str, Callable[..., Any]]:
     """The halves as they should be, changed."""
 
-    def halves(context: dg.AssetExecutionContext, raw_sample: pl.DataFrame) -> Any:
-        return change(cutting.halve(raw_sample, seed=STUDY.corpus.seed))
+    def halves(context: dg.AssetExecutionContext, raw_sample: Table) -> Any:
+        return change(cutting.halve(pl.concat(portions(raw_sample)), seed=STUDY.corpus.seed))
 
     return {"halves": halves}
 
