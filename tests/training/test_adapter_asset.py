@@ -44,7 +44,7 @@ def test_an_adapter_is_its_rows_recipe_and_leaves_no_checkpoints(tiny: Path, tmp
     )
     backbones = pl.DataFrame({"folder": ["backbones/tiny"], "digest": ["0" * 64]})
     made = STEPS["lora_adapters"].function(here, pairs, backbones)
-    row = made.frame.row(0, named=True)
+    row = made.rows.row(0, named=True)
     assert (row["rows"], row["steps"]) == (9, ROW.recipe.steps(9))
     recorded = made.metadata["recipe"].data
     assert recorded == {**recorded, "learning_rate": ROW.recipe.learning_rate, "batch_size": ROW.recipe.batch_size}
