@@ -19,7 +19,7 @@ from nift_assets.filters import contamination, exact_duplicates, language, near_
 from nift_assets.studies import demo
 from nift_assets.studies.study import Benchmark, Filter, Task
 from tests.conftest import PROJECT
-from tests.corpora.hub import Hub
+from tests.hub.server import Hub
 from tests.shared_data import shared
 
 BENCHMARKS = demo.STUDY.benchmarks
@@ -166,7 +166,8 @@ def test_the_questions_of_the_hubs_tasks_are_looked_for() -> None:
     pl.DataFrame({"question": [SUM], "choices": [["seven", "nine"]]}).write_parquet(stored)
     gsm8k = benchmark_files.TASKS["gsm8k"]
     online = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    with Hub({gsm8k.file: stored.getvalue()}, name=gsm8k.dataset, commit=gsm8k.revision) as hub:
+    with Hub() as hub:
+        hub.hold(gsm8k.dataset, {gsm8k.file: stored.getvalue()}, commit=gsm8k.revision)
         ran = subprocess.run(
             [sys.executable, "-c", LOOKED_FOR, "Nothing of it.", SUM],
             env={**online, "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_TELEMETRY": "1"},
