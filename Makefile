@@ -9,7 +9,7 @@ OWN_DOCUMENTS = $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(TEXT),--text-column 
 
 SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
 
-.PHONY: demo rehearsal run ui docs browser test test-full bench-teachers bench-checks bench-data bench-train bench-merge bench-hub readers pictures check format clean
+.PHONY: demo rehearsal run ui docs browser test test-full bench-teachers bench-checks bench-data bench-train bench-merge bench-hub bench-dagster readers pictures check format clean
 
 demo: .venv/installed ## the whole line on the demo study, or on your own articles: CORPUS=file, TEXT=column, DOCUMENTS=n
 	@$(BIN)/nift demo $(OWN_DOCUMENTS) $(if $(filter-out 0,$(FRESH)),--fresh)
@@ -59,6 +59,9 @@ bench-hub: .venv/installed ## what publishing 80,000 pairs costs, to a Hub on th
 
 readers: .venv/installed ## what LLaMA-Factory and TRL read of a training set's files; makes an environment for each
 	@$(BIN)/python -m tests.training.readers
+
+bench-dagster: .venv/installed ## what Dagster costs: loading, a step, a back-fill of eight teachers; takes some minutes
+	@$(BIN)/python -m tests.ui.bench
 
 pictures: .venv/installed browser ## the README's pictures of the UI, made anew
 	@$(BIN)/python -m tests.ui.pictures

@@ -23,6 +23,7 @@ class Intent:
     by: PartitionSet | None
     groups: frozenset[str]
     description: str
+    after_audit: bool = False
 
 
 INTENTS = [
@@ -33,6 +34,13 @@ INTENTS = [
         frozenset({"completions"}),
         "One teacher's data set, or several in a back-fill: it is asked, then filtered. A paid teacher costs money "
         "here and nowhere else; nift plan says how much.",
+    ),
+    Intent(
+        "teacher_data_set_after_audit",
+        "teacher",
+        frozenset({"completions"}),
+        "What waits for the audit: what it drops of a teacher, and the data set without that.",
+        after_audit=True,
     ),
     Intent("published_set", "reference_set", frozenset({"data"}), "One data set of others, fetched and checked."),
     Intent("training_set", "training_set", frozenset({"training"}), "One training set, and its files for trainers."),
@@ -68,5 +76,6 @@ def intent_jobs() -> list[UnresolvedAssetJobDefinition]:
 
 def tables(intent: Intent) -> list[str]:
     """The tables of an intent, upstream first."""
-    wanted = [step for step in steps() if step.partitions == intent.by and step.group in intent.groups]
+    found = [step for step in steps() if step.partitions == intent.by and step.group in intent.groups]
+    wanted = [step for step in found if not step.by_hand and (step.returns if intent.after_audit else not step.rejoins)]
     return [table for step in wanted for table in step.tables]

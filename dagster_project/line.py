@@ -92,6 +92,8 @@ def needed(planned: Sequence[Run], tables: Collection[str], chosen: Collection[s
     """
     if unknown := sorted(set(tables) - STEPS.keys()):
         raise ValueError(f"there is no table {unknown[0]!r}; nift docs lists them")
+    if by_hand := [name for name in tables if STEPS[name].by_hand]:
+        raise ValueError(f"{by_hand[0]} is made by nift publish")
     wanted = {(name, key) for name in tables for key in _chosen(name, chosen)}
     if missing := sorted(set(chosen) - {key for _, key in wanted}):
         named = ", ".join(sorted(tables))
@@ -204,19 +206,8 @@ def _outcome(future: Future[Outcome]) -> Outcome:
 
 def _run_of(step: Step, key: str | None) -> str:
     if step.partitions:
-        return f"{step.partitions} {key}" + (AGAIN if _returns(step) else "")
+        return f"{step.partitions} {key}" + (AGAIN if step.returns else "")
     return SCORES if _below_partitions(step) else DATA
-
-
-def _returns(step: Step) -> bool:
-    """Whether what a step is made from leaves its partition set and comes back to it."""
-    upstream = _all_upstream(step)
-    others = [other for other in upstream if other.partitions not in (None, step.partitions)]
-    return any(back.partitions == step.partitions for other in others for back in _all_upstream(other))
-
-
-def _all_upstream(step: Step) -> list[Step]:
-    return [found for name in step.inputs for found in (STEPS[name], *_all_upstream(STEPS[name]))]
 
 
 def _below_partitions(step: Step) -> bool:

@@ -18,6 +18,7 @@ ARENA_HARD = STUDY.benchmark("arena_hard")
     kinds={"python", "polars"},
     inputs=("mt_bench_answers", "arena_hard_answers"),
     code=(answers, repetition),
+    follows=True,
 )
 def response_endings(
     context: dg.AssetExecutionContext, mt_bench_answers: pl.DataFrame, arena_hard_answers: pl.DataFrame
@@ -31,6 +32,7 @@ def response_endings(
     inputs=("arena_hard_answers",),
     rows=lambda key, table: STUDY.examples,
     code=(answers, repetition),
+    follows=True,
 )
 def response_examples(context: dg.AssetExecutionContext, arena_hard_answers: pl.DataFrame) -> pl.DataFrame:
     asked = benchmark_files.rows(ARENA_HARD, "question.jsonl") if arena_hard_answers.height else []

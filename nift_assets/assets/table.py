@@ -58,13 +58,32 @@ class Step:
     streams: bool
     by_hand: bool
     follows: bool
+    afterwards: Afterwards | None
 
     @property
     def gathers(self) -> bool:
         """Whether it is one table of all partitions of another: it takes what there is of them."""
         return self.partitions is None and any(STEPS[name].partitions for name in self.inputs)
 
-    afterwards: Afterwards | None
+    @property
+    def rejoins(self) -> bool:
+        """Whether it reads what left its partition set and comes back: of a teacher, what was said in its audit."""
+        return self.partitions is not None and any(
+            back.partitions == self.partitions
+            for name in self.inputs
+            if STEPS[name].partitions not in (None, self.partitions)
+            for back in STEPS[name]._all_upstream()
+        )
+
+    @property
+    def returns(self) -> bool:
+        """Whether it rejoins, or is made from something that does."""
+        return self.rejoins or any(
+            step.rejoins for step in self._all_upstream() if step.partitions == self.partitions
+        )
+
+    def _all_upstream(self) -> list[Step]:
+        return [found for name in self.inputs for found in (STEPS[name], *STEPS[name]._all_upstream())]
 
     def upstream(self, key: str | None) -> list[tuple[str, str | None]]:
         """The stored tables one partition is made from, each with its partition."""
