@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import warnings
@@ -12,12 +13,16 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.loader import LoadingContextForTest
 
 from dagster_project import failures
 from dagster_project.batches import batches_sensor
 from dagster_project.definitions import defs, tables_follow
+from dagster_project.resources import resources
+from nift_assets.assets.graph import asset_definition, steps
 from nift_assets.assets.partitions import STUDY
-from nift_assets.assets.table import STEPS
+from nift_assets.assets.table import STEPS, Step
 from nift_assets.store import Store
 from tests.corpora.loopback import Loopback
 from tests.test_guard import halves_that, materialize, sampled, without_its_last_word, write
@@ -115,6 +120,38 @@ def test_a_partition_whose_checks_fail_is_followed_by_nothing(instance: dg.Dagst
     assert automation.requested() == {}
     assert materialize(instance, store, "halves").success
     assert automation.requested() == {"funnel": {None}, "report": {None}}
+
+
+# What the UI calls stale.
+
+
+def why_stale(instance: dg.DagsterInstance, **changed: Step) -> list[str]:
+    """What Dagster says of the halves: nothing where they are fresh."""
+    assets = [asset_definition(changed.get(step.tables[0], step)) for step in steps()]
+    graph = dg.Definitions(assets=assets, resources=resources()).resolve_asset_graph()
+    resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+    causes = resolver.get_stale_causes(dg.AssetKey("halves"))
+    assert (resolver.get_status(dg.AssetKey("halves")) == StaleStatus.FRESH) == (not causes)
+    return [f"{cause.asset_key.to_user_string()} {cause.reason}" for cause in causes]
+
+
+def test_a_table_is_stale_after_new_code_and_after_new_data_and_not_else(
+    instance: dg.DagsterInstance, store: Store
+) -> None:
+    def sampled_as(version: str) -> None:
+        tags = {"dagster/data_version": version, "dagster/code_version": STEPS["raw_sample"].code_version}
+        instance.report_runless_asset_event(dg.AssetMaterialization("raw_sample", tags=tags))
+
+    write(store, "raw_sample", None, sampled(["One article goes on for several words, and then more."]))
+    sampled_as("a")
+    assert materialize(instance, store, "halves").success
+    assert why_stale(instance) == []
+    sampled_as("a")
+    assert why_stale(instance) == [], "the same data made again"
+    edited = dataclasses.replace(STEPS["halves"], code_version="another")
+    assert why_stale(instance, halves=edited) == ["halves has a new code version"]
+    sampled_as("b")
+    assert why_stale(instance) == ["raw_sample has a new data version"]
 
 
 # What a failed run says.

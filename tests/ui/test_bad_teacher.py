@@ -154,7 +154,8 @@ def test_the_failed_run_says_in_one_line_what_a_person_can_do(scene: Scene) -> N
     said = message()
     assert said is not None
     assert said.startswith("completions of remote failed: ")
-    assert "FAULT_SERVER_KEY" in said
+    assert "answers 401" in said
+    assert "put a valid key" in said
     assert said.endswith("Launch it again when that is settled: only the rest is asked")
 
 
