@@ -427,6 +427,8 @@ def _run_study(*, fresh: bool, tables: tuple[str, ...] = (), chosen: tuple[str, 
 
     if "://" in warehouse():
         raise ValueError(f"the warehouse is {warehouse()}, and weights need a local folder; set NIFT_WAREHOUSE to one")
+    if by_hand := [name for name in tables if name in STEPS and STEPS[name].by_hand]:
+        raise ValueError(f"{by_hand[0]} is made by nift publish")
     next(corpus.read(STUDY.corpus), None)  # what is wrong with a corpus mostly shows in its first row
     folder = store().folder()
     _make_folder(Path(warehouse()), "NIFT_WAREHOUSE")

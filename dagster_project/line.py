@@ -92,8 +92,6 @@ def needed(planned: Sequence[Run], tables: Collection[str], chosen: Collection[s
     """
     if unknown := sorted(set(tables) - STEPS.keys()):
         raise ValueError(f"there is no table {unknown[0]!r}; nift docs lists them")
-    if by_hand := [name for name in tables if STEPS[name].by_hand]:
-        raise ValueError(f"{by_hand[0]} is made by nift publish")
     wanted = {(name, key) for name in tables for key in _chosen(name, chosen)}
     if missing := sorted(set(chosen) - {key for _, key in wanted}):
         named = ", ".join(sorted(tables))

@@ -151,7 +151,7 @@ def test_a_table_is_stale_after_new_code_and_after_new_data_and_not_else(
     edited = dataclasses.replace(STEPS["halves"], code_version="another")
     assert why_stale(instance, halves=edited) == ["halves has a new code version"]
     sampled_as("b")
-    assert why_stale(instance) == ["raw_sample has a new data version"]
+    assert why_stale(instance) == ["halves has a new dependency data version"]
 
 
 # What a failed run says.

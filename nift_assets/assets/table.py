@@ -78,9 +78,7 @@ class Step:
     @property
     def returns(self) -> bool:
         """Whether it rejoins, or is made from something that does."""
-        return self.rejoins or any(
-            step.rejoins for step in self._all_upstream() if step.partitions == self.partitions
-        )
+        return self.rejoins or any(step.rejoins for step in self._all_upstream() if step.partitions == self.partitions)
 
     def _all_upstream(self) -> list[Step]:
         return [found for name in self.inputs for found in (STEPS[name], *STEPS[name]._all_upstream())]
