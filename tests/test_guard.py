@@ -220,7 +220,7 @@ def test_a_frame_that_breaks_only_a_warning_is_written_and_the_check_shows_it(
         (lambda frame: frame.with_columns(pl.col("cut").cast(pl.String)), "cut is String, declared BIGINT (Int64)"),
         (lambda frame: frame.with_columns(surplus=1), "surplus is not declared"),
         (lambda frame: frame.clear(), "row_count: 0 rows, expected at least 1"),
-        (lambda frame: None, "'NoneType' object has no attribute"),
+        (lambda frame: None, "'NoneType' object is not iterable"),
     ],
     ids=["missing", "mistyped", "surplus", "no rows", "no frame at all"],
 )
