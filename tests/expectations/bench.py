@@ -115,7 +115,7 @@ def measured(rows: int) -> Iterator[Measured]:
     """Each table from article to training set, checked once."""
     made = tables(rows)
     demo = studies.load("demo")
-    unlimited = [dataclasses.replace(each, rows=None) for each in demo.training_sets]
+    unlimited = [dataclasses.replace(each, rows=None, refill=True) for each in demo.training_sets]
     study = dataclasses.replace(demo, training_sets=tuple(unlimited))
     for name, frame in made.items():
         promised = contract.load(name)

@@ -498,7 +498,6 @@ class _Exchange(BaseHTTPRequestHandler):
         fault = self._fault(line)
         self.hub.watch(line)
         self.body, self.spooled, self.digest, self.received = b"", None, "", 0
-        status = sent = 0
         try:
             self._read(fault)
             if fault and fault.status is not None:
@@ -511,13 +510,20 @@ class _Exchange(BaseHTTPRequestHandler):
                         answer = said
             if fault and fault.status is None:
                 raise Cut
-            status, sent = answer.status, self._write(answer)
-        except (Cut, ConnectionError):
+            # Before the answer leaves: whoever has read it may look into the log at once.
+            self._log(answer.status, 0 if self.command == "HEAD" else _span(answer)[1])
+            self._write(answer)
+        except Cut:
+            self.close_connection = True
+            self._log(0, 0)
+        except ConnectionError:
             self.close_connection = True
         finally:
             if self.spooled:
                 self.spooled.unlink(missing_ok=True)
-            self.hub.log.append(Asked(self.command, self.path_only, status, self.received, sent))
+
+    def _log(self, status: int, sent: int) -> None:
+        self.hub.log.append(Asked(self.command, self.path_only, status, self.received, sent))
 
     do_HEAD = do_POST = do_PUT = do_DELETE = do_GET
 
@@ -565,24 +571,29 @@ class _Exchange(BaseHTTPRequestHandler):
             raise Cut
         return chunk
 
-    def _write(self, answer: Answer) -> int:
-        path, first, stop = answer.blob or (None, 0, len(answer.body))
+    def _write(self, answer: Answer) -> None:
+        first, size = _span(answer)
         self.send_response(answer.status)
-        for name, value in {**answer.headers, "Content-Length": str(stop - first)}.items():
+        for name, value in {**answer.headers, "Content-Length": str(size)}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "HEAD":
-            return 0
-        if path is None:
+            return
+        if answer.blob is None:
             self.wfile.write(answer.body)
         else:
-            with path.open("rb") as file:
+            with answer.blob[0].open("rb") as file:
                 file.seek(first)
-                shutil.copyfileobj(_Part(file, stop - first), self.wfile, AT_ONCE)
-        return stop - first
+                shutil.copyfileobj(_Part(file, size), self.wfile, AT_ONCE)
 
     def log_message(self, format: str, *arguments: Any) -> None:
         pass
+
+
+def _span(answer: Answer) -> tuple[int, int]:
+    """Where what is sent begins, and how many bytes it is."""
+    _, first, stop = answer.blob or (None, 0, len(answer.body))
+    return first, stop - first
 
 
 class _Part:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from nift_assets import price_list, providers, studies
@@ -29,12 +31,16 @@ def study(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def context(tmp_path: Path) -> Any:
+def context(tmp_path: Path) -> Iterator[Any]:
     """As much of Dagster's context as asking needs."""
     book = Book(f"sqlite:///{tmp_path}/ledger.sqlite")
     op = SimpleNamespace(op=SimpleNamespace(name="completions"))
     ledger = SimpleNamespace(ledger=SimpleNamespace(book=book))
-    return SimpleNamespace(resources=ledger, op_execution_context=op, partition_key="p")
+    with dg.DagsterInstance.ephemeral() as instance:
+        run, log = dg.DagsterRun(job_name="asking"), SimpleNamespace(info=print)
+        yield SimpleNamespace(
+            resources=ledger, op_execution_context=op, partition_key="p", instance=instance, run=run, log=log
+        )
 
 
 def test_a_retired_teacher_whose_answers_are_stored_is_made_again_without_cap_or_key(context: Any) -> None:

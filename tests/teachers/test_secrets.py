@@ -153,9 +153,10 @@ from dagster_project.command_line import dagster_home
 dagster_home("canaries")
 worker.begin(sys.argv[1])
 from dagster_project.line import Run, execute_one
-outcomes = {"data": execute_one(Run("data", None, ("raw_sample", "halves"), frozenset())).error}
+articles = ("raw_sample", "raw_sample_rejects", "halves")
+outcomes = {"data": execute_one(Run("data", None, ("raw_sample", "halves"), articles, frozenset())).error}
 for name in json.loads(sys.argv[2]):
-    outcomes[name] = execute_one(Run(name, name, ("completions",), frozenset())).error
+    outcomes[name] = execute_one(Run(name, name, ("completions",), ("completions",), frozenset())).error
 Path(sys.argv[3]).write_text(json.dumps(outcomes))
 print(json.dumps(outcomes))
 """
