@@ -268,7 +268,7 @@ import nift_assets.assets.completions as completions
 completions.STUDY = changed
 print(json.dumps([
     [name, key] for step in steps() if not step.by_hand for key in partitions.keys(STUDY, step.partitions)
-    for name in step.stale(store(), key)
+    for name in step.stale(store(), key) if partitions.is_wanted(STUDY, name, key)
 ]))
 """
     ran = subprocess.run(

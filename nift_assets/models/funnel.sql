@@ -71,6 +71,10 @@ dropped as (
     select teacher, place, count(*) as dropped from first_drops group by all
 ),
 
+all_dropped as (
+    select teacher, sum(dropped) as dropped from dropped group by all
+),
+
 filter_steps as (
     select
         asked.teacher,
@@ -122,11 +126,13 @@ steps as (
 
     union all
 
-    -- Counted from the table itself, so that a step that does not add up shows; of a teacher it was not made of yet there
-    -- is nothing to count.
-    select asked.teacher, 6 + (select count(*) from filters), 'kept', false, true, null, documents
+    -- Counted from the table itself, so that a step that does not add up shows. A teacher of whom the filters leave
+    -- something and the table has nothing is one it was not made of yet.
+    select asked.teacher, 6 + (select count(*) from filters), 'kept', false, true, null, coalesce(documents, 0)
     from asked
-    inner join filtered_completions using (teacher)
+    left join filtered_completions using (teacher)
+    left join all_dropped using (teacher)
+    where documents is not null or asked.ok = coalesce(all_dropped.dropped, 0)
 ),
 
 final as (

@@ -843,9 +843,8 @@ def paying(server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     from nift_assets.assets import asking
 
     teacher = Teacher(name="mini", provider="openai", model="gpt-4o-mini-2024-07-18", max_tokens=200)
-    study = replace(
-        studies.load("demo"), name="s", teachers=(teacher,), audits=(), training_sets=(), adapters=(), models=()
-    )
+    none = dict.fromkeys(("audits", "training_sets", "adapters", "models", "examples", "publications"), ())
+    study = replace(studies.load("demo"), name="s", teachers=(teacher,), **none)
     monkeypatch.setattr(openai, "HOME", f"{server.url}/v1")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("NIFT_LEDGER_URL", f"sqlite:///{tmp_path}/ledger.sqlite")
