@@ -166,7 +166,7 @@ def test_every_named_point_is_visited(sqlite_url: str, monkeypatch: pytest.Monke
 def interrupt(ledger: str, server: FaultServer, number: int, signals: int) -> float:
     """A process is interrupted while it asks: the seconds it took to end. Nothing in flight is given up."""
     model = f"interrupted-{number}"
-    task = Task(ledger=ledger, server=server.url, count=120, model=model)
+    task = Task(ledger=ledger, server=server.url, count=240, model=model)
     process = task.start()
     wait(lambda: sum(bill.model == model for bill in server.bills()) >= 30 + 3 * number, every=0.05)
     began = time.monotonic()
@@ -176,11 +176,11 @@ def interrupt(ledger: str, server: FaultServer, number: int, signals: int) -> fl
     found = books(ledger, [bill for bill in server.bills() if bill.model == model])
     found.check(most_extra=0)
     assert not found.in_state("unknown")
-    assert len(found.answers) == len(found.bills) < 120
+    assert len(found.answers) == len(found.bills) < 240
     task.ask()
     found = books(ledger, [bill for bill in server.bills() if bill.model == model])
     found.check(most_extra=0)
-    assert len(found.bills) == same_text(ledger) == 120
+    assert len(found.bills) == same_text(ledger) == 240
     return seconds
 
 
@@ -196,7 +196,7 @@ def test_an_interrupted_process_waits_for_what_is_in_flight(runs: int, tmp_path:
             )
         )
     assert max(seconds) < 35
-    counts("T3", f"{runs} processes interrupted, {runs * 120:,} keys: 0 unknown, ended within {max(seconds):.1f} s")
+    counts("T3", f"{runs} processes interrupted, {runs * 240:,} keys: 0 unknown, ended within {max(seconds):.1f} s")
 
 
 def test_an_interruption_before_the_first_request_lets_none_leave(sqlite_url: str) -> None:
