@@ -176,7 +176,8 @@ def instructions(model: str, ifeval: pl.DataFrame) -> Measured:
 
 
 def leaderboard(model: str, tasks: pl.DataFrame) -> Measured:
-    """The plain mean of the tasks' scores in percent, with an interval from their standard errors if all have one."""
+    """The plain mean of the tasks' scores in percent, with an interval from their standard errors if all have one, as
+    far as it lies on the scale."""
     score = tasks["score"].mean()
     assert isinstance(score, float)
     known = tasks["stderr"].null_count() == 0
@@ -186,8 +187,8 @@ def leaderboard(model: str, tasks: pl.DataFrame) -> Measured:
         benchmark="open_llm_leaderboard",
         score=score,
         published=score,
-        low=score - 1.96 * error if known else None,
-        high=score + 1.96 * error if known else None,
+        low=max(0.0, score - 1.96 * error) if known else None,
+        high=min(100.0, score + 1.96 * error) if known else None,
         questions=int(tasks["samples"].sum()),
         expected=tasks.height,
         missing=0,

@@ -63,8 +63,8 @@ measured as (
         model,
         task as benchmark,
         score,
-        score - 1.96 * stderr as low,
-        score + 1.96 * stderr as high,
+        if(stderr is null, null, greatest(0, score - 1.96 * stderr)) as low,
+        if(stderr is null, null, least(100, score + 1.96 * stderr)) as high,
         samples as expected,
         0 as missing,
         true as complete
