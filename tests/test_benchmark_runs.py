@@ -103,7 +103,7 @@ def run_killed(demo: Demo, folder: Path, environment: Mapping[str, str], questio
     assert kept == [2 * rated, ruled]  # an answer that was asked for again would be the model's own
     keys = pl.concat([made[table]["request_key"] for table in TABLES[2:]])
     final = verdicts(warehouse)
-    assert set(keys) == final.keys()
+    assert set(keys) <= final.keys()  # and what was asked once more for want of a verdict
     assert half.items() <= final.items(), "what was there is older than the kill, so nobody was asked for it again"
     assert scores.mt_bench(MODEL, made["mt_bench_judgments"]).score.expected == turns
     assert scores.arena_hard(MODEL, made["arena_hard_judgments"]).score.expected == games

@@ -305,8 +305,9 @@ def open_sessions(ledger: str) -> list[tuple[int, str]]:
 
 def _ask(task: Task, crash: str | None, told: Connection) -> None:
     """What a child does: it asks, tells what that came to, and ends with 3 if it is not let in."""
-    # A process that a shell starts in the background ignores Ctrl-C.
+    # A process that a shell starts in the background ignores Ctrl-C, and what is ignored is inherited.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ["NIFT_CRASH"] = crash or ""
     importlib.reload(crash_points)
     try:
