@@ -62,6 +62,15 @@ class Stored:
     rows: int | None
 
 
+def verdict(test: Test, found: Sequence[LastResult]) -> str:
+    """How a test stands: `passed` on every partition it was run on, `failed`, `warned` if it only warns, `not run`."""
+    if not found:
+        return "not run"
+    if all(result.passed for result in found):
+        return "passed"
+    return "failed" if test.severity == "error" else "warned"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """A table as it is documented: its contract, its place in the graph, what is stored, the last results by test."""
@@ -96,13 +105,7 @@ class Table:
         return [test for test in self.contract.tests if test.column == column]
 
     def verdict(self, test: Test) -> str:
-        """How a test stands over all partitions: not run, passed, warned or failed."""
-        found = self.results.get(test.name, ())
-        if not found:
-            return "not run"
-        if all(result.passed for result in found):
-            return "passed"
-        return "failed" if test.severity == "error" else "warned"
+        return verdict(test, self.results.get(test.name, ()))
 
     @property
     def state(self) -> str:

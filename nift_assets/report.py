@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from expectations.contract import Test
 from nift_assets import DEMO_FILES, charts, plots, sheets
-from nift_assets.docs import LastResult
+from nift_assets.docs import LastResult, verdict
 from nift_assets.ledger import Status
 from nift_assets.studies.study import Study, Teacher
 
@@ -91,13 +91,7 @@ class CheckedTable:
         return sum(self.verdict(test) == verdict for test in self.tests)
 
     def verdict(self, test: Test) -> str:
-        """`passed` on all partitions it was run on, `failed` or, where it only warns, `warned`; else `not run`."""
-        found = self.results.get(test.name, ())
-        if not found:
-            return "not run"
-        if all(result.passed for result in found):
-            return "passed"
-        return "failed" if test.severity == "error" else "warned"
+        return verdict(test, self.results.get(test.name, ()))
 
     @property
     def complaints(self) -> list[tuple[Test, list[LastResult], int]]:
