@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sqlite3
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -571,10 +572,24 @@ def _now() -> str:
 def _make_durable(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # transactions begin where `_begin` says
     cursor = connection.cursor()
-    cursor.execute("pragma journal_mode = wal")
-    cursor.execute("pragma synchronous = full")
     cursor.execute(f"pragma busy_timeout = {SECONDS_TO_WAIT * 1000}")
+    _write_ahead(cursor)
+    cursor.execute("pragma synchronous = full")
     cursor.close()
+
+
+def _write_ahead(cursor: sqlite3.Cursor) -> None:
+    """Puts the file into the mode in which one writes while others read, waiting for whoever uses it just now."""
+    until = time.monotonic() + SECONDS_TO_WAIT
+    while True:
+        try:
+            cursor.execute("pragma journal_mode = wal")
+            return
+        except sqlite3.OperationalError as error:
+            # Of two that change the mode at once, or while a third closes the file, one is refused without a wait.
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.02)
 
 
 def _begin(connection: sa.Connection) -> None:

@@ -11,9 +11,11 @@ from __future__ import annotations
 import importlib
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -39,6 +41,8 @@ Attempt = tuple[int, int]
 
 CHILDREN = multiprocessing.get_context("forkserver")
 CHILDREN.set_forkserver_preload([__name__, "aiohttp", "pytest"])
+# How a child ended can be read once. Starting a child reads it for all others, so of two threads one would find nothing.
+ONE_AT_A_TIME = threading.Lock()
 
 
 def questions(count: int, *, first: int = 0, model: str = "m", **changes: Any) -> list[Request]:
@@ -113,7 +117,8 @@ class Child:
     def __init__(self, task: Task, crash: str | None = None) -> None:
         self._told, theirs = CHILDREN.Pipe(duplex=False)
         self._process = CHILDREN.Process(target=_ask, args=(task, crash, theirs), daemon=True)
-        self._process.start()
+        with ONE_AT_A_TIME:
+            self._process.start()
         theirs.close()
 
     def signal(self, number: int) -> None:
@@ -121,13 +126,16 @@ class Child:
         os.kill(self._process.pid, number)
 
     def running(self) -> bool:
-        return self._process.is_alive()
+        with ONE_AT_A_TIME:
+            return self._process.is_alive()
 
     def end(self, seconds: float = 60) -> int:
         """Waits for the end; the exit code, or the number of the signal that killed it below zero."""
-        self._process.join(seconds)
-        assert self._process.exitcode is not None, f"not at its end after {seconds} s"
-        return self._process.exitcode
+        at_its_end = multiprocessing.connection.wait([self._process.sentinel], seconds)
+        assert at_its_end, f"not at its end after {seconds} s"
+        with ONE_AT_A_TIME:
+            assert self._process.exitcode is not None
+            return self._process.exitcode
 
     def kill(self) -> None:
         """SIGKILL, and the end of the process; it must have been alive."""

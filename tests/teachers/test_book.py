@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
@@ -457,6 +459,22 @@ def test_a_session_can_be_seen_by_nobody_before_it_is_locked(ledger_url: str) ->
         ended.set()
         thread.join()
     assert not failures
+
+
+def test_a_ledger_that_others_hold_is_waited_for_as_long_as_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder = sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None)
+    with closing(holder):
+        holder.execute("begin")
+        holder.execute("select * from sqlite_master").fetchall()
+        monkeypatch.setattr(book, "SECONDS_TO_WAIT", 1)
+        began = time.monotonic()
+        with pytest.raises(sa.exc.OperationalError, match="database is locked"):
+            Book(f"sqlite:///{tmp_path}/ledger.sqlite")
+        assert 1 <= time.monotonic() - began < 4
+        holder.execute("commit")
+        Book(f"sqlite:///{tmp_path}/ledger.sqlite")
 
 
 def test_the_writers_lock_is_free_as_soon_as_its_session_is_over(ledger_url: str) -> None:

@@ -38,6 +38,7 @@ def test_an_unknown_instruction_is_refused_by_name() -> None:
 def test_a_missing_sentence_tokenizer_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     import nltk
 
+    nltk.tokenize._get_punkt_tokenizer.cache_clear()  # an earlier test may have read it
     monkeypatch.setattr(nltk.data, "path", [])
     row = prompt(1, "change_case:capital_word_frequency", capital_relation="at least", capital_frequency=1)
     with pytest.raises(ValueError, match=r"prompt 1 needs .*python -m nift_training\.sentences --out"):
