@@ -71,19 +71,23 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 def test_loading_the_definitions_imports_nothing_heavy_and_is_quick() -> None:
     script = f"""
 import resource, sys
+import dagster
+print(resource.getrusage(resource.RUSAGE_SELF).ru_utime)
 import dagster_project.definitions
 print(resource.getrusage(resource.RUSAGE_SELF).ru_utime)
 print([name for name in {HEAVY!r} if name in sys.modules])
 """
-    seconds = float("inf")
-    for _ in range(8):  # the quickest counts: what else the machine is doing is no part of it
-        load = run("python", "-c", script)
-        assert load.stdout.splitlines()[1] == "[]", load.stderr
-        seconds = min(seconds, float(load.stdout.splitlines()[0]))
-        if seconds < 1.5:
+    loads = []
+    for _ in range(8):  # what else the machine is doing is no part of it
+        printed = run("python", "-c", script)
+        dagster, whole, heavy = printed.stdout.splitlines()
+        assert heavy == "[]", printed.stderr
+        loads.append((float(whole), float(dagster)))
+        # On a slower machine than the one the limit was set on, Dagster's own import takes longer than its half second.
+        if is_quick := float(whole) < max(1.5, 3 * float(dagster)):
             break
-    print(f"loading the definitions takes {seconds:.2f} s of user CPU")
-    assert seconds < 1.5
+    print("loading the definitions takes {:.2f} s of user CPU, {:.2f} of them Dagster's import".format(*min(loads)))
+    assert is_quick, loads
 
 
 @pytest.mark.parametrize(

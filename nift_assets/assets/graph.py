@@ -53,17 +53,17 @@ class Checked:
 
 def steps() -> list[Step]:
     """Every step of the graph once, upstream before downstream."""
-    ordered: list[Step] = []
+    ordered: dict[str, Step] = {}
 
     def visit(step: Step) -> None:
-        for name in step.inputs:
-            visit(STEPS[name])
-        if step not in ordered:
-            ordered.append(step)
+        if step.tables[0] not in ordered:
+            for name in step.inputs:
+                visit(STEPS[name])
+            ordered[step.tables[0]] = step
 
     for step in STEPS.values():
         visit(step)
-    return ordered
+    return list(ordered.values())
 
 
 def following() -> list[str]:
