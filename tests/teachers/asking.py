@@ -41,7 +41,7 @@ Attempt = tuple[int, int]
 
 CHILDREN = multiprocessing.get_context("forkserver")
 CHILDREN.set_forkserver_preload([__name__, "aiohttp", "pytest"])
-# How a child ended can be read once. Starting a child reads it for all others, so of two threads one would find nothing.
+# How a child ended can be read once, and starting one reads it for all: of two threads one would find nothing.
 ONE_AT_A_TIME = threading.Lock()
 
 
