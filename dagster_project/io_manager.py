@@ -6,8 +6,8 @@ import dagster as dg
 import polars as pl
 
 from expectations import contract as contracts
-from expectations.frames import Table, schema
-from nift_assets.assets.graph import BY_PORTIONS, Checked
+from expectations.frames import schema
+from nift_assets.assets.graph import Checked
 from nift_assets.store import Store
 
 
@@ -25,12 +25,10 @@ class ParquetIOManager(dg.IOManager):
         path = self._store.write(table, partition, obj.rows, obj.version)
         context.add_output_metadata({"path": dg.MetadataValue.path(str(path)), "file_bytes": path.stat().st_size})
 
-    def load_input(self, context: dg.InputContext) -> Table:
+    def load_input(self, context: dg.InputContext) -> pl.DataFrame:
         """The stored frame; of several partitions, those that exist below each other, so that what is missing in a
-        back-fill does not keep a score table from being made. For a step that reads by portions, the file instead."""
+        back-fill does not keep a score table from being made."""
         table = context.asset_key.path[-1]
-        if context.definition_metadata.get(BY_PORTIONS):
-            return self._store.table(table)
         if not context.has_asset_partitions:
             return self._store.read(table, None)
         declared = schema(contracts.load(table))

@@ -67,8 +67,8 @@ def materialize(
     """One run of the selected tables of the real graph, some with another function than their own."""
     definitions = dict(AS_THEY_ARE)
     for table, function in (functions or {}).items():
-        # A function in the place of one that reads by portions is handed frames.
-        definitions[table] = asset_definition(dataclasses.replace(STEPS[table], function=function, by_portions=False))
+        # A function in the place of one that reads what is stored is handed frames.
+        definitions[table] = asset_definition(dataclasses.replace(STEPS[table], function=function, streams=False))
     return dg.materialize(
         list(definitions.values()),
         selection=list(selection),

@@ -34,7 +34,6 @@ from nift_training import memory
 OWNER = "team:nift"
 SAMPLE_ROWS = 5
 SAMPLE_CHARACTERS = 100
-BY_PORTIONS = "nift/by_portions"
 RESOURCES = {"store", "ledger", "pipes"}
 
 for _module in pkgutil.iter_modules(assets.__path__):
@@ -119,10 +118,7 @@ def asset_definition(step: Step) -> dg.AssetsDefinition:
         can_subset=step.any_of,
         ins={}
         if step.streams
-        else {
-            name: dg.AssetIn(name, partition_mapping=_mapping(step, name), metadata={BY_PORTIONS: step.by_portions})
-            for name in step.inputs
-        },
+        else {name: dg.AssetIn(name, partition_mapping=_mapping(step, name)) for name in step.inputs},
         deps=_deps(step),
         internal_asset_deps=_deps_of_each(step),
         partitions_def=partitions.definition(step.partitions),
@@ -132,7 +128,7 @@ def asset_definition(step: Step) -> dg.AssetsDefinition:
         config_schema={},
         pool=step.pool,
     )
-    def compute(context: dg.AssetExecutionContext, **tables: Table) -> Iterator[Any]:
+    def compute(context: dg.AssetExecutionContext, **tables: pl.DataFrame) -> Iterator[Any]:
         store: Store = context.resources.store
         key = context.partition_key if step.partitions else None
         wanted = [name for name in step.tables if name in context.op_execution_context.selected_output_names]
@@ -151,11 +147,7 @@ def asset_definition(step: Step) -> dg.AssetsDefinition:
                 spent["peak_mb"] = round(peak.mb, 1)
             # Of tables that are made together all are there before the first is written.
             assert made.keys() == set(wanted), f"{step.function.__name__} made {list(made)}, not {wanted}"
-            inputs = (
-                tables
-                | study_rows
-                | removals({name: table for name, table in tables.items() if isinstance(table, pl.DataFrame)})
-            )
+            inputs = tables | _read_by_itself(step, store) | study_rows | removals(tables)
             results = {name: check(what.rows, promised[name], inputs) for name, what in made.items()}
             recorded = [_check_result(name, result) for name, found in results.items() for result in found]
             if errors := _errors(results):
@@ -172,8 +164,15 @@ def asset_definition(step: Step) -> dg.AssetsDefinition:
     return compute
 
 
-def _run(step: Step, context: dg.AssetExecutionContext, wanted: Sequence[str], tables: Mapping[str, Table]) -> Any:
+def _run(
+    step: Step, context: dg.AssetExecutionContext, wanted: Sequence[str], tables: Mapping[str, pl.DataFrame]
+) -> Any:
     return step.function(context, wanted, **tables) if step.any_of else step.function(context, **tables)
+
+
+def _read_by_itself(step: Step, store: Store) -> dict[str, Table]:
+    """The inputs without partitions that a step was not handed, for the tests of its contract."""
+    return {name: store.table(name) for name in step.inputs if step.streams and STEPS[name].partitions is None}
 
 
 def _made(value: Any, promised: Mapping[str, Contract]) -> dict[str, Made]:

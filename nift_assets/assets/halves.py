@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import dagster as dg
 import polars as pl
 
-from expectations.frames import Table, portions
+from expectations.frames import portions
 from nift_assets import halves as cutting
 from nift_assets import words
 from nift_assets.assets.partitions import STUDY
@@ -20,8 +20,8 @@ from nift_assets.assets.table import table
     inputs=("raw_sample",),
     rows=lambda key, table: (STUDY.corpus.seed,),
     code=(cutting, words),
-    by_portions=True,
+    streams=True,
 )
-def halves(context: dg.AssetExecutionContext, raw_sample: Table) -> Iterator[pl.DataFrame]:
-    for portion in portions(raw_sample):
+def halves(context: dg.AssetExecutionContext) -> Iterator[pl.DataFrame]:
+    for portion in portions(context.resources.store.table("raw_sample")):
         yield cutting.halve(portion, seed=STUDY.corpus.seed)

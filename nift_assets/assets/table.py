@@ -37,9 +37,9 @@ class Step:
     """One function of the graph: the tables it makes together, from what, and the version of its code.
 
     With `any_of` it can make some of its tables without the others; the function is then told which are wanted. With
-    `by_portions` it is given the files its inputs lie in, where they lie on this machine; with `streams` it is handed
-    nothing and reads of the stored inputs what it needs. What is made `by_hand` is left out when a whole study is run.
-    What `follows` costs seconds and nothing else, and is made after its inputs where automation is switched on.
+    `streams` it is handed no frames and reads of the stored inputs what it needs. What is made `by_hand` is left out
+    when a whole study is run. What `follows` costs seconds and nothing else, and is made after its inputs where
+    automation is switched on.
     """
 
     function: Makes
@@ -54,7 +54,6 @@ class Step:
     pool: str | None
     metadata: Mapping[str, Any]
     any_of: bool
-    by_portions: bool
     streams: bool
     by_hand: bool
     follows: bool
@@ -138,7 +137,6 @@ def table(
     streams: bool = False,
     by_hand: bool = False,
     follows: bool = False,
-    by_portions: bool = False,
     afterwards: Afterwards | None = None,
 ) -> Callable[[Makes], Step]:
     """Declares the table a function of (context, one frame per input) makes, or several that it makes together.
@@ -147,11 +145,10 @@ def table(
     outside the graph, one for all tables or each its own, `by` the partition set. What a partition depends on besides
     makes it stale when it changes: `rows(key, table)`, study rows and values, and `code`, modules other than the
     function's own. With `any_of` the function can make any of its tables alone and takes the names of those wanted
-    after the context. With `by_portions` it reads its inputs, which have no partitions, with `frames.portions`, so that
-    they need not fit into memory; with `streams` it takes the context alone and reads them from the store. `by_hand`
-    leaves it out of a run of the whole study. A table that `follows` is made by itself after its inputs: never one that
-    asks a model, trains, evaluates or fetches. `afterwards` is called with (context, frames of the inputs) once all
-    that was made is stored, and not if anything was not.
+    after the context. With `streams` it takes the context alone and reads its inputs from the store, so that they need
+    not fit into memory. `by_hand` leaves it out of a run of the whole study. A table that `follows` is made by itself
+    after its inputs: never one that asks a model, trains, evaluates or fetches. `afterwards` is called with (context,
+    frames of the inputs) once all that was made is stored, and not if anything was not.
     """
 
     def declare(function: Makes) -> Step:
@@ -173,7 +170,6 @@ def table(
             streams=streams,
             by_hand=by_hand,
             follows=follows,
-            by_portions=by_portions,
             afterwards=afterwards,
         )
         STEPS.update(dict.fromkeys(names, step))
