@@ -140,7 +140,7 @@ def ticks(low: float, high: float, *, log: bool = False) -> list[float]:
     """At most `MOST_TICKS` + 1 round numbers, the first at or below `low`, the last at or above `high`."""
     if log:
         return _log_ticks(low, high)
-    if low == high:
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
         low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
     rough = (high - low) / MOST_TICKS
     power = 10.0 ** math.floor(math.log10(rough))
@@ -148,7 +148,8 @@ def ticks(low: float, high: float, *, log: bool = False) -> list[float]:
         first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
         if last - first <= MOST_TICKS:
             break
-    return [round(number * step, 12) for number in range(first, last + 1)]
+    digits = 2 - math.floor(math.log10(step))
+    return [round(number * step, digits) for number in range(first, last + 1)]
 
 
 def _log_ticks(low: float, high: float) -> list[float]:

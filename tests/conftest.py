@@ -13,12 +13,17 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from hypothesis import settings
 
 from tests.counting import counts, pytest_terminal_summary
 
 __all__ = ["counts", "pytest_terminal_summary"]
 
 PROJECT = Path(__file__).parent.parent
+
+# The same examples in every run, however long one takes on a machine that is doing other work.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 # Nothing in the tests may reach the network, whatever the machine allows.
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")

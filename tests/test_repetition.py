@@ -93,7 +93,7 @@ def test_a_loop_is_found_in_the_end_of_a_text_of_any_length() -> None:
     assert time.process_time() - started < 1, "what is looked at is the end, and once"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.text(max_size=20), st.text("abc .\n", min_size=1, max_size=12), st.integers(12, 60), st.integers(0, 11))
 def test_whatever_is_repeated_often_enough_is_found(before: str, piece: str, times: int, cut: int) -> None:
     """The period found is the shortest there is, so it divides what was repeated."""

@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from expectations.frames import portions
@@ -102,7 +102,6 @@ def test_a_table_is_on_the_disk_before_it_has_its_name(store: Store, monkeypatch
     assert str(path.parent) in synced
 
 
-@settings(deadline=None)
 @given(
     rows=st.lists(
         st.tuples(

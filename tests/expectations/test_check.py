@@ -277,7 +277,7 @@ def test_a_table_that_lies_in_a_file_is_checked_as_one_in_memory(halves: contrac
         )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(serials=st.lists(st.none() | st.integers(-3, 3), max_size=12))
 def test_duplicates_are_counted_as_python_counts_them(halves: contract.Contract, serials: list[int | None]) -> None:
     frame = pl.DataFrame({"serial": serials}, schema={"serial": pl.Int64})
@@ -285,7 +285,7 @@ def test_duplicates_are_counted_as_python_counts_them(halves: contract.Contract,
     assert results(frame, _only(halves, "serial"))["serial_unique"].failing == twice
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(texts=st.lists(st.none() | st.text(max_size=6), max_size=12))
 def test_texts_are_measured_in_characters_and_nulls_are_no_failure(
     halves: contract.Contract, texts: list[str | None]

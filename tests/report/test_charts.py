@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nift_assets import charts, plots
@@ -34,7 +34,7 @@ def extent(text: ET.Element) -> tuple[float, float]:
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS), min_size=1, max_size=12), st.booleans(), st.booleans())
 def test_whatever_is_drawn_lies_in_the_picture_and_no_label_on_another(
     values: list[tuple[float, float, float]], log_x: bool, log_y: bool
@@ -57,8 +57,10 @@ def test_whatever_is_drawn_lies_in_the_picture_and_no_label_on_another(
         assert all(before[1] <= after[0] for before, after in pairwise(ordered)), ordered
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(NUMBERS, NUMBERS, st.booleans())
+@example(0.001, 0.0010000000000000002, False)
+@example(0.0, 1e-13, False)
 def test_ticks_are_few_and_hold_what_is_shown(one: float, other: float, log: bool) -> None:
     low, high = sorted((one, other))
     found = charts.ticks(low, high, log=log)

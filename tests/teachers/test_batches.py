@@ -699,7 +699,7 @@ def test_b5_results_that_are_gone_are_never_paid_again_by_themselves(
 # -- B6 ----------------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(
     sizes=st.lists(st.integers(1, 20_000), min_size=0, max_size=400),
     most_requests=st.integers(1, 60),

@@ -547,7 +547,7 @@ def test_a_clock_that_jumps_changes_no_order_and_no_wait(
 
 
 # Without shrinking, which takes minutes where floating point numbers decide.
-PROPERTY = settings(max_examples=200, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+PROPERTY = settings(max_examples=200, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 AMOUNTS = st.none() | st.floats(-1e4, 1e6)
 RATES = st.none() | st.floats(1, 1e6)
 TIMES = st.floats(-1e9, 4e9)
