@@ -75,9 +75,9 @@ def scores(printed: str) -> str:
 
 
 def test_the_work_of_the_demo_fits_into_two_minutes_of_two_cores(demo: Demo) -> None:
-    """Counted in CPU seconds: what else the machine is doing is not the demo's time."""
-    print(f"the demo took {demo.cpu_seconds:.0f} CPU s")
-    assert demo.cpu_seconds < 2 * 120
+    """Counted in CPU seconds of a machine at its usual pace: what else it is doing is not the demo's time."""
+    print(f"the demo took {demo.cpu_seconds:.0f} CPU s at {demo.pace:.1f} times the usual pace")
+    assert demo.cpu_seconds < 2 * 120 * demo.pace
 
 
 def test_the_demo_prints_a_line_per_model_and_says_that_the_scores_mean_nothing(demo: Demo) -> None:

@@ -64,7 +64,7 @@ def place(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plac
     shutil.copytree(demo.warehouse, folder / "warehouse")
     shutil.copytree(demo.home, folder / "home")
     with Hub({TOKEN: person("me")}) as hub:
-        yield Place(Demo(folder / "warehouse", folder / "home", printed="", cpu_seconds=0), hub)
+        yield Place(Demo(folder / "warehouse", folder / "home"), hub)
 
 
 def test_the_demo_publishes_nothing(demo: Demo) -> None:

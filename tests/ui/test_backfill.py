@@ -59,6 +59,7 @@ def test_two_teachers_select_the_training_sets_that_are_made_from_them() -> None
     assert selected == EXPECTED
 
 
+@pytest.mark.slow
 def test_two_teachers_are_made_without_the_third(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same runs that a back-fill launches, one after the other in this process."""
     monkeypatch.setenv("NIFT_WAREHOUSE", str(tmp_path))
