@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import shutil
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -16,6 +17,8 @@ from click.testing import CliRunner
 from dagster_project import definitions
 from dagster_project.command_line import main
 from nift_assets import benchmark_files, studies
+from nift_assets.assets import evaluations, judgments
+from nift_assets.assets.table import STEPS
 from nift_assets.benchmark_files import Published
 from tests.corpora.loopback import Loopback
 from tests.shared_data import shared
@@ -140,3 +143,21 @@ def test_a_file_is_described_by_its_home_only_if_it_is_the_published_one(home: H
     first, second = benchmark_files.described(benchmark)
     assert first["home"] == f"{home.url}/question.jsonl"
     assert (second["home"], second["sha256"]) == ("its own", hashlib.sha256(b"mine").hexdigest())
+
+
+def test_files_that_lie_elsewhere_make_nothing_stale_and_other_files_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers cost hours of a GPU, verdicts money."""
+
+    def what_shapes() -> tuple[object, object]:
+        return STEPS["mt_bench_answers"].rows("pico", "mt_bench_answers"), STEPS["mt_bench_judgments"].rows("pico", "")
+
+    before, benchmark = what_shapes(), judgments.MT_BENCH
+    moved = dataclasses.replace(benchmark, location=shutil.copytree(benchmark.location, tmp_path / "moved"))
+    monkeypatch.setattr(judgments, "MT_BENCH", moved)
+    monkeypatch.setitem(evaluations.ASKED, "mt_bench_answers", moved)
+    assert what_shapes() == before
+    with (tmp_path / "moved" / "question.jsonl").open("a") as questions:
+        questions.write("\n")
+    assert [now == then for now, then in zip(what_shapes(), before, strict=True)] == [False, False]

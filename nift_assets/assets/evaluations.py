@@ -153,12 +153,13 @@ FILES: dict[str, tuple[str, Callable[[str, Rows], Made]]] = {
 
 
 def _what_shapes(table: str) -> tuple[Any, ...]:
-    """What the answers depend on besides the model: not who judges them, nor what they are compared with."""
-    benchmark = ASKED[table]
+    """What the answers depend on besides the model: not who judges them, nor what they are compared with, nor where
+    the files lie."""
+    benchmark = replace(ASKED[table], judge=None, baseline=None)
     if benchmark.location == benchmark_files.HUB:
-        return (replace(benchmark, judge=None, baseline=None),)
+        return (benchmark,)
     asked = {"ifeval": "input_data.jsonl", "open_llm_leaderboard": ""}.get(table, "question.jsonl")
-    return replace(benchmark, judge=None, baseline=None), benchmark_files.fingerprint(benchmark, asked)
+    return replace(benchmark, location=""), benchmark_files.fingerprint(benchmark, asked)
 
 
 def _example_of(model: str) -> tuple[str | None, ...]:

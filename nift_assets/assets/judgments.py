@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import dagster as dg
 import polars as pl
 
@@ -11,9 +14,16 @@ from nift_assets.assets.partitions import STUDY
 from nift_assets.assets.table import Made, table
 from nift_assets.ledger import answer
 from nift_assets.providers import anthropic, echo, openai
+from nift_assets.studies.study import Benchmark
 
 MT_BENCH = STUDY.benchmark("mt_bench")
 ARENA_HARD = STUDY.benchmark("arena_hard")
+
+
+def _what_shapes(benchmark: Benchmark) -> tuple[Any, ...]:
+    """What the verdicts depend on besides the answers: the benchmark's files wherever they lie, and the judge."""
+    files = benchmark_files.fingerprint(benchmark)
+    return replace(benchmark, location=""), STUDY.judge(str(benchmark.judge)).shape(), files
 
 
 @table(
@@ -22,7 +32,7 @@ ARENA_HARD = STUDY.benchmark("arena_hard")
     inputs=("mt_bench_answers",),
     source=benchmark_files.source(MT_BENCH),
     by="model",
-    rows=lambda key, table: (MT_BENCH, STUDY.judge(str(MT_BENCH.judge)).shape(), benchmark_files.fingerprint(MT_BENCH)),
+    rows=lambda key, table: _what_shapes(MT_BENCH),
     code=(mt_bench, verdicts, benchmark_files, providers, answer, anthropic, echo, openai),
 )
 def mt_bench_judgments(context: dg.AssetExecutionContext, mt_bench_answers: pl.DataFrame) -> Made:
@@ -40,11 +50,7 @@ def mt_bench_judgments(context: dg.AssetExecutionContext, mt_bench_answers: pl.D
     inputs=("arena_hard_answers",),
     source=benchmark_files.source(ARENA_HARD),
     by="model",
-    rows=lambda key, table: (
-        ARENA_HARD,
-        STUDY.judge(str(ARENA_HARD.judge)).shape(),
-        benchmark_files.fingerprint(ARENA_HARD),
-    ),
+    rows=lambda key, table: _what_shapes(ARENA_HARD),
     code=(arena_hard, verdicts, benchmark_files, providers, answer, anthropic, echo, openai),
 )
 def arena_hard_judgments(context: dg.AssetExecutionContext, arena_hard_answers: pl.DataFrame) -> Made:
