@@ -94,13 +94,15 @@ def examples(tokenizer: Any, rows: Sequence[Row], recipe: Recipe) -> Examples:
     for start in range(0, len(rows), AT_ONCE):
         for row, texts in _tokenised(tokenizer, rows[start : start + AT_ONCE], recipe):
             exchanges = _exchanges(row, texts, tokenizer, recipe)
-            length = 0
+            length = learnt = 0
             for source, target in exchanges:
                 ids.append(np.array([*source, *target], dtype=np.int32))
                 trained.append(np.repeat(np.array([False, True]), [len(source), len(target)]))
+                # The first token of a sequence has nothing before it and is never predicted.
+                learnt += len(target) if length or source else len(target) - 1
                 length += len(source) + len(target)
-            if not length:
-                raise ValueError(f"row {len(starts)} of the data has no token at all: drop it")
+            if not learnt:
+                raise ValueError(f"row {len(starts)} of the data has no token to learn: drop it")
             starts.append(starts[-1] + length)
     return Examples(np.concatenate(ids), np.concatenate(trained), np.array(starts, dtype=np.int64))
 
@@ -187,29 +189,31 @@ def _row(row: Mapping[str, Any], where: str) -> Row:
     if (messages := row.get("messages", row.get("conversations"))) is not None:
         return _from_messages(messages, where)
     if "instruction" in row:
-        asked = [_text(row, "instruction", where), row.get("input") or ""]
+        asked = [_text(row, "instruction", where), _text(row, "input", where, empty=True)]
         joined = "\n".join(text for text in asked if text)
-        return Row((Pair(joined, _text(row, "output", where)),), row.get("system") or "")
+        return Row((Pair(joined, _text(row, "output", where)),), _text(row, "system", where, empty=True))
     return Row((Pair(_text(row, "prompt", where), _text(row, "response", where)),))
 
 
-def _text(row: Mapping[str, Any], column: str, where: str) -> str:
-    if not isinstance(row.get(column), str):
+def _text(row: Mapping[str, Any], column: str, where: str, *, empty: bool = False) -> str:
+    text = row.get(column)
+    if empty and text is None:
+        return ""
+    if not isinstance(text, str):
         raise ValueError(f"{where} has no text in {column!r}: give {LAYOUTS}")
-    text: str = row[column]
     return text
 
 
 def _from_messages(messages: Any, where: str) -> Row:
+    objects = isinstance(messages, list) and all(isinstance(message, Mapping) for message in messages)
     said = [
         (SPEAKERS.get(str(message.get("role", message.get("from")))), message.get("content", message.get("value")))
-        for message in messages
+        for message in (messages if objects else ())
     ]
     system = said.pop(0)[1] if said and said[0][0] == "system" else ""
-    turns = ["user", "assistant"] * (len(said) // 2)
-    if not turns or [who for who, _ in said] != turns or not all(isinstance(text, str) for _, text in said):
+    turns, texts = ["user", "assistant"] * (len(said) // 2), [text for _, text in said]
+    if not turns or [who for who, _ in said] != turns or not all(isinstance(text, str) for text in (system, *texts)):
         raise ValueError(f"{where} is not texts of user and assistant by turns: drop or repair it")
-    texts = [text for _, text in said]
     return Row(tuple(Pair(*pair) for pair in zip(texts[::2], texts[1::2], strict=True)), system)
 
 
@@ -217,7 +221,10 @@ def _read_objects(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".parquet":
         return _read_parquet(path)
     if path.suffix == ".json":
-        content = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as damage:  # no JSON, or no UTF-8
+            raise ValueError(f"{path} cannot be read as JSON ({damage}): repair it, or save it as UTF-8") from None
         if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
             raise ValueError(f"{path} is not a JSON list of objects: give one, or .jsonl with an object per line")
         return content

@@ -157,7 +157,16 @@ def test_jsonl_and_parquet_give_the_same_rows(tmp_path: Path, pairs_file: Path) 
         ('{"prompt": "a"}\n', "row 1 has no text in 'response'"),
         ('{"prompt": 1, "response": "b"}', "'prompt'"),
         ('{"messages": [{"role": "assistant", "content": "b"}]}', "row 1 is not texts of user and assistant by turns"),
+        ('{"messages": "hello"}', "row 1 is not texts of user and assistant by turns"),
+        ('{"messages": ["hello", "there"]}', "row 1 is not texts of user and assistant by turns"),
+        (
+            '{"messages": [{"role": "system", "content": 1}, {"role": "user", "content": "a"}, '
+            '{"role": "assistant", "content": "b"}]}',
+            "row 1 is not texts of user and assistant by turns",
+        ),
         ('{"instruction": "a", "input": ""}', "'output'"),
+        ('{"instruction": "a", "input": 5, "output": "b"}', "'input'"),
+        ('{"instruction": "a", "input": "", "output": "b", "system": 4}', "'system'"),
     ],
 )
 def test_data_without_pairs_is_refused(tmp_path: Path, content: str, complaint: str) -> None:
@@ -166,9 +175,19 @@ def test_data_without_pairs_is_refused(tmp_path: Path, content: str, complaint: 
         pairs.read(tmp_path / "data.jsonl")
 
 
-def test_a_row_without_a_token_is_named(tokenizer: Any) -> None:
-    with pytest.raises(ValueError, match="row 2 of the data has no token"):
-        pairs.examples(tokenizer, [row("a", "b"), row("", "")], replace(FAITHFUL, add_eos=False))
+@pytest.mark.parametrize("damage", [b'[{"prompt": "a"', b"\xff\xfe[]"])
+def test_a_json_file_that_cannot_be_read_is_named(tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / "data.json").write_bytes(damage)
+    with pytest.raises(ValueError, match=r"data\.json cannot be read as JSON"):
+        pairs.read(tmp_path / "data.json")
+
+
+@pytest.mark.parametrize("add_eos", [True, False])
+def test_a_row_in_which_nothing_is_predicted_is_named(tokenizer: Any, add_eos: bool) -> None:
+    """With an end of sequence an empty pair is that token alone, which has nothing before it."""
+    with pytest.raises(ValueError, match="row 2 of the data has no token to learn"):
+        pairs.examples(tokenizer, [row("a", "b"), row("", "")], replace(FAITHFUL, add_eos=add_eos))
+    assert len(pairs.examples(tokenizer, [row("a", ""), row("", "b")], FAITHFUL)) == 2
 
 
 def test_tokens_are_kept_by_content_and_made_anew_when_it_or_the_recipe_changes(
