@@ -139,7 +139,8 @@ class Plain:
             self.optimizer.step()
             self.updates += 1
         self.optimizer.zero_grad(set_to_none=True)
-        return norm
+        # An overflow on the way back is as often NaN (infinity less infinity, or times zero) as it is infinity.
+        return math.inf if self.scaled and math.isnan(norm) else norm
 
     def total(self, loss: torch.Tensor) -> float:
         return float(loss)

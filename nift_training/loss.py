@@ -82,6 +82,11 @@ def choose_layout(model: Any, cutoff: int) -> Layout:
         own = [
             causal(input_ids=torch.tensor([ids], device=device), use_cache=False).logits[0].float() for ids in PROBES
         ]
+        if not all(bool(each.isfinite().all()) for each in own):
+            raise ValueError(
+                "the base's logits are not finite: its weights hold NaN or infinity, or are too large for "
+                f"{str(model.dtype).removeprefix('torch.')}; fetch it again, or choose another --precision"
+            )
 
         def logits(layout: Layout) -> list[torch.Tensor]:
             batch = batches.lay_out(rows, layout, device)

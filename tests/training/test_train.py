@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from nift_training import artifacts, batches, devices, kernels, lora, loss, pairs, train, verbs
+from nift_training import artifacts, batches, devices, kernels, loop, lora, loss, pairs, train, verbs
 from nift_training.batches import Weighed
 from nift_training.machine import Machine, Place
 from nift_training.recipe import MODERN, Recipe
@@ -204,6 +204,40 @@ def test_a_model_whose_logits_are_more_than_its_head_is_refused(tmp_path: Path) 
         train.prepare(tmp_path, RECIPE, Machine(), torch.device("cpu"), ALONE)
 
 
+def test_a_base_whose_logits_are_not_finite_is_named_as_that(tiny: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(tiny, tmp_path / "base")
+    weights = load_file(tiny / "model.safetensors")
+    weights["lm_head.weight"][3, 0] = float("nan")
+    save_file(weights, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="the base's logits are not finite: its weights hold NaN or infinity"):
+        prepared(tmp_path / "base")
+
+
+@pytest.mark.parametrize("overflow", [float("inf"), float("nan")])
+def test_a_gradient_that_overflows_float16_costs_a_step_and_not_the_run(
+    overflow: float, tiny: Path, tokenizer: Any, pairs_file: Path
+) -> None:
+    """The loss scale is used as on a GPU; float32 itself would not overflow, so the second step's gradient is set."""
+    ready = prepared(tiny)
+    engine: Any = ready.engine
+    engine.scaled, backward, calls = True, engine.backward, iter(range(100))
+
+    def overflowing(part: Any, *, last: bool) -> None:
+        backward(part, last=last)
+        if next(calls) == 1:
+            next(iter(engine.trained.values())).grad.view(-1)[0] = overflow
+
+    engine.backward = overflowing
+    examples = pairs.examples(tokenizer, pairs.read(pairs_file)[:4], RECIPE)
+    steps = loop.optimise(
+        engine, examples, replace(RECIPE, epochs=4), layout="packed", at_once=4000, device=ready.model.device
+    )
+    assert [step.gradient_norm is None for step in steps] == [False, True, False, False]
+    assert (engine.updates, engine.scale.tolerated) == (3, 1)
+
+
 def test_two_processes_make_the_same_adapter(tiny: Path, pairs_file: Path, tmp_path: Path) -> None:
     def digest(name: str, hash_seed: str) -> str:
         command = [sys.executable, "-m", "nift_training.train", "--base", str(tiny), "--base-name", "tiny-base"]
@@ -270,9 +304,7 @@ def test_the_papers_half_cosine(adapter: Path) -> None:
 def test_a_loss_that_is_not_finite_stops_with_its_step_and_keeps_the_last_checkpoint(
     tiny: Path, pairs_file: Path, tmp_path: Path
 ) -> None:
-    """The base's head is damaged for the end of sequence, which alone in the third step is asked for."""
-    import shutil
-
+    """The base's embedding of one token is damaged, which only the third step reads."""
     from safetensors.torch import load_file, save_file
 
     base, data = tmp_path / "base", tmp_path / "data.jsonl"
@@ -303,8 +335,6 @@ def _ids(folder: Path, text: str) -> list[int]:
 
 
 def test_code_that_comes_with_a_model_is_never_run(tiny: Path, pairs_file: Path, tmp_path: Path) -> None:
-    import shutil
-
     base, trace = tmp_path / "base", tmp_path / "ran"
     shutil.copytree(tiny, base)
     (base / "bomb.py").write_text(f"from pathlib import Path\nPath({str(trace)!r}).write_text('ran')\n")
