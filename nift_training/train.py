@@ -305,12 +305,17 @@ def parser() -> argparse.ArgumentParser:
     """The command line: what is trained on what, how, and on which machine."""
     command_line = verbs.parser("train", __doc__, "adapter folder to write")
     add = command_line.add_argument
-    add("--base", type=Path, required=True, help="folder of the model to train on")
+    add("--base", type=Path, required=True, help="folder of the model to train on; nift_training.fetch brings one")
     add("--base-name", help="the base's name, recorded in the adapter; the folder's name if not given")
     add("--data", type=Path, required=True, help=".json, .jsonl or .parquet: pairs, Alpaca rows or messages")
     add("--data-version", help="what the card calls the data; its sha256 if not given")
     changes = command_line.add_argument_group("recipe", "what is learnt; each option changes one number of --recipe")
-    changes.add_argument("--recipe", default="faithful", help="faithful (the paper's), modern, or a recipe.json")
+    without = ", ".join(sorted({field.name for field in fields(Recipe)} - {_field(option) for option, *_ in _CHANGES}))
+    changes.add_argument(
+        "--recipe",
+        default="faithful",
+        help=f"faithful (the paper's), modern, or a recipe.json, which can set {without} too",
+    )
     for option, kind, what in _CHANGES:
         changes.add_argument(f"--{option}", type=kind, help=what)
     where = command_line.add_argument_group("machine", "where and how fast; none of it changes what is learnt")
@@ -327,6 +332,10 @@ def parser() -> argparse.ArgumentParser:
     add("--save-steps", type=verbs.positive, default=loop.SAVE_EVERY_STEPS, help="steps between checkpoints")
     add("--start-over", action="store_true", help="remove the checkpoints there are and begin anew")
     return command_line
+
+
+def _field(option: str) -> str:
+    return option.replace("-", "_")
 
 
 def _or_none(text: str) -> int:

@@ -31,8 +31,8 @@ def parser(verb: str, purpose: str | None, out: str) -> argparse.ArgumentParser:
     return command_line
 
 
-class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Help that shows a default only where there is one."""
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Help that keeps the lines of the purpose, and shows a default only where there is one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default is None else super()._get_help_string(action)

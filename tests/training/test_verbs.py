@@ -1,8 +1,11 @@
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+
+from nift_training.recipe import Recipe
 
 HEAVY = {"torch", "transformers", "peft", "lm_eval", "dagster_pipes"}
 VERBS = ["pico", "train", "merge", "fetch", "sentences", "evaluate"]
@@ -26,6 +29,13 @@ except SystemExit:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert f"python -m nift_training.{verb}" in done.stdout
     assert "--threads" in done.stdout
+
+
+def test_the_help_of_training_keeps_its_example_on_a_line_and_names_every_field_of_a_recipe() -> None:
+    said = run("train", "--help").stdout
+    assert "    python -m nift_training.train --base models/mistral --data pairs.jsonl --out adapter\n" in said
+    words = said.replace("--", " ").replace("-", "_").replace(",", " ").split()
+    assert {field.name for field in fields(Recipe)} <= set(words)
 
 
 @pytest.mark.parametrize(
