@@ -329,6 +329,8 @@ def score(
 
     try:
         scored = _scored(benchmark, answers, judgments, results, questions, baseline, style_control)
+        if not scored:
+            raise ValueError("there is nothing to score in these files: they have no row of this benchmark")
         pairs = file_scores.compare(scored)
     except (ValueError, OSError) as error:
         _refuse(str(error))

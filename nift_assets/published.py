@@ -25,6 +25,7 @@ CODE = re.compile(r"```[^`]*```")
 LEADERBOARD_KEY = re.compile(r"(?:harness\|)?(?P<task>[^|]+?)(?:\|(?P<shots>\d+))?")
 OLD_TASKS = {"arc:challenge": "arc_challenge", "truthfulqa:mc": "truthfulqa_mc2", "truthfulqa_mc": "truthfulqa_mc2"}
 OLD_METRICS = {"mc2": "acc"}
+OLD_FILTERS = {"get-answer": "strict-match"}  # GSM8K's in lm-eval 0.4.0 and 0.4.1
 MMLU = re.compile(r"(?:hendrycksTest-|mmlu_)(?P<subject>[a-z_]+)")
 JUDGE = re.compile(r"""[(\[]["']([^"']+)["']""")
 LFS = b"version https://git-lfs"
@@ -284,11 +285,13 @@ def _metrics(metrics: Row, about: Mapping[str, Any]) -> Iterator[TaskScore]:
         old = OLD_METRICS.get(metric) if about["task"] == "truthfulqa_mc2" else None
         if about["task"] == "gsm8k" and metric == "acc":  # what v1 called the one metric it had
             old, filter_name = "exact_match", filter_name or "strict-match"
+        if about["task"] == "gsm8k":
+            filter_name = OLD_FILTERS.get(filter_name, filter_name)
         yield TaskScore(
             metric=old or metric,
             filter=filter_name or "none",
-            value=number,
-            stderr=None if stderr is None or math.isnan(stderr) else stderr,
+            value=number if math.isfinite(number) else math.nan,
+            stderr=None if stderr is None or not math.isfinite(stderr) else stderr,
             **about,
         )
 

@@ -354,6 +354,15 @@ def test_results_of_both_vintages_give_one_average(tmp_path: Path) -> None:
         assert any("colon" in note for note in one.notes)
 
 
+def test_gsm8k_is_read_from_the_first_versions_of_lm_eval_4_too(tmp_path: Path) -> None:
+    results: dict[str, Any] = json.loads(json.dumps(RESULTS_2024))
+    results["results"]["gsm8k"] = {"exact_match,get-answer": 0.1, "exact_match_stderr,get-answer": 0.01}
+    (tmp_path / "r.json").write_text(json.dumps(results))
+    (one,) = file_scores.open_llm_leaderboard(published.results([tmp_path / "r.json"]))
+    assert (one.parts["gsm8k"], one.missing) == (10, 0)
+    assert one.low is not None
+
+
 @pytest.mark.parametrize("stderr", ["N/A", float("nan"), None])
 def test_a_subject_that_is_missing_leaves_no_average_and_its_name(tmp_path: Path, stderr: object) -> None:
     results: dict[str, Any] = json.loads(json.dumps(RESULTS_2024))
@@ -380,10 +389,11 @@ def test_of_two_runs_of_a_task_the_one_with_the_leaderboards_examples_counts(tmp
     assert "hellaswag: only 100 of 10042 samples were asked" in said
 
 
-def test_an_adapter_a_revision_and_a_nan_are_not_passed_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("nothing", [float("nan"), float("inf")])
+def test_an_adapter_a_revision_and_a_nan_are_not_passed_over(tmp_path: Path, nothing: float) -> None:
     for number, more in enumerate(("", ",revision=step1000", ",peft=org/adapter", ",revision=main")):
         results: dict[str, Any] = json.loads(json.dumps(RESULTS_2024))
-        results["results"]["winogrande"]["acc,none"] = float("nan") if number == 1 else 0.7
+        results["results"]["winogrande"]["acc,none"] = nothing if number == 1 else 0.7
         results["config"]["model_args"] += more
         (tmp_path / f"{number}.json").write_text(json.dumps(results))
     found = by_model(file_scores.open_llm_leaderboard(published.results([tmp_path])))
@@ -415,7 +425,9 @@ def test_files_are_read_row_by_row(tmp_path: Path) -> None:
         (["mt-bench", "--judgments", "absent.jsonl"], "", "absent.jsonl does not exist"),
         (["mt-bench"], "", "give --judgments"),
         (["arena-hard", "--judgments", "f.jsonl"], '{"question_id": "q", "model": "m", "games": []}', "no verdict"),
+        (["mt-bench", "--judgments", "f.jsonl"], "", "there is nothing to score in these files"),
         (["leaderboard", "--results", "f.jsonl"], "[]", "has no `results`"),
+        (["leaderboard", "--results", "f.jsonl"], '{"results": {}}', "there is nothing to score in these files"),
         (["ifeval", "--answers", "f.jsonl"], "{}", "--questions"),
     ],
 )
