@@ -22,6 +22,7 @@ from nift_assets.studies.study import Publication
 from nift_training.artifacts import Manifest
 
 if TYPE_CHECKING:
+    import httpx2
     from huggingface_hub import HfApi
 
 MARKER = "nift.json"
@@ -30,6 +31,10 @@ THE_HUBS_OWN = frozenset({".gitattributes"})
 TOKEN = "HF_TOKEN"
 TRIES = 6
 LONGEST_WAIT = 60.0
+# huggingface_hub waits without end for a server that takes a request and never answers it. It asks six times for a
+# listing or an upload, so one that hangs ends after 13 minutes, any other call after two.
+SECONDS_TO_CONNECT = 30.0
+SECONDS_TO_ANSWER = 120.0
 PASSING = frozenset({429, 500, 502, 503, 504})
 CONFLICTS = frozenset({409, 412})
 # Files up to this size are fetched whole when a commit is read back; of larger ones the Hub's own sha256 counts.
@@ -103,11 +108,27 @@ def token() -> str | None:
 
 def connect(token: str) -> HfApi:
     """The Hub, or the server that `HF_ENDPOINT` names; no token travels over plain HTTP to another machine."""
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import HfApi, constants, set_client_factory
 
     if constants.ENDPOINT.startswith("http://") and providers.endpoint(constants.ENDPOINT) != "local":
         raise ValueError(f"HF_ENDPOINT is {constants.ENDPOINT}: a token is not sent over plain HTTP; use https://")
+    set_client_factory(_client)
     return HfApi(token=token)
+
+
+def _client() -> httpx2.Client:
+    """huggingface_hub's own client, but that its patience ends, also where it asks for a patience without end."""
+    from huggingface_hub.utils._http import default_client_factory
+
+    client = default_client_factory()
+    client.event_hooks["request"].append(_limit_patience)
+    return client
+
+
+def _limit_patience(request: httpx2.Request) -> None:
+    most = {"connect": SECONDS_TO_CONNECT, "read": SECONDS_TO_ANSWER, "write": SECONDS_TO_ANSWER}
+    asked = request.extensions.get("timeout", {})
+    request.extensions["timeout"] = most | {name: limit for name, limit in asked.items() if limit is not None}
 
 
 def find(api: HfApi, study: str, publication: Publication) -> Repository:
@@ -393,6 +414,8 @@ def _wait(error: Exception, tries: int) -> float | None:
             return None
         asked = error.response.headers.get("Retry-After", "")
         return min(float(asked), LONGEST_WAIT) if asked.isdecimal() else patient
+    if isinstance(error, httpx2.ReadTimeout | httpx2.WriteTimeout):
+        return None  # it has been waited for long enough
     # A proxy's page in the place of JSON, or a connection that broke.
     return patient if isinstance(error, httpx2.TransportError | json.JSONDecodeError) else None
 

@@ -93,7 +93,8 @@ class Fault:
     """What happens to the next `times` requests whose method and path a pattern finds.
 
     `status` is answered without anything being done; None cuts the connection: after `after` bytes of what is being
-    sent, or with `done` when everything has been done and only the answer is lost.
+    sent, or with `done` when everything has been done and only the answer is lost. A `silent` one is taken and never
+    answered, until the Hub ends.
     """
 
     pattern: str
@@ -103,6 +104,7 @@ class Fault:
     headers: Mapping[str, str] = field(default_factory=dict)
     after: int = 0
     done: bool = False
+    silent: bool = False
 
 
 class Cut(Exception):
@@ -148,12 +150,14 @@ class Hub(Loopback):
         self.watch: Callable[[str], None] = lambda line: None
         self.tokens_elsewhere = 0
         self.lock = threading.RLock()
+        self.ended = threading.Event()
         self.blobs = Path(tempfile.mkdtemp(prefix="hub-"))
         super().__init__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.ended.set()
         super().__exit__(kind, error, trace)
         shutil.rmtree(self.blobs, ignore_errors=True)
 
@@ -500,6 +504,10 @@ class _Exchange(BaseHTTPRequestHandler):
         self.body, self.spooled, self.digest, self.received = b"", None, "", 0
         try:
             self._read(fault)
+            if fault and fault.silent:
+                # Whoever would wait without end is cut off, and says something else than one whose patience ended.
+                self.hub.ended.wait(60)
+                raise Cut
             if fault and fault.status is not None:
                 answer = Answer(fault.status, {"error": fault.message}, fault.headers)
             else:
@@ -537,7 +545,8 @@ class _Exchange(BaseHTTPRequestHandler):
 
     def _read(self, fault: Fault | None) -> None:
         """The body, of an upload into a file; one that is to be cut ends after so many bytes."""
-        most = fault.after if fault and fault.status is None and not fault.done else None
+        cut = fault is not None and fault.status is None and not fault.done and not fault.silent
+        most = fault.after if fault and cut else None
         if self.command != "PUT":
             self.body = b"".join(self._chunks(most))
             return

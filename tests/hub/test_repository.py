@@ -27,6 +27,14 @@ POINTS = [
     if point.startswith("hub_")
 ]
 UPLOADS = r"^PUT /lfs/"
+SILENT = (
+    r"GET /api/whoami",
+    r"POST /api/repos/create",
+    r"GET .*/tree",
+    r"POST .*/preupload/",
+    r"PUT /lfs/",
+    r"POST .*/tag/",
+)
 
 
 def ours(hub: Hub) -> Any:
@@ -191,6 +199,26 @@ def test_what_does_not_stop_breaking_is_one_line_and_no_commit(
     hub.faults.clear()
     push(folder, publication())
     assert len(ours(hub).commits) == 2
+    assert sent_twice(hub) == []
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [r"POST /api/datasets/me/nift/commit", *(pytest.param(each, marks=pytest.mark.slow) for each in SILENT)],
+)
+def test_a_hub_that_takes_a_request_and_never_answers_is_not_waited_for_without_end(
+    asked: str, tmp_path: Path, hub: Hub, waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(tmp_path / "folder")
+    hub.faults.append(Fault(asked, times=99, silent=True))
+    with monkeypatch.context() as hurried:
+        hurried.setattr(repository, "SECONDS_TO_ANSWER", 2.0)
+        with pytest.raises(ValueError, match=r"reached to the end when we .* \(ReadTimeout: timed out\); run it again"):
+            push(folder, publication())
+    hub.faults.clear()
+    revision, found = push(folder, publication())
+    assert [commit.title for commit in ours(hub).commits] == ["initial commit", "a title"]
+    assert (ours(hub).tags, found.files) == ({TAG: revision}, 5)
     assert sent_twice(hub) == []
 
 
