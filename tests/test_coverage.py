@@ -228,9 +228,9 @@ def test_the_command_of_a_missing_cell_fills_it(demo: Demo, tmp_path: Path) -> N
         return list(json.loads(ran.stdout)["cells"])
 
     assert {cell["state"] for cell in cells()} == {"present"}
-    Path(tmp_path / "warehouse", STUDY.name, "ifeval", "pico-instruct.parquet").unlink()
+    Path(tmp_path / "warehouse", STUDY.name, "content_audit", "random_dialogue.parquet").unlink()
     missing = {cell["command"] for cell in cells() if cell["state"] != "present"}
-    assert missing == {"nift run ifeval --partition pico-instruct"}
+    assert missing == {"nift run content_audit --partition random_dialogue"}
     program = str(Path(sys.executable).with_name("nift"))
     ran = subprocess.run(
         [program, *missing.pop().split()[1:]], env=environment, cwd=PROJECT, capture_output=True, text=True, check=False
