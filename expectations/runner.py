@@ -9,6 +9,7 @@ import atexit
 import glob
 import hashlib
 import re
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -44,6 +45,8 @@ SEALED: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": False,
     "python_enable_replacements": False,
 }
+
+_DIGESTING = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -338,11 +341,14 @@ def _sealed(files: Iterable[Path]) -> duckdb.DuckDBPyConnection:
 
 
 def _digest(texts: Any) -> Any:  # of Arrow; DuckDB evaluates the types, and pyarrow is not imported for them
-    """The sha256 of each text, as `sha256` in SQL but in less than half the time: OpenSSL's, in all threads."""
+    """The sha256 of each text, as `sha256` in SQL but in less than half the CPU time: OpenSSL's; nulls never get here.
+
+    One thread at a time: several would hand Python's lock to each other at every text, which takes longer than a text.
+    """
     import pyarrow as pa
 
-    prints = [hashlib.sha256(text.as_buffer()).hexdigest() if text.is_valid else None for text in texts]
-    return pa.array(prints, pa.string())
+    with _DIGESTING:
+        return pa.array([hashlib.sha256(text.as_buffer()).hexdigest() for text in texts], pa.string())
 
 
 def _select(

@@ -306,7 +306,7 @@ def _only(halves: contract.Contract, column: str) -> contract.Contract:
     )
 
 
-def test_eighty_thousand_long_documents_take_about_a_second(halves: contract.Contract) -> None:
+def test_eighty_thousand_long_documents_take_about_a_cpu_second(halves: contract.Contract) -> None:
     rows = 80_000
     raw = pl.select(id=pl.int_range(rows).cast(pl.String)).with_columns(
         text=pl.concat_str("id", pl.lit(" word" * 1000))
@@ -323,10 +323,10 @@ def test_eighty_thousand_long_documents_take_about_a_second(halves: contract.Con
         serial=pl.int_range(rows),
     )
     runner.check(frame.head(0), halves, {"raw_sample": raw})
-    started = time.perf_counter()
+    started = time.process_time()
     found = runner.check(frame, halves, {"raw_sample": raw})
-    took = time.perf_counter() - started
-    print(f"{rows} rows, {frame.estimated_size('mb'):.0f} MB, {len(found)} tests: {took:.2f} s")
+    took = time.process_time() - started
+    print(f"{rows} rows, {frame.estimated_size('mb'):.0f} MB, {len(found)} tests: {took:.2f} CPU s")
     assert all(result.passed for result in found)
     assert took < 8
 
