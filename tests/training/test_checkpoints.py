@@ -70,28 +70,44 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
 def test_killed_at_random_moments_a_run_ends_in_the_same_bytes(
     kills: int, tiny: Path, pairs_file: Path, tmp_path: Path, uninterrupted: str, counts: Counts
 ) -> None:
-    """M1: SIGKILL from outside, when the log of the checkpoints says that a step has been kept, or a moment later."""
+    """M1: SIGKILL from outside when a step has been kept, or a moment later, and by turns inside a save, where one of
+    its files is about to be flushed."""
     chance = random.Random(kills)
     resumed = 0
     for number in range(kills):
         out = tmp_path / f"adapter-{number}"
+        inside, step = number % 2, chance.randint(1, 16)
         # A fork of this process, in which everything is imported; one thread each, so that nothing waits for a pool.
         running = os.fork()
         if not running:
+            if inside:
+                end_at_flush(step * len(FILES) + chance.randrange(len(FILES)))
             whole(tiny, pairs_file, out, save_steps=1)
             os._exit(0)
-        step = chance.randint(1, 16)
-        while max(kept(out), default=0) < step:
+        while not inside and max(kept(out), default=0) < step:
             assert os.waitpid(running, os.WNOHANG) == (0, 0), "it ended before it was killed"
             time.sleep(0.002)
-        os.kill(running, signal.SIGKILL)
-        os.waitpid(running, 0)
+        if not inside:
+            os.kill(running, signal.SIGKILL)
+        assert os.waitstatus_to_exitcode(os.waitpid(running, 0)[1]) == -signal.SIGKILL
         assert not out.exists()
         resumed += whole(tiny, pairs_file, out).facts["resumed_from_step"] > 0
         assert artifacts.verify(out).digest == uninterrupted
         assert not out.with_name(f"{out.name}.work").exists()
     assert {path.name for path in tmp_path.iterdir()} == {f"adapter-{number}" for number in range(kills)}
     counts("M1", f"{kills} kills, {resumed} runs went on from a checkpoint, {kills} adapters byte for byte the same")
+
+
+def end_at_flush(number: int) -> None:
+    """Has this process killed when it has flushed so many files and folders and is to flush another."""
+    fsync, before = os.fsync, iter(range(number))
+
+    def flush(file: int) -> None:
+        if next(before, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        fsync(file)
+
+    os.fsync = flush
 
 
 def kept(out: Path) -> list[int]:
