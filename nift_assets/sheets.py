@@ -151,7 +151,7 @@ def _cells(table: str, rows: pl.DataFrame) -> Sequence[Row]:
     wide = WIDE.get(table)
     if wide is None:
         return rows.to_dicts()
-    names = ("low", "high", "paper", "difference", "outside", "complete", "note", "quoted_from", "p_corrected")
+    names = ("low", "high", "paper", "difference", "outside", "complete", "note", "quoted_from", "gain", "p_corrected")
     return [
         {
             **row,

@@ -20,6 +20,7 @@ select
     max(quoted_from) {{ of_it }} as {{ column }}_quoted_from,
     max(difference) {{ of_it }} as {{ column }}_difference,
     bool_or(outside) {{ of_it }} as {{ column }}_outside,
+    max(gain) {{ of_it }} as {{ column }}_gain,
     max(p_corrected) {{ of_it }} as {{ column }}_p_corrected,
     max(note) {{ of_it }} as {{ column }}_note,
     {% endfor %}
