@@ -136,6 +136,11 @@ def test_a_missing_cell_is_a_dash_and_an_incomplete_score_is_marked() -> None:
     assert "incomplete" not in re.sub(r"<p>.*?</p>", "", report.page(DEMO, frames()), flags=re.DOTALL)
 
 
+def test_a_training_set_says_whether_truncated_answers_are_in_it() -> None:
+    text = " ".join(Reading(report.page(DEMO, frames())).text.split())
+    assert text.count("truncated answers, too") == sum(row.keep_truncated for row in DEMO.training_sets) > 0
+
+
 def test_a_score_without_a_verdict_is_a_dash_and_says_what_is_missing() -> None:
     unrated = {"model": "pico", "benchmark": "mt_bench", "expected": 40, "missing": 40, "complete": False}
     text = Reading(report.page(DEMO, frames(benchmark_scores=[unrated]))).text
@@ -205,6 +210,7 @@ def test_numbers_stand_where_the_paper_has_them_with_their_notes_and_whether_the
     cell = {"table": "table_15", "name": "m", "id": 13, "backbone": "b", "module": "lora", "training_set": "gpt"}
     quoted = {"name": "others", "title": "Others", "benchmark": "ifeval", "paper": 38.56, "quoted_from": "a card"}
     tables = frames(
+        table_1=[{"model": "m", "mt_bench": 5.0, "mt_bench_gain": -1.25, "mt_bench_p_corrected": 0.04}],
         table_2=[
             {
                 "backbone": "b",
@@ -228,7 +234,7 @@ def test_numbers_stand_where_the_paper_has_them_with_their_notes_and_whether_the
             cell | {"benchmark": "open_llm_leaderboard", "paper": 62.0},
         ],
     )
-    second, seventh, last = sheets.sheets(tables)
+    _, second, seventh, last = sheets.sheets(tables)
     assert (second.heads, second.stacked) == (["haiku", "opus"], False)
     assert [(line.label, [place is not None for place in line.places]) for line in second.lines] == [
         ("b", [True, True]),
@@ -237,6 +243,7 @@ def test_numbers_stand_where_the_paper_has_them_with_their_notes_and_whether_the
     assert (last.heads, last.stacked, last.notes) == (["GSM8K", "MMLU", "Average"], True, [("a", "another harness")])
     assert seventh.lines[0].label == "Others"
     text = " ".join(Reading(report.page(DEMO, tables)).text.split())
+    assert "−1.25, p 0.04" in text
     assert "7.006.50 to 7.50+3.50, p < 0.001" in text
     assert "30.00apaper 36.32−6.32 outside" in text
     assert "38.56a" in text

@@ -24,6 +24,12 @@ STICKING_OUT = """() => [...document.querySelectorAll('body *')]
     .filter(node => !node.closest('.scroll') || node.matches('.scroll'))
     .filter(node => node.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
     .map(node => node.outerHTML.slice(0, 120))"""
+# What stands above a table and ends behind the edge of the box that the table is scrolled in.
+CUT_CAPTIONS = """() => [...document.querySelectorAll('.scroll caption')].filter(node => {
+    const text = document.createRange();
+    text.selectNodeContents(node);
+    return text.getBoundingClientRect().right > node.closest('.scroll').getBoundingClientRect().right + 1;
+}).map(node => node.textContent)"""
 # Letters of a chart that lie on one another, or outside of it.
 OVERLAPS = """() => [...document.querySelectorAll('svg.chart')].flatMap(svg => {
     const frame = svg.getBoundingClientRect();
@@ -66,6 +72,7 @@ def test_nothing_sticks_out_of_the_page(page: Page, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate(STICKING_OUT) == []
+    assert page.evaluate(CUT_CAPTIONS) == []
 
 
 @pytest.mark.parametrize("width", [400, 1400])
