@@ -47,10 +47,10 @@ class Local(InProcess):
         generator = generation.load(self.folder)
         room: int = generator.model.config.max_position_embeddings
         sized = sorted(((_tokens(generator, request), request) for request in requests), key=lambda pair: pair[0])
-        fitting: list[Request] = []
+        fitting: list[tuple[int, Request]] = []
         for tokens, request in sized:
             if tokens + int(request.parameters["max_tokens"]) <= room:
-                fitting.append(request)
+                fitting.append((tokens, request))
             else:
                 yield request, _too_long(tokens, request, room)
         # In portions, so that what is generated is kept while the rest is still under way.
@@ -68,16 +68,20 @@ def _too_long(tokens: int, request: Request, room: int) -> dict[str, Any]:
     return {"error": {"message": message, "type": "invalid_request_error", "code": "context_length_exceeded"}}
 
 
-def _answer(generator: generation.Generator, requests: Sequence[Request]) -> Iterator[tuple[Request, dict[str, Any]]]:
-    prompts = [request.messages[-1].content for request in requests]
-    limit = max(request.parameters["max_tokens"] for request in requests)
-    for request, made in zip(requests, generation.generate(generator, prompts, max_new_tokens=limit), strict=True):
+def _answer(
+    generator: generation.Generator, sized: Sequence[tuple[int, Request]]
+) -> Iterator[tuple[Request, dict[str, Any]]]:
+    prompts = [request.messages[-1].content for _, request in sized]
+    limit = max(request.parameters["max_tokens"] for _, request in sized)
+    said = generation.generate(generator, prompts, max_new_tokens=limit)
+    for (tokens, request), made in zip(sized, said, strict=True):
         yield (
             request,
             chat_completion(
                 model=request.model,
                 text=made.text,
                 finish_reason="length" if made.stopped == "length" else "stop",
+                input_tokens=tokens,
                 output_tokens=made.tokens,
             ),
         )
