@@ -248,7 +248,7 @@ def _result(test: Test, contract: Contract, readings: _Readings) -> Result:
         case "no_rows":
             returned = int(readings.numbers[test.name])
             examples = _examples(readings.connection, test.arguments["sql"]) if returned else ()
-            message = f"{returned} rows came back" + _listed(examples)
+            message = f"{returned} {'row' if returned == 1 else 'rows'} came back" + _listed(examples)
             return replace(result, failing=returned, observed=returned, examples=examples, message=message)
     return _about_rows(result, found.result, readings.rows)
 
