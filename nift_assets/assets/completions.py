@@ -20,6 +20,7 @@ from nift_assets.studies.study import Teacher
     kinds={"python", "polars"},
     inputs=("halves", "backbones"),
     by="teacher",
+    asks=True,
     rows=lambda key, table: (STUDY.teacher(str(key)).shape(),),
     code=(asking_teachers, providers, answer, anthropic, echo, local, openai, original),
 )

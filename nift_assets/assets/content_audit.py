@@ -23,6 +23,7 @@ INPUTS = ("halves", "completions", "control_texts", "reference_sets")
     kinds={"python", "polars"},
     inputs=INPUTS,
     by="audit",
+    asks=True,
     rows=lambda key, table: (
         replace(STUDY.audit(str(key)), cells=()),
         STUDY.auditor(STUDY.audit(str(key)).auditor).shape(),

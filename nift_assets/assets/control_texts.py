@@ -16,6 +16,7 @@ from nift_assets.providers import anthropic, echo, openai
     group="audits",
     kinds={"python", "polars"},
     by="control",
+    asks=True,
     rows=lambda key, table: (STUDY.control(str(key)).shape(),),
     code=(controls, providers, answer, anthropic, echo, openai),
 )

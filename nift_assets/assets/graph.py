@@ -32,6 +32,7 @@ from nift_assets.studies.study import Benchmark
 from nift_training import memory
 
 OWNER = "team:nift"
+NEEDS = "nift/needs"
 SAMPLE_ROWS = 5
 SAMPLE_CHARACTERS = 100
 RESOURCES = {"store", "ledger", "pipes"}
@@ -225,6 +226,7 @@ def _out(step: Step, contract: Contract) -> dg.AssetOut:
         group_name=step.group,
         kinds=set(step.kinds),
         owners=[OWNER],
+        tags={NEEDS: step.needs},
         code_version=step.code_version,
         automation_condition=_condition(step) if step.follows else None,
         metadata={

@@ -32,6 +32,7 @@ def _what_shapes(benchmark: Benchmark) -> tuple[Any, ...]:
     inputs=("mt_bench_answers",),
     source=benchmark_files.source(MT_BENCH),
     by="model",
+    asks=True,
     rows=lambda key, table: _what_shapes(MT_BENCH),
     code=(mt_bench, verdicts, benchmark_files, providers, answer, anthropic, echo, openai),
 )
@@ -50,6 +51,7 @@ def mt_bench_judgments(context: dg.AssetExecutionContext, mt_bench_answers: pl.D
     inputs=("arena_hard_answers",),
     source=benchmark_files.source(ARENA_HARD),
     by="model",
+    asks=True,
     rows=lambda key, table: _what_shapes(ARENA_HARD),
     code=(arena_hard, verdicts, benchmark_files, providers, answer, anthropic, echo, openai),
 )

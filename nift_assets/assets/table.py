@@ -38,8 +38,8 @@ class Step:
 
     With `any_of` it can make some of its tables without the others; the function is then told which are wanted. With
     `streams` it is handed no frames and reads of the stored inputs what it needs. What is made `by_hand` is left out
-    when a whole study is run. What `follows` costs seconds and nothing else, and is made after its inputs where
-    automation is switched on.
+    when a whole study is run. What `asks` puts questions to a model, which may cost money. What `follows` costs seconds
+    and nothing else, and is made after its inputs where automation is switched on.
     """
 
     function: Makes
@@ -56,8 +56,14 @@ class Step:
     any_of: bool
     streams: bool
     by_hand: bool
+    asks: bool
     follows: bool
     afterwards: Afterwards | None
+
+    @property
+    def needs(self) -> str:
+        """What it takes besides the tables it is made from: money, gpu, hub, or nothing."""
+        return "money" if self.asks else self.pool or "nothing"
 
     @property
     def gathers(self) -> bool:
@@ -136,6 +142,7 @@ def table(
     any_of: bool = False,
     streams: bool = False,
     by_hand: bool = False,
+    asks: bool = False,
     follows: bool = False,
     afterwards: Afterwards | None = None,
 ) -> Callable[[Makes], Step]:
@@ -146,9 +153,10 @@ def table(
     makes it stale when it changes: `rows(key, table)`, study rows and values, and `code`, modules other than the
     function's own. With `any_of` the function can make any of its tables alone and takes the names of those wanted
     after the context. With `streams` it takes the context alone and reads its inputs from the store, so that they need
-    not fit into memory. `by_hand` leaves it out of a run of the whole study. A table that `follows` is made by itself
-    after its inputs: never one that asks a model, trains, evaluates or fetches. `afterwards` is called with (context,
-    frames of the inputs) once all that was made is stored, and not if anything was not.
+    not fit into memory. `by_hand` leaves it out of a run of the whole study, one that `asks` a model says so. A table
+    that `follows` is made by itself after its inputs: never one that asks a model, trains, evaluates or fetches.
+    `afterwards` is called with (context, frames of the inputs) once all that was made is stored, and not if anything
+    was not.
     """
 
     def declare(function: Makes) -> Step:
@@ -169,6 +177,7 @@ def table(
             any_of=any_of,
             streams=streams,
             by_hand=by_hand,
+            asks=asks,
             follows=follows,
             afterwards=afterwards,
         )
