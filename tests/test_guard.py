@@ -142,7 +142,7 @@ def recorded(instance: dg.DagsterInstance, table: str, check: str, run_id: str) 
     return evaluation
 
 
-def numbers(evaluation: dg.AssetCheckEvaluation) -> dict[str, Any]:
+def shown(evaluation: dg.AssetCheckEvaluation) -> dict[str, Any]:
     return {name: value.value for name, value in evaluation.metadata.items()}
 
 
@@ -190,14 +190,15 @@ def test_a_failed_error_check_is_recorded_with_its_numbers_though_nothing_is_wri
     assert not found.passed
     assert found.severity == dg.AssetCheckSeverity.ERROR
     named = [corpus.document_id(text) for text in TEXTS[:2]]
-    assert numbers(found) == {"rows": 4, "failing": 2, "observed": 2, "examples": named}
+    message = f"2 rows came back: {', '.join(named)}"
+    assert shown(found) == {"message": message, "rows": 4, "failing": 2, "observed": 2, "examples": named}
+    assert found.description is None, "the UI reads it as Markdown, and what is quoted is data"
     # The checks that held are recorded beside it, so that one sees what is right, too.
     assert recorded(instance, "halves", "first_half_has_cut_words", run.run_id).passed
     (failure,) = [event.step_failure_data for event in run.all_events if event.is_step_failure]
     assert failure.user_failure_data is not None
     assert failure.user_failure_data.description == (
-        "nothing was written, the last good version stays: halves: halves_rejoin_to_the_document: "
-        f"2 rows came back: {', '.join(named)}"
+        f"nothing was written, the last good version stays: halves: halves_rejoin_to_the_document: {message}"
     )
 
 
@@ -210,7 +211,8 @@ def test_a_frame_that_breaks_only_a_warning_is_written_and_the_check_shows_it(
     assert store.read("completions", "echo")["status"].to_list() == ["truncated"] * 4
     found = recorded(instance, "completions", "few_are_truncated", run.run_id)
     assert (found.passed, found.severity, found.partition) == (False, dg.AssetCheckSeverity.WARN, "echo")
-    assert numbers(found) == {"rows": 4, "share": 1.0, "observed": 1.0}
+    message = "1, expected at most 0.02"
+    assert shown(found) == {"message": message, "rows": 4, "share": 1.0, "observed": 1.0}
 
 
 @pytest.mark.parametrize(

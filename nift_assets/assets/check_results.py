@@ -14,6 +14,9 @@ from nift_assets.assets.table import STEPS, Step
 from nift_assets.docs import LastResult
 from nift_assets.store import Store
 
+# Not the description of a check's result, which the UI reads as Markdown: a message may quote what is data.
+MESSAGE = "message"
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -36,10 +39,11 @@ def last(instance: dg.DagsterInstance, table: str, partition: str | None) -> dic
     for key, record in records.items():
         evaluation = record.event.asset_check_evaluation if record.event else None
         if evaluation is not None:
+            said = evaluation.metadata.get(MESSAGE)
             found[key.name] = LastResult(
                 partition=evaluation.partition,
                 passed=evaluation.passed,
-                message=evaluation.description or "",
+                message=str(said.value) if said else "",
                 at=datetime.fromtimestamp(record.create_timestamp, UTC),
             )
     return found

@@ -24,6 +24,7 @@ from expectations.frames import Table, conform, height, portions, schema
 from expectations.runner import Result, check
 from nift_assets import assets, benchmark_files, sql
 from nift_assets.assets import partitions
+from nift_assets.assets.check_results import MESSAGE
 from nift_assets.assets.partitions import STUDY
 from nift_assets.assets.sql_models import removals
 from nift_assets.assets.table import STEPS, Made, Step
@@ -267,7 +268,8 @@ def _check_specs(step: Step, contract: Contract) -> list[dg.AssetCheckSpec]:
 
 
 def _check_result(name: str, result: Result) -> dg.AssetCheckResult:
-    numbers = {
+    shown: dict[str, Any] = {
+        MESSAGE: result.message,
         "rows": result.rows,
         "failing": result.failing,
         "share": result.share,
@@ -279,8 +281,7 @@ def _check_result(name: str, result: Result) -> dg.AssetCheckResult:
         check_name=result.name,
         passed=result.passed,
         severity=dg.AssetCheckSeverity.ERROR if result.severity == "error" else dg.AssetCheckSeverity.WARN,
-        description=result.message,
-        metadata={label: value for label, value in numbers.items() if value is not None},
+        metadata={label: value for label, value in shown.items() if value is not None},
     )
 
 

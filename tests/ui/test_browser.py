@@ -16,13 +16,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import dagster as dg
+import polars as pl
 import pytest
 
+from expectations import contract as contracts
+from expectations.frames import schema
+from nift_assets.assets.partitions import STUDY as STUDY_HERE
 from nift_assets.assets.table import STEPS
 from nift_assets.store import Store
 from tests.conftest import instance_at
 from tests.counting import Counts
+from tests.pages import PAYLOADS
 from tests.teachers.fault_server import FaultServer
+from tests.test_guard import materialize, write
 from tests.ui.browser import Strangers, chromium, window
 from tests.ui.server import UI, ui
 from tests.ui.test_backfill import DATA, made
@@ -34,7 +41,7 @@ pytestmark = pytest.mark.skipif(
     not (chromium() or os.environ.get("CI")), reason="there is no Chromium here; `make browser` installs it"
 )
 
-SECONDS = 240
+SECONDS = 600
 OF_TEACHERS = (
     "completions",
     "completion_rejects",
@@ -44,6 +51,8 @@ OF_TEACHERS = (
     "filtered_completions",
 )
 SELECTION = (*OF_TEACHERS, "training_sets")
+AUDIT = "original"
+ANY_TEXT = ("attack", "auditor", "status", "answer", "answered_by", "request_key")
 DOCUMENTS = 24
 PLANTED = (
     "<img src=x onerror=alert(1)>",
@@ -71,6 +80,10 @@ STUDY = dataclasses.replace(
     adapters=(), models=DEMO.models[:2], examples=(), publications=(),
 )
 """
+# What markup in the data would be on a page if anything took it for more than text.
+ALIVE = (
+    "[src='x'], [src*='example.org'], [href^='javascript'], [href*='example.org'], [onerror], [onload], [onmouseover]"
+)
 NODES = """
 { assetNodes {
     assetKey { path } groupName description opVersion kinds isMaterializable
@@ -292,8 +305,7 @@ def test_numbers_are_drawn_and_rows_are_shown(echo: Place) -> None:
 def test_markup_in_the_data_is_text(echo: Place) -> None:
     echo.open("/assets/raw_sample")
     echo.has_text("<img src=x onerror=alert(1)>", "<script>alert(2)</script>")
-    alive = "img[src='x'], iframe[src*='example.org'], a[href^='javascript'], a[href*='example.org'], [onerror]"
-    assert echo.page.locator(alive).count() == 0
+    assert echo.page.locator(ALIVE).count() == 0
     assert not [text for text in echo.page.locator("script").all_inner_texts() if "alert(2)" in text]
 
 
@@ -379,6 +391,49 @@ def test_every_check_of_a_backfill_knows_its_partition(place: Place) -> None:
             # And without this each partition's page does: the check counts for the version that was stored with it.
             shown = {key for keys in check["partitionStatuses"].values() for key in keys}
             assert shown - {"refused"} == keys, (name, check["name"])
+
+
+def plant(place: Place, folder: Path) -> str:
+    """Two runs of an audit all of whose texts are payloads: one that is stored, and one that fails; the latter's id."""
+    rows = [
+        {name: PAYLOADS[(5 * number + column) % len(PAYLOADS)] for column, name in enumerate(ANY_TEXT)}
+        | {"document_id": PAYLOADS[number // 2], "question": ("instruction", "dialogue")[number % 2]}
+        | {"source": AUDIT, "kind": "planted", "verdict": "invalid"}
+        for number in range(6)
+    ]
+    audited = pl.DataFrame(rows, schema=schema(contracts.load("content_audit")), orient="row")
+    store = Store(root=str(folder / "warehouse"), study=STUDY_HERE.name)
+    for name, key in STEPS["content_audit"].upstream(AUDIT):
+        write(store, name, key, pl.DataFrame(schema=schema(contracts.load(name))))
+    with instance_at(place.folder / ".dagster" / place.study) as instance:
+
+        def run(frame: pl.DataFrame) -> dg.ExecuteInProcessResult:
+            functions = {"content_audit": lambda context, **inputs: frame}
+            return materialize(instance, store, "content_audit", partition=AUDIT, functions=functions)
+
+        assert run(audited).success
+        failed = run(audited.with_columns(verdict="answer"))
+        assert not failed.success
+    return failed.run_id
+
+
+def test_whatever_is_data_is_text_in_rows_in_checks_and_in_the_log(
+    place: Place, tmp_path: Path, counts: Counts
+) -> None:
+    failed = plant(place, tmp_path)
+    place.open("/assets/content_audit", view="partitions", partition=AUDIT)
+    place.has_text("answered_by")
+    rows = place.page.inner_text("body")
+    assert [text for text in PAYLOADS if text not in rows] == []
+    assert place.page.locator(ALIVE).count() == 0
+    place.open("/assets/content_audit", view="checks", checkDetail="verdict_accepted_values")
+    place.has_text(f": {PAYLOADS[0]}, {PAYLOADS[1]}")
+    assert place.page.locator(ALIVE).count() == 0
+    place.open(f"/runs/{failed}")
+    place.has_text(f": {PAYLOADS[0]}, {PAYLOADS[1]}")
+    assert place.page.locator(ALIVE).count() == 0
+    assert place.alerts == []
+    counts("X11", f"Dagster's UI: {len(PAYLOADS)} payloads in rows, checks and logs are text, 0 tags, 0 scripts run")
 
 
 def test_nobody_else_was_asked_and_nothing_in_the_data_ran(echo: Place, counts: Counts) -> None:
