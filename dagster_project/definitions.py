@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import dagster as dg
 
 from dagster_project.batches import batched_completions, batches_sensor, submit_batches
@@ -10,6 +12,11 @@ from dagster_project.jobs import intent_jobs
 from dagster_project.resources import resources
 from nift_assets import redaction
 from nift_assets.assets.graph import asset_definitions, following
+
+# Dagster itself passes on an argument that it calls a beta, once per sensor and process: nothing a person can mend.
+warnings.filterwarnings(
+    "ignore", message=r"Parameter `owners` of initializer `\w*SensorDefinition", category=dg.BetaWarning
+)
 
 # Every process that runs an asset loads this file: no key reaches its log, whichever library writes there.
 redaction.install()
