@@ -19,7 +19,7 @@ from tests.teachers.test_crashes import Place, place, status
 from tests.ui.server import UI, ui
 
 DOCUMENTS = 40
-WAIT_SECONDS = 400
+WAIT_SECONDS = 900
 GOOD = ("original", "echo")
 BACKFILL = """
 query ($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill {

@@ -19,7 +19,7 @@ from tests.teachers.test_crashes import Arrivals, Place, alive, launch, place, s
 from tests.ui.server import UI, ui
 
 DOCUMENTS = 300
-WAIT_SECONDS = 150
+WAIT_SECONDS = 600
 RUNS = "{ runsOrError { ... on Runs { results { runId parentRunId status } } } }"
 
 
