@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,9 +34,12 @@ TOKEN = "HF_TOKEN"
 TRIES = 6
 LONGEST_WAIT = 60.0
 # huggingface_hub waits without end for a server that takes a request and never answers it. It asks six times for a
-# listing or an upload, so one that hangs ends after 13 minutes, any other call after two.
+# listing or an upload by git LFS, so one that hangs ends after 13 minutes, any other call after two. By xet each part
+# of an upload has an end but the last, so the whole of it gets one: an hour, and what the slowest of lines takes.
 SECONDS_TO_CONNECT = 30.0
 SECONDS_TO_ANSWER = 120.0
+SECONDS_TO_UPLOAD = 3600.0
+SLOWEST_BYTES_PER_SECOND = 100_000
 PASSING = frozenset({429, 500, 502, 503, 504})
 CONFLICTS = frozenset({409, 412})
 # Files up to this size are fetched whole when a commit is read back; of larger ones the Hub's own sha256 counts.
@@ -108,6 +113,7 @@ def token() -> str | None:
 
 def connect(token: str) -> HfApi:
     """The Hub, or the server that `HF_ENDPOINT` names; no token travels over plain HTTP to another machine."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # hf_xet reports on uploads that take minutes
     from huggingface_hub import HfApi, constants, set_client_factory
 
     if constants.ENDPOINT.startswith("http://") and providers.endpoint(constants.ENDPOINT) != "local":
@@ -262,7 +268,9 @@ def _commit(to: Repository, folder: Path, manifest: Manifest, remote: Remote, me
     removed = [CommitOperationDelete(change.path) for change in wanted if change.action == "removed"]
     additions = [CommitOperationAdd(path, folder / path) for path in written]
     # On its own, so that what is sent is on the Hub before the commit is tried, however often that is.
-    to.api.preupload_lfs_files(to.name, additions, repo_type=to.kind, free_memory=False)
+    size = sum(change.bytes for change in wanted if change.action != "removed")
+    with _ended_after(SECONDS_TO_UPLOAD + size / SLOWEST_BYTES_PER_SECOND):
+        to.api.preupload_lfs_files(to.name, additions, repo_type=to.kind, free_memory=False)
     crash_points.reach("hub_after_upload")
     title, _, description = message.partition("\n")
     for tries in range(TRIES):
@@ -292,6 +300,30 @@ def _commit(to: Repository, folder: Path, manifest: Manifest, remote: Remote, me
                 raise
             time.sleep(wait)
     raise AssertionError("the last try raises")
+
+
+@contextmanager
+def _ended_after(seconds: float) -> Iterator[None]:
+    """An upload by xet, which is given up after so many seconds."""
+    from huggingface_hub.utils._xet import abort_xet_session
+
+    over = threading.Event()
+
+    def end() -> None:
+        over.set()
+        abort_xet_session()
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except RuntimeError:
+        if over.is_set():
+            raise TimeoutError(f"the upload did not end within {seconds:,.0f} s") from None
+        raise
+    finally:
+        timer.cancel()
 
 
 def _may_not_write(who: Mapping[str, Any], owner: str, repository: str) -> str | None:
@@ -436,5 +468,5 @@ def _explained(publication: Publication, doing: str) -> Iterator[None]:
         cause = error.__cause__ or error
         raise ValueError(
             f"publication {publication.name!r}: the Hub could not be reached to the end when we {doing} "
-            f"({type(cause).__name__}: {redaction.safe(cause)}); run it again, what was sent is not sent again"
+            f"({type(cause).__name__}: {redaction.safe(cause)}); run it again, what the Hub has taken is not sent again"
         ) from None

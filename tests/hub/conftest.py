@@ -4,27 +4,42 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
 from huggingface_hub.utils import disable_progress_bars
+from huggingface_hub.utils._xet import abort_xet_session
 
 from tests.hub.pushing import TOKEN
 from tests.hub.server import Hub, person
 
+WAYS = ("xet", "lfs")
+
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     """Nobody knows the Hub but by these settings, which a person makes in the environment."""
+    # What xet remembers of earlier uploads is this test's own, and it does not wait long between tries.
+    monkeypatch.setenv("HF_XET_CACHE", str(tmp_path / "xet"))
+    monkeypatch.setenv("HF_XET_CLIENT_RETRY_BASE_DELAY", "10ms")
+    abort_xet_session()
     with Hub({TOKEN: person("me", orgs={"ours": "write"})}) as server:
         template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, server.url)
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        # The large files go the way of git LFS; xet's own protocol is spoken by nobody here.
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
         disable_progress_bars()
         yield server
+    abort_xet_session()
+
+
+@pytest.fixture
+def way(request: pytest.FixtureRequest, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How large files travel: by xet, as they do unless somebody has switched it off, or by git LFS."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", request.param == "lfs")
+    return str(request.param)
 
 
 @pytest.fixture

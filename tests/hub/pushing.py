@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from huggingface_hub import constants
 
 from nift_assets.hub import repository
 from nift_assets.hub.repository import ReadBack
@@ -57,8 +58,8 @@ def push(folder: Path, row: Publication, *, token: str = TOKEN, message: str = "
 
 def process(folder: Path, row: Publication, url: str, *, crash: str = "") -> subprocess.Popen[str]:
     """The same in a process that reaches the Hub by its environment alone, and dies where it is told to."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    settings = {"HF_ENDPOINT": url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "NIFT_CRASH": crash}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_") or "_XET_" in name}
+    settings = {"HF_ENDPOINT": url, "HF_HUB_DISABLE_XET": str(constants.HF_HUB_DISABLE_XET), "NIFT_CRASH": crash}
     command = [sys.executable, "-m", "tests.hub.pushing", str(folder), json.dumps(asdict(row))]
     return subprocess.Popen(
         command, cwd=PROJECT, env=kept | settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -1,7 +1,8 @@
 """A Hugging Face Hub on this machine: the part of its protocol that huggingface_hub and datasets speak, and faults.
 
-Repositories have commits, tags and files; large files go the way of git LFS, in one piece or in parts. What the log
-says was asked is the evidence of the tests; the product knows of this server by `HF_ENDPOINT` alone.
+Repositories have commits, tags and files; large files go the way of xet, or of git LFS in one piece or in parts, as the
+client chooses. What the log says was asked is the evidence of the tests; the product knows of this server by
+`HF_ENDPOINT` alone.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import re
 import shutil
 import tempfile
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +28,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import yaml
 
 from tests.corpora.loopback import Loopback
+from tests.hub import xet
 
 LARGE = re.compile(r"\.(parquet|safetensors|bin|arrow)$")
 LARGE_BYTES = 10 * 2**20
@@ -151,6 +155,9 @@ class Hub(Loopback):
         self.tokens_elsewhere = 0
         self.lock = threading.RLock()
         self.ended = threading.Event()
+        self.xorbs: dict[str, list[xet.Chunk]] = {}
+        self.listed: dict[str, xet.Listed] = {}
+        self.arrived: Counter[str] = Counter()
         self.blobs = Path(tempfile.mkdtemp(prefix="hub-"))
         super().__init__()
 
@@ -185,6 +192,11 @@ class Hub(Loopback):
     def writes(self) -> list[Asked]:
         """The requests that are meant to change something, validation and listings left out."""
         return self.asked(r"^(POST|PUT|DELETE) (?!/api/validate-yaml|.*/paths-info/|.*/preupload/|.*objects/batch)")
+
+    @property
+    def most_arrivals(self) -> int:
+        """How often the file, part or chunk came in that came in most often."""
+        return max(self.arrived.values())
 
     @property
     def sent(self) -> int:
@@ -355,6 +367,7 @@ class Hub(Loopback):
         if part is None and request.digest != oid:
             return Answer(400, {"error": "the content has another sha256"})
         request.spooled.rename(self.blobs / (f"{oid}.{part}" if part else oid))
+        self.arrived.update([request.digest])
         return Answer(200, {}, {"ETag": f'"{request.digest}"'})
 
     def complete(self, request: _Exchange, oid: str) -> Answer:
@@ -374,6 +387,55 @@ class Hub(Loopback):
         path = self.blobs / request.json["oid"]
         whole = path.exists() and path.stat().st_size == request.json["size"]
         return Answer(200, {}) if whole else Answer(404, {"error": "the object is not here"})
+
+    def xet_token(self, request: _Exchange, kind: str, name: str, scope: str, revision: str) -> Answer:
+        self.repo(request, kind, name, write=scope == "write")
+        # Another host, as xet's storage is, that is told a token of its own.
+        cas, until = f"{self.url.replace('127.0.0.1', 'localhost')}/xet", int(time.time()) + 3600
+        headers = {"X-Xet-Cas-Url": cas, "X-Xet-Access-Token": "xet_1", "X-Xet-Token-Expiration": str(until)}
+        return Answer(200, {"casUrl": cas, "accessToken": "xet_1", "exp": until}, headers)
+
+    def xorb(self, request: _Exchange, oid: str) -> Answer:
+        self._check_xet(request)
+        new = oid not in self.xorbs
+        self.xorbs[oid] = xet.chunks(request.body)
+        self.arrived.update(hashlib.sha256(chunk.content).hexdigest() for chunk in self.xorbs[oid])
+        (self.blobs / f"xorb-{oid}").write_bytes(request.body)
+        return Answer(200, {"was_inserted": new})
+
+    def shard(self, request: _Exchange) -> Answer:
+        """Files are there as of now, made of what was sent of them."""
+        self._check_xet(request)
+        for file in xet.files(request.body):
+            hashed, path = hashlib.sha256(), self.blobs / f".{file.sha256}"
+            with path.open("wb") as whole:
+                for chunk in xet.whole(file.terms, self.xorbs):
+                    whole.write(chunk)
+                    hashed.update(chunk)
+            if hashed.hexdigest() != file.sha256:
+                return Answer(400, {"error": "the chunks have another sha256"})
+            path.rename(self.blobs / file.sha256)
+            self.listed[file.sha256] = file
+        return Answer(200, {"result": 1})
+
+    def reconstruction(self, request: _Exchange, oid: str) -> Answer:
+        self._check_xet(request)
+        file = next((each for each in self.listed.values() if each.hash == oid), None)
+        if file is None:
+            return missing("EntryNotFound")
+        first = int((request.headers.get("range") or "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        if first >= (self.blobs / file.sha256).stat().st_size:
+            return Answer(416, {"error": "Range Not Satisfiable"})
+        return Answer(200, xet.reconstruction(file.terms, self.xorbs, first, f"{self.url}/xet/stored/"))
+
+    def stored(self, request: _Exchange, oid: str) -> Answer:
+        self.tokens_elsewhere += bool(request.headers.get("authorization"))
+        return self._send(request, f"xorb-{oid}", {})
+
+    def _check_xet(self, request: _Exchange) -> None:
+        if request.headers.get("authorization") != "Bearer xet_1":
+            self.tokens_elsewhere += bool(request.headers.get("authorization"))
+            raise Answer(401, {"error": "Unauthorized"})
 
     def commit(self, request: _Exchange, kind: str, name: str, revision: str) -> Answer:
         repo = self.repo(request, kind, name, write=True)
@@ -418,15 +480,20 @@ class Hub(Loopback):
         if file is None:
             return {"type": "directory", "path": path, "oid": "0" * 40, "size": 0}
         large = {"lfs": {"oid": file.sha256, "size": file.size, "pointerSize": 134}} if file.sha256 else {}
-        return {"type": "file", "path": path, "oid": file.oid, "size": file.size, **large}
+        chunked = {"xetHash": self.listed[file.sha256].hash} if file.sha256 in self.listed else {}
+        return {"type": "file", "path": path, "oid": file.oid, "size": file.size, **large, **chunked}
 
     def resolve(self, request: _Exchange, kind: str, name: str, revision: str, path: str) -> Answer:
-        commit = self.commit_of(self.repo(request, kind, name), revision)
+        repo = self.repo(request, kind, name)
+        commit = self.commit_of(repo, revision)
         file = commit.files.get(unquote(path))
         headers = {"X-Repo-Commit": commit.oid}
         if file is None:
             return Answer(404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound", **headers})
         headers |= {"X-Linked-ETag": f'"{file.blob}"', "X-Linked-Size": str(file.size), "ETag": f'"{file.blob}"'}
+        if file.sha256 in self.listed:
+            told = f"{self.url}/api/{repo.kind}s/{name}/xet-read-token/{commit.oid}"
+            headers |= {"X-Xet-Hash": self.listed[file.sha256].hash, "Link": f'<{told}>; rel="xet-auth"'}
         if file.sha256:
             # Another host, as the Hub's is: no token may follow there.
             elsewhere = self.url.replace("127.0.0.1", "localhost")
@@ -470,6 +537,11 @@ ROUTES: list[tuple[str, Callable[..., Answer]]] = [
     (r"POST /lfs/verify", Hub.verify),
     (rf"GET /((?P<kind>datasets)/)?{NAME}/resolve/{REV}/(?P<path>.+)", Hub.resolve),
     (r"GET /cdn/(?P<oid>[0-9a-f]{64})", Hub.cdn),
+    (rf"GET /api/{KIND}/{NAME}/xet-(?P<scope>read|write)-token/{REV}", Hub.xet_token),
+    (r"POST /xet/v1/xorbs/default/(?P<oid>[0-9a-f]{64})", Hub.xorb),
+    (r"POST /xet/v1/shards", Hub.shard),
+    (r"GET /xet/v1/reconstructions/(?P<oid>[0-9a-f]{64})", Hub.reconstruction),
+    (r"GET /xet/stored/(?P<oid>[0-9a-f]{64})", Hub.stored),
 ]
 
 

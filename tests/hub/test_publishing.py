@@ -48,7 +48,7 @@ class Place:
 
     def environment(self, *, token: str | None = TOKEN) -> dict[str, str]:
         kept = {name: value for name, value in self.demo.environment().items() if not name.startswith("HF_")}
-        settings = {"HF_ENDPOINT": self.hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        settings = {"HF_ENDPOINT": self.hub.url, "HF_HOME": str(self.demo.home / "huggingface")}
         return kept | settings | ({"HF_TOKEN": token} if token else {})
 
     def publish(self, *arguments: str, token: str | None = TOKEN) -> subprocess.CompletedProcess[str]:
