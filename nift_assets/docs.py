@@ -54,6 +54,22 @@ class LastResult:
     at: datetime
 
 
+@dataclass(frozen=True)
+class Checked:
+    """The last result of one check of a stored table."""
+
+    table: str
+    partition: str | None
+    check: str
+    severity: str
+    result: LastResult
+
+    @property
+    def place(self) -> str:
+        """The table with its partition, as it is named in a line."""
+        return f"{self.table}/{self.partition}" if self.partition else self.table
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stored:
     """One stored partition of a table, or one that was not made yet: then there are no rows to count."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -11,22 +10,11 @@ from dagster._core.event_api import PartitionKeyFilter
 
 from expectations import contract as contracts
 from nift_assets.assets.table import STEPS, Step
-from nift_assets.docs import LastResult
+from nift_assets.docs import Checked, LastResult
 from nift_assets.store import Store
 
 # Not the description of a check's result, which the UI reads as Markdown: a message may quote what is data.
 MESSAGE = "message"
-
-
-@dataclass(frozen=True)
-class Checked:
-    """The last result of one check of a stored table."""
-
-    table: str
-    partition: str | None
-    check: str
-    severity: str
-    result: LastResult
 
 
 def last(instance: dg.DagsterInstance, table: str, partition: str | None) -> dict[str, LastResult]:
@@ -83,8 +71,9 @@ def refuse_unchecked(
             elif test.severity == "error":
                 raise ValueError(f"{place}: the check {test.name} has never run on it; {remedy}")
     for checked in _failed(found):
-        place = f"{checked.table}/{checked.partition}" if checked.partition else checked.table
-        raise ValueError(f"{place}: the check {checked.check} failed ({checked.result.message}); nothing is published")
+        raise ValueError(
+            f"{checked.place}: the check {checked.check} failed ({checked.result.message}); nothing is published"
+        )
     return found
 
 
