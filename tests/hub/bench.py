@@ -61,8 +61,7 @@ def _environment(folder: Path, hub: Hub) -> dict[str, str]:
         "DAGSTER_HOME": str(folder / "home"),
         "HF_ENDPOINT": hub.url,
         "HF_TOKEN": TOKEN,
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HOME": str(folder / "huggingface"),
     }
 
 
