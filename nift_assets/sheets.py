@@ -272,7 +272,7 @@ LAYOUTS = {
         title="In the text: numbers of no table",
         about="What the paper gives in its sections alone.",
         label=_model,
-        tells=lambda row: f"{str(row['section']).replace('_', ' ')}; {_made_of(row)}",
+        tells=lambda row: "; ".join(filter(None, (str(row["section"]).replace("_", " "), _made_of(row)))),
         column=_head,
     ),
 }

@@ -121,17 +121,19 @@ def study_rows(study: Study, rows: str) -> pl.DataFrame:
 
 
 def cells(study: Study) -> pl.DataFrame:
-    """One row per cell of a table of the paper that a row of the study fills, in the study's order."""
+    """One row per cell of a table of the paper that a row of the study fills, table by table in the study's order, in
+    each by its lines."""
     found = [
         {"kind": kind, "name": row.name, **asdict(cell)}
         for kind, rows in CELLS.items()
         for row in getattr(study, rows)
         for cell in row.cells
     ]
+    tables = list(dict.fromkeys(cell["table"] for cell in found))
+    found.sort(key=lambda cell: (tables.index(cell["table"]), cell["line"]))
     schema = {"kind": pl.String, "name": pl.String, **_columns(Cell)}
-    return pl.DataFrame(found, schema=schema, orient="row").with_columns(
-        place=pl.int_range(1, pl.len() + 1, dtype=pl.Int64)
-    )
+    placed = pl.DataFrame(found, schema=schema, orient="row").drop("line")
+    return placed.with_columns(place=pl.int_range(1, pl.len() + 1, dtype=pl.Int64))
 
 
 def prices(study: Study) -> pl.DataFrame:

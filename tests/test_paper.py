@@ -71,6 +71,29 @@ def test_a_number_that_stands_in_several_tables_is_the_same_in_all() -> None:
     assert printed["mistral-7b-v0.1.claude-3-haiku-10k.lora", "mt_bench"] == {6.87}
 
 
+@pytest.mark.parametrize(
+    ("table", "names"),
+    [
+        ("table_3", [f"mistral-7b-v0.1.{training_set}.lora" for training_set, _ in numbers.TABLE_3]),
+        (
+            "table_5",
+            [backbone for backbone, _ in numbers.TABLE_5_QUOTED]
+            + [f"{backbone}.gpt-4-0125-preview-80k.{module}" for backbone, module, _ in numbers.TABLE_5],
+        ),
+        (
+            "table_7",
+            [
+                f"llama-3-8b.{numbers.TABLE_7_OURS[0]}.lora",
+                *(name for name, *_ in numbers.TABLE_7_QUOTED),
+                numbers.TABLE_7_INSTRUCT[0],
+            ],
+        ),
+    ],
+)
+def test_rows_stand_in_the_papers_order(table: str, names: list[str]) -> None:
+    assert CELLS.filter(pl.col("table") == table)["name"].unique(maintain_order=True).to_list() == names
+
+
 def listed(words: str) -> str:
     return next(each for each in numbers.INCONSISTENCIES if words in each)
 

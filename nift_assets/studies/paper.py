@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal, NamedTuple
 
 from nift_assets import appendix_b
@@ -141,8 +142,8 @@ def filled() -> Iterator[tuple[Made, Cell]]:
     for backbone, module, scores in numbers.TABLE_2:
         for training_set, score in zip(numbers.TABLE_2_SETS, scores, strict=True):
             yield Made(backbone, module, training_set), Cell(table="table_2", benchmark="mt_bench", paper=score)
-    for training_set, score in numbers.TABLE_3:
-        yield _mistral(training_set), Cell(table="table_3", benchmark="mt_bench", paper=score)
+    for line, (training_set, score) in enumerate(numbers.TABLE_3):
+        yield _mistral(training_set), Cell(table="table_3", benchmark="mt_bench", paper=score, line=line)
     yield from _arena_hard()
     for teacher, (before, after) in numbers.TABLE_9.items():
         for training_set, score in ((f"{teacher}-1k", before), (f"{teacher}-1k-audited", after)):
@@ -169,12 +170,11 @@ def _table_1_and_its_tasks() -> Iterator[tuple[Made, Cell]]:
 
 
 def _arena_hard() -> Iterator[tuple[Made, Cell]]:
-    for backbone, win_rate in numbers.TABLE_5_QUOTED:
-        cell = Cell(table="table_5", benchmark="arena_hard", paper=win_rate, quoted_from=ARENA_HARD_LEADERBOARD)
-        yield Made(backbone, "none", None), cell
-    for backbone, module, win_rate in numbers.TABLE_5:
-        cell = Cell(table="table_5", benchmark="arena_hard", paper=win_rate)
-        yield Made(backbone, module, "gpt-4-0125-preview-80k"), cell
+    fifth = partial(Cell, table="table_5", benchmark="arena_hard")
+    for line, (backbone, win_rate) in enumerate(numbers.TABLE_5_QUOTED):
+        yield Made(backbone, "none", None), fifth(paper=win_rate, quoted_from=ARENA_HARD_LEADERBOARD, line=line)
+    for line, (backbone, module, win_rate) in enumerate(numbers.TABLE_5, start=len(numbers.TABLE_5_QUOTED)):
+        yield Made(backbone, module, "gpt-4-0125-preview-80k"), fifth(paper=win_rate, line=line)
     for training_set, win_rate in numbers.TABLE_6:
         cell = Cell(table="table_6", benchmark="arena_hard", paper=win_rate)
         yield Made("llama-3-8b", "lora", training_set), cell
@@ -183,10 +183,9 @@ def _arena_hard() -> Iterator[tuple[Made, Cell]]:
     yield made, Cell(table="table_7", benchmark="arena_hard", paper=win_rate)
     yield made, Cell(table="table_7", benchmark="ifeval", paper=accuracy)
     backbone, win_rate, accuracy = numbers.TABLE_7_INSTRUCT
-    instruct = Made(backbone, "none", None)
-    cell = Cell(table="table_7", benchmark="arena_hard", paper=win_rate, quoted_from=ARENA_HARD_LEADERBOARD)
-    yield instruct, cell
-    yield instruct, Cell(table="table_7", benchmark="ifeval", paper=accuracy)
+    instruct, last = Made(backbone, "none", None), partial(Cell, table="table_7", line=len(numbers.TABLE_7_QUOTED) + 1)
+    yield instruct, last(benchmark="arena_hard", paper=win_rate, quoted_from=ARENA_HARD_LEADERBOARD)
+    yield instruct, last(benchmark="ifeval", paper=accuracy)
     magpie = Cell(table="section_5", benchmark="arena_hard", paper=numbers.SECTION_5_MAGPIE)
     yield Made("llama-3-8b", "lora", "magpie"), magpie
 
@@ -197,11 +196,11 @@ QUOTED = (
             name=name,
             title=title,
             cells=(
-                Cell(table="table_7", benchmark="arena_hard", paper=win_rate, quoted_from=MAGPIE_CARDS),
-                Cell(table="table_7", benchmark="ifeval", paper=accuracy, quoted_from=MAGPIE_CARDS),
+                Cell(table="table_7", benchmark="arena_hard", paper=win_rate, quoted_from=MAGPIE_CARDS, line=line),
+                Cell(table="table_7", benchmark="ifeval", paper=accuracy, quoted_from=MAGPIE_CARDS, line=line),
             ),
         )
-        for name, title, win_rate, accuracy in numbers.TABLE_7_QUOTED
+        for line, (name, title, win_rate, accuracy) in enumerate(numbers.TABLE_7_QUOTED, start=1)
     ),
     Quoted(
         name="llama-3.1-70b-instruct",

@@ -133,13 +133,15 @@ class Cell:
     """A cell of one of the paper's tables or figures (`table_1`, `figure_2`) that a row of the study fills.
 
     `benchmark` is what is measured: a benchmark, a task of the leaderboard, or what an auditor is asked. `paper` is the
-    number the paper prints, None where it prints none; `quoted_from` says where it took one it did not measure.
+    number the paper prints, None where it prints none; `quoted_from` says where it took one it did not measure. In a
+    table the cells of a lower `line` stand above those of a higher one, and those of one line in the study's order.
     """
 
     table: str
     benchmark: str
     paper: float | None = None
     quoted_from: str | None = None
+    line: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
