@@ -247,12 +247,12 @@ def page(
 
 
 def gaps(coverage: pl.DataFrame) -> list[Gap]:
-    """What is not there, each with the cells that wait for it, in the study's order."""
-    waiting = coverage.filter(pl.col("state") != "present").with_columns(
-        cell=pl.concat_str(pl.col("table").str.replace_all("_", " "), pl.lit(": "), "benchmark")
-    )
-    grouped = waiting.group_by("name", "state", "why", "command", "usd", maintain_order=True)
-    return [Gap(**row) for row in grouped.agg(cells=pl.col("cell").unique(maintain_order=True)).to_dicts()]
+    """What is not there, each with the cells that wait for it, told by their tables, in the study's order."""
+    what = ("name", "state", "why", "command", "usd")
+    waiting = coverage.filter(pl.col("state") != "present")
+    tables = waiting.group_by(*what, "table", maintain_order=True).agg(pl.col("benchmark").unique(maintain_order=True))
+    told = pl.concat_str(pl.col("table").str.replace_all("_", " "), pl.lit(": "), pl.col("benchmark").list.join(", "))
+    return [Gap(**row) for row in tables.group_by(*what, maintain_order=True).agg(cells=told).to_dicts()]
 
 
 def _states(coverage: pl.DataFrame) -> dict[str, dict[str, int]]:

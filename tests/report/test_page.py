@@ -226,6 +226,7 @@ def test_numbers_stand_where_the_paper_has_them_with_their_notes_and_whether_the
             {"backbone": "c", "module": "lora", "teacher": "opus", "name": "three", "paper": 5.56},
         ],
         table_7=[quoted],
+        text_numbers=[quoted | {"name": "other", "section": "section_5"}],
         table_15=[
             cell
             | {"benchmark": "gsm8k", "score": 30.0, "paper": 36.32, "difference": -6.32, "outside": True}
@@ -234,7 +235,7 @@ def test_numbers_stand_where_the_paper_has_them_with_their_notes_and_whether_the
             cell | {"benchmark": "open_llm_leaderboard", "paper": 62.0},
         ],
     )
-    _, second, seventh, last = sheets.sheets(tables)
+    _, second, seventh, last, in_text = sheets.sheets(tables)
     assert (second.heads, second.stacked) == (["haiku", "opus"], False)
     assert [(line.label, [place is not None for place in line.places]) for line in second.lines] == [
         ("b", [True, True]),
@@ -242,6 +243,7 @@ def test_numbers_stand_where_the_paper_has_them_with_their_notes_and_whether_the
     ]
     assert (last.heads, last.stacked, last.notes) == (["GSM8K", "MMLU", "Average"], True, [("a", "another harness")])
     assert seventh.lines[0].label == "Others"
+    assert in_text.lines[0].about == "section 5"
     text = " ".join(Reading(report.page(DEMO, tables)).text.split())
     assert "−1.25, p 0.04" in text
     assert "7.006.50 to 7.50+3.50, p < 0.001" in text
@@ -279,12 +281,14 @@ def result(partition: str, passed: bool) -> LastResult:
 
 def test_what_is_missing_is_told_once_for_all_cells_that_wait_for_it() -> None:
     row = {"kind": "model", "name": "m", "state": "missing", "why": "not made", "command": "nift run x", "usd": 12.5}
-    cells = [row | {"table": table, "benchmark": "mt_bench"} for table in ("table_1", "figure_2")]
+    places = [("table_1", "mt_bench"), ("table_1", "open_llm_leaderboard"), ("figure_2", "mt_bench")]
+    cells = [row | {"table": table, "benchmark": benchmark} for table, benchmark in places]
     cells.append({"kind": "quoted", "name": "q", "state": "impossible", "why": "quoted", "table": "table_7"} | BLANK)
     cells.append({"kind": "model", "name": "n", "state": "present", "table": "table_1"} | BLANK)
     coverage = pl.DataFrame(cells, schema=SCHEMA, orient="row")
     first, second = report.gaps(coverage)
-    assert (first.cells, first.usd, second.command) == (["table 1: mt_bench", "figure 2: mt_bench"], 12.5, None)
+    waiting = ["table 1: mt_bench, open_llm_leaderboard", "figure 2: mt_bench"]
+    assert (first.cells, first.usd, second.command) == (waiting, 12.5, None)
     text = " ".join(Reading(report.page(DEMO, frames(), coverage=coverage)).text.split())
     assert "not madenift run x $12.50" in text
     assert "Every cell is filled." in Reading(report.page(DEMO, frames(), coverage=coverage[-1:])).text
