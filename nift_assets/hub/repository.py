@@ -311,7 +311,7 @@ def _ended_after(seconds: float) -> Iterator[None]:
 
     def end() -> None:
         over.set()
-        abort_xet_session()
+        abort_xet_session()  # type: ignore[no-untyped-call]
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True
