@@ -11,8 +11,9 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -82,19 +83,15 @@ def merge(
     The base is the model the adapter was trained on, or with `sibling_of` that model's Instruct sibling. With `logits`
     the model is also built, and what it says held against base and adapter in peft, before it gets its name.
     """
-    import torch
-
     artifacts.check_free(out)
     started = time.monotonic()
     job = plan(base, adapter, sibling_of=sibling_of, origin=origin)
     _check_room(job, out)
-    torch.set_num_threads(1)  # the two other threads have work of their own, and the same bytes come on any machine
     with artifacts.resumed_folder(out, "model", job.key) as draft:
         if draft.known:
             progress.say(f"merge: {len(draft.known)} of {len(job.found)} shards are there from before")
-        _merge_shards(job, draft, started)
+        checked = _merge_shards(job, draft, started)
         _carry_over(job, draft.path)
-        checked = recomputation.check(job.found, job.changes, job.adapter.file, draft.path)
         draft.facts.update(_facts(job))
         draft.facts.update(
             tensors_recomputed=checked,
@@ -180,27 +177,46 @@ def _check_room(job: Job, out: Path) -> None:
     disk.check_room(out, max(job.bytes + sum(path.stat().st_size for path, _ in _companions(job.base)) - kept, 0))
 
 
-def _merge_shards(job: Job, draft: artifacts.Draft, started: float) -> None:
-    """Writes the shards that are not there yet; one is flushed to the disk while the next is merged."""
+def _merge_shards(job: Job, draft: artifacts.Draft, started: float) -> int:
+    """Writes the shards that are not there yet; the number of their tensors of which rows were recomputed.
 
-    def finish(written: artifacts.File) -> None:
+    One is flushed to the disk and held against its sources while the next is merged.
+    """
+
+    def finish(shard: Shard, written: artifacts.File) -> int:
         streaming.flush(draft.path / written.name)
+        checked = recomputation.check(shard, job.changes, job.adapter.file, draft.path / written.name)
         artifacts.finish(draft, written)
+        return checked
 
-    with ThreadPoolExecutor(1) as flushing:
-        finishing: list[Future[None]] = []
+    with _one_torch_thread(), ThreadPoolExecutor(1) as finisher:
+        finishing: list[Future[int]] = []
         for number, shard in enumerate(job.found, start=1):
             if (name := shard.path.name) in draft.known:
                 continue
-            written = streaming.rewrite(shard, job.changes, job.adapter.file, draft.path / name)
+            written = streaming.rewrite(
+                shard, job.changes, job.adapter.file, draft.path / name, hash_source=job.manifest is not None
+            )
             if job.manifest and written.source_sha256 != _listed(job.manifest, name):
                 raise artifacts.differs(job.base, name)
             done = artifacts.File(name=name, bytes=written.bytes, sha256=written.sha256)
-            finishing.append(flushing.submit(finish, done))
+            finishing.append(finisher.submit(finish, shard, done))
             seconds = time.monotonic() - started
             progress.say(f"merge: shard {number}/{len(job.found)}, {disk.size(shard.bytes)}, after {seconds:.0f} s")
-        for finished in finishing:
-            finished.result()
+        return sum(finished.result() for finished in finishing)
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """The threads beside the arithmetic have work of their own, and the same bytes come on any machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _carry_over(job: Job, out: Path) -> None:

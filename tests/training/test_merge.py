@@ -5,6 +5,8 @@ import random
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,13 @@ import pytest
 
 from nift_training import artifacts, merge, recomputation, streaming
 from nift_training.disk import check_room
+from tests.conftest import PROJECT
 from tests.counting import Counts
+from tests.hub.server import Hub
 
 from .conftest import write_tiny_model
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def logits(model: Any) -> Any:
@@ -81,6 +87,22 @@ def test_bfloat16_shards_keep_names_dtype_and_index(tiny: Path, adapter: Path, t
     assert merged.dtype == torch.bfloat16
     beside = logits(PeftModel.from_pretrained(load(base, dtype=torch.float32), adapter))
     assert torch.allclose(logits(merged.float()), beside, rtol=2e-2, atol=0.2)
+
+
+def test_tokenizer_generation_and_chat_are_carried_over_byte_for_byte(
+    tiny: Path, adapter: Path, tmp_path: Path
+) -> None:
+    base = shutil.copytree(tiny, tmp_path / "base")
+    (base / "generation_config.json").write_text('{"temperature": 0.6,  "eos_token_id": [1, 2]}')
+    (base / "chat_template.jinja").write_text("{{ messages[0].content }}\r\n")
+    (base / "LICENSE").write_bytes(b"CC0-1.0")
+    (base / "README.md").write_text("the base's own card")
+    merge.merge(base, adapter, tmp_path / "merged")
+    carried = {file.name for file in base.iterdir()} - {merge.SINGLE, "README.md"}
+    assert {"tokenizer.json", "tokenizer_config.json", "config.json", "chat_template.jinja", "LICENSE"} <= carried
+    for name in carried:
+        assert (tmp_path / "merged" / name).read_bytes() == (base / name).read_bytes()
+    assert (tmp_path / "merged" / merge.BASE_CARD).read_text() == "the base's own card"
 
 
 def test_an_adapter_goes_into_a_sibling_of_its_base(tiny: Path, adapter: Path, tmp_path: Path) -> None:
@@ -232,6 +254,22 @@ def test_every_family_and_target_merges_as_peft_does(family: str, target: str, d
         assert not same.pop("model.embed_tokens.weight")
     assert all(same.values()), [name for name, equal in same.items() if not equal]
     assert recomputation.check_logits(base, adapter, tmp_path / "merged") <= (1e-5 if dtype == "float32" else 2e-2)
+
+
+def test_modules_that_a_file_calls_by_shorter_names_are_found(tmp_path: Path) -> None:
+    """GPT-2's own file on the Hub has `h.0.attn…` for what the model, and so the adapter, calls `transformer.h.0…`."""
+    from safetensors.torch import load_file, save_file
+
+    base = tmp_path / "base"
+    a_family("gpt2").save_pretrained(base)
+    tensors = load_file(base / merge.SINGLE)
+    short = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    assert short.keys() != tensors.keys()
+    save_file(short, base / merge.SINGLE, metadata={"format": "pt"})
+    adapter = write_adapter(load(base), tmp_path / "adapter", "all-linear", fan_in_fan_out=True)
+    assert merge.merge(base, adapter, tmp_path / "merged").facts["tensors_changed"] == 2 * 4
+    assert load_file(tmp_path / "merged" / merge.SINGLE).keys() == short.keys()
+    assert recomputation.check_logits(base, adapter, tmp_path / "merged") <= 1e-5
 
 
 def test_what_is_tied_is_not_changed_from_one_end(tmp_path: Path) -> None:
@@ -452,7 +490,7 @@ def test_a_disk_that_fills_up_at_any_write_leaves_nothing(
     whole = merge.merge(base, plain, tmp_path / "whole")
     before = sorted(path.name for path in tmp_path.iterdir())
     refused = 0
-    for owner, name in [(os, "write"), (os, "fsync"), (Path, "write_text"), (shutil, "copyfile")]:
+    for owner, name in [(os, "pwrite"), (os, "fsync"), (Path, "write_text"), (shutil, "copyfile")]:
         for full in range(1000):
             with monkeypatch.context() as patch:
                 patch.setattr(owner, name, failing(getattr(owner, name), full))
@@ -469,6 +507,53 @@ def test_a_disk_that_fills_up_at_any_write_leaves_nothing(
             if made:
                 break
     counts("S1", f"merging: {refused} writes and flushes found the disk full, nothing half-written")
+
+
+@pytest.mark.slow
+def test_a_small_disk_leaves_nothing_whatever_it_has_room_for(
+    tiny: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counts: Counts
+) -> None:
+    """S1: a file system in memory of 16 sizes up to twice the merge's bytes (it gives whole pages), whose room is not asked about."""
+    plain, base = copy_adapter(adapter, tmp_path / "adapter"), in_shards(tiny, tmp_path / "base")
+    whole = merge.merge(base, plain, tmp_path / "whole")
+    needed = sum(file.stat().st_size for file in (tmp_path / "whole").iterdir())
+    small = tmp_path / "small"
+    small.mkdir()
+    monkeypatch.setattr(merge, "_check_room", lambda job, out: None)
+    refusals = []
+    for part in range(1, 17):
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={needed * part // 8}", "tmpfs", str(small)]
+        if subprocess.run(mount, stderr=subprocess.DEVNULL).returncode:
+            pytest.skip("only root may mount a file system")
+        try:
+            merge.merge(base, plain, small / "merged")
+        except OSError as refusal:
+            refusals.append(refusal.errno)
+            assert list(small.iterdir()) == []
+        else:
+            assert artifacts.verify(small / "merged").digest == whole.digest
+        finally:
+            subprocess.run(["umount", str(small)], check=True)
+    assert set(refusals) == {errno.ENOSPC}
+    assert 8 <= len(refusals) < 16
+    counts("S1", f"merging: {len(refusals)} disks too small, nothing left on them")
+
+
+@pytest.mark.slow
+def test_a_base_of_the_hub_is_merged_into_from_the_hubs_own_cache(tiny: Path, adapter: Path, tmp_path: Path) -> None:
+    files = {file.name: file.read_bytes() for file in tiny.iterdir()}
+    plain = copy_adapter(adapter, tmp_path / "adapter")
+    command = [sys.executable, "-m", "nift_training.merge", "--base", "nobody/tiny", "--revision", "v1"]
+    command += ["--adapter", str(plain), "--out", str(tmp_path / "merged"), "--sibling-of", "tiny-base"]
+    with Hub() as hub:
+        hub.hold("nobody/tiny", files, kind="model", commit=COMMIT).tags["v1"] = COMMIT
+        own = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hub")}
+        subprocess.run(command, check=True, cwd=PROJECT, env=os.environ | own)
+    facts = artifacts.verify(tmp_path / "merged").facts
+    assert (facts["base"], facts["base_revision"]) == ("nobody/tiny", COMMIT)
+    there = tmp_path / "there"
+    merge.merge(tiny, plain, there, sibling_of="tiny-base")
+    assert (there / merge.SINGLE).read_bytes() == (tmp_path / "merged" / merge.SINGLE).read_bytes()
 
 
 @pytest.mark.parametrize("injury", ["missing", "truncated", "a tensor in two files"])
