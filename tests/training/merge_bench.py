@@ -5,7 +5,10 @@
 A sharded bfloat16 Llama with random weights and a rank-8 adapter on all its linear layers are made, used and deleted:
 twice the model's size must be free. Each contender is a process of its own; what came before is flushed to the disk
 first, and the base lies in the page cache for all. Ours verifies the base's sha256, hashes and flushes what it writes
-and recomputes rows of every tensor; `cp` and peft do none of that. A model of half the size shows whether memory grows.
+and recomputes rows of every tensor. `cp` does none of that, and leaves its copy in memory for the system to write
+later; `cp+sync` is the copy that is on the disk as ours is. Two more lines are what no such merge can do without: the
+sha256 of as many bytes as are read and written, on two cores (`2 x sha256`), and writing and flushing those bytes and
+nothing else (`write`). A model of half the size shows whether memory grows.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nift_training import artifacts, disk, shards
@@ -97,9 +101,10 @@ def make_adapter(out: Path, layers: int) -> None:
 
 
 def ours(base: Path, adapter: Path, out: Path) -> None:
-    from nift_training import merge
+    """The command line, as a person gives it."""
+    from nift_training import merge, verbs
 
-    merge.merge(base, adapter, out)
+    verbs.run(merge.main, ["--base", str(base), "--adapter", str(adapter), "--out", str(out)])
 
 
 def peft(base: Path, adapter: Path, out: Path) -> None:
@@ -115,11 +120,35 @@ def cp(base: Path, adapter: Path, out: Path) -> None:
 
 
 def cp_flushed(base: Path, adapter: Path, out: Path) -> None:
-    subprocess.run(["cp", "-r", str(base), str(out)], check=True)
+    cp(base, adapter, out)
     subprocess.run(["sync", "-f", str(out)], check=True)
 
 
-CONTENDERS = {"cp": cp, "cp+sync": cp_flushed, "ours": ours, "peft": peft}
+def hash_twice(base: Path, adapter: Path, out: Path) -> None:
+    with ThreadPoolExecutor(2) as cores:
+        list(cores.map(artifacts.sha256, 2 * list(base.iterdir())))
+
+
+def write(base: Path, adapter: Path, out: Path) -> None:
+    """Each file past the page cache and flushed, two at a time as ours writes."""
+
+    def copy(file: Path) -> None:
+        command = ["dd", f"if={file}", f"of={out / file.name}", "bs=8M", "oflag=direct", "conv=fsync", "status=none"]
+        subprocess.run(command, check=True)
+
+    out.mkdir()
+    with ThreadPoolExecutor(2) as writers:
+        list(writers.map(copy, base.iterdir()))
+
+
+CONTENDERS = {
+    "cp": cp,
+    "cp+sync": cp_flushed,
+    "ours": ours,
+    "peft": peft,
+    "2 x sha256": hash_twice,
+    "write": write,
+}
 
 
 def cost(contender: str, base: Path, adapter: Path, out: Path) -> Cost:
@@ -127,26 +156,20 @@ def cost(contender: str, base: Path, adapter: Path, out: Path) -> Cost:
     os.sync()
     command = [sys.executable, "-m", "tests.training.merge_bench", "--contender", contender]
     command += [str(base), str(adapter), str(out)]
-    started = time.monotonic()
+    before, started = _cpu_of_children(), time.monotonic()
     done = subprocess.run(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True, check=True)
-    wall = time.monotonic() - started
-    inner = json.loads(done.stdout.splitlines()[-1])
-    return Cost(wall=inner.get("wall", wall), cpu=inner["cpu"], peak_mb=inner["peak_mb"])
+    whole = Cost(wall=time.monotonic() - started, cpu=_cpu_of_children() - before, peak_mb=0.0)
+    return replace(whole, **json.loads(done.stdout.splitlines()[-1]))
 
 
 def run(contender: str, base: Path, adapter: Path, out: Path) -> None:
-    """Runs a contender in this process and prints what it cost."""
-    if contender.startswith("cp"):
-        began = time.monotonic()
-        CONTENDERS[contender](base, adapter, out)
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        # The copy itself, not the interpreter that started it.
-        seen = {"wall": time.monotonic() - began, "cpu": used.ru_utime + used.ru_stime, "peak_mb": 0.0}
-    else:
-        CONTENDERS[contender](base, adapter, out)
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        seen = {"cpu": used.ru_utime + used.ru_stime, "peak_mb": peak_rss_mb()}
-    print(json.dumps(seen))
+    """Runs a contender in this process and prints what can only be seen from within."""
+    began = time.monotonic()
+    CONTENDERS[contender](base, adapter, out)
+    if contender in ("ours", "peft"):
+        print(json.dumps({"peak_mb": peak_rss_mb()}))
+    else:  # without the interpreter that started it
+        print(json.dumps({"wall": time.monotonic() - began}))
 
 
 def measure(folder: Path, layers: int, order: list[str]) -> dict[str, list[Cost]]:
@@ -160,7 +183,7 @@ def measure(folder: Path, layers: int, order: list[str]) -> dict[str, list[Cost]
             artifacts.sha256(file)  # into the page cache
         seen.setdefault(contender, []).append(cost(contender, base, adapter, out))
         print(f"  {contender}: {seen[contender][-1]}", file=sys.stderr, flush=True)
-        shutil.rmtree(out)
+        shutil.rmtree(out, ignore_errors=True)
     size = sum(file.stat().st_size for file in base.iterdir())
     _print(size, seen)
     shutil.rmtree(base)
@@ -169,17 +192,24 @@ def measure(folder: Path, layers: int, order: list[str]) -> dict[str, list[Cost]
 
 
 def _print(size: int, seen: dict[str, list[Cost]]) -> None:
-    print(f"\n{disk.size(size)}, median of {max(map(len, seen.values()))} turns")
-    print(f"{'':8} {'wall s':>8} {'CPU s':>8} {'peak MB':>8} {'MB/s':>8} {'x cp':>6}")
     walls = {name: statistics.median(each.wall for each in costs) for name, costs in seen.items()}
+    print(f"\n{disk.size(size)}, medians; in brackets the quickest and the slowest turn")
+    print(f"{'':12}{'wall s':>8}{'':14}{'CPU s':>7}{'peak MB':>9}{'MB/s':>7}{'x cp':>7}{'x cp+sync':>11}")
     for name, costs in seen.items():
-        cpu = statistics.median(each.cpu for each in costs)
-        peak = max(each.peak_mb for each in costs)
-        ratio = walls[name] / walls["cp"]
-        memory = f"{peak:.0f}" if peak else "-"
-        print(f"{name:8} {walls[name]:8.1f} {cpu:8.1f} {memory:>8} {size / walls[name] / 1e6:8.0f} {ratio:6.2f}")
+        turns = sorted(each.wall for each in costs)
+        cpu, peak = statistics.median(each.cpu for each in costs), max(each.peak_mb for each in costs)
+        print(
+            f"{name:12}{walls[name]:8.1f}{f' [{turns[0]:.1f}, {turns[-1]:.1f}]':14}{cpu:7.1f}"
+            f"{f'{peak:.0f}' if peak else '-':>9}{size / walls[name] / 1e6:7.0f}"
+            + "".join(f"{walls[name] / walls[copy]:{width}.2f}" for copy, width in (("cp", 7), ("cp+sync", 11)))
+        )
     if "peft" in walls:
         print(f"ours is {walls['peft'] / walls['ours']:.1f} times as fast as peft")
+
+
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _groups(shapes: dict[str, tuple[int, ...]]) -> Iterator[list[str]]:
@@ -237,7 +267,7 @@ def _config(layers: int) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gb", type=float, default=4.3, help="size of the larger model")
-    parser.add_argument("--turns", type=int, default=3, help="of cp and ours, which alternate; peft has one")
+    parser.add_argument("--turns", type=int, default=3, help="which take turns; peft has one")
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("paths", nargs="*", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -247,8 +277,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="nift-merge-") as folder:
         disk.check_room(Path(folder, "out"), int(options.gb * 2e9))
         layers = round(options.gb * LAYERS_PER_GB)
-        measure(Path(folder), layers, ["cp", "ours", "cp+sync"] * options.turns + ["peft"])
-        measure(Path(folder), layers // 2, ["cp", "ours"])
+        turn = ["cp", "ours", "cp+sync", "2 x sha256", "write"]
+        measure(Path(folder), layers, turn * options.turns + ["peft"])
+        measure(Path(folder), layers // 2, turn)
 
 
 if __name__ == "__main__":
