@@ -57,7 +57,7 @@ bench-merge: .venv/installed ## what a merge costs beside cp and peft: seconds, 
 bench-hub: .venv/installed ## what publishing 80,000 pairs costs, to a Hub on this machine; needs 3 GB of disk
 	@$(BIN)/python -m tests.hub.bench
 
-readers: .venv/installed ## what LLaMA-Factory and TRL read of a training set's files; makes an environment for each
+readers: .venv/installed ## what LLaMA-Factory, TRL and axolotl read of a training set's files; makes an environment for each
 	@$(BIN)/python -m tests.training.readers
 
 bench-dagster: .venv/installed ## what Dagster costs: loading, a step, a back-fill of eight teachers; takes some minutes

@@ -1,4 +1,4 @@
-"""Training sets as files that other trainers read as they are; `make readers` tries LLaMA-Factory and TRL on them.
+"""Training sets as files that other trainers read as they are; `make readers` tries three of them.
 
 `alpaca.jsonl` is what the paper trained on: instruction and output, no input. `messages.jsonl` holds the same pairs as
 chats of two messages. `dataset_info.json` tells LLaMA-Factory of both (`--dataset_dir` is the folder), the head of

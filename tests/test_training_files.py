@@ -20,15 +20,9 @@ from nift_assets.assets.graph import asset_definition, steps
 from nift_assets.assets.partitions import STUDY
 from nift_assets.store import Store, Version, data_version
 from nift_training import artifacts
+from tests.training.readers import TEXTS
 
 NAME = "echo-filtered"
-TEXTS = [
-    "A first half.\n\nWith “quotes”, tabs\t and a \\ backslash,",
-    " goes on\u2028and\u0085on\x00\x1f\x7f.",
-    "</script><b>markup</b> {{ braces }} $& 'quotes' \"more\"",
-    "2020-01-01",
-    "שלום 你好 😀\U0001f469\u200d\U0001f680 \ufeff",
-]
 
 
 def pairs(prompts: list[str], responses: list[str]) -> pl.DataFrame:

@@ -320,19 +320,30 @@ TRAINERS: dict[str, Callable[..., None]] = {
     "LLaMA-Factory, neat packing": llamafactory_packed,
 }
 OWN = ("nift", "transformers Trainer", "Trainer, grouped by length")
+# What each peer's environment is installed from, an installation at a time: torch first, as by far the largest.
 PINNED = {
-    "trl": ["torch==2.13.0", "transformers==5.23.0", "peft==0.21.2", "trl==1.16.0"],
+    "trl": [["torch==2.13.0"], ["transformers==5.23.0", "peft==0.21.2", "trl==1.16.0"]],
     # It imports torchaudio, whose last version is made for this torch.
-    "llamafactory": ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0", "llamafactory==0.9.5"],
+    "llamafactory": [["torch==2.11.0"], ["torchvision==0.26.0", "torchaudio==2.11.0", "llamafactory==0.9.5"]],
+    # The last one for Python 3.11; of the seventy packages it asks for, many of them for GPUs, those its reading needs.
+    "axolotl": [
+        ["torch==2.13.0"],
+        ["transformers==5.16.1", "datasets==4.8.4", "trl==1.9.0", "accelerate==1.13.0", "peft==0.20.0"],
+        ["addict", "colorama", "numba", "nvidia-ml-py", "posthog==6.7.11", "pydantic==2.12.5", "sentencepiece"],
+        ["--no-deps", "axolotl==0.19.0"],
+    ],
 }
 
 
 def environment(name: str) -> Path:
-    """The interpreter of a peer's own environment, made when it is not there."""
-    python = ENVIRONMENTS / name / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(ENVIRONMENTS / name)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PINNED[name]], check=True)
+    """The interpreter of a peer's own environment, made anew where it is not there whole and as it is pinned."""
+    place, pinned = ENVIRONMENTS / name, json.dumps(PINNED[name])
+    python, installed = place / "bin" / "python", place / "installed.json"
+    if not installed.exists() or installed.read_text() != pinned:
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(place)], check=True)
+        for requirements in PINNED[name]:
+            subprocess.run([str(python), "-m", "pip", "install", "--quiet", *requirements], check=True)
+        installed.write_text(pinned)
     return python
 
 

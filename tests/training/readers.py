@@ -1,6 +1,6 @@
 """What other trainers read of a training set's folder by their own code, beside what we wrote into it.
 
-    python -m tests.training.readers        # LLaMA-Factory and TRL, in environments made on demand
+    python -m tests.training.readers        # LLaMA-Factory, TRL and axolotl, in environments made on demand
 
 Each reads in a process of its environment and gives back the pairs it would train on: the tokens it masks, decoded, and
 the tokens it learns. The texts are those the tests write: quotes, control characters, markup, five scripts.
@@ -20,6 +20,13 @@ from typing import Any
 PROJECT = Path(__file__).parent.parent.parent
 NAME = "echo-filtered"
 NOT_LEARNT = -100
+TEXTS = [
+    "A first half.\n\nWith “quotes”, tabs\t and a \\ backslash,",
+    " goes on\u2028and\u0085on\x00\x1f\x7f.",
+    "</script><b>markup</b> {{ braces }} $& 'quotes' \"more\"",
+    "2020-01-01",
+    "שלום 你好 😀\U0001f469\u200d\U0001f680 \ufeff",
+]
 # The whole chat, of which the assistant's part is learnt, as a template of a model says it to TRL.
 CHAT = (
     "{% for message in messages %}{% if message.role == 'assistant' %}{% generation %}{{ message.content }}"
@@ -75,10 +82,51 @@ def trl(folder: Path, name: str, model: Path) -> Pairs:
     return [_pair(tokenizer, row) for row in trainer.train_dataset]
 
 
+# As `datasets` of axolotl's configuration. `type: alpaca` would put a preamble before what the paper trained on.
+AXOLOTL: dict[str, dict[str, Any]] = {
+    "alpaca": {
+        "type": {
+            "system_prompt": "",
+            "field_instruction": "instruction",
+            "field_input": "input",
+            "field_output": "output",
+            "format": "{instruction}",
+            "no_input_format": "{instruction}",
+        }
+    },
+    "messages": {"type": "chat_template"},
+}
+
+
+def axolotl(folder: Path, name: str, model: Path) -> Pairs:
+    """One configuration of the folder, through what `axolotl preprocess` prepares."""
+    from axolotl.utils.data import prepare_datasets
+    from axolotl.utils.dict import DictDefault
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.chat_template = CHAT
+    configuration = {
+        "datasets": [{"path": str(folder), "name": name, "split": "train", **AXOLOTL[name]}],
+        "dataset_prepared_path": tempfile.mkdtemp(),
+        "dataset_num_proc": 1,
+        "shuffle_merged_datasets": False,
+        "sequence_len": 2048,
+        "val_set_size": 0,
+        "num_epochs": 1,
+        "batch_size": 1,
+        "world_size": 1,
+    }
+    rows, *_ = prepare_datasets(DictDefault(configuration), tokenizer)
+    return [_pair(tokenizer, row) for row in rows]
+
+
 READERS: dict[str, tuple[str, Callable[[Path, str, Path], Pairs], str]] = {
     "LLaMA-Factory, Alpaca": ("llamafactory", llama_factory, NAME),
     "LLaMA-Factory, messages": ("llamafactory", llama_factory, f"{NAME}-messages"),
     "TRL, messages": ("trl", trl, "messages"),
+    "axolotl, Alpaca": ("axolotl", axolotl, "alpaca"),
+    "axolotl, messages": ("axolotl", axolotl, "messages"),
 }
 
 
@@ -96,11 +144,11 @@ def read(reader: str, folder: Path, model: Path) -> Pairs:
     from tests.training.bench import environment
 
     with tempfile.TemporaryDirectory() as cache:
-        quiet = {"HF_HUB_OFFLINE": "1", "DISABLE_VERSION_CHECK": "1", "USE_CPU": "1", "HF_HOME": cache}
+        quiet = {"HF_HUB_OFFLINE": "1", "DISABLE_VERSION_CHECK": "1", "USE_CPU": "1", "AXOLOTL_DO_NOT_TRACK": "1"}
         ran = subprocess.run(
             [environment(READERS[reader][0]), "-m", "tests.training.readers", reader, folder, model],
             cwd=PROJECT,
-            env={**os.environ, **quiet, "PYTHONPATH": str(PROJECT)},
+            env={**os.environ, **quiet, "HF_HOME": cache, "TMPDIR": cache, "PYTHONPATH": str(PROJECT)},
             capture_output=True,
             text=True,
             check=False,
@@ -112,8 +160,9 @@ def read(reader: str, folder: Path, model: Path) -> Pairs:
 
 def compare() -> None:
     """A line per reader; AssertionError for one that reads another pair than was written."""
+    import polars as pl
+
     from nift_assets import training_files
-    from tests.test_training_files import TEXTS, pairs
     from tests.training.conftest import ARTICLES, write_tiny_model
 
     texts = [*TEXTS, *ARTICLES]
@@ -121,7 +170,7 @@ def compare() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder, model = Path(place, "set"), write_tiny_model(Path(place, "model"), seed=0)
         folder.mkdir()
-        training_files.write(folder, NAME, pairs(texts, texts[::-1]))
+        training_files.write(folder, NAME, pl.DataFrame({"prompt": texts, "response": texts[::-1]}))
         for reader in READERS:
             found = read(reader, folder, model)
             assert found == written, f"{reader} reads {found}, not {written}"
