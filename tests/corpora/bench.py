@@ -238,13 +238,17 @@ def table(results: dict[str, Result], bytes_of: dict[str, int]) -> str:
 
 
 def extrapolated(results: dict[str, Result], bytes_of: dict[str, int], one: str, other: str) -> str:
-    """The time for OpenWebText, from what a document and a byte cost in the two samplings."""
-    rows = [[SIZES[results[what].corpus].documents, bytes_of[results[what].corpus]] for what in (one, other)]
-    per_document, per_byte = np.linalg.solve(np.array(rows, float), [results[what].seconds for what in (one, other)])
-    seconds = per_document * OPENWEBTEXT_DOCUMENTS + per_byte * OPENWEBTEXT_BYTES
+    """The time for OpenWebText and what it costs in CPU, from what a document and a byte take in the two samplings."""
+    both = [results[what] for what in (one, other)]
+    rows = np.array([[SIZES[each.corpus].documents, bytes_of[each.corpus]] for each in both], float)
+    taken = np.array([[each.seconds, each.cpu_seconds] for each in both])
+    per_part = np.linalg.solve(rows, taken)
+    document, byte = per_part[:, 0]
+    seconds, cpu_seconds = [OPENWEBTEXT_DOCUMENTS, OPENWEBTEXT_BYTES] @ per_part
     return (
-        f"{per_document * 1e6:.1f} µs a document and {per_byte * 1e9:.2f} ns a byte: OpenWebText's "
-        f"{OPENWEBTEXT_DOCUMENTS:,} documents of {OPENWEBTEXT_BYTES / 1e9:.1f} GB take {seconds / 60:.1f} minutes"
+        f"{document * 1e6:.1f} µs a document and {byte * 1e9:.2f} ns a byte: OpenWebText's "
+        f"{OPENWEBTEXT_DOCUMENTS:,} documents of {OPENWEBTEXT_BYTES / 1e9:.1f} GB take {seconds / 60:.1f} minutes, "
+        f"{cpu_seconds / 60:.1f} of CPU"
     )
 
 
