@@ -29,6 +29,11 @@ PAYLOADS = [
     "\u202egpj.exe\u202c <b>\u0000</b>",
 ]
 
+# What they would be on a page, as a selector of a browser, if anything took them for more than text.
+ALIVE = (
+    "[src='x'], [src*='example.org'], [href^='javascript'], [href*='example.org'], [onerror], [onload], [onmouseover]"
+)
+
 
 class Reading(HTMLParser):
     """What a browser would make of a page: its tags with their attributes, and its text."""

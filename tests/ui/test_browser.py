@@ -27,7 +27,7 @@ from nift_assets.assets.table import STEPS
 from nift_assets.store import Store
 from tests.conftest import instance_at
 from tests.counting import Counts
-from tests.pages import PAYLOADS
+from tests.pages import ALIVE, PAYLOADS
 from tests.teachers.fault_server import FaultServer
 from tests.test_guard import materialize, write
 from tests.ui.browser import Strangers, chromium, window
@@ -80,10 +80,6 @@ STUDY = dataclasses.replace(
     adapters=(), models=DEMO.models[:2], examples=(), publications=(),
 )
 """
-# What markup in the data would be on a page if anything took it for more than text.
-ALIVE = (
-    "[src='x'], [src*='example.org'], [href^='javascript'], [href*='example.org'], [onerror], [onload], [onmouseover]"
-)
 NODES = """
 { assetNodes {
     assetKey { path } groupName description opVersion kinds isMaterializable
