@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import dagster as dg
@@ -38,6 +40,17 @@ def test_together_the_intents_make_every_table() -> None:
     assert STEPS.keys() - together <= {"funnel"} | {name for name, step in STEPS.items() if step.by_hand}
     after = next(set(tables(intent)) for intent in INTENTS if intent.after_audit)
     assert after == {"audited_removals", "filtered_completions"}
+
+
+def test_what_the_guide_types_into_the_lineage_selects_tables() -> None:
+    guide = (PROJECT / "dagster_project" / "guides" / "back-fills.md").read_text()
+    graph = defs.resolve_asset_graph()
+    found = re.findall(r"`((?:key|group|tag):[^`]+)`", guide)
+    assert len(found) >= 4
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        for selection in found:
+            assert len(dg.AssetSelection.from_string(selection).resolve(graph)) >= 2, selection
 
 
 @pytest.mark.parametrize("study", ["paper", "today"])
