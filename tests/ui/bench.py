@@ -100,9 +100,11 @@ def environment(folder: Path, name: str) -> dict[str, str]:
 
 
 def python(code: str, env: dict[str, str]) -> str:
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], env=env, check=True, stdout=subprocess.PIPE, text=True
-    ).stdout.splitlines()[-1]
+    """The last line that some code prints; what Dagster logs of every event goes nowhere."""
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.splitlines()[-1]
 
 
 def load(env: dict[str, str]) -> None:
@@ -123,7 +125,7 @@ def steps(env: dict[str, str]) -> None:
 
 def backfill(env: dict[str, str], folder: Path) -> None:
     """All tables of eight teachers, launched in the UI, run by the daemon in processes of their own."""
-    nift("run", "halves", environment=env)
+    assert nift("run", "halves", environment=env).returncode == 0
     with ui(env, folder) as running:
         before, began = cpu_seconds(running.pid), time.monotonic()
         done = wait(running, launch(running))
@@ -158,7 +160,7 @@ def wait(running: UI, identifier: str) -> dict[str, Any]:
 
 def line(env: dict[str, str]) -> None:
     """The same tables by the command line: two processes that stay, no daemon."""
-    nift("run", "halves", environment=env)
+    assert nift("run", "halves", environment=env).returncode == 0
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     chosen = [text for name in NAMES for text in ("--partition", name)]
     ran = nift("run", "filtered_completions", "completion_rejects", *chosen, environment=env)
