@@ -7,6 +7,7 @@ import importlib
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +27,7 @@ from nift_assets.assets.table import STEPS
 from nift_assets.store import Store, Version, data_version
 from nift_training import artifacts, fetch, recomputation
 from tests.conftest import PROJECT
-from tests.hub.server import Hub
+from tests.hub.server import Fault, Hub
 
 from .vllm import Vllm
 
@@ -238,3 +239,24 @@ def test_a_backbone_of_the_hub_is_fetched_at_its_commit_and_merged_into(
     card = (world.weights() / "README.md").read_text()
     assert f"base: pico at {COMMIT}" in card
     assert "base_model: nobody/tiny" in card
+
+
+@pytest.mark.parametrize(
+    ("repository", "complaint"), [("nobody/none", "Repository Not Found"), ("nobody/tiny", "gated repo")]
+)
+def test_weights_that_are_absent_or_gated_are_one_error_and_nothing_partial(
+    repository: str, complaint: str, tmp_path: Path
+) -> None:
+    gate = Fault("/resolve/", times=99, status=403, message="ask for access", headers={"X-Error-Code": "GatedRepo"})
+    with Hub() as hub:
+        hub.hold("nobody/tiny", {"config.json": b"{}", "model.safetensors": b"weights"}, kind="model")
+        hub.faults.append(gate)
+        own = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hub")}
+        command = [sys.executable, "-m", "nift_training.fetch", "--repository", repository, "--revision", "main"]
+        command += ["--out", str(tmp_path / "models" / "tiny")]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT, env=os.environ | own)
+    assert ran.returncode == 2
+    assert ran.stderr.splitlines()[-1].startswith("error: ")
+    assert complaint in ran.stderr.splitlines()[-1]
+    assert "Traceback" not in ran.stderr
+    assert list(tmp_path.glob("models/*")) == list(tmp_path.glob("models/.*")) == []
