@@ -513,8 +513,8 @@ def test_a_disk_that_fills_up_at_any_write_leaves_nothing(
 def test_a_small_disk_leaves_nothing_whatever_it_has_room_for(
     tiny: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counts: Counts
 ) -> None:
-    """S1: a file system in memory of 16 sizes up to twice the merge's bytes (it gives whole pages), nobody asks of it how
-    much room it has."""
+    """S1: a file system in memory of 16 sizes up to twice the merge's bytes (it gives whole pages), never asked for its
+    room."""
     plain, base = copy_adapter(adapter, tmp_path / "adapter"), in_shards(tiny, tmp_path / "base")
     whole = merge.merge(base, plain, tmp_path / "whole")
     needed = sum(file.stat().st_size for file in (tmp_path / "whole").iterdir())
