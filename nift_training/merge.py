@@ -194,6 +194,8 @@ def _merge_shards(job: Job, draft: artifacts.Draft, started: float) -> int:
         for number, shard in enumerate(job.found, start=1):
             if (name := shard.path.name) in draft.known:
                 continue
+            for finished in (each for each in finishing if each.done()):
+                finished.result()  # one that failed ends the merge here and not after the last shard
             written = streaming.rewrite(
                 shard, job.changes, job.adapter.file, draft.path / name, hash_source=job.manifest is not None
             )
