@@ -298,7 +298,7 @@ def _arguments(load: Load) -> dict[str, Any]:
     held = 8
     return {
         "per_device_train_batch_size": held,
-        "gradient_accumulation_steps": load.batch // held,
+        "gradient_accumulation_steps": max(1, load.batch // held),
         "num_train_epochs": 1,
         "learning_rate": 5e-5,
         "lr_scheduler_type": "cosine",

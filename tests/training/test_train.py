@@ -20,6 +20,7 @@ from nift_training import artifacts, batches, devices, kernels, loop, lora, loss
 from nift_training.batches import Weighed
 from nift_training.machine import Machine, Place
 from nift_training.recipe import MODERN, Recipe
+from tests.conftest import PROJECT
 from tests.counting import Counts
 
 from .conftest import RECIPE
@@ -479,3 +480,17 @@ def test_a_full_disk_is_one_line_whichever_write_meets_it(
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: the disk is full")
     assert exit_code(other) == 0
     assert artifacts.verify(tmp_path / "again").digest == whole.digest
+
+
+@pytest.mark.slow
+def test_the_measurement_beside_a_plain_trainer_runs_without_a_gpu() -> None:
+    """`make bench-train`, which on a GPU measures a Llama-3-8B by the same lines, on a model of a thousand words."""
+    command = [sys.executable, "-m", "tests.training.bench", "--shape", "tiny", "--rows", "4", "--rounds", "1"]
+    done = subprocess.run([*command, "--loads", "1"], capture_output=True, text=True, check=False, cwd=PROJECT)
+    assert done.returncode == 0, done.stderr
+    assert [line.split(" | ")[0] for line in done.stdout.splitlines() if line.startswith("| ")][1:] == [
+        "| nift",
+        "| transformers Trainer",
+        "| Trainer, grouped by length",
+    ]
+    assert "matrix products alone would take" in done.stdout or "TFLOP/s" in done.stdout
