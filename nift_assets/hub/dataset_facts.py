@@ -14,7 +14,7 @@ from nift_assets import completions, filters, licences
 from nift_assets.hub.data_files import Configuration, Source
 from nift_assets.sql import REMOVALS
 from nift_assets.store import Store
-from nift_assets.studies.study import Publication, Study, Teacher
+from nift_assets.studies.study import Publication, Study, Teacher, TrainingSet
 
 if TYPE_CHECKING:
     from nift_assets.ledger.report import Account
@@ -52,7 +52,7 @@ def sources(study: Study, store: Store, teacher: Teacher) -> list[Source]:
         *(
             Source(
                 name=row.name,
-                title=_title(row.filters, rows=row.rows, refill=row.refill, truncated=row.keep_truncated),
+                title=_title(row, store.rows("training_sets", row.name) or 0),
                 paths=(store.path("training_sets", row.name),),
                 contract=pairs,
                 columns=PAIRS,
@@ -135,11 +135,14 @@ def cost(account: Account | None) -> str:
     return f"{account.spent / 1e9:,.4f} US dollars for {account.sent:,} requests, {tokens}."
 
 
-def _title(names: Sequence[str], *, rows: int | None, refill: bool, truncated: bool) -> str:
-    parts = [f"the first {rows:,} pairs" if rows is not None else "all pairs", "in sample order"]
-    if names:
-        parts.append(f"without what {' and '.join(names)} found" + ("" if refill else ", and no others in their place"))
-    return ", ".join(parts) + (", cut off ones too" if truncated else "")
+def _title(row: TrainingSet, stored: int) -> str:
+    """What a training set is, and how many were wanted of it where there were as many."""
+    wanted = row.rows if row.rows is not None and (stored == row.rows or not row.refill) else None
+    parts = [f"the first {wanted:,} pairs" if wanted is not None else "all pairs", "in sample order"]
+    if row.filters:
+        others = "" if row.refill else ", and no others in their place"
+        parts.append(f"without what {' and '.join(row.filters)} found{others}")
+    return ", ".join(parts) + (", cut off ones too" if row.keep_truncated else "")
 
 
 def _columns(made: Sequence[Configuration]) -> list[tuple[list[Any], str]]:

@@ -16,6 +16,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from expectations import contract
 from nift_assets import reference_sets
 from nift_assets.assets import check_results
 from nift_assets.assets.check_results import refuse_unchecked
@@ -29,6 +30,11 @@ from tests.counting import Counts
 from tests.hub.pushing import TOKEN
 from tests.hub.server import Hub, person
 
+SECTIONS = [
+    *("Configurations", "How it was made", "From the sample to the data", "Examples", "Checks", "Decontamination"),
+    *("Content audit", "Cost", "Lineage", "Licence and terms", "Limitations", "Citation"),
+]
+COLUMNS = ("document_id", "sample_rank", "prompt", "response")
 LOADED = """
 import sys
 from datasets import load_dataset
@@ -54,7 +60,7 @@ class Place:
     def publish(self, *arguments: str, token: str | None = TOKEN) -> subprocess.CompletedProcess[str]:
         return nift("publish", *arguments, environment=self.environment(token=token))
 
-    def table(self, name: str, partition: str) -> pl.DataFrame:
+    def table(self, name: str, partition: str | None) -> pl.DataFrame:
         return Store(root=str(self.demo.warehouse), study="demo").read(name, partition)
 
 
@@ -117,9 +123,29 @@ def test_what_is_published_is_what_the_tables_hold(place: Place, tmp_path: Path,
     for configuration, (name, partition) in held.items():
         found = pl.read_parquet(tmp_path / f"{configuration}.parquet")
         assert found.equals(place.table(name, partition).select(found.columns))
+    assert place.hub.asked(r"GET /xet/v1/reconstructions/\w+ 200")
     counts(
         "E6", f"pushed: 1 commit, {row['files']} files; datasets.load_dataset gives equal frames of 2 configurations"
     )
+
+
+def test_its_card_says_what_it_is_and_how_it_was_made(place: Place) -> None:
+    repo = place.hub.repos["dataset", "me/nift-demo-echo"]
+    row = place.table("hub_datasets", "echo").row(0, named=True)
+    card = place.hub.content(repo, "README.md").decode()
+    assert re.findall(r"^## (.*)$", card, re.MULTILINE) == SECTIONS
+    assert [name for name in repo.head.files if name.endswith(".parquet") and name not in card] == []
+    halves, pairs = place.table("halves", None), place.table("training_sets", "echo-filtered")
+    said = (
+        row["tag"],
+        f"the first {halves.height} in an order drawn with seed",
+        f"| `echo-filtered` | {pairs.height} | all pairs, in sample order, without",
+        "| `completions/echo` | `",
+        *(f"| `{column.name}` |" for column in contract.load("training_sets").columns if column.name in COLUMNS),
+        *(f"- {name}: " for name in ("This repository", "The articles", "The responses")),
+        *(f"*prompt of document* `{document}`" for document in pairs["document_id"][:2]),
+    )
+    assert [each for each in said if each not in card] == []
 
 
 def test_what_was_pushed_is_linked_in_the_ui(place: Place) -> None:
@@ -173,7 +199,7 @@ def test_no_token_is_found_anywhere_afterwards(place: Place, counts: Counts) -> 
 # ---------- only what has passed its checks
 
 
-def test_a_failed_or_missing_check_upstream_refuses(place: Place, tmp_path: Path) -> None:
+def test_a_failed_check_upstream_refuses(place: Place, tmp_path: Path) -> None:
     home, root = tmp_path / "home", tmp_path / "warehouse"
     shutil.copytree(place.demo.home, home)
     shutil.copytree(place.demo.warehouse, root)
@@ -204,8 +230,19 @@ def test_a_failed_or_missing_check_upstream_refuses(place: Place, tmp_path: Path
         store.write("training_sets", "echo-filtered", planted, type(version)(data="0" * 64, inputs=version.inputs))
         with pytest.raises(ValueError, match="training_sets/echo-filtered on the disk is not what Dagster has seen"):
             refuse_unchecked(instance, store, others)
-    with dg.instance_for_test() as empty, pytest.raises(ValueError, match="is not what Dagster has seen being made"):
-        refuse_unchecked(empty, store, upstream)
+
+
+def test_a_check_that_never_ran_refuses(place: Place) -> None:
+    store = Store(root=str(place.demo.warehouse), study="demo")
+    with dg.instance_for_test() as empty:
+        with pytest.raises(ValueError, match="halves on the disk is not what Dagster has seen being made"):
+            refuse_unchecked(empty, store, [("halves", None)])
+        version = store.version("halves", None)
+        assert version is not None
+        tags = {"dagster/data_version": version.data[:16]}
+        empty.report_runless_asset_event(dg.AssetMaterialization("halves", tags=tags))
+        with pytest.raises(ValueError, match=r"halves: the check \w+ has never run on it; materialize halves again"):
+            refuse_unchecked(empty, store, [("halves", None)])
 
 
 # ---------- again, and with another row
