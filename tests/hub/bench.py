@@ -30,7 +30,7 @@ sets = (
 )
 STUDY = dataclasses.replace(
     demo, name="bench", training_sets=sets, adapters=(), models=demo.models[:2], filters=demo.filters[:2],
-    teachers=tuple(dataclasses.replace(t, filters=()) for t in demo.teachers), audits=(), controls=(),
+    teachers=tuple(dataclasses.replace(t, filters=()) for t in demo.teachers), audits=(), controls=(), examples=(),
     publications=(Publication(name="echo", repository="nift-bench", teacher="echo", licence="cc0-1.0"),),
 )
 """
