@@ -67,6 +67,12 @@ def facts(
         "model": model,
         "backbone": backbone,
         "base_link": _link(backbone),
+        "base_on_the_hub": HUB_ID.fullmatch(backbone.source) is not None,
+        "judges": [
+            (BENCHMARKS[benchmark.name], study.judge(benchmark.judge).model)
+            for benchmark in study.benchmarks
+            if benchmark.name in BENCHMARKS and benchmark.judge
+        ],
         "title": f"{study.title}: {publication.of}",
         "made": _made(study, backbone, adapter, trained, model),
         "recipe_name": name_of(adapter.recipe),

@@ -311,6 +311,7 @@ def test_an_adapter_and_a_model_are_published_with_what_they_are(place: Place, c
         assert "| data version | " in card
         assert "| MT-Bench (1-10) |" in card
         assert "Demo scores mean nothing" in card
+        assert "MT-Bench is judged by `" in card
         weights = next(path for path in repo.head.files if path.endswith(".safetensors"))
         of = place.table("lora_adapters", partition) if kind == "adapters" else place.table("merged_models", partition)
         folder = place.demo.warehouse / "demo" / of["folder"][0]
