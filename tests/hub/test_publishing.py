@@ -214,8 +214,7 @@ def test_a_failed_check_upstream_refuses(place: Place, tmp_path: Path) -> None:
             check_name="most_are_answered",
             passed=False,
             severity=dg.AssetCheckSeverity.ERROR,
-            description="0.4, expected at most 0.2",
-            metadata={},
+            metadata={check_results.MESSAGE: dg.MetadataValue.text("0.4, expected at most 0.2")},
             partition="echo",
         )
         instance.report_runless_asset_event(evaluation)
