@@ -114,7 +114,7 @@ def _bring_in(
                 return done, dispatch.stopped
         elif ours and isinstance(provider, InProcess):
             done.sent += len(ours)
-            _answer_here(book, session, provider, ours)
+            done.output_tokens += _answer_here(book, session, provider, ours)
         if not intent.elsewhere:
             return done, None
         time.sleep(LOOK_AGAIN_SECONDS)
@@ -122,19 +122,22 @@ def _bring_in(
         questions = [by_key[key] for key in intent.elsewhere]
 
 
-def _answer_here(book: Book, session: int, provider: InProcess, questions: Sequence[Request]) -> None:
-    """Answers made in this process, kept as they come: by the second, or by the portion where they come fast."""
+def _answer_here(book: Book, session: int, provider: InProcess, questions: Sequence[Request]) -> int:
+    """The tokens of answers made in this process, kept as they come: by the second, or by the portion where they come
+    fast."""
     here: list[tuple[str, int, bytes]] = []
-    kept_at = time.monotonic()
+    kept_at, written = time.monotonic(), 0
     try:
         for question, body in provider.answer(questions):
             raw = json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")
             here.append((question.key, 400 if "error" in body else 200, raw))
+            written += (body.get("usage") or {}).get("completion_tokens") or 0
             if len(here) == AT_A_TIME or time.monotonic() - kept_at > KEEP_SECONDS:
                 book.keep(session, here)
                 here, kept_at = [], time.monotonic()
     finally:
         book.keep(session, here)
+    return written
 
 
 def _run(dispatch: Dispatch, questions: Sequence[Request]) -> None:

@@ -61,7 +61,8 @@ class Counting(InProcess):
             if len(self.asked) == self.breaks_at:
                 raise ConnectionError("the provider went away")
             self.asked.append(request)
-            yield request, chat_completion(model="m", text=request.messages[-1].content, finish_reason="stop")
+            text = request.messages[-1].content
+            yield request, chat_completion(model="m", text=text, finish_reason="stop", output_tokens=3)
 
     def texts(self) -> list[str]:
         return [request.messages[-1].content for request in self.asked]
@@ -89,6 +90,7 @@ def test_a_finished_question_is_never_asked_again(ledger_url: str) -> None:
     asked = ask(ledger, ASKER, [question(t) for t in [*reversed(texts), "one more"]], again)
     assert again.texts() == ["one more"]
     assert [a.text for a in asked.answers] == [*reversed(texts), "one more"]
+    assert asked.written == 3
 
 
 def test_a_question_asked_twice_at_once_is_sent_once(ledger: Book) -> None:
