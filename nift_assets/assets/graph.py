@@ -6,6 +6,7 @@ fails stops the step before anything is stored, so the last good version stays a
 
 import importlib
 import pkgutil
+import re
 import tempfile
 import time
 import warnings
@@ -19,7 +20,7 @@ import dagster as dg
 import polars as pl
 
 from expectations import contract as contracts
-from expectations.contract import Contract
+from expectations.contract import Contract, Test
 from expectations.frames import Table, conform, height, portions, schema
 from expectations.runner import Result, check
 from nift_assets import assets, benchmark_files, sql
@@ -149,7 +150,7 @@ def asset_definition(step: Step) -> dg.AssetsDefinition:
                 spent["peak_mb"] = round(peak.mb, 1)
             # Of tables that are made together all are there before the first is written.
             assert made.keys() == set(wanted), f"{step.function.__name__} made {list(made)}, not {wanted}"
-            inputs = tables | _read_by_itself(step, store) | study_rows | removals(tables)
+            inputs = tables | _read_by_itself(step, store, tests) | study_rows | removals(tables)
             results = {name: check(what.rows, promised[name], inputs) for name, what in made.items()}
             recorded = [_check_result(name, result) for name, found in results.items() for result in found]
             if errors := _errors(results):
@@ -172,9 +173,14 @@ def _run(
     return step.function(context, wanted, **tables) if step.any_of else step.function(context, **tables)
 
 
-def _read_by_itself(step: Step, store: Store) -> dict[str, Table]:
-    """The inputs without partitions that a step was not handed, for the tests of its contract."""
-    return {name: store.table(name) for name in step.inputs if step.streams and STEPS[name].partitions is None}
+def _read_by_itself(step: Step, store: Store, tests: Sequence[Test]) -> dict[str, Table]:
+    """The inputs without partitions that a step was not handed and that the tests of its contract name."""
+    named = {word for test in tests for text in test.arguments.values() for word in re.findall(r"\w+", str(text))}
+    return {
+        name: store.table(name)
+        for name in step.inputs
+        if step.streams and name in named and STEPS[name].partitions is None
+    }
 
 
 def _made(value: Any, promised: Mapping[str, Contract]) -> dict[str, Made]:
