@@ -38,27 +38,27 @@ test-full: .venv/installed ## every test
 	@$(BIN)/python -m pytest -m 'slow or not slow'
 
 bench-teachers: .venv/installed ## what asking a teacher costs beside the openai SDK: requests/s, CPU, memory
-	@$(BIN)/python -m tests.teachers.bench
+	@$(BIN)/python -m tests.ledger.bench
 
 bench-checks: .venv/installed ## how long the checks of 80,000 rows with whole texts take, table by table
 	@$(BIN)/python -m tests.expectations.bench
 
 bench-data: .venv/installed ## what sampling and cutting cost, beside a plain scan and datasets.map; takes about ten minutes
-	@$(BIN)/python -m tests.corpora.bench
+	@$(BIN)/python -m tests.corpus.bench
 
 # make bench-train PEERS=1 SHAPE=llama-3-8b ROUNDS=1
 bench-train: .venv/installed ## what training costs beside transformers' Trainer; PEERS=1 TRL and LLaMA-Factory too
-	@$(BIN)/python -m tests.training.bench $(if $(filter-out 0,$(PEERS)),--peers) \
+	@$(BIN)/python -m tests.training.train.bench $(if $(filter-out 0,$(PEERS)),--peers) \
 		$(if $(SHAPE),--shape $(SHAPE)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 bench-merge: .venv/installed ## what a merge costs beside cp and peft: seconds, CPU, memory; needs 10 GB of disk
-	@$(BIN)/python -m tests.training.merge_bench
+	@$(BIN)/python -m tests.training.merge.bench
 
 bench-hub: .venv/installed ## what publishing 80,000 pairs costs, to a Hub on this machine; needs 3 GB of disk
 	@$(BIN)/python -m tests.hub.bench
 
 readers: .venv/installed ## what LLaMA-Factory, TRL and axolotl read of a training set's files; makes an environment for each
-	@$(BIN)/python -m tests.training.readers
+	@$(BIN)/python -m tests.training.train.readers
 
 bench-dagster: .venv/installed ## what Dagster costs: loading, a step, a back-fill of eight teachers; takes some minutes
 	@$(BIN)/python -m tests.ui.bench

@@ -8,11 +8,12 @@ import dagster as dg
 
 from expectations import contract as contracts
 from expectations.contract import Contract
-from nift_assets.assets import check_results, partitions
-from nift_assets.assets.graph import steps
-from nift_assets.assets.partitions import STUDY
-from nift_assets.assets.table import Step
-from nift_assets.docs import LastResult, Stored, Table
+from expectations.results import LastResult
+from nift_assets.graph import steps
+from nift_assets.pages.docs import Stored, Table
+from nift_assets.steps import check_results, partitions
+from nift_assets.steps.partitions import STUDY
+from nift_assets.steps.table import Step
 from nift_assets.store import Store
 
 

@@ -6,12 +6,12 @@ import warnings
 
 import dagster as dg
 
-from dagster_project.batches import batched_completions, batches_sensor, submit_batches
+from dagster_project.batch_jobs import batched_completions, batches_sensor, submit_batches
 from dagster_project.failures import failures_sensor
 from dagster_project.jobs import intent_jobs
 from dagster_project.resources import resources
-from nift_assets import redaction
-from nift_assets.assets.graph import asset_definitions, following
+from nift_assets.graph import asset_definitions, following
+from nift_assets.secrets import redaction
 
 # Dagster itself passes on an argument that it calls a beta, once per sensor and process: nothing a person can mend.
 warnings.filterwarnings(

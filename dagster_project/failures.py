@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import dagster as dg
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
-from nift_assets import redaction
-from nift_assets.assets.asking import STOPPED
+from nift_assets.secrets import redaction
+from nift_assets.steps.asking import STOPPED
 
 TAG = "nift/failure"
 WEBHOOK = "NIFT_FAILURE_WEBHOOK"

@@ -7,7 +7,7 @@ import polars as pl
 
 from expectations import contract as contracts
 from expectations.frames import schema
-from nift_assets.assets.graph import Checked
+from nift_assets.graph import Checked
 from nift_assets.store import Store
 
 

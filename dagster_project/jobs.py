@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from nift_assets.assets.graph import OWNER, steps
+from nift_assets.graph import OWNER, steps
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-    from nift_assets.assets.partitions import PartitionSet
+    from nift_assets.steps.partitions import PartitionSet
 
 
 @dataclass(frozen=True)

@@ -258,8 +258,8 @@ def test_only_what_depends_on_a_changed_row_is_stale(demo: Demo) -> None:
     """Asked in a process of its own: the study is fixed when the graph is imported."""
     script = """
 import dataclasses, json
-from nift_assets.assets import partitions, table
-from nift_assets.assets.graph import steps
+from nift_assets.steps import partitions, table
+from nift_assets.graph import steps
 from nift_assets.studies.demo import STUDY
 from dagster_project.resources import store
 teachers = tuple(dataclasses.replace(t, max_tokens=7) if t.name == "echo" else t for t in STUDY.teachers)

@@ -8,11 +8,11 @@ import dagster as dg
 import polars as pl
 
 from nift_assets import DEMO_FILES
-from nift_assets.assets import process
-from nift_assets.assets.partitions import STUDY
-from nift_assets.assets.process import Folder
-from nift_assets.assets.table import STEPS, Made, table
-from nift_assets.studies.study import Backbone, digest
+from nift_assets.rows import Backbone, digest
+from nift_assets.steps import process
+from nift_assets.steps.partitions import STUDY
+from nift_assets.steps.process import Folder
+from nift_assets.steps.table import STEPS, Made, table
 from nift_training import fetch, pico, templates
 
 

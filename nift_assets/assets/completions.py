@@ -5,14 +5,14 @@ from __future__ import annotations
 import dagster as dg
 import polars as pl
 
-from nift_assets import completions as asking_teachers
 from nift_assets import providers
-from nift_assets.assets import asking
-from nift_assets.assets.partitions import STUDY
-from nift_assets.assets.table import Made, table
-from nift_assets.ledger import answer
+from nift_assets.prompts import completions as asking_teachers
+from nift_assets.protocol import answer
 from nift_assets.providers import Material, anthropic, echo, local, openai, original
-from nift_assets.studies.study import Teacher
+from nift_assets.rows import Teacher
+from nift_assets.steps import asking
+from nift_assets.steps.partitions import STUDY
+from nift_assets.steps.table import Made, table
 
 
 @table(

@@ -7,12 +7,13 @@ from dataclasses import replace
 import dagster as dg
 import polars as pl
 
-from nift_assets import audits, filters, providers
-from nift_assets.assets import asking
-from nift_assets.assets.partitions import STUDY
-from nift_assets.assets.table import Made, table
-from nift_assets.ledger import answer
+from nift_assets import filters, providers
+from nift_assets.prompts import audits
+from nift_assets.protocol import answer
 from nift_assets.providers import anthropic, echo, openai
+from nift_assets.steps import asking
+from nift_assets.steps.partitions import STUDY
+from nift_assets.steps.table import Made, table
 
 # What a source's documents are read from, by its kind.
 INPUTS = ("halves", "completions", "control_texts", "reference_sets")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dagster as dg
 
-from nift_assets import controls, providers
-from nift_assets.assets import asking
-from nift_assets.assets.partitions import STUDY
-from nift_assets.assets.table import Made, table
-from nift_assets.ledger import answer
+from nift_assets import providers
+from nift_assets.prompts import controls
+from nift_assets.protocol import answer
 from nift_assets.providers import anthropic, echo, openai
+from nift_assets.steps import asking
+from nift_assets.steps.partitions import STUDY
+from nift_assets.steps.table import Made, table
 
 
 @table(

@@ -15,16 +15,18 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from nift_assets import benchmark_files
-from nift_assets.assets import process
 from nift_assets.assets.merged_models import clean_up, weights
-from nift_assets.assets.partitions import STUDY, is_wanted
-from nift_assets.assets.table import STEPS, Made, table
+from nift_assets.benchmarks import files
+from nift_assets.rows import Model, Server, digest
+from nift_assets.steps import process
+from nift_assets.steps.partitions import STUDY, is_wanted
+from nift_assets.steps.table import STEPS, Made, table
 from nift_assets.store import Store
-from nift_assets.studies.study import Model, Server, digest
-from nift_training import answer, evaluate, generation, leaderboard, serving, templates
-from nift_training import ifeval as checking
+from nift_training import templates
 from nift_training.artifacts import read_rows
+from nift_training.evaluate import __main__ as evaluate
+from nift_training.evaluate import conversations, generation, leaderboard, serving
+from nift_training.evaluate import ifeval as checking
 
 MT_BENCH = STUDY.benchmark("mt_bench")
 ARENA_HARD = STUDY.benchmark("arena_hard")
@@ -44,7 +46,7 @@ Rows = list[dict[str, Any]]
 
 def mt_bench_answers(model: str, rows: Rows) -> Made:
     """One row per question × run × turn."""
-    categories = {q["question_id"]: q["category"] for q in benchmark_files.rows(MT_BENCH, "question.jsonl")}
+    categories = {q["question_id"]: q["category"] for q in files.rows(MT_BENCH, "question.jsonl")}
     return Made(
         pl.DataFrame(
             {
@@ -124,20 +126,20 @@ def open_llm_leaderboard(model: str, rows: Rows) -> Made:
 
 OPTIONS: dict[str, Callable[[], dict[str, object]]] = {
     "mt_bench_answers": lambda: {
-        "mt_bench": benchmark_files.path_of(MT_BENCH, "question.jsonl"),
+        "mt_bench": files.path_of(MT_BENCH, "question.jsonl"),
         "mt_bench_runs": MT_BENCH.runs,
         "mt_bench_tokens": MT_BENCH.max_new_tokens,
     },
     "arena_hard_answers": lambda: {
-        "arena_hard": benchmark_files.path_of(ARENA_HARD, "question.jsonl"),
+        "arena_hard": files.path_of(ARENA_HARD, "question.jsonl"),
         "arena_hard_tokens": ARENA_HARD.max_new_tokens,
     },
     "ifeval": lambda: {
-        "ifeval": benchmark_files.path_of(IFEVAL, "input_data.jsonl"),
+        "ifeval": files.path_of(IFEVAL, "input_data.jsonl"),
         "ifeval_tokens": IFEVAL.max_new_tokens,
     },
     "open_llm_leaderboard": lambda: {
-        "tasks_folder": None if LEADERBOARD.location == benchmark_files.HUB else benchmark_files.path_of(LEADERBOARD),
+        "tasks_folder": None if LEADERBOARD.location == files.HUB else files.path_of(LEADERBOARD),
         "tasks": ",".join(f"{task.name}:{task.shots}" for task in LEADERBOARD.tasks),
     },
 }
@@ -156,10 +158,10 @@ def _what_shapes(table: str) -> tuple[Any, ...]:
     """What the answers depend on besides the model: not who judges them, nor what they are compared with, nor where
     the files lie."""
     benchmark = replace(ASKED[table], judge=None, baseline=None)
-    if benchmark.location == benchmark_files.HUB:
+    if benchmark.location == files.HUB:
         return (benchmark,)
     asked = {"ifeval": "input_data.jsonl", "open_llm_leaderboard": ""}.get(table, "question.jsonl")
-    return replace(benchmark, location=""), benchmark_files.fingerprint(benchmark, asked)
+    return replace(benchmark, location=""), files.fingerprint(benchmark, asked)
 
 
 def _example_of(model: str) -> tuple[str | None, ...]:
@@ -216,10 +218,10 @@ def _free_when_answered(context: dg.AssetExecutionContext, frames: Mapping[str, 
     group="benchmarks",
     kinds={"pytorch", "python"},
     inputs=("merged_models",),
-    source={table: benchmark_files.source(benchmark) for table, benchmark in ASKED.items()},
+    source={table: files.source(benchmark) for table, benchmark in ASKED.items()},
     by="model",
     rows=lambda key, table: (*_what_shapes(table), _served_as(str(key)), *_example_of(str(key))),
-    code=(evaluate, answer, checking, generation, leaderboard, serving, templates),
+    code=(evaluate, conversations, checking, generation, leaderboard, serving, templates),
     pool="gpu",
     any_of=True,
     afterwards=_free_when_answered,

@@ -9,11 +9,12 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from nift_assets import benchmark_files, filters, sql
+from nift_assets import filters, sql
 from nift_assets.assets import sql_models
-from nift_assets.assets.partitions import STUDY
-from nift_assets.assets.table import Made, Step, table
-from nift_assets.studies.study import Filter
+from nift_assets.benchmarks import files
+from nift_assets.rows import Filter
+from nift_assets.steps.partitions import STUDY
+from nift_assets.steps.table import Made, Step, table
 
 
 def declare(row: Filter) -> Step:
@@ -43,7 +44,7 @@ def _questions(row: Filter) -> Sequence[Any]:
     # Files that are not there yet make the table stale when they come.
     there = [Path(benchmark.location).exists() for benchmark in STUDY.benchmarks]
     return [
-        benchmark_files.fingerprint(benchmark) if exists else benchmark.location
+        files.fingerprint(benchmark) if exists else benchmark.location
         for benchmark, exists in zip(STUDY.benchmarks, there, strict=True)
     ]
 

@@ -8,10 +8,10 @@ import dagster as dg
 import polars as pl
 
 from expectations.frames import portions
-from nift_assets import halves as cutting
-from nift_assets import words
-from nift_assets.assets.partitions import STUDY
-from nift_assets.assets.table import table
+from nift_assets.corpus import halves as cutting
+from nift_assets.corpus import words
+from nift_assets.steps.partitions import STUDY
+from nift_assets.steps.table import table
 
 
 @table(

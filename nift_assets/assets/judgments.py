@@ -8,13 +8,15 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from nift_assets import arena_hard, benchmark_files, mt_bench, providers, verdicts
-from nift_assets.assets import asking
-from nift_assets.assets.partitions import STUDY
-from nift_assets.assets.table import Made, table
-from nift_assets.ledger import answer
+from nift_assets import providers
+from nift_assets.benchmarks import arena_hard, mt_bench, verdicts
+from nift_assets.benchmarks import files as benchmark_files
+from nift_assets.protocol import answer
 from nift_assets.providers import anthropic, echo, openai
-from nift_assets.studies.study import Benchmark
+from nift_assets.rows import Benchmark
+from nift_assets.steps import asking
+from nift_assets.steps.partitions import STUDY
+from nift_assets.steps.table import Made, table
 
 MT_BENCH = STUDY.benchmark("mt_bench")
 ARENA_HARD = STUDY.benchmark("arena_hard")

@@ -10,28 +10,16 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from nift_assets import plots
-from nift_assets.assets import process
-from nift_assets.assets.partitions import STUDY
-from nift_assets.assets.table import Made, table
+from nift_assets.pages import plots
+from nift_assets.rows import Adapter
+from nift_assets.steps import process
+from nift_assets.steps.partitions import STUDY
+from nift_assets.steps.table import Made, table
 from nift_assets.store import data_version
-from nift_assets.studies.study import Adapter
-from nift_training import (
-    artifacts,
-    attention,
-    backbone,
-    batches,
-    card,
-    engines,
-    loop,
-    lora,
-    loss,
-    pairs,
-    recipe,
-    train,
-)
+from nift_training import artifacts, attention, backbone, recipe
 from nift_training.artifacts import read_rows
 from nift_training.machine import ONE_DEVICE, Machine
+from nift_training.train import card, engines, loop, lora, loss, micro_batches, pairs, run
 
 
 def _learnt(adapter: Adapter) -> Adapter:
@@ -45,7 +33,7 @@ def _learnt(adapter: Adapter) -> Adapter:
     inputs=("training_sets", "backbones"),
     by="adapter",
     rows=lambda key, table: (_learnt(STUDY.adapter(str(key))),),
-    code=(train, attention, backbone, batches, card, engines, loop, lora, loss, pairs, recipe, artifacts),
+    code=(run, attention, backbone, micro_batches, card, engines, loop, lora, loss, pairs, recipe, artifacts),
     pool="gpu",
 )
 def lora_adapters(context: dg.AssetExecutionContext, training_sets: pl.DataFrame, backbones: pl.DataFrame) -> Made:

@@ -11,13 +11,14 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from nift_assets.assets import process
-from nift_assets.assets.partitions import STUDY
-from nift_assets.assets.process import Folder
-from nift_assets.assets.table import Made, table
+from nift_assets.rows import Model
+from nift_assets.steps import process
+from nift_assets.steps.partitions import STUDY
+from nift_assets.steps.process import Folder
+from nift_assets.steps.table import Made, table
 from nift_assets.store import Store
-from nift_assets.studies.study import Model
-from nift_training import adapters, artifacts, lineage, merge, recomputation, shards, streaming
+from nift_training import artifacts, lineage, shards
+from nift_training.merge import adapters, recomputation, run, streaming
 
 
 @table(
@@ -26,7 +27,7 @@ from nift_training import adapters, artifacts, lineage, merge, recomputation, sh
     inputs=("backbones", "lora_adapters"),
     by="model",
     rows=lambda key, table: (_what_is_merged(STUDY.model(str(key))),),
-    code=(merge, streaming, adapters, lineage, shards, recomputation, artifacts),
+    code=(run, streaming, adapters, lineage, shards, recomputation, artifacts),
 )
 def merged_models(context: dg.AssetExecutionContext, backbones: pl.DataFrame, lora_adapters: pl.DataFrame) -> Made:
     model = STUDY.model(context.partition_key)

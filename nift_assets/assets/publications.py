@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import polars as pl
 
-from nift_assets import filters, keys, licences
-from nift_assets.assets import check_results, process
-from nift_assets.assets.partitions import STUDY, PartitionSet
-from nift_assets.assets.table import STEPS, Made, table
+from nift_assets import filters, licences
 from nift_assets.hub import cards, commits, data_files, dataset_facts, folders, repository, weights_facts
 from nift_assets.hub.folders import Content, Upstream
 from nift_assets.hub.repository import Change, Remote, Repository
+from nift_assets.rows import Publication
+from nift_assets.secrets import keys
+from nift_assets.steps import check_results, process
+from nift_assets.steps.partitions import STUDY, PartitionSet
+from nift_assets.steps.table import STEPS, Made, table
 from nift_assets.store import Store
-from nift_assets.studies.study import Publication
 from nift_training import artifacts
 from nift_training.artifacts import Manifest
 

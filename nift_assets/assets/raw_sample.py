@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dagster as dg
 
-from nift_assets import corpus, words
-from nift_assets.assets.partitions import STUDY
-from nift_assets.assets.table import Made, table
-from nift_assets.corpus import places, reading, sampling, seen
+from nift_assets import corpus
+from nift_assets.corpus import locations, reading, sampling, seen, words
+from nift_assets.steps.partitions import STUDY
+from nift_assets.steps.table import Made, table
 
 
 @table(
@@ -17,7 +17,7 @@ from nift_assets.corpus import places, reading, sampling, seen
     kinds={"python", "polars"},
     source=STUDY.corpus.name,
     rows=lambda key, table: (STUDY.corpus, corpus.fingerprint(STUDY.corpus)),
-    code=(places, reading, sampling, seen, words),
+    code=(locations, reading, sampling, seen, words),
 )
 def raw_sample(context: dg.AssetExecutionContext) -> dict[str, Made]:
     sample = corpus.sample(STUDY.corpus, report=lambda progress: context.log.info(str(progress)))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dagster as dg
 
-from nift_assets import reference_sets as publications
-from nift_assets.assets.partitions import STUDY
-from nift_assets.assets.table import Made, table
+from nift_assets.pairs import reference_sets as publications
+from nift_assets.steps.partitions import STUDY
+from nift_assets.steps.table import Made, table
 
 
 @table(

@@ -10,12 +10,12 @@ import dagster as dg
 import polars as pl
 
 from expectations import contract as contracts
-from nift_assets import charts, plots, sheets
-from nift_assets import report as pages
-from nift_assets.assets import check_results, coverage, partitions
-from nift_assets.assets.partitions import STUDY
-from nift_assets.assets.table import STEPS, Made, table
-from nift_assets.report import CheckedTable, DataVersion, Spent
+from nift_assets.pages import charts, plots, sheets
+from nift_assets.pages import report as pages
+from nift_assets.pages.report import CheckedTable, DataVersion, Spent
+from nift_assets.steps import check_results, coverage, partitions
+from nift_assets.steps.partitions import STUDY
+from nift_assets.steps.table import STEPS, Made, table
 from nift_assets.store import Store
 from nift_training.artifacts import read_rows
 

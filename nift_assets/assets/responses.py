@@ -5,10 +5,10 @@ from __future__ import annotations
 import dagster as dg
 import polars as pl
 
-from nift_assets import benchmark_files, repetition
-from nift_assets import responses as answers
-from nift_assets.assets.partitions import STUDY
-from nift_assets.assets.table import table
+from nift_assets.benchmarks import files, repetition
+from nift_assets.benchmarks import responses as answers
+from nift_assets.steps.partitions import STUDY
+from nift_assets.steps.table import table
 
 ARENA_HARD = STUDY.benchmark("arena_hard")
 
@@ -35,6 +35,6 @@ def response_endings(
     follows=True,
 )
 def response_examples(context: dg.AssetExecutionContext, arena_hard_answers: pl.DataFrame) -> pl.DataFrame:
-    asked = benchmark_files.rows(ARENA_HARD, "question.jsonl") if arena_hard_answers.height else []
+    asked = files.rows(ARENA_HARD, "question.jsonl") if arena_hard_answers.height else []
     questions = {row["question_id"]: row["turns"][0]["content"] for row in asked}
     return answers.examples(STUDY.examples, questions, arena_hard_answers)

@@ -10,11 +10,12 @@ import polars as pl
 
 from expectations import contract
 from expectations.frames import schema
-from nift_assets import charts, filters, plots, sql
-from nift_assets.assets.partitions import STUDY
-from nift_assets.assets.table import Made, Step, table
+from nift_assets import filters, sql
+from nift_assets.pages import charts, plots
+from nift_assets.rows import digest
 from nift_assets.sql import REMOVALS
-from nift_assets.studies.study import digest
+from nift_assets.steps.partitions import STUDY
+from nift_assets.steps.table import Made, Step, table
 
 REMOVAL_TABLES = {row.name: filters.table(row) for row in STUDY.filters}
 

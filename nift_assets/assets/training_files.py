@@ -5,9 +5,9 @@ from __future__ import annotations
 import dagster as dg
 import polars as pl
 
-from nift_assets import training_files as files
-from nift_assets.assets import process
-from nift_assets.assets.table import Made, table
+from nift_assets.pairs import training_files as files
+from nift_assets.steps import process
+from nift_assets.steps.table import Made, table
 from nift_training import artifacts
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nift_assets.corpus.places import files, fingerprint
+from nift_assets.corpus.locations import files, fingerprint
 from nift_assets.corpus.reading import Found, read
 from nift_assets.corpus.sampling import Progress, Sample, document_id, sample
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import duckdb
 
-from nift_assets.corpus.places import JSON_LINES, PARQUET, TEXT, files, one_line, opened, stamp
-from nift_assets.studies.study import Corpus
+from nift_assets.corpus.locations import JSON_LINES, PARQUET, TEXT, files, one_line, opened, stamp
+from nift_assets.rows import Corpus
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -26,11 +26,10 @@ from typing import IO
 import numpy as np
 import polars as pl
 
-from nift_assets import words
-from nift_assets.corpus import places, reading
+from nift_assets.corpus import locations, reading, words
 from nift_assets.corpus.seen import Seen
+from nift_assets.rows import Corpus
 from nift_assets.store import telling_of_a_full_disk
-from nift_assets.studies.study import Corpus
 
 SECONDS_BETWEEN_REPORTS = 5.0
 TEXT_AT_ONCE = 8 * 2**20
@@ -79,7 +78,7 @@ def sample(
     later file or row is left out and listed, as is a row that is no text. Texts wait in the temporary folder: about
     n (1 + ln(N/n)) of them for n of N documents.
     """
-    files = places.files(corpus)
+    files = locations.files(corpus)
     with _scratch() as folder, ExitStack() as opened:
         texts = opened.enter_context((folder / "texts").open("w+b"))
         drawing = _Drawing(corpus, files, texts, Seen(folder), report)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import polars as pl
 
-    from nift_assets.studies.study import Benchmark, Filter
+    from nift_assets.rows import Benchmark, Filter
 
 FOLDER = Path(__file__).parent
 TABLE_SUFFIX = "_removals"

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from nift_assets import benchmark_files
+from nift_assets.benchmarks import files
 from nift_assets.filters import Removed
 
 if TYPE_CHECKING:
-    from nift_assets.studies.study import Benchmark
+    from nift_assets.rows import Benchmark
 
 WORD = re.compile(r"[^\W_]+")
 FEWEST = 8
@@ -52,7 +52,7 @@ def read(benchmarks: Sequence[Benchmark]) -> tuple[dict[str, list[tuple[str, str
     """What each benchmark asks, the Hub's tasks each for itself; and of those that cannot be read the reason."""
     asked, missing = {}, {}
     for benchmark in benchmarks:
-        on_the_hub = benchmark.location == benchmark_files.HUB
+        on_the_hub = benchmark.location == files.HUB
         for part in [replace(benchmark, tasks=(task,)) for task in benchmark.tasks] if on_the_hub else [benchmark]:
             name = f"{benchmark.name} {part.tasks[0].name}" if on_the_hub else benchmark.name
             try:
@@ -77,16 +77,16 @@ def questions(benchmark: Benchmark) -> Iterator[tuple[str, str]]:
     """Every text a model is asked in a benchmark, with the name of its question; of a task all texts of its rows."""
     match benchmark.name:
         case "mt_bench":
-            for row in benchmark_files.rows(benchmark, "question.jsonl"):
+            for row in files.rows(benchmark, "question.jsonl"):
                 yield from ((str(row["question_id"]), turn) for turn in row["turns"])
         case "arena_hard":
-            for row in benchmark_files.rows(benchmark, "question.jsonl"):
+            for row in files.rows(benchmark, "question.jsonl"):
                 yield from ((str(row["question_id"]), turn["content"]) for turn in row["turns"])
         case "ifeval":
-            for row in benchmark_files.rows(benchmark, "input_data.jsonl"):
+            for row in files.rows(benchmark, "input_data.jsonl"):
                 yield str(row["key"]), row["prompt"]
         case "open_llm_leaderboard":
-            for name, row in benchmark_files.task_rows(benchmark):
+            for name, row in files.task_rows(benchmark):
                 yield from ((name, text) for text in _texts(row))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from nift_assets.hub import data_files, repository
 from nift_assets.hub.folders import Content
 from nift_assets.hub.repository import Change, Remote, Repository
-from nift_assets.studies.study import Publication
+from nift_assets.rows import Publication
 
 
 def plan(

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from expectations import contract as contracts
-from nift_assets import completions, filters, licences
+from nift_assets import filters, licences
 from nift_assets.hub.data_files import Configuration, Source
+from nift_assets.prompts import completions
+from nift_assets.rows import Publication, Teacher, TrainingSet
 from nift_assets.sql import REMOVALS
 from nift_assets.store import Store
-from nift_assets.studies.study import Publication, Study, Teacher, TrainingSet
+from nift_assets.study import Study
 
 if TYPE_CHECKING:
     from nift_assets.ledger.report import Account

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nift_assets import redaction
-from nift_assets.docs import Checked
+from expectations.results import Checked
 from nift_assets.hub import cards, data_files, dataset_facts, repository, weights_facts
 from nift_assets.hub.data_files import Configuration
+from nift_assets.rows import Publication, digest
+from nift_assets.secrets import redaction
 from nift_assets.store import Store
-from nift_assets.studies.study import Publication, Study, digest
+from nift_assets.study import Study
 from nift_training import artifacts
 from nift_training.artifacts import Draft
 

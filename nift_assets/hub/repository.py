@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from nift_assets import keys, providers, redaction
-from nift_assets.ledger import crash_points
-from nift_assets.studies.study import Publication
+from nift_assets import crash_points, providers
+from nift_assets.rows import Publication
+from nift_assets.secrets import keys, redaction
 from nift_training.artifacts import Manifest
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from nift_assets.hub import dataset_facts
+from nift_assets.rows import Adapter, Backbone, Model, Publication
 from nift_assets.store import Store
-from nift_assets.studies.study import Adapter, Backbone, Model, Publication, Study
+from nift_assets.study import Study
 from nift_training import artifacts
 from nift_training.recipe import name_of
 

@@ -3,10 +3,3 @@
 A request's key is the hash of everything that shapes the answer and of nothing else, so a stored answer is found again
 from any run, back-fill or study, and is never paid for twice.
 """
-
-from __future__ import annotations
-
-from nift_assets.ledger.answer import FINAL, OPEN, Answer, Reading, Status
-from nift_assets.ledger.request import Message, Request
-
-__all__ = ["FINAL", "OPEN", "Answer", "Message", "Reading", "Request", "Status"]

@@ -20,11 +20,10 @@ from typing import Any, Literal, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from nift_assets.ledger import crash_points, pace
-from nift_assets.ledger.answer import Status, Stored
+from nift_assets import crash_points
+from nift_assets.ledger import pace
 from nift_assets.ledger.locks import AdvisoryLocks, FileLocks, Locks, held
 from nift_assets.ledger.pace import Gauge, News
-from nift_assets.ledger.request import Request
 from nift_assets.ledger.tables import (
     VERSION,
     answers,
@@ -37,6 +36,8 @@ from nift_assets.ledger.tables import (
     spending,
     wanted,
 )
+from nift_assets.protocol.answer import Status, Stored
+from nift_assets.protocol.request import Request
 
 T = TypeVar("T")
 

@@ -22,14 +22,14 @@ from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
-from nift_assets import redaction
-from nift_assets.ledger import crash_points
-from nift_assets.ledger.answer import Reading, Status
+from nift_assets import crash_points
 from nift_assets.ledger.book import Asker, Book, Settled, Wish
 from nift_assets.ledger.pace import MOST_WAIT, News, Pace
-from nift_assets.ledger.request import Request
-from nift_assets.ledger.wire import Quota, Remote, Trouble
-from nift_assets.studies.study import Limits, Price
+from nift_assets.protocol.answer import Reading, Status
+from nift_assets.protocol.request import Request
+from nift_assets.protocol.server import Quota, Remote, Trouble
+from nift_assets.rows import Limits, Price
+from nift_assets.secrets import redaction
 
 if TYPE_CHECKING:
     import aiohttp

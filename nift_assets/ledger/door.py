@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from nift_assets.ledger.answer import Answer, answer
 from nift_assets.ledger.book import AT_A_TIME, Asker, Book
 from nift_assets.ledger.dispatch import Counts, Dispatch, Stop
-from nift_assets.ledger.request import Request
-from nift_assets.ledger.wire import InProcess, Remote
-from nift_assets.studies.study import Limits, Price
+from nift_assets.protocol.answer import Answer
+from nift_assets.protocol.request import Request
+from nift_assets.protocol.server import InProcess, Remote
+from nift_assets.providers import answer
+from nift_assets.rows import Limits, Price
 
 # What was in flight at an interruption is waited for so long, and a little longer for its commit.
 GRACE_SECONDS = 35.0

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from nift_assets.ledger.wire import Quota
+from nift_assets.protocol.server import Quota
 
 # A window this wide is no risk, and half as wide again with each round trip it soon is as wide as it may be. Twice as
 # wide, and the wave that meets a hidden limit first is twice as large: 2% more of 3,000 requests were turned away.

@@ -10,9 +10,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from nift_assets.ledger.answer import Stored, answer
 from nift_assets.ledger.book import AT_A_TIME, Book, chunks
 from nift_assets.ledger.tables import answers, attempts, batches, requests, spending, wanted
+from nift_assets.protocol.answer import Stored
+from nift_assets.providers import answer
 
 # Enough answers to know what a model's answers are like, and few enough to read in a moment.
 MOST_MEASURED, LEAST_MEASURED = 2_000, 20

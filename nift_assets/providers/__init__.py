@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import ipaddress
+import json
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,11 +13,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from nift_assets.protocol.answer import Answer, Stored
+from nift_assets.protocol.batches import Batches, sold
+
 if TYPE_CHECKING:
-    from nift_assets.ledger.answer import Reading
-    from nift_assets.ledger.request import Request
-    from nift_assets.ledger.wire import InProcess, Remote
-    from nift_assets.studies.study import LanguageModel
+    from nift_assets.protocol.answer import Reading
+    from nift_assets.protocol.request import Request
+    from nift_assets.protocol.server import InProcess, Remote
+    from nift_assets.rows import LanguageModel, Price
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +89,7 @@ def request(
     `asked` names the model where the row's own name does not pin it (the digest of local weights), `parameters`
     replaces those of the row.
     """
-    from nift_assets.ledger.request import Message, Request
+    from nift_assets.protocol.request import Message, Request
 
     system = system or model.system_prompt
     own = {
@@ -129,3 +133,70 @@ def endpoint(base_url: str | None) -> str:
         return "local" if ipaddress.ip_address(host).is_loopback else host
     except ValueError:  # a name, and be it 127.0.0.1.example: whose machine that is, nobody knows
         return host
+
+
+def answer(stored: Stored) -> Answer:
+    """The answer in a stored response, read by its provider's own rules: a changed rule costs no call.
+
+    What no rule can read is an answer too, of status `other`: it was paid for.
+    """
+    if stored.http_status >= 400:
+        return Answer(key=stored.key, status="rejected", detail=_whole(_error_message(stored.body)))
+    try:
+        reading = read(stored.provider, json.loads(stored.body))
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        return Answer(key=stored.key, status="other", detail=f"the stored response cannot be read: {error!r}"[:300])
+    return Answer(
+        key=stored.key,
+        status=reading.status,
+        text=_whole(reading.text),
+        model=reading.model,
+        fingerprint=reading.fingerprint,
+        finish_reason=reading.finish_reason,
+        input_tokens=reading.input_tokens,
+        output_tokens=reading.output_tokens,
+        detail=_whole(reading.detail) if reading.detail else None,
+    )
+
+
+def _whole(text: str) -> str:
+    """The text with each half of a character that JSON can carry, and no table can, replaced."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _error_message(body: bytes) -> str:
+    try:
+        error: Any = json.loads(body)["error"]
+        return str(error["message"] if isinstance(error, dict) else error)
+    except (ValueError, KeyError, TypeError):
+        return body[:300].decode("utf-8", "replace")
+
+
+def connect(model: LanguageModel, price: Price | None) -> Batches:
+    """The batch API of a row, to submit to; ValueError for a provider that has none, or a price that names none."""
+    connected = _maker(model)
+    if not sold(price):
+        raise ValueError(
+            f"{model.name!r}: no batch price is known for {model.model!r}; give the row a price with batch_input and "
+            "batch_output, or materialize `completions`, which asks it directly"
+        )
+    return connected(model)
+
+
+def reconnect(model: LanguageModel) -> Batches:
+    """The batch API of a row, to collect what has been submitted: paid for, whatever the row costs by now."""
+    return _maker(model)(model)
+
+
+def _maker(model: LanguageModel) -> Callable[[LanguageModel], Batches]:
+    found: Callable[[LanguageModel], Batches] | None = getattr(load(model.provider), "connect_batches", None)
+    if found is None:
+        raise ValueError(
+            f"{model.name!r}: the provider {model.provider!r} has no batch API; materialize `completions`, which asks "
+            "it directly"
+        )
+    return found

@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
-from nift_assets.ledger.answer import Reading, ending, tokens
-from nift_assets.ledger.batches import TRANSFER_BYTES, Batches, Found, Line, Polled, client, json_bytes, told
-from nift_assets.ledger.request import Request
-from nift_assets.ledger.wire import Kind, Quota, Remote, Trouble
+from nift_assets.protocol.answer import Reading, ending, tokens
+from nift_assets.protocol.batches import TRANSFER_BYTES, Batches, Found, Line, Polled, client, json_bytes, told
+from nift_assets.protocol.request import Request
+from nift_assets.protocol.server import Kind, Quota, Remote, Trouble
 from nift_assets.providers import Material
 from nift_assets.providers.openai import GATEWAY_TIMEOUTS, number, said
 from nift_assets.providers.openai import key as key_for
-from nift_assets.studies.study import LanguageModel
+from nift_assets.rows import LanguageModel
 
 if TYPE_CHECKING:
     import anthropic

@@ -13,11 +13,11 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from nift_assets.ledger.request import Request
-from nift_assets.ledger.wire import InProcess
+from nift_assets.protocol.request import Request
+from nift_assets.protocol.server import InProcess
 from nift_assets.providers import Material, chat_completion
 from nift_assets.providers.openai import read
-from nift_assets.studies.study import LanguageModel
+from nift_assets.rows import LanguageModel
 
 __all__ = ["API_VERSION", "Echo", "connect", "read"]
 

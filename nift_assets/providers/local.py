@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nift_assets.ledger.answer import Reading
-from nift_assets.ledger.request import Request
-from nift_assets.ledger.wire import InProcess
+from nift_assets.protocol.answer import Reading
+from nift_assets.protocol.request import Request
+from nift_assets.protocol.server import InProcess
 from nift_assets.providers import Material, chat_completion, openai
-from nift_assets.studies.study import LanguageModel
-from nift_training import generation
+from nift_assets.rows import LanguageModel
+from nift_training.evaluate import generation
 from nift_training.verbs import use_threads
 
 API_VERSION: str | None = None

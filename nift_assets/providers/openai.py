@@ -17,9 +17,8 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from nift_assets import keys
-from nift_assets.ledger.answer import Reading, ending, tokens
-from nift_assets.ledger.batches import (
+from nift_assets.protocol.answer import Reading, ending, tokens
+from nift_assets.protocol.batches import (
     TRANSFER_BYTES,
     Batches,
     Found,
@@ -30,13 +29,12 @@ from nift_assets.ledger.batches import (
     json_bytes,
     told,
 )
-from nift_assets.ledger.batches import (
-    Final as BatchFinal,
-)
-from nift_assets.ledger.request import Request
-from nift_assets.ledger.wire import Kind, Quota, Remote, Trouble
+from nift_assets.protocol.batches import Final as BatchFinal
+from nift_assets.protocol.request import Request
+from nift_assets.protocol.server import Kind, Quota, Remote, Trouble
 from nift_assets.providers import Material, endpoint
-from nift_assets.studies.study import LanguageModel
+from nift_assets.rows import LanguageModel
+from nift_assets.secrets import keys
 
 if TYPE_CHECKING:
     import openai

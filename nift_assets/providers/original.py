@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nift_assets.ledger.request import Request
-from nift_assets.ledger.wire import InProcess
+from nift_assets.protocol.request import Request
+from nift_assets.protocol.server import InProcess
 from nift_assets.providers import Material, chat_completion
 from nift_assets.providers.openai import read
-from nift_assets.studies.study import LanguageModel
+from nift_assets.rows import LanguageModel
 
 __all__ = ["API_VERSION", "Original", "connect", "read"]
 

@@ -1,4 +1,4 @@
-"""The studies by name or by file, and the one that is active in this process."""
+"""The studies by name or by file, the one that is active in this process, and the rows for a study of one's own."""
 
 from __future__ import annotations
 
@@ -10,18 +10,77 @@ import pkgutil
 import re
 import runpy
 
-from nift_assets.studies.study import Study
+from nift_assets.rows import (
+    Adapter,
+    Audit,
+    Auditor,
+    Backbone,
+    Benchmark,
+    Cell,
+    Control,
+    Corpus,
+    Example,
+    Filter,
+    Judge,
+    LanguageModel,
+    Limits,
+    Model,
+    Price,
+    Publication,
+    Question,
+    Quoted,
+    ReferenceSet,
+    Server,
+    Task,
+    Teacher,
+    TrainingSet,
+)
+from nift_assets.study import Study
+
+__all__ = [
+    "Adapter",
+    "Audit",
+    "Auditor",
+    "Backbone",
+    "Benchmark",
+    "Cell",
+    "Control",
+    "Corpus",
+    "Example",
+    "Filter",
+    "Judge",
+    "LanguageModel",
+    "Limits",
+    "Model",
+    "Price",
+    "Publication",
+    "Question",
+    "Quoted",
+    "ReferenceSet",
+    "Server",
+    "Study",
+    "Task",
+    "Teacher",
+    "TrainingSet",
+    "active",
+    "load",
+    "names",
+    "on_benchmark_files",
+    "on_own_documents",
+    "rehearsed",
+]
 
 FOLDERS = {"open_llm_leaderboard": "leaderboard"}
 PUBLISHED_BASELINE = "gpt-4-0314"
 # What picks the study of a process, and changes it.
 VARIABLES = ("NIFT_STUDY", "NIFT_SCALE", "NIFT_BENCHMARKS", "NIFT_CORPUS", "NIFT_TEXT_COLUMN", "NIFT_DOCUMENTS")
-NOT_STUDIES = {"study", "paper_numbers", "rehearsal"}
+# Where the rows lay before; studies of one's own may still import them from there.
+FORMER_ROWS = "study"
 
 
 def names() -> list[str]:
-    """The names of all studies there are, one per file of this folder."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in NOT_STUDIES)
+    """The names of all studies there are, one per file of this folder that does not begin with an underscore."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name[0] != "_" and m.name != FORMER_ROWS)
 
 
 def load(name: str) -> Study:
@@ -49,7 +108,7 @@ def _load_file(path: str) -> Study:
     if not isinstance(study, Study):
         what = "defines no STUDY" if study is None else f"defines a STUDY that is a {type(study).__name__}"
         raise ValueError(
-            f"the study file {path} {what}; give it a line STUDY = Study(…) with nift_assets.studies.study"
+            f"the study file {path} {what}; give it a line STUDY = Study(…) with what nift_assets.studies has"
         )
     return study
 
@@ -121,9 +180,9 @@ def on_own_documents(study: Study, location: str, *, text_column: str, documents
 
 def rehearsed(study: Study, scale: int) -> Study:
     """The same study scaled down for a machine without a GPU, at no cost: see `rehearsal`."""
-    from nift_assets.studies import rehearsal  # it stands on the demo, which is a study like the others
+    from nift_assets.studies import _rehearsal  # it stands on the demo, which is a study like the others
 
-    return rehearsal.rehearsed(study, scale)
+    return _rehearsal.rehearsed(study, scale)
 
 
 def _scale(wanted: str) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nift_assets import DEMO_FILES, appendix_b
-from nift_assets.studies.study import (
+from nift_assets import DEMO_FILES
+from nift_assets.rows import (
     Adapter,
     Audit,
     Auditor,
@@ -18,11 +18,12 @@ from nift_assets.studies.study import (
     Model,
     Publication,
     ReferenceSet,
-    Study,
     Task,
     Teacher,
     TrainingSet,
 )
+from nift_assets.studies.paper import appendix_b
+from nift_assets.study import Study
 from nift_training.recipe import Recipe
 
 # The paper's recipe on a few dozen rows would be one step per epoch: smaller batches and a higher rate let a model of

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from nift_assets.rows import Audit, Auditor, Cell, Judge, Teacher, TrainingSet
 from nift_assets.studies import paper
-from nift_assets.studies import paper_numbers as numbers
-from nift_assets.studies.paper import Made
-from nift_assets.studies.study import Audit, Auditor, Cell, Judge, Teacher, TrainingSet
+from nift_assets.studies.paper import Made, numbers
 from nift_training.machine import Machine
 
 TEACHER = "gpt-4o-mini-2024-07-18"

@@ -5,13 +5,13 @@ import re
 import polars as pl
 import pytest
 
-import nift_assets.assets.graph  # noqa: F401  importing it declares all tables
+import nift_assets.graph  # noqa: F401  importing it declares all tables
 from expectations import contract
 from expectations.frames import schema
 from expectations.runner import check
 from nift_assets import sql, studies
 from nift_assets.assets.sql_models import removals
-from nift_assets.assets.table import STEPS
+from nift_assets.steps.table import STEPS
 
 
 @pytest.mark.parametrize("table", contract.tables())

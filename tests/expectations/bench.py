@@ -14,12 +14,12 @@ from collections.abc import Iterator
 
 import polars as pl
 
-import nift_assets.assets.graph  # noqa: F401  importing it declares all tables
+import nift_assets.graph  # noqa: F401  importing it declares all tables
 from expectations import contract, runner
 from expectations.frames import conform, schema
 from nift_assets import sql, studies
 from nift_assets.assets.sql_models import removals
-from nift_assets.assets.table import STEPS
+from nift_assets.steps.table import STEPS
 
 ROWS = 80_000
 WORDS = 900

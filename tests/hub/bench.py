@@ -21,7 +21,7 @@ ROWS = 80_000
 STUDY = """
 import dataclasses
 from nift_assets import studies
-from nift_assets.studies.study import Publication, TrainingSet
+from nift_assets.studies import Publication, TrainingSet
 demo = studies.load("demo")
 sets = (
     TrainingSet(name="echo-80k", teacher="echo", rows=80_000),

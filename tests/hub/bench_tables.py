@@ -15,7 +15,7 @@ from dagster_project.command_line import dagster_home
 from dagster_project.resources import store
 from expectations import contract
 from expectations.frames import conform, schema
-from nift_assets.assets.partitions import STUDY
+from nift_assets.steps.partitions import STUDY
 from nift_assets.store import Version, data_version
 
 WORDS = 400  # in each half, some 2.5 kB

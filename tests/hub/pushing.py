@@ -16,7 +16,7 @@ from huggingface_hub import constants
 
 from nift_assets.hub import repository
 from nift_assets.hub.repository import ReadBack
-from nift_assets.studies.study import Publication
+from nift_assets.rows import Publication
 from nift_training import artifacts
 
 PROJECT = Path(__file__).parent.parent.parent

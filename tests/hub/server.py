@@ -27,7 +27,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
-from tests.corpora.loopback import Loopback
+from tests.corpus.loopback import Loopback
 from tests.hub import xet
 
 LARGE = re.compile(r"\.(parquet|safetensors|bin|arrow)$")

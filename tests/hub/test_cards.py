@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 
 from nift_assets import studies
 from nift_assets.hub import cards
-from nift_assets.studies.study import Publication
+from nift_assets.rows import Publication
 from tests.counting import Counts
 
 DEMO = studies.load("demo")

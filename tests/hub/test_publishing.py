@@ -17,13 +17,13 @@ import polars as pl
 import pytest
 
 from expectations import contract
-from nift_assets import reference_sets
-from nift_assets.assets import check_results
-from nift_assets.assets.check_results import refuse_unchecked
-from nift_assets.assets.graph import steps
-from nift_assets.assets.table import STEPS
+from nift_assets.graph import steps
+from nift_assets.pairs import reference_sets
+from nift_assets.rows import ReferenceSet
+from nift_assets.steps import check_results
+from nift_assets.steps.check_results import refuse_unchecked
+from nift_assets.steps.table import STEPS
 from nift_assets.store import Store
-from nift_assets.studies.study import ReferenceSet
 from nift_training.artifacts import verify
 from tests.conftest import PROJECT, Demo, instance_at, nift
 from tests.counting import Counts
@@ -251,7 +251,7 @@ import sys
 import dagster as dg
 from dagster_project.definitions import defs
 from nift_assets import filters
-from nift_assets.assets.partitions import STUDY
+from nift_assets.steps.partitions import STUDY
 job = defs.resolve_implicit_global_asset_job_def()
 of_teacher = ["completions", "filtered_completions", *(filters.table(row) for row in STUDY.filters)]
 with dg.DagsterInstance.get() as instance:

@@ -12,9 +12,9 @@ import polars as pl
 import pytest
 from huggingface_hub import constants
 
+from nift_assets import crash_points
 from nift_assets.hub import repository
-from nift_assets.ledger import crash_points
-from nift_assets.studies.study import Publication
+from nift_assets.rows import Publication
 from nift_training import artifacts
 from tests.counting import Counts
 from tests.hub import pushing

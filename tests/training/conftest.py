@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from nift_training import generation, pico, train
+from nift_training import pico
+from nift_training.evaluate import generation
 from nift_training.recipe import Recipe
-
-from .vllm import Vllm, serve
+from nift_training.train import run
+from tests.training.vllm import Vllm, serve
 
 ARTICLES = [
     "The bridge\n\nThe old bridge over the river was closed last night. Nobody was hurt, the mayor said.\n\n"
@@ -75,7 +76,7 @@ def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def adapter(tiny: Path, pairs_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("adapter") / "adapter"
-    train.train(tiny, "tiny-base", pairs_file, RECIPE, out, threads=1)
+    run.train(tiny, "tiny-base", pairs_file, RECIPE, out, threads=1)
     return out
 
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nift_training import artifacts, generation, pico
-
-from .conftest import ARTICLES
+from nift_training import artifacts, pico
+from nift_training.evaluate import generation
+from tests.training.conftest import ARTICLES
 
 TOKENIZER = pico.train_tokenizer(ARTICLES)
 

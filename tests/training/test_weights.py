@@ -21,15 +21,15 @@ from dagster_project.io_manager import ParquetIOManager
 from expectations import contract
 from expectations.frames import schema
 from nift_assets.assets import backbones, evaluations, merged_models
-from nift_assets.assets.graph import Checked, asset_definition, steps
-from nift_assets.assets.partitions import STUDY
-from nift_assets.assets.table import STEPS
+from nift_assets.graph import Checked, asset_definition, steps
+from nift_assets.steps.partitions import STUDY
+from nift_assets.steps.table import STEPS
 from nift_assets.store import Store, Version, data_version
-from nift_training import artifacts, fetch, recomputation
+from nift_training import artifacts, fetch
+from nift_training.merge import recomputation
 from tests.conftest import PROJECT
 from tests.hub.server import Fault, Hub
-
-from .vllm import Vllm
+from tests.training.vllm import Vllm
 
 MODEL, ADAPTER = "pico.echo-filtered.lora", "pico.echo-filtered"
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from nift_training import generation
+from nift_training.evaluate import generation
 
 
 @dataclass

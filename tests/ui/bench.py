@@ -24,7 +24,7 @@ TEACHERS = 8
 STUDY = f"""
 import dataclasses
 from nift_assets import studies
-from nift_assets.studies.study import Teacher
+from nift_assets.studies import Teacher
 
 DEMO = studies.load("demo")
 # Each with a limit of its own, or all would have the answers of the first.

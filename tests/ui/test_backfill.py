@@ -10,9 +10,9 @@ import pytest
 
 from dagster_project.definitions import defs
 from dagster_project.resources import resources
-from nift_assets.assets.graph import asset_definitions
-from nift_assets.assets.partitions import STUDY
-from nift_assets.assets.table import STEPS
+from nift_assets.graph import asset_definitions
+from nift_assets.steps.partitions import STUDY
+from nift_assets.steps.table import STEPS
 
 TEACHERS = ("original", "echo")
 DATA = ("raw_sample", "raw_sample_rejects", "halves", "halves_rejects")

@@ -14,8 +14,8 @@ from dagster_project.failures import TAG
 from dagster_project.jobs import INTENTS, tables
 from nift_assets.store import Store
 from tests.conftest import instance_at
-from tests.teachers.fault_server import FaultServer
-from tests.teachers.test_crashes import Place, place, status
+from tests.ledger.fault_server import FaultServer
+from tests.ledger.test_crashes import Place, place, status
 from tests.ui.server import UI, ui
 
 DOCUMENTS = 40

@@ -22,14 +22,14 @@ import pytest
 
 from expectations import contract as contracts
 from expectations.frames import schema
-from nift_assets.assets.partitions import STUDY as STUDY_HERE
-from nift_assets.assets.table import STEPS
+from nift_assets.steps.partitions import STUDY as STUDY_HERE
+from nift_assets.steps.table import STEPS
 from nift_assets.store import Store
 from tests.conftest import instance_at
 from tests.counting import Counts
-from tests.pages import ALIVE, PAYLOADS
-from tests.teachers.fault_server import FaultServer
-from tests.test_guard import materialize, write
+from tests.ledger.fault_server import FaultServer
+from tests.page_reader import ALIVE, PAYLOADS
+from tests.steps.test_guard import materialize, write
 from tests.ui.browser import Strangers, chromium, window
 from tests.ui.server import UI, ui
 from tests.ui.test_backfill import DATA, made
@@ -64,7 +64,7 @@ PLANTED = (
 STUDY = """
 import dataclasses
 from nift_assets import studies
-from nift_assets.studies.study import Limits, Teacher, TrainingSet
+from nift_assets.studies import Limits, Teacher, TrainingSet
 
 DEMO = studies.load("demo")
 # Its server refuses every other request for good: more than the contract lets pass.

@@ -16,9 +16,9 @@ import pytest
 
 from nift_assets.store import Store
 from tests.counting import Counts
-from tests.teachers.asking import Arrivals, books, wait
-from tests.teachers.fault_server import FaultServer
-from tests.teachers.test_crashes import IN_FLIGHT, Place, alive, place
+from tests.ledger.asking import Arrivals, books, wait
+from tests.ledger.fault_server import FaultServer
+from tests.ledger.test_crashes import IN_FLIGHT, Place, alive, place
 from tests.ui.browser import Strangers, chromium, window
 from tests.ui.server import UI, ui
 
@@ -33,7 +33,7 @@ GOOD, GONE = ("one", "three", "two"), ("vanished", "vanished-too")
 STUDY = """
 import dataclasses
 from nift_assets import studies
-from nift_assets.studies.study import Limits, Teacher
+from nift_assets.studies import Limits, Teacher
 
 DEMO = studies.load("demo")
 TEACHERS = tuple(

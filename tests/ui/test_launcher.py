@@ -21,7 +21,7 @@ from starlette.responses import PlainTextResponse
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from dagster_project.gate import Address, Gate
+from dagster_project.ui.gate import Address, Gate
 from tests.conftest import nift
 from tests.ui.server import UI, free_port, ui
 

@@ -14,8 +14,8 @@ import pytest
 
 from tests.conftest import instance_at
 from tests.counting import Counts
-from tests.teachers.fault_server import FaultServer
-from tests.teachers.test_crashes import Arrivals, Place, alive, launch, place, status
+from tests.ledger.fault_server import FaultServer
+from tests.ledger.test_crashes import Arrivals, Place, alive, launch, place, status
 from tests.ui.server import UI, ui
 
 DOCUMENTS = 300

@@ -1,0 +1,126 @@
+"""`nift publish`: a Dagster run per publication, and what each would send or has sent."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from dagster_project import failures
+from dagster_project.definitions import defs
+from nift_assets.assets.publications import CONSENT, PLAN
+from nift_assets.rows import Publication
+from nift_assets.steps.partitions import STUDY
+
+ACTIONS = ("new", "changed", "removed", "same")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one publication: where each of its files goes, the commit if it was pushed, or why it was not."""
+
+    publication: Publication
+    plan: Mapping[str, Any]
+    folder: str = ""
+    revision: str | None = None
+    url: str | None = None
+    commit: str | None = None
+    error: str | None = None
+
+
+def chosen(names: Sequence[str]) -> list[Publication]:
+    """The study's publications of those names, all of them without names; ValueError if there is none."""
+    if not STUDY.publications:
+        raise ValueError(f"the study {STUDY.name!r} publishes nothing; add a Publication to its rows")
+    return [STUDY.publication(name) for name in names] if names else list(STUDY.publications)
+
+
+def publish(publications: Sequence[Publication], *, push: bool, log: Path) -> Iterator[Outcome]:
+    """Writes each publication's folder and says what would go where; pushes it if told to. Dagster's lines go to a
+    log."""
+    job = defs.resolve_implicit_global_asset_job_def()
+    with dg.DagsterInstance.get() as instance:
+        for publication in publications:
+            table = _table(publication)
+            with _errors_to(log):
+                result = job.execute_in_process(
+                    partition_key=publication.of,
+                    asset_selection=[dg.AssetKey(table)],
+                    instance=instance,
+                    tags={CONSENT: "yes"} if push else {},
+                    raise_on_error=False,
+                )
+            if result.success:
+                yield _outcome(publication, result.asset_materializations_for_node(table)[0].metadata)
+            else:
+                yield Outcome(
+                    publication,
+                    {},
+                    error=failures.reason(
+                        instance, result.run_id, [event for event in result.all_events if event.is_step_failure]
+                    ),
+                )
+
+
+def render(outcome: Outcome) -> str:
+    """A publication's place, a line per file with what becomes of it, and what was sent."""
+    plan = outcome.plan
+    seen = "private" if plan["private"] else "PUBLIC"
+    if plan["looked_at_the_hub"]:
+        there = "exists" if plan["exists"] else "a new repository"
+    else:
+        there = "not looked at: there is no HF_TOKEN"
+    changes = sorted(plan["changes"], key=lambda change: (ACTIONS.index(change["action"]), change["path"]))
+    width = max(len(change["path"]) for change in changes)
+    lines = [f"  {change['action']:8} {change['path']:{width}} {change['bytes']:>15,} bytes" for change in changes]
+    head = f"{outcome.publication.name}: {plan['kind']} {plan['repository']} ({seen}, {plan['licence']}, {there})"
+    return "\n".join([head, f"  from {outcome.folder}", *lines, f"  {_sent(outcome)}"])
+
+
+def _sent(outcome: Outcome) -> str:
+    changed = [change for change in outcome.plan["changes"] if change["action"] != "same"]
+    size = sum(change["bytes"] for change in changed if change["action"] != "removed")
+    if outcome.revision is None:
+        return f"{len(changed)} files change, {size:,} bytes; nothing was sent, --yes does it"
+    if not changed:
+        return f"nothing has changed, no commit was made: {outcome.url}"
+    return f"pushed in one commit, {size:,} bytes, and read back: {outcome.url}\n  {outcome.commit}"
+
+
+@contextmanager
+def _errors_to(log: Path) -> Iterator[None]:
+    """Whatever this process and its libraries print to the standard error goes to the end of a file meanwhile."""
+    sys.stderr.flush()
+    kept, file = os.dup(2), os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(file)
+
+
+def _table(publication: Publication) -> str:
+    if publication.teacher:
+        return "hub_datasets"
+    return "hub_adapters" if publication.adapter else "hub_models"
+
+
+def _outcome(publication: Publication, shown: Mapping[str, dg.MetadataValue[Any]]) -> Outcome:
+    revision = shown.get("revision")
+    return Outcome(
+        publication,
+        plan=shown[PLAN].value,
+        folder=str(shown["folder"].value),
+        revision=str(revision.value) if revision else None,
+        url=str(shown["pushed"].value) if revision else None,
+        commit=str(shown["commit"].value) if revision else None,
+    )

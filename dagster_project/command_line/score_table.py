@@ -1,0 +1,54 @@
+"""The score table as a person reads it in a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nift_assets.store import Store
+
+BENCHMARKS = {
+    "mt_bench": "MT-Bench (1-10)",
+    "arena_hard": "Arena-Hard (%)",
+    "ifeval": "IFEval (%)",
+    "open_llm_leaderboard": "Leaderboard (%)",
+}
+
+
+def render(store: Store) -> str:
+    """One line per model of the study: what it was trained on, and each score with its 95% interval."""
+    # Imported now: importing it chooses the study, which the scores of files do not need.
+    from nift_assets.steps.partitions import STUDY
+
+    scores = {
+        (row["model"], row["benchmark"]): row for row in store.read("benchmark_scores", None).iter_rows(named=True)
+    }
+    header = ["model", "module", "trained on", *BENCHMARKS.values()]
+    lines = [
+        [
+            model.name,
+            model.module,
+            STUDY.adapter(model.adapter).training_set if model.adapter else "-",
+            *(_cell(scores.get((model.name, benchmark))) for benchmark in BENCHMARKS),
+        ]
+        for model in STUDY.models
+    ]
+    return "\n".join([columns(header, lines), "", "* incomplete: more than 2% of verdicts missing"])
+
+
+def columns(header: list[str], lines: list[list[str]]) -> str:
+    """The lines under their header, each column as wide as its widest cell."""
+    widths = [max(len(line[column]) for line in [header, *lines]) for column in range(len(header))]
+    rule = "  ".join("-" * width for width in widths)
+    return "\n".join([_line(header, widths), rule, *(_line(line, widths) for line in lines)])
+
+
+def _line(cells: list[str], widths: list[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def _cell(score: dict[str, object] | None) -> str:
+    if score is None or score["score"] is None:
+        return "-"
+    interval = f" [{score['low']:.1f}, {score['high']:.1f}]" if score["low"] is not None else ""
+    return f"{score['score']:.2f}{interval}{'' if score['complete'] else ' *'}"

@@ -1,0 +1,95 @@
+"""How the processes of `nift_training` are started: each by itself, or as forks of one that stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from multiprocessing.util import Finalize  # runs at the end of a worker of a pool as well, `atexit` does not
+from typing import Any
+
+import dagster as dg
+from dagster import open_pipes_session
+from dagster._core.errors import DagsterPipesExecutionError
+
+from nift_assets.secrets import keys
+
+
+class Processes(dg.PipesSubprocessClient):
+    """Starts the processes of `nift_training` without the keys of teachers, auditors and judges."""
+
+    def run(
+        self, *, context: dg.OpExecutionContext | dg.AssetExecutionContext, **options: Any
+    ) -> dg.PipesClientCompletedInvocation:
+        # Dagster hands its whole environment down and can only add to it; `env` then becomes the command itself.
+        unset = [text for name in sorted(os.environ.keys() - keys.without_keys(os.environ)) for text in ("-u", name)]
+        return super().run(context=context, **options | {"command": ["env", *unset, *options["command"]]})
+
+
+class WarmProcesses(Processes):
+    """Starts verbs like `Processes`, each in a process of its own, without importing everything for each anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._server: subprocess.Popen[str] | None = None
+
+    def run(
+        self, *, context: dg.OpExecutionContext | dg.AssetExecutionContext, **options: Any
+    ) -> dg.PipesClientCompletedInvocation:
+        _, _, module, *arguments = options["command"]  # python -m module …
+        with open_pipes_session(
+            context=context, context_injector=self.context_injector, message_reader=self.message_reader
+        ) as session:
+            environment = {**keys.without_keys(os.environ), **session.get_bootstrap_env_vars()}
+            status = self._ask({"module": module, "arguments": arguments, "environment": environment})
+            if status:
+                raise DagsterPipesExecutionError(f"{module} ended with exit status {status}")
+        return dg.PipesClientCompletedInvocation(session)
+
+    def _ask(self, job: dict[str, Any]) -> int:
+        if self._server is None or self._server.poll() is not None:
+            self._server = subprocess.Popen(
+                [sys.executable, "-m", "nift_training.warm"],
+                env=keys.without_keys(os.environ),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            Finalize(self, subprocess.Popen.communicate, args=(self._server,), exitpriority=0)
+        assert self._server.stdin
+        assert self._server.stdout
+        try:
+            print(json.dumps(job), file=self._server.stdin, flush=True)
+            answered = self._server.stdout.readline()
+        except BaseException:
+            # Ctrl-C reaches the verb as well, which then removes what it has half written.
+            self._server.stdin.close()
+            try:
+                self._server.wait(self.termination_timeout_seconds)
+            finally:
+                self._server.kill()  # and with it the verb
+            raise
+        return int(answered) if answered else self._server.wait() or 1
+
+
+@cache
+def warm_processes() -> WarmProcesses:
+    """The one of this process."""
+    return WarmProcesses()
+
+
+_launch: Callable[[], Processes] = Processes
+
+
+def start_warm() -> None:
+    """From now on the runs of this process start verbs as forks of one that stays."""
+    global _launch
+    _launch = warm_processes
+
+
+def processes() -> Processes:
+    """What starts the verbs of this process."""
+    return _launch()

@@ -1,0 +1,213 @@
+"""Dagster's UI behind our gate, its daemon and its code server, started and ended as one."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import dagster as dg
+import uvicorn
+from dagster._cli.proxy_server_manager import ProxyServerManager
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import WorkspaceFileTarget
+from dagster_webserver.app import create_app_from_workspace_process_context
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from dagster_project import lost_runs
+from dagster_project.settings import warehouse
+from dagster_project.ui.gate import Address, Gate
+from nift_assets import studies
+from nift_assets.store import Store
+from nift_training.verbs import end_with_parent
+
+WORKSPACE = Path(__file__).parents[2] / "workspace.yaml"
+FIRST_PORT, MOST_PORTS = 3000, 1000
+# What a stop waits for at most: open pages, runs that end what they are at, and the daemon.
+PAGES_SECONDS, RUNS_SECONDS, DAEMON_SECONDS = 2, 15, 15
+PAGES = ("report.html", "docs.html")
+# A page of ours may run its own script and do nothing else: it is no part of the UI and may not act for it.
+PAGE_HEADERS = {"Content-Security-Policy": "sandbox allow-scripts allow-popups", "Cache-Control": "no-store"}
+
+
+def serve(home: Path, address: Address, say: Callable[[str], None]) -> None:
+    """The UI of the instance in `home` until Ctrl-C or SIGTERM; everything it has started has then ended.
+
+    Raises ValueError where another one serves the instance already, and if the daemon ends by itself.
+    """
+    with ExitStack() as stack:
+        bound = stack.enter_context(_listening(address))
+        url = address.url(bound.getsockname()[1])
+        stack.enter_context(_only_server(home, url))
+        # A shell starts background jobs with Ctrl-C ignored, which every process would inherit.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
+        instance = stack.enter_context(dg.DagsterInstance.get())
+        # A code server outlives a launcher that was killed until its runs have ended; without one they are lost.
+        lost_runs.mark_failed(
+            instance, [run for run in lost_runs.launched(instance) if not lost_runs.asked_to_end(instance, run)]
+        )
+        workspace = stack.enter_context(_code_server(instance))
+        # Before the code server goes: it waits for the runs it has started.
+        stack.callback(_cancel_runs, instance)
+        daemon = stack.enter_context(_daemon(workspace))
+        context = stack.enter_context(WorkspaceProcessContext(instance, WorkspaceFileTarget([str(workspace)])))
+        server = _Server(_application(context, address), lambda: say(url))
+        with _watched(daemon, server):
+            server.run(sockets=[bound])
+        if daemon.poll() is not None and not server.was_stopped:
+            raise ValueError(
+                f"Dagster's daemon has ended by itself (exit status {daemon.returncode}); see above for why"
+            )
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn's server, which says when it can be asked."""
+
+    def __init__(self, app: Any, ready: Callable[[], None]) -> None:
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=PAGES_SECONDS, lifespan="off")
+        super().__init__(config)
+        self._ready = ready
+        self.was_stopped = False
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        self.was_stopped = True
+        super().handle_exit(sig, frame)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Without uvicorn's raising the signal once more at the end: what follows is ours to end in order."""
+        handled = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self.handle_exit) for number in handled}
+        try:
+            yield
+        finally:
+            # A second Ctrl-C may not leave behind what the first is ending.
+            for number in before:
+                signal.signal(number, signal.SIG_IGN)
+
+
+def _application(context: WorkspaceProcessContext, address: Address) -> Gate:
+    app: Starlette = create_app_from_workspace_process_context(context)
+    for name in PAGES:
+        app.router.routes.insert(0, Route(f"/study/{name}", _page(name)))
+    return Gate(app, names=(address.host, *address.names), token=address.token)
+
+
+def _page(name: str) -> Callable[[Request], Response]:
+    def page(request: Request) -> Response:
+        path = Store(root=warehouse(), study=studies.active().name).folder(name)
+        if not path.exists():
+            return PlainTextResponse(f"{name} has not been made yet\n", 404)
+        return Response(path.read_bytes(), media_type="text/html", headers=PAGE_HEADERS)
+
+    return page
+
+
+@contextmanager
+def _code_server(instance: dg.DagsterInstance) -> Iterator[Path]:
+    """One code server for webserver and daemon, on a socket of its own, as a workspace file that names it."""
+    import yaml
+
+    with (
+        tempfile.TemporaryDirectory(prefix="nift-") as folder,
+        ProxyServerManager(instance, WorkspaceFileTarget([str(WORKSPACE)]), "WARNING") as servers,
+    ):
+        workspace = Path(folder, "workspace.yaml")
+        workspace.write_text(yaml.safe_dump({"load_from": list(servers.get_code_server_specs())}))
+        yield workspace
+
+
+@contextmanager
+def _daemon(workspace: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Dagster's daemon: run queue, back-fills, sensors, automation. It ends with this process, whatever ends that."""
+    command = [sys.executable, "-m", "dagster._daemon", "run", "--log-level", "warning", "--workspace", str(workspace)]
+    process = subprocess.Popen(command, preexec_fn=end_with_parent)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(DAEMON_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def _watched(daemon: subprocess.Popen[bytes], server: uvicorn.Server) -> Iterator[None]:
+    """Has the server end when the daemon does: a UI whose runs stay queued for ever is worse than none."""
+
+    def wait() -> None:
+        daemon.wait()
+        server.should_exit = True
+
+    threading.Thread(target=wait, daemon=True).start()
+    yield
+
+
+def _cancel_runs(instance: dg.DagsterInstance) -> None:
+    """Cancels the runs that are under way, which keeps what they were answered, and waits until they have ended."""
+    for run in lost_runs.launched(instance):
+        if not lost_runs.asked_to_end(instance, run):
+            instance.report_run_canceled(run, "its process ended with nift ui")
+    end = time.monotonic() + RUNS_SECONDS
+    while time.monotonic() < end and lost_runs.launched(instance):
+        time.sleep(0.2)
+
+
+@contextmanager
+def _only_server(home: Path, url: str) -> Iterator[None]:
+    """A lock of the operating system on one instance: two daemons would launch every run twice."""
+    with (home / "ui.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"the UI of this instance is served already: {_first_line(file)}") from None
+        file.truncate(0)
+        file.write(url.partition("?")[0] + "\n")
+        file.flush()
+        yield
+
+
+def _first_line(file: IO[str]) -> str:
+    file.seek(0)
+    return file.readline().strip()
+
+
+@contextmanager
+def _listening(address: Address) -> Iterator[socket.socket]:
+    """The socket of an address; without a port that of the first from 3000 that nobody has."""
+    ports = [address.port] if address.port is not None else range(FIRST_PORT, FIRST_PORT + MOST_PORTS)
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    for port in ports:
+        bound = socket.socket(family)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind((address.host, port))
+            bound.listen(128)
+        except OSError as error:
+            bound.close()
+            failed = error
+            continue
+        with bound:
+            yield bound
+        return
+    raise ValueError(f"{address.host}:{ports[-1]} cannot be listened on ({failed.strerror}); name a port with --port")

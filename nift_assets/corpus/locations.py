@@ -1,0 +1,168 @@
+"""Where the files of a corpus lie: a local path, the Hugging Face Hub, an object store; and which version of them."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import itertools
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from nift_assets.rows import Corpus
+
+PARQUET = (".parquet",)
+JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+TEXT = (".txt", ".text")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+# How Hub datasets number their files: this one, of so many.
+SHARD = re.compile(r"(?P<before>.*-)(?P<number>\d{5})-of-(?P<all>\d{5})(?P<after>\D*)")
+
+
+def files(corpus: Corpus) -> list[str]:
+    """The files of the corpus in order: one file, the readable files of a folder, what a pattern matches, or a URL.
+
+    ValueError for a place without files, for files of a revision that is not the corpus's, and for a set of numbered
+    shards that lacks some.
+    """
+    location = corpus.location
+    found = _remote_files(location, corpus.revision) if "://" in location else _local_files(location, corpus.revision)
+    # Who names a file or a pattern wants these; a folder is wanted whole.
+    if not glob.has_magic(location) and os.path.basename(location) != os.path.basename(found[0]):
+        _refuse_missing_shards(location, found)
+    return found
+
+
+def fingerprint(corpus: Corpus) -> str:
+    """A digest that changes when a local file of the corpus does, by its name, size or time of change."""
+    described: list[tuple[str, int, int]] = []
+    if "://" not in corpus.location:
+        described = [(file, *stamp(file)) for file in files(corpus)]
+    return hashlib.sha256(repr(described).encode()).hexdigest()
+
+
+def stamp(file: str) -> tuple[int, int]:
+    """The size of a local file and the time of its last change; of a remote one nothing."""
+    if "://" in file:
+        return (0, 0)
+    status = os.stat(file)
+    return (status.st_size, status.st_mtime_ns)
+
+
+@contextmanager
+def opened(file: str) -> Iterator[IO[bytes]]:
+    """A file of the corpus, wherever it lies, to be read as bytes."""
+    if "://" not in file:
+        with open(file, "rb") as local:
+            yield local
+        return
+    filesystem, path = _filesystem(file)
+    with filesystem.open(path, "rb") as remote:
+        yield remote
+
+
+def one_line(error: Exception) -> str:
+    """What a library said, without its line breaks and not at length."""
+    return " ".join(str(error).split())[:300]
+
+
+def _local_files(location: str, revision: str | None) -> list[str]:
+    if os.path.isdir(location):
+        matches = [str(p) for p in Path(location).rglob("*") if p.name.lower().endswith((*PARQUET, *JSON_LINES, *TEXT))]
+    else:
+        matches = [location] if os.path.exists(location) else glob.glob(location, recursive=True)
+    if not matches:
+        raise ValueError(
+            f"{location}: no such file, and no folder or pattern with {', '.join((*PARQUET, *JSON_LINES, *TEXT))} "
+            "files in it; give an existing one"
+        )
+    for file in matches:
+        known = _revision_of_copy(Path(file))
+        if revision and known and known != revision:
+            raise ValueError(
+                f"{file}: it is of the revision {known}, and the study's corpus is pinned to {revision}; fetch that one"
+            )
+    return sorted(matches)
+
+
+def _revision_of_copy(file: Path) -> str | None:
+    """The commit a file was fetched at, where huggingface_hub has left it: in its cache's folder, or beside a copy."""
+    parts = file.absolute().parts
+    for folder, name in itertools.pairwise(parts):
+        if folder == "snapshots" and COMMIT.fullmatch(name):
+            return name
+    for parent in file.absolute().parents:
+        notes = parent / ".cache" / "huggingface" / "download"
+        note = notes / f"{file.absolute().relative_to(parent)}.metadata"
+        if note.exists():
+            return note.read_text().splitlines()[0].strip()
+    return None
+
+
+def _remote_files(location: str, revision: str | None) -> list[str]:
+    protocol = location.split("://")[0]
+    if protocol == "hf":
+        location = _pinned(location, revision)
+    try:
+        filesystem, path = _filesystem(location)
+        if filesystem.isdir(path):
+            path = path.rstrip("/") + "/**/*.parquet"
+        matches = filesystem.glob(path) if "*" in path else [path] if filesystem.exists(path) else []
+    except Exception as error:
+        raise ValueError(
+            f"{location}: cannot be listed ({one_line(error)}); check the address and the network"
+        ) from None
+    if not matches:
+        raise ValueError(f"{location}: nothing can be found there; check the address, its revision and the network")
+    return sorted(f"{protocol}://{match}" for match in matches)
+
+
+def _pinned(location: str, revision: str | None) -> str:
+    """The address with the commit in it, so that every file is of the same one whatever is pushed meanwhile."""
+    kind, owner, name, *rest = (location.removeprefix("hf://") + "//").split("/")
+    name, _, asked = name.partition("@")
+    revision = revision or asked or None
+    try:
+        from huggingface_hub import HfApi
+
+        commit = HfApi().repo_info(f"{owner}/{name}", repo_type=kind.removesuffix("s"), revision=revision).sha
+    except Exception as error:
+        at = f" at the revision {revision}" if revision else ""
+        raise ValueError(
+            f"{location}: cannot be found{at} ({one_line(error)}); check the address, its revision and the network"
+        ) from None
+    if revision and COMMIT.fullmatch(revision) and commit != revision:
+        raise ValueError(f"{location}: pinned to the revision {revision}, but the Hub serves {commit}; fetch that one")
+    return "/".join([f"hf://{kind}", owner, f"{name}@{commit}", *rest]).rstrip("/")
+
+
+def _filesystem(location: str) -> tuple[Any, str]:
+    """What opens and lists an address, and the path in it. S3 goes through Arrow's own client, the rest by fsspec."""
+    import fsspec
+
+    if location.startswith("s3://"):
+        from fsspec.implementations.arrow import ArrowFSWrapper
+        from pyarrow.fs import S3FileSystem
+
+        # Keys and the region are found as AWS's own tools find them; so is another store that speaks S3.
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        return ArrowFSWrapper(S3FileSystem(endpoint_override=endpoint)), location.removeprefix("s3://")
+    filesystem, path = fsspec.core.url_to_fs(location)
+    return filesystem, path
+
+
+def _refuse_missing_shards(location: str, found: Sequence[str]) -> None:
+    """ValueError if files are numbered `…-00003-of-00080` and not all of the eighty are there."""
+    matches = [match for file in found if (match := SHARD.fullmatch(os.path.basename(file)))]
+    for match in matches:
+        there = {m["number"] for m in matches if (m["before"], m["all"]) == (match["before"], match["all"])}
+        absent = [n for n in (f"{number:05}" for number in range(int(match["all"]))) if n not in there]
+        if absent:
+            name = f"{match['before']}{absent[0]}-of-{match['all']}{match['after']}"
+            raise ValueError(
+                f"{location}: {len(absent)} of {int(match['all'])} shards are not there, the first is {name}; fetch "
+                "them, or name the files you want by a pattern"
+            )

@@ -1,0 +1,1 @@
+"""What asking costs: the price list, tokens counted beforehand, and the plan of a study."""

@@ -1,0 +1,576 @@
+"""What a study's paid calls will cost, before any is made: per model that is asked, from what is on this machine.
+
+Nothing here reaches the network. Where the articles have been cut their texts are used, where the ledger has answers of
+the same row those are; else the sizes are assumed, and said to be.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import polars as pl
+
+from nift_assets import providers
+from nift_assets.benchmarks import arena_hard, files, mt_bench
+from nift_assets.costs import price_list, tokens
+from nift_assets.costs.tokens import Count
+from nift_assets.ledger import report
+from nift_assets.prompts import audits, completions, controls
+from nift_assets.protocol import Request
+from nift_assets.rows import Audit, Auditor, Benchmark, Control, Judge, LanguageModel, Price, Teacher
+from nift_assets.secrets import keys
+from nift_assets.store import Store
+from nift_assets.study import Study
+
+if TYPE_CHECKING:
+    from nift_assets.ledger.book import Book
+
+Role = Literal["teacher", "judge", "audit", "control"]
+State = Literal["ready", "done", "free", "retired", "no price", "over the cap", "needs key"]
+# Those that no run can get past without a person.
+STOPPED: tuple[State, ...] = ("retired", "no price", "over the cap")
+
+# Of an article's tokens the paper's cut sends about half, and a teacher writes somewhat less than the other half. How
+# long a model goes on is its own affair: half as much or twice as much are both ordinary.
+INTO, OUT = 560 / 1_100, 450 / 1_100
+SHORTER, LONGER = 0.5, 2.0
+# A corpus's average is known from elsewhere, to a tenth or so.
+OFF = 0.15
+# What a chat format puts around a message.
+FRAME = Count(low=3, expected=6, high=12, basis="assumed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """What a benchmark's questions are taken to need as long as nobody has answered them: per judge's call."""
+
+    questions: int
+    calls_per_question: int
+    input: Count
+    output: Count
+
+
+# A text written to order, and what an auditor says of a document: the verdict comes first, the reason may be long.
+CONTROL = Count(low=300, expected=700, high=1_200, basis="assumed")
+VERDICT = Count(low=2, expected=60, high=250, basis="assumed")
+
+# Calls and sizes of the published benchmarks: MT-Bench judges two turns of 80 questions, Arena-Hard two games of 500.
+# Measured on real judgments: 660 tokens and a system prompt in, 170 out; 1,200 to 2,000 in, 640 out.
+SIZES: Mapping[str, Size] = {
+    "mt_bench": Size(
+        questions=80,
+        calls_per_question=2,
+        input=Count(low=600, expected=840, high=1_200, basis="assumed"),
+        output=Count(low=140, expected=200, high=300, basis="assumed"),
+    ),
+    "arena_hard": Size(
+        questions=500,
+        calls_per_question=2,
+        input=Count(low=1_200, expected=1_700, high=2_400, basis="assumed"),
+        output=Count(low=400, expected=600, high=850, basis="assumed"),
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Billionths of a dollar: the least, the most likely and the most."""
+
+    low: int
+    expected: int
+    high: int
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(low=self.low + other.low, expected=self.expected + other.expected, high=self.high + other.high)
+
+
+ROLES: Mapping[type[LanguageModel], Role] = {
+    Teacher: "teacher",
+    Judge: "judge",
+    Auditor: "audit",
+    Control: "control",
+}
+NOTHING = Cost(low=0, expected=0, high=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """What one teacher, judge, auditor or control has still to be asked and what that costs; None is what nobody knows.
+
+    `requests` are all that are wanted, `missing` those without an answer; tokens and costs are of the missing ones.
+    `cap` and `taken` (spent and reserved) are the row's own, in billionths of a dollar.
+    """
+
+    name: str
+    role: Role
+    provider: str
+    model: str
+    requests: int | None
+    answered: int
+    missing: int | None
+    input: Count | None
+    output: Count | None
+    online: Cost | None
+    batch: Cost | None
+    cap: int | None
+    taken: int
+    state: State
+    status: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All lines of a study with their sum, and the study's cap and what is taken of it, in billionths of a dollar.
+
+    `unknown` names the rows that are in no sum, since what they cost is not known.
+    """
+
+    study: str
+    lines: Sequence[Line]
+    online: Cost
+    batch: Cost | None
+    unknown: Sequence[str]
+    cap: int | None
+    taken: int
+    over: bool
+    warnings: Sequence[str]
+
+    def stopped(self) -> bool:
+        """Whether a person has to do something before all can be asked: a model has ended, or a cap is too low."""
+        return self.over or any(line.state in STOPPED for line in self.lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Need:
+    """What a row wants asked, and the tokens of what has no answer yet."""
+
+    requests: int | None
+    answered: int
+    missing: int | None
+    input: Count | None = None
+    output: Count | None = None
+
+
+def plan(study: Study, *, store: Store, book: Book | None, today: date) -> Plan:
+    """What is still to be asked for a study, and what it will cost on that day."""
+    taken = report.taken(book, study.name) if book else {}
+    budget = price_list.budget(study)
+    cap = _billionths(budget)
+    room = None if cap is None else cap - taken.get("", 0)
+    answered = report.answered(book, study.name) if book else {}
+    asked: list[tuple[LanguageModel, _Need]] = [
+        *((row, _teacher(study, row, store, book, answered.get(row.name, 0))) for row in study.teachers),
+        *((row, _judge(study, row, store, book, answered.get(row.name, 0))) for row in study.judges),
+        *((row, _control(row, store, book, answered.get(row.name, 0))) for row in study.controls),
+        *((row, _auditor(study, row, store, book, answered.get(row.name, 0))) for row in study.auditors),
+    ]
+    lines = [_line(row, need, taken.get(row.name, 0), room, today) for row, need in asked]
+    paid = [line for line in lines if line.state != "free"]
+    online = sum((line.online for line in paid if line.online), start=NOTHING)
+    # A model that is not sold by batch is asked online beside the others.
+    batch = sum((line.batch or line.online or NOTHING for line in paid), start=NOTHING)
+    return Plan(
+        study=study.name,
+        lines=lines,
+        online=online,
+        batch=batch if any(line.batch for line in paid) else None,
+        unknown=[line.name for line in paid if line.online is None],
+        cap=cap,
+        taken=taken.get("", 0),
+        over=room is not None and online.expected > room,
+        warnings=[said for row, _ in asked if (said := price_list.ending_soon(row, today))],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What of a row's questions one partition of a table needs: those about a model's answers on a benchmark, those of
+    an audit, or all of them."""
+
+    row: LanguageModel
+    benchmark: str | None = None
+    model: str | None = None
+    audit: str | None = None
+
+
+def part(study: Study, table: str, partition: str | None) -> Part | None:
+    """What is asked for one partition of a table, None of a table that nobody is asked for."""
+    key = str(partition)
+    if table == "completions":
+        return Part(row=study.teacher(key))
+    if table == "control_texts":
+        return Part(row=study.control(key))
+    if table == "content_audit":
+        return Part(row=study.auditor(study.audit(key).auditor), audit=key)
+    if table in ("mt_bench_judgments", "arena_hard_judgments"):
+        benchmark = study.benchmark(table.removesuffix("_judgments"))
+        return Part(row=study.judge(str(benchmark.judge)), benchmark=benchmark.name, model=key)
+    return None
+
+
+def line(study: Study, asked: Part, *, store: Store, book: Book | None, today: date) -> Line:
+    """The line of a part of a row's questions, which is what one partition costs on that day."""
+    row = asked.row
+    taken = report.taken(book, study.name) if book else {}
+    cap, own_cap = _billionths(price_list.budget(study)), _billionths(row.budget_usd)
+    room = _least(
+        None if cap is None else cap - taken.get("", 0), None if own_cap is None else own_cap - taken.get(row.name, 0)
+    )
+    answered = report.answered(book, study.name).get(row.name, 0) if book else 0
+    # Of a part only what is answered of itself counts, and that is found by its texts.
+    if isinstance(row, Teacher):
+        need = _teacher(study, row, store, book, answered)
+    elif isinstance(row, Judge):
+        need = _judge(study, row, store, book, 0, asked)
+    elif isinstance(row, Auditor):
+        need = _auditor(study, row, store, book, 0, asked)
+    else:
+        assert isinstance(row, Control)
+        need = _control(row, store, book, answered)
+    return _line(row, need, taken.get(row.name, 0), room, today)
+
+
+def _line(row: LanguageModel, need: _Need, taken: int, room: int | None, today: date) -> Line:
+    price = price_list.last_price(row)
+    cap = _billionths(row.budget_usd)
+    online = _cost(price, need, batch=False)
+    state, status = _state(row, need, online, _least(room, None if cap is None else cap - taken), today)
+    return Line(
+        name=row.name,
+        role=ROLES[type(row)],
+        provider=row.provider,
+        model=row.model,
+        requests=need.requests,
+        answered=need.answered,
+        missing=need.missing,
+        input=need.input,
+        output=need.output,
+        online=NOTHING if state == "free" else online,
+        batch=NOTHING if state == "free" else _cost(price, need, batch=True),
+        cap=cap,
+        taken=taken,
+        state=state,
+        status=status,
+    )
+
+
+def _state(row: LanguageModel, need: _Need, online: Cost | None, room: int | None, today: date) -> tuple[State, str]:
+    """Whether a row can be asked now, and if not, why and what to do."""
+    if price_list.is_free(row):
+        return "free", "free"
+    if need.missing == 0 and need.requests:
+        return "done", "all answered"
+    listed = price_list.listed(row.provider, row.model) if row.base_url is None else None
+    if listed and listed.retired(today):
+        living = price_list.substitute(listed, today)
+        return "retired", f"retired since {listed.ends}" + (f", substitute {living}" if living else "")
+    if price_list.last_price(row) is None:
+        if row.base_url is not None:
+            return "no price", "no price: its server wants a key; add price= to its row, with 0 if it costs nothing"
+        return "no price", "no price: add the model to the price list, or price= to its row"
+    if online is not None and room is not None and online.expected > room:
+        return "over the cap", f"over the cap: ${max(0, room) / 1e9:,.2f} are left"
+    variable = key_variable(row)
+    if variable and keys.read(variable) is None:
+        return "needs key", f"needs key {variable}"
+    return "ready", "ready" if online is None or room is None or online.high <= room else "ready, may reach the cap"
+
+
+def key_variable(row: LanguageModel) -> str | None:
+    """The environment variable with a row's key: its own server's, else the provider's usual one; None without."""
+    if row.base_url is not None:
+        return row.key_variable
+    usual: Any = providers.load(row.provider)
+    return getattr(usual, "KEY", None)
+
+
+# -- teachers ----------------------------------------------------------------------------------------------------------
+
+
+def _teacher(study: Study, teacher: Teacher, store: Store, book: Book | None, answered: int) -> _Need:
+    counter = _counter(teacher, store)
+    used = report.usage(book, teacher.provider, teacher.model, teacher.name) if book else None
+    if not store.path("halves", None).exists():
+        return _assumed_teacher(study, teacher, answered, used)
+    halves = store.read("halves", None)
+    if teacher.provider in price_list.IN_PROCESS:
+        # Its requests cost nothing, and what shapes them may not be there yet (the digest of local weights).
+        wanted = min(teacher.documents or halves.height, halves.height)
+        answered = min(answered, wanted)
+        left = halves.head(wanted).tail(wanted - answered)
+        texts, needed = left["first_half"], left["second_half"]
+    else:
+        requests = completions.requests(teacher, halves)
+        wanted = len(requests)
+        done = book.answered([request.key for request in requests]) if book else set()
+        open_ones = [place for place, request in enumerate(requests) if request.key not in done]
+        answered, texts = wanted - len(open_ones), _sent([requests[place] for place in open_ones])
+        needed = halves["second_half"].gather(open_ones)
+    return _Need(
+        requests=wanted,
+        answered=answered,
+        missing=wanted - answered,
+        input=_input(texts, counter, used),
+        output=_limited(_output(needed, counter, used), teacher, len(needed)),
+    )
+
+
+def _assumed_teacher(study: Study, teacher: Teacher, answered: int, used: report.Usage | None) -> _Need:
+    """A teacher of articles nobody has read yet: by the corpus's average, or not known at all."""
+    sizes = [size for size in (teacher.documents, study.corpus.documents) if size is not None]
+    # How many articles a corpus has is not known before it is read, unless the study takes a number of them.
+    if study.corpus.documents is None:
+        return _Need(requests=None, answered=answered, missing=None)
+    wanted = min(sizes)
+    answered = min(answered, wanted)
+    missing = wanted - answered
+    whole = study.corpus.tokens_per_document
+    if used:
+        into = _around(used.input_mean * missing, 0.05, 0.05)
+        return _need(wanted, answered, into, _limited(_measured(used, missing), teacher, missing))
+    if whole is None:
+        return _Need(requests=wanted, answered=answered, missing=missing)
+    system = tokens.estimate(pl.Series([teacher.system_prompt or ""])) if teacher.system_prompt else tokens.NONE
+    average = whole * INTO
+    into = Count(
+        low=round(average * (1 - OFF)), expected=round(average), high=math.ceil(average * (1 + OFF)), basis="assumed"
+    )
+    out = _range(whole * OUT * missing)
+    return _need(wanted, answered, (into + system).times(missing), _limited(out, teacher, missing))
+
+
+# -- judges ------------------------------------------------------------------------------------------------------------
+
+
+def _judge(
+    study: Study, judge: Judge, store: Store, book: Book | None, answered: int, asked: Part | None = None
+) -> _Need:
+    """The calls of a judge: those about answers there are by their texts, those about answers to come by experience."""
+    judged = [b for b in study.benchmarks if b.judge == judge.name and b.name in SIZES]
+    if asked:
+        judged = [benchmark for benchmark in judged if benchmark.name == asked.benchmark]
+    calls = _Calls(typical=SIZES[judged[0].name if judged else "mt_bench"].output)
+    for benchmark in judged:
+        size = SIZES[benchmark.name]
+        number = _questions(benchmark, size) * size.calls_per_question * benchmark.runs
+        for model in (model for model in study.models if benchmark.name in study.measured_on(model)):
+            if asked and model.name != asked.model:
+                continue
+            if store.path(f"{benchmark.name}_answers", model.name).exists() and Path(benchmark.location).exists():
+                calls.known += _judges_requests(benchmark, judge, store.read(f"{benchmark.name}_answers", model.name))
+            else:
+                calls.expect(number, size.input, size.output)
+    return _called(judge, calls, store, book, answered)
+
+
+@dataclass(kw_only=True)
+class _Calls:
+    """What a row is to be asked: requests whose texts are there, and as many more of an assumed size.
+
+    `typical` is the size of an answer to what is there, as long as none has been measured.
+    """
+
+    typical: Count
+    known: list[Request] = field(default_factory=list)
+    to_come: int = 0
+    input: Count = tokens.NONE
+    output: Count = tokens.NONE
+
+    def expect(self, number: int, into: Count, out: Count) -> None:
+        self.to_come += number
+        self.input, self.output = self.input + into.times(number), self.output + out.times(number)
+
+
+def _called(row: LanguageModel, calls: _Calls, store: Store, book: Book | None, answered: int) -> _Need:
+    known, to_come, out = calls.known, calls.to_come, calls.output
+    done = book.answered([request.key for request in known]) if book else set()
+    open_ones = [request for request in known if request.key not in done]
+    wanted = len(known) + to_come
+    # Answers in the ledger about models whose own answers are gone from the store.
+    elsewhere = min(to_come, max(0, answered - len(done)))
+    left = (to_come - elsewhere) / to_come if to_come else 0.0
+    used = report.usage(book, row.provider, row.model, row.name) if book else None
+    missing = len(open_ones) + to_come - elsewhere
+    into = calls.input.times(left) if to_come else tokens.NONE
+    into += _input(_sent(open_ones), _counter(row, store), used)
+    out = _measured(used, missing) if used else out.times(left) + calls.typical.times(len(open_ones))
+    return _need(wanted, wanted - missing, into, _limited(out, row, missing))
+
+
+# -- audits ------------------------------------------------------------------------------------------------------------
+
+
+def _control(control: Control, store: Store, book: Book | None, answered: int) -> _Need:
+    """All draws of a control: what is sent is known, what comes back is assumed until some has."""
+    return _called(control, _Calls(typical=CONTROL, known=controls.requests(control)), store, book, answered)
+
+
+def _auditor(
+    study: Study, auditor: Auditor, store: Store, book: Book | None, answered: int, asked: Part | None = None
+) -> _Need:
+    """The calls of an auditor: those about documents there are by their texts, the others by the corpus's average."""
+    calls = _Calls(typical=VERDICT)
+    blank = pl.Series([request.messages[-1].content for request in _about(study, auditor, [""])], dtype=pl.String)
+    for audit in (audit for audit in study.audits if audit.auditor == auditor.name):
+        if asked and audit.name != asked.audit:
+            continue
+        frames = _audited_frames(audit, store)
+        if frames is not None:
+            calls.known += audits.requests(auditor, study.questions, audits.documents(audit, frames))
+            continue
+        document = _assumed_document(study, audit)
+        if document is None:
+            return _Need(requests=None, answered=answered, missing=None)
+        number = min(audit.documents, study.corpus.documents or audit.documents)
+        for question in blank:
+            calls.expect(number, document + tokens.estimate(pl.Series([question])), VERDICT)
+    return _called(auditor, calls, store, book, answered)
+
+
+def _about(study: Study, auditor: Auditor, texts: Sequence[str]) -> list[Request]:
+    documents = pl.DataFrame(
+        {"document_id": texts, "text": texts}, schema={"document_id": pl.String, "text": pl.String}
+    )
+    return audits.requests(auditor, study.questions, documents)
+
+
+def _audited_frames(audit: Audit, store: Store) -> Mapping[str, pl.DataFrame] | None:
+    """The tables an audit's documents are read from; None while one of them is missing."""
+    needed: dict[str, dict[str, str | None]] = {
+        "control": {"control_texts": audit.name},
+        "reference": {"reference_sets": audit.name},
+    }
+    places = needed.get(audit.kind, {"halves": None, "completions": audit.of or audit.name})
+    if any(not store.path(table, partition).exists() for table, partition in places.items()):
+        return None
+    return {table: store.read(table, partition) for table, partition in places.items()}
+
+
+def _assumed_document(study: Study, audit: Audit) -> Count | None:
+    """How long a document is that nobody has seen; None if nothing is known of the corpus."""
+    if audit.kind in ("control", "reference"):
+        return CONTROL
+    whole = study.corpus.tokens_per_document
+    return _range(whole) if whole is not None else None
+
+
+def _judges_requests(benchmark: Benchmark, judge: Judge, answers: pl.DataFrame) -> list[Request]:
+    if benchmark.name == "mt_bench":
+        return mt_bench.requests(benchmark, judge, answers)
+    return arena_hard.requests(benchmark, judge, arena_hard.games(benchmark, answers))
+
+
+def _questions(benchmark: Benchmark, size: Size) -> int:
+    """How many questions the benchmark's file has, or the published one if it is not there yet."""
+    there = Path(benchmark.location, "question.jsonl").exists()
+    return len(files.rows(benchmark, "question.jsonl")) if there else size.questions
+
+
+# -- sizes -------------------------------------------------------------------------------------------------------------
+
+
+def _sent(requests: Sequence[Request]) -> pl.Series:
+    """All the text of each request."""
+    return pl.Series(["\n".join(m.content for m in request.messages) for request in requests], dtype=pl.String)
+
+
+def _input(texts: pl.Series, counter: Callable[[str], int] | None, used: report.Usage | None) -> Count:
+    """The input tokens of the texts: counted before measured, measured before estimated."""
+    if counter is None and used:
+        return _around(used.input_per_byte * int(texts.str.len_bytes().sum()), 0.05, 0.05)
+    return tokens.count(texts, counter) + Count(
+        low=FRAME.low * len(texts), expected=FRAME.expected * len(texts), high=FRAME.high * len(texts), basis="counted"
+    )
+
+
+def _output(replaced: pl.Series, counter: Callable[[str], int] | None, used: report.Usage | None) -> Count:
+    """The output tokens of a teacher: as its answers so far, or as long as what it replaces, give or take."""
+    if used:
+        return _measured(used, len(replaced))
+    size = tokens.count(replaced, counter)
+    return Count(
+        low=round(size.low * SHORTER), expected=size.expected, high=math.ceil(size.high * LONGER), basis="estimated"
+    )
+
+
+def _measured(used: report.Usage, answers: int) -> Count:
+    """The output of so many answers more: the wider the fewer they are, or the fewer have been measured."""
+    if answers == 0:
+        return tokens.NONE
+    share = min(1.0, math.sqrt(1 / answers + 1 / used.answers))
+    low = used.output_mean - (used.output_mean - used.output_low) * share
+    high = used.output_mean + (used.output_high - used.output_mean) * share
+    return Count(
+        low=round(low * answers),
+        expected=round(used.output_mean * answers),
+        high=math.ceil(high * answers),
+        basis="measured",
+    )
+
+
+def _around(expected: float, below: float, above: float) -> Count:
+    return Count(
+        low=round(expected * (1 - below)),
+        expected=round(expected),
+        high=math.ceil(expected * (1 + above)),
+        basis="measured",
+    )
+
+
+def _range(expected: float) -> Count:
+    return Count(
+        low=round(expected * SHORTER), expected=round(expected), high=math.ceil(expected * LONGER), basis="assumed"
+    )
+
+
+def _limited(size: Count, row: LanguageModel, answers: int) -> Count:
+    """No answer is longer than the row or the model lets it be."""
+    price = price_list.last_price(row)
+    limits = [limit for limit in (row.max_tokens, price.max_output if price else None) if limit is not None]
+    if not limits:
+        return size
+    most = min(limits) * answers
+    return Count(
+        low=min(size.low, most), expected=min(size.expected, most), high=min(size.high, most), basis=size.basis
+    )
+
+
+def _counter(row: LanguageModel, store: Store) -> Callable[[str], int] | None:
+    """The row's own tokenizer, if it is on this machine."""
+    if row.provider == "local":
+        path = store.path("backbones", row.model)
+        return (
+            tokens.folder_counter(store.folder(store.read("backbones", row.model)["folder"][0]))
+            if path.exists()
+            else None
+        )
+    listed = price_list.listed(row.provider, row.model)
+    return tokens.openai_counter(listed.encoding) if listed and listed.encoding else None
+
+
+def _need(wanted: int, answered: int, into: Count, out: Count) -> _Need:
+    return _Need(requests=wanted, answered=answered, missing=wanted - answered, input=into, output=out)
+
+
+def _cost(price: Price | None, need: _Need, *, batch: bool) -> Cost | None:
+    if price is None or need.input is None or need.output is None or (batch and price.batch_input is None):
+        return None
+    return Cost(
+        low=price.cost(need.input.low, need.output.low, batch=batch),
+        expected=price.cost(need.input.expected, need.output.expected, batch=batch),
+        high=price.cost(need.input.high, need.output.high, batch=batch),
+    )
+
+
+def _billionths(dollars: float | None) -> int | None:
+    return None if dollars is None else round(dollars * 1e9)
+
+
+def _least(*amounts: int | None) -> int | None:
+    known = [amount for amount in amounts if amount is not None]
+    return min(known) if known else None

@@ -1,0 +1,322 @@
+"""The whole graph as Dagster assets, each guarded: run the function, hold the frame against its contract, then write.
+
+Blocking asset checks alone do not do this: they guard one run only, and after the write. Here an ERROR check that
+fails stops the step before anything is stored, so the last good version stays and nobody downstream reads a bad one.
+"""
+
+import importlib
+import pkgutil
+import re
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from expectations import contract as contracts
+from expectations.contract import Contract, Test
+from expectations.frames import Table, conform, height, portions, schema
+from expectations.runner import Result, check
+from nift_assets import assets, sql
+from nift_assets.assets.sql_models import removals
+from nift_assets.benchmarks import files as benchmark_files
+from nift_assets.rows import Benchmark
+from nift_assets.steps import partitions
+from nift_assets.steps.check_results import MESSAGE
+from nift_assets.steps.partitions import STUDY
+from nift_assets.steps.table import STEPS, Made, Step
+from nift_assets.store import Store, Version, data_version, write_portions
+from nift_training import memory
+
+OWNER = "team:nift"
+NEEDS = "nift/needs"
+SAMPLE_ROWS = 5
+SAMPLE_CHARACTERS = 100
+RESOURCES = {"store", "ledger", "pipes"}
+
+for _module in pkgutil.iter_modules(assets.__path__):
+    importlib.import_module(f"{assets.__name__}.{_module.name}")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Rows that keep their contract and the version they are to be stored under: all the IO manager ever writes."""
+
+    rows: Table
+    version: Version
+    files: Mapping[str, bytes]
+    metadata: Mapping[str, Any]
+
+
+def steps() -> list[Step]:
+    """Every step of the graph once, upstream before downstream."""
+    ordered: dict[str, Step] = {}
+
+    def visit(step: Step) -> None:
+        if step.tables[0] not in ordered:
+            for name in step.inputs:
+                visit(STEPS[name])
+            ordered[step.tables[0]] = step
+
+    for step in STEPS.values():
+        visit(step)
+    return list(ordered.values())
+
+
+def following() -> list[str]:
+    """The tables that are made by themselves after their inputs, where automation is switched on."""
+    return [table for step in steps() if step.follows for table in step.tables]
+
+
+def asset_definitions() -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """All assets of the active study: one per table, the corpus they start from, and the files of the benchmarks."""
+    corpus = dg.AssetSpec(
+        STUDY.corpus.name,
+        description=f"The corpus of the study {STUDY.name!r}: one web article per row, made elsewhere.",
+        group_name="corpus",
+        kinds={"huggingface", "parquet"} if STUDY.corpus.location.startswith("hf://") else {"text"},
+        owners=[OWNER],
+        metadata={
+            "location": STUDY.corpus.location,
+            "licence": STUDY.corpus.licence,
+            "revision": STUDY.corpus.revision or "",
+        },
+    )
+    return [corpus, *map(_benchmark, STUDY.benchmarks), *(asset_definition(step) for step in steps())]
+
+
+def _benchmark(benchmark: Benchmark) -> dg.AssetSpec:
+    files = [
+        dg.TableRecord({name: str(value) for name, value in file.items()})
+        for file in benchmark_files.described(benchmark)
+    ]
+    return dg.AssetSpec(
+        benchmark_files.source(benchmark),
+        description=f"The files of {benchmark.name}, in the layout their authors published.",
+        group_name="benchmarks",
+        kinds={"json"},
+        owners=[OWNER],
+        metadata={
+            "location": benchmark.location,
+            **({"files": dg.MetadataValue.table(files)} if files else {}),
+            **({"tasks": [task.name for task in benchmark.tasks]} if benchmark.tasks else {}),
+        },
+    )
+
+
+def asset_definition(step: Step) -> dg.AssetsDefinition:
+    """The Dagster asset (or assets made together) of one step, with one check per expectation of its contracts."""
+    promised = {name: contracts.load(name) for name in step.tables}
+    tests = [test for contract in promised.values() for test in contract.tests]
+    study_rows = sql.named_study_rows(STUDY, (test.arguments.get("sql", "") for test in tests))
+
+    @dg.multi_asset(
+        name=step.function.__name__ if step.any_of else step.tables[0],
+        outs={name: _out(step, contract) for name, contract in promised.items()},
+        can_subset=step.any_of,
+        ins={}
+        if step.streams
+        else {name: dg.AssetIn(name, partition_mapping=_mapping(step, name)) for name in step.inputs},
+        deps=_deps(step),
+        internal_asset_deps=_deps_of_each(step),
+        partitions_def=partitions.definition(step.partitions),
+        check_specs=[spec for contract in promised.values() for spec in _check_specs(step, contract)],
+        required_resource_keys=RESOURCES,
+        # Without a schema Dagster takes whatever is typed into a run's configuration, and keeps it: a key, for one.
+        config_schema={},
+        pool=step.pool,
+    )
+    def compute(context: dg.AssetExecutionContext, **tables: pl.DataFrame) -> Iterator[Any]:
+        store: Store = context.resources.store
+        key = context.partition_key if step.partitions else None
+        wanted = [name for name in step.tables if name in context.op_execution_context.selected_output_names]
+        with store.writing(step.tables[0], key), tempfile.TemporaryDirectory(prefix="nift-tables-") as drafts:
+            step.refuse_missing_inputs(store, key)
+            versions = {name: step.inputs_version(store, key, name) for name in wanted}
+            started = time.monotonic()
+            with memory.watched() as peak:
+                given = _made(_run(step, context, wanted, tables), promised)
+                made = {
+                    name: _drafted(what, promised[name], Path(drafts, name), versions[name])
+                    for name, what in given.items()
+                }
+            spent = {"seconds": round(time.monotonic() - started, 3)}
+            if peak.mb is not None:
+                spent["peak_mb"] = round(peak.mb, 1)
+            # Of tables that are made together all are there before the first is written.
+            assert made.keys() == set(wanted), f"{step.function.__name__} made {list(made)}, not {wanted}"
+            inputs = tables | _read_by_itself(step, store, tests) | study_rows | removals(tables)
+            results = {name: check(what.rows, promised[name], inputs) for name, what in made.items()}
+            recorded = [_check_result(name, result) for name, found in results.items() for result in found]
+            if errors := _errors(results):
+                yield from recorded
+                message = f"nothing was written, the last good version stays: {'; '.join(errors)}"
+                raise dg.Failure(description=message, allow_retries=False)
+            for name, what in made.items():
+                yield _result(name, what, spent, key)
+            # Recorded behind the write, or Dagster would count the checks for the version before this one.
+            yield from recorded
+            if step.afterwards:
+                step.afterwards(context, tables)
+
+    return compute
+
+
+def _run(
+    step: Step, context: dg.AssetExecutionContext, wanted: Sequence[str], tables: Mapping[str, pl.DataFrame]
+) -> Any:
+    return step.function(context, wanted, **tables) if step.any_of else step.function(context, **tables)
+
+
+def _read_by_itself(step: Step, store: Store, tests: Sequence[Test]) -> dict[str, Table]:
+    """The inputs without partitions that a step was not handed and that the tests of its contract name."""
+    named = {word for test in tests for text in test.arguments.values() for word in re.findall(r"\w+", str(text))}
+    return {
+        name: store.table(name)
+        for name in step.inputs
+        if step.streams and name in named and STEPS[name].partitions is None
+    }
+
+
+def _made(value: Any, promised: Mapping[str, Contract]) -> dict[str, Made]:
+    several = value if isinstance(value, dict) else dict.fromkeys(promised, value)
+    return {name: what if isinstance(what, Made) else Made(what) for name, what in several.items()}
+
+
+def _drafted(made: Made, contract: Contract, draft: Path, inputs: str) -> Checked:
+    """A table as it is going to be checked and stored; rows that come a portion at a time go to the file `draft`."""
+    if isinstance(made.rows, pl.DataFrame):
+        frame = conform(made.rows, contract)
+        return Checked(frame, Version(data=data_version(frame), inputs=inputs), made.files, made.metadata)
+    rows = (conform(portion, contract) for portion in made.rows)
+    first = next(rows, pl.DataFrame(schema=schema(contract)))
+    return Checked(draft, write_portions(draft, chain([first], rows), inputs), made.files, made.metadata)
+
+
+def _errors(results: Mapping[str, Sequence[Result]]) -> list[str]:
+    return [
+        f"{name}: {result.name}: {result.message}"
+        for name, found in results.items()
+        for result in found
+        if not result.passed and result.severity == "error"
+    ]
+
+
+def _mapping(step: Step, name: str) -> dg.PartitionMapping | None:
+    return partitions.mapping(STEPS[name].partitions, step.partitions)
+
+
+def _deps(step: Step) -> list[dg.AssetDep]:
+    """What Dagster hands no frame of: what is outside the graph, and the tables a step reads by itself."""
+    read = [dg.AssetDep(name, partition_mapping=_mapping(step, name)) for name in step.inputs if step.streams]
+    return [*map(dg.AssetDep, dict.fromkeys(step.sources.values())), *read]
+
+
+def _deps_of_each(step: Step) -> dict[str, set[dg.AssetKey]] | None:
+    """What each table is made from, where tables that are made together have sources of their own."""
+    if len({*step.sources.values()}) < 2:
+        return None
+    return {name: {dg.AssetKey(each) for each in (*step.inputs, step.sources[name])} for name in step.tables}
+
+
+def _out(step: Step, contract: Contract) -> dg.AssetOut:
+    columns = [dg.TableColumn(column.name, column.type, column.description) for column in contract.columns]
+    return dg.AssetOut(
+        dagster_type=Any,
+        is_required=not step.any_of,
+        description=contract.description,
+        group_name=step.group,
+        kinds=set(step.kinds),
+        owners=[OWNER],
+        tags={NEEDS: step.needs},
+        code_version=step.code_version,
+        automation_condition=_condition(step) if step.follows else None,
+        metadata={
+            **step.metadata,
+            "dagster/column_schema": dg.TableSchema(columns),
+            "dagster/table_name": f"{STUDY.name}.{contract.table}",
+        },
+    )
+
+
+def _condition(step: Step) -> dg.AutomationCondition[Any]:
+    """When one of its inputs is new, its partition of all is there, and nobody is making one. What is stored has passed
+    its ERROR checks, or it would not be: a partition that fails stops what is made from it and nothing else.
+    """
+    missing = dg.AutomationCondition.any_deps_missing()
+    if not step.gathers:
+        return dg.AutomationCondition.eager()
+    some = dg.AutomationCondition.any_deps_match(~dg.AutomationCondition.missing())
+    return dg.AutomationCondition.eager().without(~missing) & some
+
+
+def _check_specs(step: Step, contract: Contract) -> list[dg.AssetCheckSpec]:
+    with warnings.catch_warnings():
+        # Partitions of checks are a preview in this Dagster, which is pinned below the next minor version; without
+        # them all partitions of a table share one history.
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return [
+            dg.AssetCheckSpec(
+                test.name,
+                asset=contract.table,
+                description=test.description,
+                blocking=test.severity == "error",
+                metadata={"kind": test.kind, "severity": test.severity},
+                partitions_def=partitions.definition(step.partitions),
+            )
+            for test in contract.tests
+        ]
+
+
+def _check_result(name: str, result: Result) -> dg.AssetCheckResult:
+    shown: dict[str, Any] = {
+        MESSAGE: result.message,
+        "rows": result.rows,
+        "failing": result.failing,
+        "share": result.share,
+        "observed": result.observed,
+        "examples": list(result.examples) or None,
+    }
+    return dg.AssetCheckResult(
+        asset_key=name,
+        check_name=result.name,
+        passed=result.passed,
+        severity=dg.AssetCheckSeverity.ERROR if result.severity == "error" else dg.AssetCheckSeverity.WARN,
+        metadata={label: value for label, value in shown.items() if value is not None},
+    )
+
+
+def _result(name: str, made: Checked, spent: Mapping[str, float], key: str | None) -> dg.MaterializeResult[Checked]:
+    return dg.MaterializeResult(
+        asset_key=name,
+        value=made,
+        data_version=dg.DataVersion(made.version.data[:16]),
+        metadata={
+            "dagster/partition_row_count" if key else "dagster/row_count": height(made.rows),
+            **spent,
+            **made.metadata,
+            "sample": _sample(made.rows),
+        },
+    )
+
+
+def _sample(table: Table) -> dg.TableMetadataValue:
+    """The first rows as a table of plain text: the UI shows its cells as they are, so markup in a text stays text."""
+    frame = next(portions(table))
+    columns = [dg.TableColumn(name, "string") for name in frame.columns]
+    records = [
+        dg.TableRecord({name: _shortened(value) for name, value in row.items()})
+        for row in frame.head(SAMPLE_ROWS).iter_rows(named=True)
+    ]
+    return dg.MetadataValue.table(records, dg.TableSchema(columns))
+
+
+def _shortened(value: Any) -> str:
+    text = "" if value is None else str(value)
+    return text if len(text) <= SAMPLE_CHARACTERS else text[:SAMPLE_CHARACTERS] + " …"

@@ -1,0 +1,208 @@
+"""Pictures: what is drawn of which table, for the metadata of an asset and for the report.
+
+A PNG shrunk to the width of a phone cannot be read, so on a page everything is SVG: charts, and bars that take width
+and colour from the page around them, beside words in HTML.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from markupsafe import Markup
+
+from nift_assets.pages import charts
+from nift_assets.pages.charts import Axis, Bars, Point, Series
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BAR_HEIGHT = 12
+MOST_POINTS = 200
+FEW_POINTS = 60
+# From this ratio of the largest to the smallest on, equal factors are equally far apart.
+WIDE = 4
+MOST_CURVES = 6
+MOST_BARS = 12
+
+
+def loss_curve(steps: Sequence[int], losses: Sequence[float]) -> bytes:
+    """A PNG of the loss per step, the same bytes for the same numbers; its white ground can be read in any theme.
+
+    Of a long run each point is the mean of as many steps as keep the points below `MOST_POINTS`: more would be a band.
+    """
+    import matplotlib.style
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    width = -(-len(steps) // MOST_POINTS)
+    starts = range(0, len(steps), width)
+    with matplotlib.style.context("default"):
+        figure = Figure(figsize=(6, 2.6), dpi=100, layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot(
+            [mean(steps[start : start + width]) for start in starts],
+            [mean(losses[start : start + width]) for start in starts],
+            color="#2b5f8f",
+            linewidth=1.4,
+            marker="o" if len(starts) <= FEW_POINTS else "",
+            markersize=3,
+        )
+        axes.set_xlabel("step" if width == 1 else f"step (each point the mean of {width})")
+        axes.set_ylabel("loss")
+        axes.set_title(f"first {losses[0]:.3f}, last {losses[-1]:.3f}", loc="left", fontsize=10)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        return _small_png(figure)
+
+
+def funnel(steps: pl.DataFrame) -> bytes:
+    """A PNG with a panel per teacher: how many documents are left at each step that drops any may."""
+    import matplotlib.style
+    from matplotlib.figure import Figure
+
+    teachers = steps["teacher"].unique(maintain_order=True).to_list()
+    across = min(len(teachers), 3)
+    down = -(-len(teachers) // across)
+    most = steps.group_by("teacher").len()["len"].to_list()
+    with matplotlib.style.context("default"):
+        figure = Figure(figsize=(3.4 * across, (0.22 * max(most) + 0.5) * down), dpi=80, layout="constrained")
+        panels = figure.subplots(down, across, squeeze=False).flatten()
+        for panel, teacher in zip(panels, teachers, strict=False):
+            shown = steps.filter((pl.col("teacher") == teacher) & pl.col("drops"))
+            bars = panel.barh(shown["step"].to_list(), shown["kept"].to_list(), color="#2b5f8f", height=0.7)
+            panel.bar_label(bars, labels=[f"{kept:,}" for kept in shown["kept"]], padding=2, fontsize=7)
+            panel.set_title(teacher, loc="left", fontsize=9)
+            panel.tick_params(labelsize=7, length=0)
+            panel.set_xticks([])
+            panel.margins(x=0.2)
+            panel.invert_yaxis()
+            panel.spines[["top", "right", "bottom"]].set_visible(False)
+        for panel in panels[len(teachers) :]:
+            panel.set_visible(False)
+        return _small_png(figure)
+
+
+def figure_2(rows: pl.DataFrame) -> Markup:
+    """A chart of the score by the pairs trained on, ours with its interval and the paper's, of each teacher's sets."""
+    series: list[Series] = []
+    for (backbone, teacher), sets in rows.group_by("backbone", "teacher", maintain_order=True):
+        name = f"{backbone}, {teacher}"
+        series.append(Series(name=name, points=_points(sets, "pairs", "score", low="low", high="high")))
+        series.append(Series(name=f"{name}: the paper's", points=_points(sets, "pairs", "paper"), hollow=True))
+    return charts.chart(series, _axis("pairs trained on", series), Axis(title="MT-Bench, 1 to 10"))
+
+
+def cost_against_score(rows: pl.DataFrame) -> Markup:
+    """A chart of MT-Bench by what the pairs cost, a point per model; in tokens where none of them cost money."""
+    paid = bool((rows["usd"].fill_null(0) > 0).any())
+    cost, title = ("usd", "US dollars paid to the teacher") if paid else ("teacher_tokens", "the teacher's tokens")
+    series = [
+        Series(
+            name=str(teacher),
+            points=_points(models, cost, "mt_bench", low="mt_bench_low", high="mt_bench_high"),
+            joined=False,
+        )
+        for (teacher,), models in rows.filter(pl.col("teacher").is_not_null()).group_by("teacher", maintain_order=True)
+    ]
+    return charts.chart(series, _axis(title, series), Axis(title="MT-Bench, 1 to 10"))
+
+
+def mt_bench_categories(rows: pl.DataFrame) -> Markup:
+    """Bars of MT-Bench's mean rating by category, one for each of the first `MOST_BARS` models."""
+    models = rows["model"].unique(maintain_order=True).to_list()[:MOST_BARS]
+    found = {(row["model"], row["category"]): row["rating"] for row in rows.iter_rows(named=True)}
+    groups = {
+        category: [found.get((model, category)) for model in models]
+        for category in rows["category"].unique(maintain_order=True).to_list()
+    }
+    return charts.bars(Bars(title="MT-Bench by category, 1 to 10", names=models, groups=groups, limit=10))
+
+
+def loss_curves(losses: Mapping[str, Sequence[tuple[int, float]]]) -> list[Markup]:
+    """Charts of the loss per step, `MOST_CURVES` adapters in each; of many steps a point is the mean of some."""
+    names = list(losses)
+    return [
+        charts.chart(
+            [
+                Series(name=name, points=_thinned(losses[name]), marked=False)
+                for name in names[first : first + MOST_CURVES]
+            ],
+            Axis(title="step"),
+            Axis(title="loss per token of the response"),
+        )
+        for first in range(0, len(names), MOST_CURVES)
+    ]
+
+
+def as_markdown(picture: bytes | Markup, alt: str) -> str:
+    """A Markdown image that holds the picture itself, so that nothing is loaded; `alt` must be ours, not data."""
+    if isinstance(picture, Markup):
+        return charts.as_image(picture, alt)
+    return f"![{alt}](data:image/png;base64,{base64.b64encode(picture).decode()})"
+
+
+def bar(value: float, limit: float) -> str:
+    """An SVG bar as long as `value` is of `limit`, on a track of the full width."""
+    return _svg(f'<rect class="bar" width="{_percent(value, limit)}" height="{BAR_HEIGHT}" rx="2"/>')
+
+
+def interval_bar(value: float, low: float | None, high: float | None, limit: float) -> str:
+    """An SVG bar with a whisker from `low` to `high`, where there is an interval."""
+    drawn = f'<rect class="bar" width="{_percent(value, limit)}" height="{BAR_HEIGHT}" rx="2"/>'
+    if low is None or high is None:
+        return _svg(drawn)
+    left, right, middle = _percent(low, limit), _percent(high, limit), BAR_HEIGHT // 2
+    return _svg(
+        drawn
+        + f'<line class="whisker" x1="{left}" x2="{right}" y1="{middle}" y2="{middle}"/>'
+        + "".join(f'<line class="whisker" x1="{x}" x2="{x}" y1="2" y2="{BAR_HEIGHT - 2}"/>' for x in (left, right))
+    )
+
+
+def _small_png(figure: Figure) -> bytes:
+    from PIL import Image
+
+    drawn, png = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png")
+    # The event log keeps every picture: in 16 colours even pure noise takes less than 30 kB, in all of them 60.
+    picture = Image.open(drawn).convert("RGB").quantize(16, dither=Image.Dither.NONE)
+    picture.save(png, "PNG", optimize=True)
+    return png.getvalue()
+
+
+def _svg(drawn: str) -> str:
+    # The numbers stand beside every bar, so a screen reader has nothing to gain from it.
+    track = f'<rect class="track" width="100%" height="{BAR_HEIGHT}" rx="2"/>'
+    return f'<svg aria-hidden="true" width="100%" height="{BAR_HEIGHT}">{track}{drawn}</svg>'
+
+
+def _percent(value: float, limit: float) -> str:
+    share = value / limit if limit else 0.0
+    return f"{100 * min(max(share, 0.0), 1.0):.2f}%"
+
+
+def _points(rows: pl.DataFrame, x: str, y: str, *, low: str | None = None, high: str | None = None) -> list[Point]:
+    def value(row: Mapping[str, Any], column: str | None) -> Any:
+        return row[column] if column else None
+
+    return [
+        Point(x=row[x], y=row[y], low=value(row, low), high=value(row, high))
+        for row in rows.drop_nulls([x, y]).iter_rows(named=True)
+    ]
+
+
+def _axis(title: str, series: Iterable[Series]) -> Axis:
+    values = [point.x for one in series for point in one.points]
+    return Axis(title=title, log=bool(values) and min(values) > 0 and max(values) >= WIDE * min(values))
+
+
+def _thinned(losses: Sequence[tuple[int, float]]) -> list[Point]:
+    width = -(-len(losses) // MOST_POINTS) or 1
+    parts = [losses[start : start + width] for start in range(0, len(losses), width)]
+    return [Point(x=part[0][0], y=mean(loss for _, loss in part)) for part in parts]

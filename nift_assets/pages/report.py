@@ -1,0 +1,404 @@
+"""The study as one HTML page that needs no network and runs no script; whatever is data is shown as plain text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, get_args
+
+import jinja2
+import polars as pl
+from markupsafe import Markup
+
+from expectations.contract import Test
+from expectations.results import LastResult, verdict
+from nift_assets import DEMO_FILES
+from nift_assets.pages import charts, plots, sheets
+from nift_assets.protocol import Status
+from nift_assets.rows import Teacher
+from nift_assets.study import Study
+
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+
+INPUTS = (
+    "raw_sample",
+    "halves",
+    "completions",
+    "funnel",
+    "training_files",
+    "lora_adapters",
+    "merged_models",
+    "benchmark_scores",
+    *sheets.LAYOUTS,
+    "table_8",
+    "mt_bench_categories",
+    "training_costs",
+    "response_endings",
+    "response_examples",
+)
+STAGES = ("sampled", "cut", "asked", "answered", "ok")
+STATUSES: tuple[Status, ...] = get_args(Status)
+
+# Of a cell of a table, as `nift coverage` says them.
+STATES = ("present", "stale", "missing", "impossible")
+
+SAMPLES = 3
+SAMPLE_CHARACTERS = 320
+ANSWER_CHARACTERS = 900
+LOOP_CHARACTERS = 160
+DIGEST_CHARACTERS = 16
+MISSING = "–"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """How a benchmark is called, what its score is, and the highest there can be."""
+
+    title: str
+    unit: str
+    limit: float
+
+
+MEASURES = {
+    "mt_bench": Measure(title="MT-Bench", unit="mean rating, 1 to 10", limit=10),
+    "arena_hard": Measure(title="Arena-Hard", unit="win rate against the baseline, in percent", limit=100),
+    "ifeval": Measure(
+        title="IFEval", unit="mean of prompt-level and instruction-level strict accuracy, in percent", limit=100
+    ),
+    "open_llm_leaderboard": Measure(title="Open LLM Leaderboard", unit="mean of the tasks, in percent", limit=100),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataVersion:
+    """The version one stored partition of a table has; `digest` is None where nothing is stored yet."""
+
+    table: str
+    partition: str | None
+    digest: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedTable:
+    """How the checks of one table stand, each by its last result on every partition."""
+
+    table: str
+    tests: Sequence[Test]
+    results: Mapping[str, Sequence[LastResult]]
+
+    def count(self, verdict: str) -> int:
+        return sum(self.verdict(test) == verdict for test in self.tests)
+
+    def verdict(self, test: Test) -> str:
+        return verdict(test, self.results.get(test.name, ()))
+
+    @property
+    def complaints(self) -> list[tuple[Test, list[LastResult], int]]:
+        """The tests that did not pass, each with the results that say so and how many partitions it was run on."""
+        return [
+            (test, [result for result in found if not result.passed], len(found))
+            for test in self.tests
+            if (found := self.results.get(test.name, ())) and self.verdict(test) != "passed"
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """What one teacher, judge or auditor was asked and what it cost so far; money is in dollars."""
+
+    who: str
+    questions: Mapping[str, int]
+    sent: int
+    input_tokens: int
+    output_tokens: int
+    usd: float
+    reserved: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap:
+    """What keeps cells of the tables empty, or out of date: one command that fills them all, or why none does."""
+
+    name: str
+    state: str
+    why: str
+    command: str | None
+    usd: float | None
+    cells: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One of the two answers of an example: its beginning, and how it ends."""
+
+    model: str
+    text: str | None
+    tokens: int | None
+    stopped: str | None
+    repeated: float | None
+    loop: str | None
+    loop_times: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """A question and what two models answer."""
+
+    name: str
+    table: str | None
+    question: str | None
+    sides: Sequence[Side]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Funnel:
+    """How many documents of the sample reached each step for one teacher, and what became of the requests."""
+
+    teacher: str
+    steps: Sequence[Mapping[str, Any]]
+    statuses: Mapping[str, int]
+
+    @property
+    def sampled(self) -> int:
+        return self.steps[0]["kept"] if self.steps else 0
+
+    @property
+    def stages(self) -> list[tuple[str, int | None]]:
+        """The steps that drop something or may, and how many they leave; None for one that was not made yet."""
+        left = {step["step"]: step["kept"] for step in self.steps if step["drops"]}
+        return [(step, left.get(step)) for step in dict.fromkeys((*STAGES, *left))]
+
+    @property
+    def filters(self) -> list[Mapping[str, Any]]:
+        return [step for step in self.steps if step["is_filter"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Continuation:
+    """What one teacher made of a document: the beginning of its text, or why there is none to train on."""
+
+    teacher: str
+    status: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A document at its cut: the end of its first half, and how each teacher goes on from there."""
+
+    document_id: str
+    first_half: str
+    continuations: Sequence[Continuation]
+
+
+def page(
+    study: Study,
+    frames: Mapping[str, pl.DataFrame],
+    versions: Sequence[DataVersion] = (),
+    *,
+    spent: Sequence[Spent] = (),
+    checked: Sequence[CheckedTable] = (),
+    losses: Mapping[str, Sequence[tuple[int, float]]] = MappingProxyType({}),
+    coverage: pl.DataFrame | None = None,
+) -> str:
+    """The page of a study over the frames of `INPUTS`, of which any may be empty, with what the ledger, the checks, the
+    training logs and the coverage of the tables tell."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        name=_name, count=_count, number=_number, signed=_signed, size=_size, shown=_shown, usd=_usd, p=_p
+    )
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(
+        study=study,
+        location=_location(study.corpus.location),
+        sampled=frames["raw_sample"].height,
+        statuses=STATUSES,
+        states=STATES,
+        funnels=[funnel(teacher, frames) for teacher in study.teachers],
+        pairs=dict(frames["training_files"].select("training_set", "rows").iter_rows()),
+        trained=_by_name(frames["lora_adapters"], "adapter"),
+        merged=_by_name(frames["merged_models"], "model"),
+        sheets=sheets.sheets(frames),
+        table_8=frames["table_8"].to_dicts(),
+        scores=_scores(frames["benchmark_scores"]),
+        measures=MEASURES,
+        categories=categories(frames["mt_bench_categories"]),
+        costs=frames["training_costs"].to_dicts(),
+        endings=frames["response_endings"].to_dicts(),
+        answers=answers(frames["response_examples"]),
+        samples=samples(study.teachers, frames["halves"], frames["completions"]),
+        versions=versions,
+        spent=spent,
+        checked=checked,
+        covered=None if coverage is None else _states(coverage),
+        gaps=[] if coverage is None else gaps(coverage),
+        digest_characters=DIGEST_CHARACTERS,
+        # These escape what they are given, so their markup is ours.
+        figure_2=plots.figure_2(frames["figure_2"]),
+        cost_against_score=plots.cost_against_score(frames["training_costs"]),
+        loss_curves=plots.loss_curves(losses),
+        chart_style=Markup(charts.STYLE),
+        bar=lambda value, limit: Markup(plots.bar(value, limit)),
+        interval_bar=lambda value, low, high, limit: Markup(plots.interval_bar(value, low, high, limit)),
+    )
+
+
+def gaps(coverage: pl.DataFrame) -> list[Gap]:
+    """What is not there, each with the cells that wait for it, told by their tables, in the study's order."""
+    what = ("name", "state", "why", "command", "usd")
+    waiting = coverage.filter(pl.col("state") != "present")
+    tables = waiting.group_by(*what, "table", maintain_order=True).agg(pl.col("benchmark").unique(maintain_order=True))
+    told = pl.concat_str(pl.col("table").str.replace_all("_", " "), pl.lit(": "), pl.col("benchmark").list.join(", "))
+    return [Gap(**row) for row in tables.group_by(*what, maintain_order=True).agg(cells=told).to_dicts()]
+
+
+def _states(coverage: pl.DataFrame) -> dict[str, dict[str, int]]:
+    """How many cells of each table are in which state."""
+    counts: dict[str, dict[str, int]] = {}
+    for table, state in coverage.select("table", "state").iter_rows():
+        of_table = counts.setdefault(table, dict.fromkeys(STATES, 0))
+        of_table[state] += 1
+    return counts
+
+
+def categories(rows: pl.DataFrame) -> tuple[list[str], dict[str, dict[str, float | None]]]:
+    """The categories of MT-Bench in their order, and each model's mean rating in them."""
+    found: dict[str, dict[str, float | None]] = {}
+    for model, category, rating in rows.select("model", "category", "rating").iter_rows():
+        found.setdefault(model, {})[category] = rating
+    return list(dict.fromkeys(rows["category"])), found
+
+
+def answers(examples: pl.DataFrame) -> list[Answers]:
+    """The examples, each answer cut to its beginning and each loop to one round."""
+    return [
+        Answers(
+            name=row["name"],
+            table=row["table"],
+            question=row["question"] and _beginning(row["question"], ANSWER_CHARACTERS),
+            sides=[_side(row, side) for side in ("before", "after")],
+        )
+        for row in examples.iter_rows(named=True)
+    ]
+
+
+def _side(row: Mapping[str, Any], side: str) -> Side:
+    text, loop = row[f"{side}_answer"], row[f"{side}_loop"]
+    return Side(
+        model=row[side],
+        text=text if text is None else _beginning(text, ANSWER_CHARACTERS),
+        loop=loop and _beginning(loop, LOOP_CHARACTERS),
+        **{name: row[f"{side}_{name}"] for name in ("tokens", "stopped", "repeated", "loop_times")},
+    )
+
+
+def funnel(teacher: Teacher, frames: Mapping[str, pl.DataFrame]) -> Funnel:
+    """The steps of one teacher, and the statuses of its requests."""
+    mine = pl.col("teacher") == teacher.name
+    return Funnel(
+        teacher=teacher.name,
+        steps=frames["funnel"].filter(mine).sort("place").to_dicts(),
+        statuses=_counts(frames["completions"].filter(mine), "status"),
+    )
+
+
+def samples(teachers: Iterable[Teacher], halves: pl.DataFrame, completions: pl.DataFrame) -> list[Sample]:
+    """The first documents of the sample that have an answer, so that the same ones show for every teacher."""
+    shown = halves.join(completions, on="document_id", how="semi").sort("sample_rank").head(SAMPLES)
+    found = completions.join(shown, on="document_id", how="semi")
+    answers = {(row["document_id"], row["teacher"]): row for row in found.iter_rows(named=True)}
+    return [
+        Sample(
+            document_id=document_id,
+            first_half=_end(first_half),
+            continuations=[
+                Continuation(teacher=teacher.name, status=answer["status"], text=_beginning(answer["completion"]))
+                for teacher in teachers
+                if (answer := answers.get((document_id, teacher.name)))
+            ],
+        )
+        for document_id, first_half in shown.select("document_id", "first_half").iter_rows()
+    ]
+
+
+def _scores(benchmark_scores: pl.DataFrame) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(row["model"], row["benchmark"]): row for row in benchmark_scores.iter_rows(named=True)}
+
+
+def _by_name(frame: pl.DataFrame, column: str) -> dict[str, dict[str, Any]]:
+    return {row[column]: row for row in frame.iter_rows(named=True)}
+
+
+def _counts(frame: pl.DataFrame, column: str) -> dict[str, int]:
+    return dict(frame.group_by(column).len().iter_rows())
+
+
+def _location(location: str) -> str:
+    """Where the corpus lies; the bundled one without the folder this package happens to be installed in."""
+    return location.removeprefix(f"{DEMO_FILES.parent.parent}/")
+
+
+def _beginning(text: str, most: int = SAMPLE_CHARACTERS) -> str:
+    """The first words of a text; of one endless word its first characters."""
+    if len(text) <= most:
+        return text
+    return re.sub(r"(?<=\S)\s+\S*\Z", "", text[:most]) + " …"
+
+
+def _end(text: str) -> str:
+    """The last words of a text; of one endless word its last characters."""
+    if len(text) <= SAMPLE_CHARACTERS:
+        return text
+    return "… " + re.sub(r"\A\S*\s+(?=\S)", "", text[-SAMPLE_CHARACTERS:])
+
+
+def _name(value: str | None) -> str:
+    """A row's name that may break behind a dot; `Markup` escapes what it joins."""
+    return MISSING if value is None else Markup(".<wbr>").join(value.split("."))
+
+
+def _shown(value: object) -> object:
+    return MISSING if value is None else value
+
+
+def _count(value: int | None) -> str:
+    return MISSING if value is None else f"{value:,}"
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return MISSING if value is None else f"{value:,.{digits}f}".replace("-", "−")
+
+
+def _signed(value: float | None) -> str:
+    return MISSING if value is None else f"{value:+.2f}".replace("-", "−")
+
+
+def _usd(value: float | None) -> str:
+    """Dollars: whole ones of large amounts, and of small ones as many digits as there are to see."""
+    if value is None:
+        return MISSING
+    return f"${value:,.0f}" if value >= 100 else f"${value:,.2f}" if value >= 0.01 or not value else f"${value:.2g}"
+
+
+def _p(value: float | None) -> str:
+    """A p-value as it is printed; none is below what a permutation test can tell."""
+    if value is None:
+        return MISSING
+    return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+
+
+def _size(value: int | None) -> str:
+    """Bytes in the unit in which they have one to three digits before the point."""
+    if value is None:
+        return MISSING
+    amount = float(value)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if amount < 1_000:
+            return f"{amount:.3g} {unit}"
+        amount /= 1_000
+    return f"{amount:,.1f} TB"

@@ -1,0 +1,241 @@
+"""Reading instruction data that others have published: pinned, checked and as prompt/response pairs.
+
+The paper trains on it for comparison, with the same command as on its own data: an Alpaca row is its instruction, a
+line break and its input, without Alpaca's preamble.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from nift_assets.rows import ReferenceSet, digest
+
+HUB = "hf://datasets/"
+
+# What is fetched is somebody else's file: these are refused before they are unpacked. The largest set of the paper has
+# 300,000 rows in three files of 190 MB.
+MOST_FILE_BYTES = 2 * 2**30
+MOST_JSON_BYTES = 128 * 2**20
+MOST_FOOTER_BYTES = 16 * 2**20
+MOST_COLUMNS = 1_000
+MOST_TEXT_BYTES = 8 * 2**30
+MOST_TIMES_LARGER = 100
+SMALL = 64 * 2**20
+ROWS_AT_A_TIME = 64
+TOO_LARGE = "{file} unpacks to more than {most:,} bytes; this is no table of texts"
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """A file that was read: its name, its size and the sha256 of its bytes."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """The rows of a reference set, the files they are from, and the commit these are of; None for a local folder."""
+
+    rows: pl.DataFrame
+    files: tuple[File, ...]
+    commit: str | None
+
+
+def read(reference: ReferenceSet) -> Published:
+    """One row per published pair, in the order of the files and their rows; ValueError where it is not what is pinned.
+
+    Columns: `source`, `row_id` (stable, since files and revision are pinned), `row`, `document_id` (of prompt and
+    response together), `prompt` and `response`, which may be empty.
+    """
+    folder, commit = _folder(reference)
+    paths = sorted(path for path in folder.glob(reference.file) if path.is_file())
+    if not paths:
+        raise ValueError(f"reference set {reference.name!r}: {folder} has no file {reference.file}; mend the row")
+    files = tuple(_described(path) for path in paths)
+    if reference.sha256 is not None and [file.sha256 for file in files] != [reference.sha256]:
+        found = ", ".join(file.sha256 for file in files)
+        raise ValueError(
+            f"reference set {reference.name!r}: {reference.file} has the sha256 {found}, not {reference.sha256}; "
+            "fetch it again, or pin what you mean"
+        )
+    pairs = [pair for path in paths for pair in _pairs(path, reference.layout)]
+    if reference.rows is not None and len(pairs) != reference.rows:
+        raise ValueError(
+            f"reference set {reference.name!r}: {reference.file} has {len(pairs):,} rows, not the {reference.rows:,} "
+            "of the study; mend the row or the file"
+        )
+    return Published(rows=_frame(reference.name, pairs), files=files, commit=commit)
+
+
+def fingerprint(reference: ReferenceSet) -> str | None:
+    """A digest of the files of a local folder, None for the Hub's, which the revision pins."""
+    if reference.location.startswith(HUB):
+        return None
+    return digest([[path.name, _sha256(path)] for path in sorted(Path(reference.location).glob(reference.file))])
+
+
+def _folder(reference: ReferenceSet) -> tuple[Path, str | None]:
+    """Where the files lie, and of which commit they are; those of the Hub are fetched once and kept in its cache."""
+    if not reference.location.startswith(HUB):
+        return Path(reference.location), None
+    from huggingface_hub import snapshot_download
+
+    repository = reference.location.removeprefix(HUB)
+    try:
+        # Its folder is named after the commit, whatever the revision was called.
+        folder = snapshot_download(
+            repository, repo_type="dataset", revision=reference.revision, allow_patterns=reference.file
+        )
+    except (OSError, ValueError) as error:  # all errors of the Hub's client are one or the other
+        told = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"reference set {reference.name!r} cannot be fetched from {reference.location} at {reference.revision} "
+            f"({type(error).__name__}: {told}); allow this machine to reach the Hub once (is HF_HUB_OFFLINE set?), or "
+            f"put {reference.file} into a folder and name that as the row's location"
+        ) from error
+    return Path(folder), Path(folder).name
+
+
+def _described(path: Path) -> File:
+    size = path.stat().st_size
+    if size > MOST_FILE_BYTES:
+        raise ValueError(f"{path.name} has {size:,} bytes, more than the {MOST_FILE_BYTES:,} that are read; split it")
+    return File(name=path.name, bytes=size, sha256=_sha256(path))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+Pair = tuple[str, str]
+
+
+def _pairs(path: Path, layout: str) -> Iterator[Pair]:
+    columns, pair = LAYOUTS[layout]
+    rows = _parquet(path, columns) if path.suffix == ".parquet" else _json(path)
+    read, most = 0, _most(path)
+    for number, row in enumerate(rows):
+        try:
+            prompt, response = pair(row)
+            read += len((prompt + response).encode())
+        except (KeyError, TypeError, ValueError, UnicodeEncodeError) as error:
+            said = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{path.name}, row {number}: this is no row of the layout {layout!r} ({said})") from None
+        if read > most:
+            raise ValueError(TOO_LARGE.format(file=path.name, most=most))
+        yield prompt, response
+
+
+def _most(path: Path) -> int:
+    """How much text a file of this size may hold; a value that a thousand rows share takes the room of one."""
+    return min(MOST_TEXT_BYTES, max(SMALL, MOST_TIMES_LARGER * path.stat().st_size))
+
+
+def _alpaca(row: Mapping[str, Any]) -> Pair:
+    """The instruction, with the input on a line of its own where there is one, and the output."""
+    parts = [_text(row, "instruction"), _text(row, "input") if row.get("input") is not None else ""]
+    return "\n".join(part for part in parts if part), _text(row, "output")
+
+
+def _conversation(row: Mapping[str, Any]) -> Pair:
+    """The first exchange of a conversation in ShareGPT's form, as in MAGPIE's files."""
+    said = row["conversations"]
+    if not isinstance(said, list) or [message["from"] for message in said[:2]] != ["human", "gpt"]:
+        raise ValueError("a conversation begins with a message from `human` and one from `gpt`")
+    return _text(said[0], "value"), _text(said[1], "value")
+
+
+LAYOUTS: dict[str, tuple[tuple[str, ...], Callable[[Mapping[str, Any]], Pair]]] = {
+    "alpaca": (("instruction", "input", "output"), _alpaca),
+    "conversations": (("conversations",), _conversation),
+    "pairs": (("prompt", "response"), lambda row: (_text(row, "prompt"), _text(row, "response"))),
+}
+
+
+def _text(row: Mapping[str, Any], key: str) -> str:
+    value = row[key]
+    if not isinstance(value, str):
+        raise TypeError(f"{key} is {type(value).__name__}, not a text")
+    return value
+
+
+def _json(path: Path) -> Iterable[Mapping[str, Any]]:
+    """The objects of a file that is one JSON list, or has one JSON object per line."""
+    if path.stat().st_size > MOST_JSON_BYTES:
+        raise ValueError(
+            f"{path.name} has {path.stat().st_size:,} bytes, more JSON than the {MOST_JSON_BYTES:,} that are read at "
+            "once; make it Parquet"
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+        if text.lstrip().startswith("["):
+            rows: list[dict[str, Any]] = json.loads(text)
+        else:
+            # Lines end at "\n" alone: a text may hold U+2028, at which `splitlines` would cut an object in two.
+            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path.name} is no JSON that can be read ({error}); mend the file") from None
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise ValueError(
+                f"{path.name}, row {number}: expected an object, found {type(row).__name__}; mend the file"
+            )
+    return rows
+
+
+def _parquet(path: Path, columns: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+    """The rows of a Parquet file, unpacked a few at a time: what is small on the disk need not be small in memory."""
+    from pyarrow import ArrowException, parquet
+
+    _refuse_wide_footer(path)
+    try:
+        file = parquet.ParquetFile(path)
+        metadata = file.metadata
+        if metadata.num_columns > MOST_COLUMNS:
+            raise ValueError(f"{path.name} has {metadata.num_columns:,} columns; keep {', '.join(columns)} alone")
+        if missing := set(columns) - set(file.schema_arrow.names) - {"input"}:
+            raise ValueError(f"{path.name} has no column {', '.join(sorted(missing))}; choose its layout anew")
+        wanted = [name for name in columns if name in file.schema_arrow.names]
+        unpacked = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+        if unpacked > _most(path):
+            raise ValueError(TOO_LARGE.format(file=path.name, most=_most(path)))
+        for batch in file.iter_batches(ROWS_AT_A_TIME, columns=wanted):
+            yield from batch.to_pylist()
+    except ArrowException as error:
+        raise ValueError(f"{path.name} is no Parquet that can be read ({error}); fetch it again") from None
+
+
+def _refuse_wide_footer(path: Path) -> None:
+    """A footer describes every column and is read whole: of a million columns it is most of the file."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 8))
+        footer = int.from_bytes(file.read(8)[:4], "little")
+    if footer > MOST_FOOTER_BYTES:
+        raise ValueError(f"{path.name} has a footer of {footer:,} bytes; keep the columns that are needed alone")
+
+
+def _frame(source: str, pairs: list[Pair]) -> pl.DataFrame:
+    numbers = range(len(pairs))
+    return pl.DataFrame(
+        {
+            "source": [source] * len(pairs),
+            "row_id": [f"{source}-{number}" for number in numbers],
+            "row": list(numbers),
+            "document_id": [
+                hashlib.sha256((prompt + response).encode()).hexdigest()[:32] for prompt, response in pairs
+            ],
+            "prompt": [prompt for prompt, _ in pairs],
+            "response": [response for _, response in pairs],
+        },
+        schema_overrides={"row": pl.Int64},
+    )

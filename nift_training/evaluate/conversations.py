@@ -1,0 +1,171 @@
+"""Answers of a model to the questions of MT-Bench or Arena-Hard, one row per question and run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nift_training import artifacts, progress, templates
+from nift_training.evaluate import generation
+from nift_training.evaluate.generation import Generation, Generator
+
+MT_BENCH = "mt-bench"
+ARENA_HARD = "arena-hard"
+
+# FastChat's llm_judge/common.py; a category it does not list is asked at 0.7.
+TEMPERATURES = {
+    "writing": 0.7,
+    "roleplay": 0.7,
+    "extraction": 0.0,
+    "math": 0.0,
+    "coding": 0.0,
+    "reasoning": 0.0,
+    "stem": 0.1,
+    "humanities": 0.1,
+}
+UNLISTED_TEMPERATURE = 0.7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One question: the texts of its turns and the temperature it is answered at."""
+
+    id: str | int
+    temperature: float
+    turns: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """The answer to one turn: its text as the judge reads it, the tokens generated, and why it ended."""
+
+    text: str
+    tokens: int
+    stopped: str
+
+
+def read_questions(benchmark: str, path: Path) -> list[Question]:
+    """The questions of a file in the benchmark's published layout."""
+    questions = []
+    for row in artifacts.read_rows(path):
+        missing = {"question_id", "category", "turns"} - row.keys()
+        if missing:
+            raise ValueError(f"a question in {path} lacks {', '.join(sorted(missing))}: use the published layout")
+        questions.append(_mt_bench(row) if benchmark == MT_BENCH else _arena_hard(row))
+    return questions
+
+
+def answers(
+    generator: Generator,
+    benchmark: str,
+    template: str,
+    questions: Sequence[Question],
+    *,
+    runs: int,
+    max_new_tokens: int,
+    seed: int,
+    example: templates.Example | None = None,
+    log: artifacts.Log | None = None,
+) -> list[dict[str, Any]]:
+    """One row per question and run, in that order; run `r` samples with the seed `seed + r`.
+
+    FastChat seeds every question with 0, so that running it again samples the same answers: three runs of the
+    paper need three seeds. A question at temperature 0 has one answer, which is generated once for all runs.
+    What is in the log already is not asked again, and does not change what the rest is answered.
+    """
+    kept = {(row["question_id"], row["run"]): row for row in log.rows} if log else {}
+    for temperature, run, batch in _batches(generator, questions, runs):
+        greedy = temperature < generation.GREEDY_BELOW
+        its_runs = range(runs) if greedy else [run]
+        if all((question.id, each) in kept for question in batch for each in its_runs):
+            continue
+        said = _converse(generator, benchmark, template, batch, temperature, max_new_tokens, seed + run, example)
+        rows = [_row(asked, each, r) for asked, r in zip(batch, said, strict=True) for each in its_runs]
+        kept |= {(row["question_id"], row["run"]): row for row in rows}
+        if log:
+            log.keep(rows)
+        progress.say(f"{benchmark}: {len(kept)} of {len(questions) * runs} answers (temperature {temperature})")
+    return [kept[asked.id, run] for asked in questions for run in range(runs)]
+
+
+def _batches(
+    generator: Generator, questions: Sequence[Question], runs: int
+) -> Iterator[tuple[float, int, list[Question]]]:
+    """Questions that are answered together: of one temperature and similar length. Sampled answers depend on who
+    shares a batch, so the batches are the same however much of them is already answered."""
+    lengths = {question.id: len(generator.tokenizer(question.turns[0])["input_ids"]) for question in questions}
+    for temperature in sorted({question.temperature for question in questions}):
+        group = [question for question in questions if question.temperature == temperature]
+        group.sort(key=lambda question: lengths[question.id])
+        for run in range(1 if temperature < generation.GREEDY_BELOW else runs):
+            for start in range(0, len(group), generation.BATCH):
+                yield temperature, run, group[start : start + generation.BATCH]
+
+
+def clean(generator: Generator, template: templates.Template, said: Generation) -> Reply:
+    """The answer as MT-Bench shows it to the judge and to the model's next turn.
+
+    FastChat's steps: cut at the first stop token (already done), cut at a stop string unless the answer begins
+    with it, remove the strings of special tokens, strip.
+    """
+    text: str = said.marked or generator.tokenizer.decode(said.ids, skip_special_tokens=False)
+    cuts = [place for stop in template.stop_strings if (place := text.find(stop)) > 0]
+    text = text[: min(cuts, default=None)]
+    for token in generator.tokenizer.all_special_tokens:
+        text = text.replace(token, "")
+    return Reply(text=text.strip(), tokens=said.tokens, stopped="stop" if cuts else said.stopped)
+
+
+def _converse(
+    generator: Generator,
+    benchmark: str,
+    template: str,
+    questions: Sequence[Question],
+    temperature: float,
+    max_new_tokens: int,
+    seed: int,
+    example: templates.Example | None,
+) -> list[list[Reply]]:
+    replies: list[list[Reply]] = [[] for _ in questions]
+    for turn in range(max(len(question.turns) for question in questions)):
+        asked = [place for place, question in enumerate(questions) if turn < len(question.turns)]
+        prompts = [templates.render(template, _turns(questions[place], replies[place]), example) for place in asked]
+        if benchmark == ARENA_HARD:
+            prompts = [generation.with_one_bos(generator, prompt) for prompt in prompts]
+        said = generation.generate(
+            generator,
+            prompts,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            stop_tokens=templates.named(template).stop_tokens,
+        )
+        for place, one in zip(asked, said, strict=True):
+            replies[place].append(clean(generator, templates.named(template), one))
+    return replies
+
+
+def _turns(question: Question, replies: Sequence[Reply]) -> list[str]:
+    said = [text for asked, reply in zip(question.turns, replies, strict=False) for text in (asked, reply.text)]
+    return [*said, question.turns[len(replies)]]
+
+
+def _mt_bench(row: Mapping[str, Any]) -> Question:
+    temperature = TEMPERATURES.get(row["category"], UNLISTED_TEMPERATURE)
+    return Question(id=row["question_id"], temperature=temperature, turns=tuple(row["turns"]))
+
+
+def _arena_hard(row: Mapping[str, Any]) -> Question:
+    return Question(id=row["question_id"], temperature=0.0, turns=(row["turns"][0]["content"],))
+
+
+def _row(question: Question, run: int, replies: Sequence[Reply]) -> dict[str, Any]:
+    return {
+        "question_id": question.id,
+        "run": run,
+        "turns": [reply.text for reply in replies],
+        "tokens": [reply.tokens for reply in replies],
+        "stopped": [reply.stopped for reply in replies],
+    }

@@ -1,0 +1,183 @@
+"""Text from a model: batched greedy or sampled generation through transformers, with a KV cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from nift_training import artifacts, backbone
+from nift_training.evaluate import serving
+
+if TYPE_CHECKING:
+    import torch
+
+BATCH = 16  # prompts per forward pass
+GREEDY_BELOW = 1e-4  # FastChat samples only from this temperature on
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A model on its device, its tokenizer, which pads on the left, and the digest of its folder if it has one.
+
+    The model may be a `serving.Server` that answers instead.
+    """
+
+    model: Any
+    tokenizer: Any
+    digest: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """What followed one prompt: the token ids with any end token cut off, their text, and why they ended.
+
+    `tokens` counts what the model generated, the end token included. A server sends no ids, but `marked`, the text
+    in which special tokens can still be seen.
+    """
+
+    ids: tuple[int, ...]
+    text: str
+    tokens: int
+    stopped: Literal["eos", "length"]
+    marked: str | None = None
+
+
+def load(model: str | Path, revision: str | None = None) -> Generator:
+    """The generator of a local folder, whose manifest is verified if it has one, or of a Hub repository's revision.
+
+    Code that comes with a model is never run. On a CPU float16 becomes float32, being 90 times slower there.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if revision is None and not (Path(model) / "config.json").is_file():
+        raise ValueError(f"{model} is not a model folder: name one, or a Hub repository and its revision")
+    digest = artifacts.verified_digest(Path(model))
+    tokenizer = _tokenizer(model, revision)
+    weights: Any = AutoModelForCausalLM.from_pretrained(model, dtype="auto", revision=revision, trust_remote_code=False)
+    if torch.cuda.is_available():
+        weights = weights.to("cuda")
+    elif weights.dtype == torch.float16:
+        weights = weights.to(torch.float32)
+    return Generator(weights.eval(), tokenizer, digest)
+
+
+def served(model: str | Path, server: serving.Server, revision: str | None = None) -> Generator:
+    """The generator that asks a server; of the model's folder or Hub repository only the tokenizer is read."""
+    return Generator(server, _tokenizer(model, revision))
+
+
+def generate(
+    generator: Generator,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    seed: int = 0,
+    stop_tokens: Sequence[str] = (),
+    batch_size: int = BATCH,
+) -> list[Generation]:
+    """One generation per prompt, in the order of the prompts.
+
+    Prompts of similar length share a batch, and the seed is set anew for every batch. Other sampling settings
+    (top-p, top-k) are those of the model's own generation_config, as in FastChat.
+    """
+    if isinstance(generator.model, serving.Server):
+        said = serving.complete(
+            generator.model,
+            prompts,
+            max_tokens=max_new_tokens,
+            temperature=0.0 if temperature < GREEDY_BELOW else temperature,
+            seed=seed,
+            stop=stop_tokens,
+        )
+        return [_from_server(generator, each) for each in said]
+    encoded = [generator.tokenizer(prompt)["input_ids"] for prompt in prompts]
+    by_length = sorted(range(len(prompts)), key=lambda index: len(encoded[index]))
+    ends = end_ids(generator, stop_tokens)
+    done: dict[int, Generation] = {}
+    for start in range(0, len(by_length), batch_size):
+        batch = by_length[start : start + batch_size]
+        rows = _generate_batch(generator, [encoded[index] for index in batch], ends, max_new_tokens, temperature, seed)
+        done |= {index: _generation(generator, row, ends) for index, row in zip(batch, rows, strict=True)}
+    return [done[index] for index in range(len(prompts))]
+
+
+def end_ids(generator: Generator, stop_tokens: Sequence[str] = ()) -> frozenset[int]:
+    """The token ids that end a generation: the model's own and those stop tokens its vocabulary has."""
+    configured = generator.model.generation_config.eos_token_id
+    own = [configured] if isinstance(configured, int) else list(configured or [])
+    vocabulary = generator.tokenizer.get_vocab()
+    named = [vocabulary[token] for token in stop_tokens if token in vocabulary]
+    return frozenset([generator.tokenizer.eos_token_id, *own, *named])
+
+
+def with_one_bos(generator: Generator, prompt: str) -> str:
+    """The prompt without the begin-of-text that the tokenizer is going to add itself.
+
+    Servers apply a chat template without adding a second one; MT-Bench's own script has two.
+    """
+    bos = generator.tokenizer.bos_token
+    adds_it = bos is not None and generator.tokenizer("")["input_ids"] == [generator.tokenizer.bos_token_id]
+    return prompt.removeprefix(bos) if adds_it else prompt
+
+
+def _tokenizer(model: str | Path, revision: str | None) -> Any:
+    tokenizer = backbone.read_tokenizer(model, revision=revision, padding_side="left")
+    if tokenizer.eos_token is None:
+        raise ValueError(f"the tokenizer of {model} has no end-of-sequence token: set eos_token in its config")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _from_server(generator: Generator, said: serving.Said) -> Generation:
+    text = said.text
+    for token in generator.tokenizer.all_special_tokens:
+        text = text.replace(token, "")
+    return Generation(ids=(), text=text, marked=said.text, tokens=said.tokens, stopped=said.stopped)
+
+
+def _generate_batch(
+    generator: Generator,
+    prompts: Sequence[Sequence[int]],
+    ends: frozenset[int],
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+) -> list[list[int]]:
+    import torch
+
+    padded = generator.tokenizer.pad({"input_ids": prompts}, return_tensors="pt").to(generator.model.device)
+    torch.manual_seed(seed)
+    with torch.inference_mode():
+        output: torch.Tensor = generator.model.generate(
+            **padded,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=sorted(ends),
+            pad_token_id=generator.tokenizer.pad_token_id,
+            **_sampling(temperature),
+        )
+    rows: list[list[int]] = output[:, padded["input_ids"].shape[1] :].tolist()
+    return rows
+
+
+def _sampling(temperature: float) -> dict[str, Any]:
+    if temperature < GREEDY_BELOW:
+        # The rest of a checkpoint's sampling settings would only raise a warning that they go unused.
+        return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    return {"do_sample": True, "temperature": temperature}
+
+
+def _generation(generator: Generator, row: Sequence[int], ends: frozenset[int]) -> Generation:
+    length = next((place for place, token in enumerate(row) if token in ends), None)
+    ids = tuple(row[:length])  # what follows the end token is padding
+    text: str = generator.tokenizer.decode(ids, skip_special_tokens=True)
+    return Generation(
+        ids=ids,
+        text=text,
+        tokens=len(ids) + (length is not None),
+        stopped="length" if length is None else "eos",
+    )

@@ -1,0 +1,240 @@
+"""Coverage: every cell of the tables is present, stale, missing or impossible, and what it says to run fills it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+import nift_assets.graph  # noqa: F401  importing it declares all tables
+from dagster_project.command_line import coverage_table
+from expectations import contract
+from expectations.frames import schema
+from nift_assets import studies
+from nift_assets.ledger.book import Book
+from nift_assets.steps import coverage
+from nift_assets.steps.coverage import Covered
+from nift_assets.steps.partitions import STUDY, is_wanted, keys
+from nift_assets.steps.table import STEPS
+from nift_assets.store import Store
+from tests.conftest import PROJECT, Demo, nift
+
+TODAY = date(2026, 11, 21)
+LIVING_DAY = date(2025, 1, 1)  # when all of the paper's teachers, judges and auditors could be asked
+SCORES = [
+    {"model": model.name, "benchmark": benchmark, "score": 5.0}
+    for model in STUDY.models
+    for benchmark in STUDY.measured_on(model)
+]
+
+
+def stored(store: Store, table: str, key: str | None, frame: pl.DataFrame | None = None, data: str = "rows") -> None:
+    """A partition as a step would leave it, without its rows: recorded as made from what is stored upstream now.
+
+    Without the catalogue, which is made anew with each of some hundred tables.
+    """
+    recorded = {"nift.data": data, "nift.inputs": STEPS[table].inputs_version(store, key, table)}
+    store.path(table, key).parent.mkdir(parents=True, exist_ok=True)
+    (empty(table) if frame is None else frame).write_parquet(store.path(table, key), metadata=recorded)
+
+
+@cache
+def empty(table: str) -> pl.DataFrame:
+    return pl.DataFrame(schema=schema(contract.load(table)))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A store in which all tables of the active study are made of one another."""
+    filled = Store(str(tmp_path), STUDY.name)
+
+    def fill(table: str) -> None:
+        for name in STEPS[table].inputs:
+            fill(name)
+        for key in keys(STUDY, STEPS[table].partitions):
+            if filled.version(table, key) is None and is_wanted(STUDY, table, key):
+                stored(filled, table, key, pl.DataFrame(SCORES) if table == "benchmark_scores" else None)
+
+    for table in STEPS:
+        fill(table)
+    return filled
+
+
+def states(store: Store) -> dict[tuple[str, str, str], Covered]:
+    return {(cell.table, cell.name, cell.benchmark): cell for cell in coverage.covered(store, None, TODAY)}
+
+
+def test_of_a_finished_study_every_cell_is_present(store: Store) -> None:
+    found = states(store)
+    assert {cell.state for cell in found.values()} == {"present"}
+    assert {cell.command for cell in found.values()} == {None}
+    filling = [*STUDY.models, *STUDY.audits, *STUDY.quoted]
+    examples = {(row.table, model) for row in STUDY.examples for model in (row.before, row.after)}
+    assert len(found) == sum(len(row.cells) for row in filling) + len(examples)
+
+
+def test_what_is_deleted_is_missing_and_everything_else_is_still_there(store: Store) -> None:
+    store.path("mt_bench_judgments", "pico").unlink()
+    found = states(store)
+    lost = {place: cell for place, cell in found.items() if cell.state != "present"}
+    assert lost.keys() == {place for place in found if place[1:] == ("pico", "mt_bench")}
+    for cell in lost.values():
+        assert (cell.state, cell.why) == ("missing", "mt_bench_judgments/pico has not been made")
+        assert (cell.command, cell.usd) == ("nift run mt_bench_judgments --partition pico", 0)
+
+
+def test_what_is_made_of_something_that_is_gone_is_stale_and_says_of_what(store: Store) -> None:
+    store.path("lora_adapters", "pico.local").unlink()
+    stale = {place[1] for place, cell in states(store).items() if cell.state == "stale"}
+    assert stale == {model.name for model in STUDY.models if model.adapter == "pico.local" and model.cells}
+    assert all(
+        cell.why == "lora_adapters/pico.local has not been made"
+        for cell in states(store).values()
+        if cell.state == "stale"
+    )
+
+
+def test_what_is_made_of_other_data_than_is_there_now_is_stale(store: Store) -> None:
+    stored(store, "mt_bench_answers", "pico", data="other rows")
+    stale = {place[1:] for place, cell in states(store).items() if cell.state == "stale"}
+    assert stale == {("pico", "mt_bench")}
+
+
+def test_a_changed_row_makes_stale_what_is_made_with_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nift_assets.assets import judgments
+    from tests.studies.test_studies import changed
+
+    monkeypatch.setattr(judgments, "STUDY", changed("judges", 0, system_prompt="Be kind."))
+    stale = {place[2] for place, cell in states(store).items() if cell.state == "stale"}
+    assert stale == {"mt_bench"}
+
+
+def test_a_number_that_no_table_shows_yet_is_missing(store: Store) -> None:
+    kept = [row for row in SCORES if (row["model"], row["benchmark"]) != ("pico", "mt_bench")]
+    stored(store, "benchmark_scores", None, pl.DataFrame(kept))
+    assert states(store)["table_1", "pico", "mt_bench"].why == "benchmark_scores does not have it yet"
+    stored(store, "benchmark_scores", None, pl.DataFrame(SCORES))
+    store.path("table_1", None).unlink()
+    found = states(store)
+    assert {cell.state for place, cell in found.items() if place[0] == "table_1"} == {"missing"}
+    assert {cell.state for place, cell in found.items() if place[0] not in ("table_1", "example")} == {"present"}
+
+
+def covered(folder: Path, *options: str, **variables: str) -> dict[str, Any]:
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("NIFT_", "OPENAI_", "ANTHROPIC"))}
+    ran = nift("coverage", "--json", *options, environment={**ours, "NIFT_WAREHOUSE": str(folder), **variables})
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_of_the_paper_what_nobody_answers_any_more_is_impossible_and_the_rest_has_a_price(tmp_path: Path) -> None:
+    found = covered(tmp_path, NIFT_STUDY="paper")
+    study = studies.load("paper")
+    filling = [*study.models, *study.audits, *study.quoted]
+    assert len(found["cells"]) == sum(len(row.cells) for row in filling) + 2 * len(study.examples)
+    by_cell = {(cell["table"], cell["name"], cell["benchmark"]): cell for cell in found["cells"]}
+    rated = by_cell["table_1", "llama-2-7b", "mt_bench"]
+    assert rated["state"] == "impossible"
+    assert rated["why"].startswith("gpt-4-0613 (judge): retired since 2026-10-23")
+    magpie = by_cell["table_7", "llama-3-8b.magpie-align-v0.1.full", "ifeval"]
+    assert (magpie["state"], magpie["why"]) == ("impossible", "quoted from the cards of MAGPIE's own models")
+    bare = by_cell["table_1", "llama-2-7b", "open_llm_leaderboard"]
+    assert (bare["state"], bare["usd"]) == ("missing", 0)
+    assert bare["command"] == "NIFT_STUDY=paper nift run open_llm_leaderboard --partition llama-2-7b"
+    if date.today() < date(2027, 1, 14):
+        taught = by_cell["table_7", "llama-3-8b.gpt-4o-mini-2024-07-18-300k.lora", "ifeval"]
+        assert taught["state"] == "missing"
+        assert 100 < taught["usd"] < 115, "300,000 completions of gpt-4o-mini"
+
+
+def test_a_price_is_that_of_the_teacher_and_of_the_judges_calls_about_this_model(tmp_path: Path) -> None:
+    from nift_assets.costs import plan
+
+    study, empty = studies.load("paper"), Store(str(tmp_path), "paper")
+    whole = plan.plan(study, store=empty, book=None, today=LIVING_DAY)
+    judge = next(line for line in whole.lines if line.name == "gpt-4-0613")
+    parts = [
+        plan.line(study, asked, store=empty, book=None, today=LIVING_DAY)
+        for model in study.models
+        if "mt_bench" in study.measured_on(model) and (asked := plan.part(study, "mt_bench_judgments", model.name))
+    ]
+    assert sum(part.requests or 0 for part in parts) == judge.requests
+    assert judge.online is not None
+    assert sum(part.online.expected for part in parts if part.online) == pytest.approx(judge.online.expected)
+    audits = [plan.part(study, "content_audit", audit.name) for audit in study.audits]
+    asked_once = [plan.line(study, a, store=empty, book=None, today=LIVING_DAY).requests or 0 for a in audits if a]
+    assert sum(asked_once) == next(line.requests for line in whole.lines if line.role == "audit")
+    assert plan.part(study, "lora_adapters", "llama-2-7b.original-80k") is None
+
+
+def test_the_text_has_a_paragraph_per_table_and_only_those_asked_for(store: Store) -> None:
+    store.path("mt_bench_judgments", "pico").unlink()
+    cells = coverage.covered(store, None, TODAY)
+    said = coverage_table.render(coverage_table.chosen(cells, ["table_1"]))
+    assert said.startswith("table_1: ")
+    assert (
+        "· pico mt_bench: mt_bench_judgments/pico has not been made; free: nift run mt_bench_judgments --partition pico"
+        in said
+    )
+    assert "table_8" not in said
+    counts = coverage_table.as_json(cells)["tables"]
+    assert sum(count for table in counts.values() for count in table.values()) == len(cells)
+    with pytest.raises(ValueError, match="no cell of the study is of 'table_16'; there are table_1"):
+        coverage_table.chosen(cells, ["table_16"])
+
+
+def test_the_frame_of_the_report_has_a_row_per_cell(store: Store) -> None:
+    made = coverage.frame(store, None, TODAY)
+    assert made.height == len(coverage.covered(store, None, TODAY))
+    assert made.schema == coverage.SCHEMA
+    assert set(made["state"]) == {"present"}
+
+
+def test_answers_that_are_paid_for_are_not_priced_again(tmp_path: Path) -> None:
+    """An empty ledger changes no price; it is there to be asked."""
+    from nift_assets.costs import plan
+
+    study, empty = studies.load("today"), Store(str(tmp_path), "today")
+    asked = plan.part(study, "completions", "gpt-4o-mini-2024-07-18")
+    assert asked
+    book = Book(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    lines = [plan.line(study, asked, store=empty, book=each, today=TODAY) for each in (None, book)]
+    assert lines[0] == lines[1]
+
+
+def test_the_command_of_a_missing_cell_fills_it(demo: Demo, tmp_path: Path) -> None:
+    for name, folder in (("warehouse", demo.warehouse), ("home", demo.home)):
+        shutil.copytree(folder, tmp_path / name)
+    environment = {
+        **demo.environment(),
+        "NIFT_WAREHOUSE": str(tmp_path / "warehouse"),
+        "DAGSTER_HOME": str(tmp_path / "home"),
+    }
+
+    def cells() -> list[dict[str, Any]]:
+        ran = nift("coverage", "--json", environment=environment)
+        assert ran.returncode == 0, ran.stderr
+        return list(json.loads(ran.stdout)["cells"])
+
+    assert {cell["state"] for cell in cells()} == {"present"}
+    Path(tmp_path / "warehouse", STUDY.name, "content_audit", "random_dialogue.parquet").unlink()
+    missing = {cell["command"] for cell in cells() if cell["state"] != "present"}
+    assert missing == {"nift run content_audit --partition random_dialogue"}
+    program = str(Path(sys.executable).with_name("nift"))
+    ran = subprocess.run(
+        [program, *missing.pop().split()[1:]], env=environment, cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "training_set" not in ran.stdout, "only what it is made of is looked at"
+    assert {cell["state"] for cell in cells()} == {"present"}
