@@ -1,13 +1,16 @@
-"""Where everything lies: the warehouse of all studies' tables, and the ledger of requests and answers."""
+"""Where everything lies: the warehouse of all studies' tables, the ledger of answers, and the Dagster instances."""
 
 from __future__ import annotations
 
 import os
+from importlib import resources as package_files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nift_assets.ledger.book import Book
+
+GPU = Path("/dev/nvidia0")
 
 
 def warehouse() -> str:
@@ -50,6 +53,34 @@ def existing_book() -> Book | None:
     url = ledger_url(root)
     file = _file(url)
     return Book(url) if file is None or file.exists() else None
+
+
+def dagster_home(study: str) -> Path:
+    """The folder of the Dagster instance, made with our configuration: `DAGSTER_HOME`, by default `.dagster/<study>`.
+
+    Assets have the same names in every study, so one instance for two would show one's runs under the other.
+    """
+    home = Path(os.environ.get("DAGSTER_HOME") or Path(".dagster", study)).absolute()
+    make_folder(home, "DAGSTER_HOME")
+    if not (home / "dagster.yaml").exists():
+        configuration = package_files.files("dagster_project") / "instance" / "dagster.yaml"
+        (home / "dagster.yaml").write_bytes(configuration.read_bytes())
+        os.environ["DAGSTER_HOME"] = str(home)
+        if GPU.exists():
+            import dagster as dg
+
+            with dg.DagsterInstance.get() as instance:
+                instance.event_log_storage.set_concurrency_slots("gpu", 1)
+    os.environ["DAGSTER_HOME"] = str(home)
+    return home
+
+
+def make_folder(folder: Path, variable: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        remedy = f"set {variable} to a folder you may write to"
+        raise ValueError(f"{folder} cannot be made ({error.strerror}); {remedy}") from None
 
 
 def _file(url: str) -> Path | None:

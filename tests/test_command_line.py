@@ -144,9 +144,9 @@ def test_a_mistake_is_one_line_before_anything_is_made(
 
 def test_a_full_disk_is_refused_before_anything_is_made(environment: dict[str, str], tmp_path: Path) -> None:
     script = """
-import dagster_project.command_line as command_line
-command_line.DEMO_BYTES = 2**80
-command_line.main(["demo"])
+from dagster_project.command_line import main, study
+study.DEMO_BYTES = 2**80
+main(["demo"])
 """
     refused = subprocess.run(
         [sys.executable, "-c", script], env=environment, cwd=PROJECT, capture_output=True, text=True

@@ -13,9 +13,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from dagster_project.command_line import dagster_home
 from dagster_project.definitions import defs
 from dagster_project.jobs import INTENTS, tables
+from dagster_project.settings import dagster_home
 from nift_assets.steps.partitions import DEFINITIONS
 from nift_assets.steps.table import STEPS
 from tests.conftest import PROJECT, nift

@@ -11,8 +11,8 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
-from dagster_project.command_line import dagster_home
 from dagster_project.resources import store
+from dagster_project.settings import dagster_home
 from expectations import contract
 from expectations.frames import conform, schema
 from nift_assets.steps.partitions import STUDY

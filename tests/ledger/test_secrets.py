@@ -149,7 +149,7 @@ RUN = """
 import json, sys
 from pathlib import Path
 from dagster_project import worker
-from dagster_project.command_line import dagster_home
+from dagster_project.settings import dagster_home
 dagster_home("canaries")
 worker.begin(sys.argv[1])
 from dagster_project.run_study import Run, execute_one
@@ -274,7 +274,7 @@ TRIES = {
 }
 TYPED = """
 import json, sys
-from dagster_project.command_line import dagster_home
+from dagster_project.settings import dagster_home
 dagster_home("demo")
 import dagster as dg
 from dagster_project.definitions import defs

@@ -1,0 +1,244 @@
+"""The commands that make and show a study: demo, run, coverage, docs, query."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dagster_project.command_line.terminal import as_text, main, own_documents, refuse, set_variables
+from dagster_project.settings import dagster_home, existing_book, make_folder, warehouse
+from nift_assets import studies
+from nift_assets.store import CATALOGUE, Store, replacing
+
+if TYPE_CHECKING:
+    from dagster_project.run_study import Outcome, Run
+
+DEMO_BYTES = 250 * 2**20
+# How a run ends that was stopped before everything was asked: at a cap, or by the provider (quota, key, model).
+EXIT_BUDGET, EXIT_STOPPED = 4, 5
+
+
+@main.command()
+@own_documents
+@click.option("--fresh", is_flag=True, help="Forget the tables of this study and start over; paid answers are kept.")
+def demo(corpus: str | None, text_column: str | None, documents: str | None, fresh: bool) -> None:
+    """Run the whole line of the active study and print its score table; what is up to date is used again."""
+    set_variables(NIFT_CORPUS=corpus, NIFT_TEXT_COLUMN=text_column, NIFT_DOCUMENTS=documents)
+    try:
+        _run_study(fresh=fresh)
+    except (ValueError, OSError) as error:
+        refuse(str(error))
+    except KeyboardInterrupt:
+        refuse("stopped; what was complete is kept, the same command goes on from there")
+
+
+@main.command("run")
+@click.argument("tables", nargs=-1)
+@click.option("--partition", "chosen", multiple=True, help="Only this one's: a teacher, a model, …; repeatable.")
+@click.option("--only", is_flag=True, help="Only these tables, made from what there is.")
+@own_documents
+def run_(
+    tables: tuple[str, ...],
+    chosen: tuple[str, ...],
+    only: bool,
+    corpus: str | None,
+    text_column: str | None,
+    documents: str | None,
+) -> None:
+    """Make TABLES and all they are made from, where that is missing or out of date; without TABLES everything.
+
+    \b
+    nift run training_sets                          all data
+    nift run filtered_completions --partition echo  one teacher's data set
+    nift run table_1 --only                         one table, from the scores there are
+    """
+    set_variables(NIFT_CORPUS=corpus, NIFT_TEXT_COLUMN=text_column, NIFT_DOCUMENTS=documents)
+    try:
+        if (chosen or only) and not tables:
+            raise ValueError("--partition and --only are about tables; name them")
+        _run_study(fresh=False, tables=tables, chosen=chosen, only=only)
+    except (ValueError, OSError) as error:
+        refuse(str(error))
+    except KeyboardInterrupt:
+        refuse("stopped; what was complete is kept, the same command goes on from there")
+
+
+@main.command()
+@own_documents
+@click.option("--table", "tables", multiple=True, help="Only this table of the paper (table_1); repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
+def coverage(
+    corpus: str | None, text_column: str | None, documents: str | None, tables: tuple[str, ...], as_json: bool
+) -> None:
+    """Every cell of the study's tables: present, stale, missing or impossible, what fills it and what that costs."""
+    set_variables(NIFT_CORPUS=corpus, NIFT_TEXT_COLUMN=text_column, NIFT_DOCUMENTS=documents)
+    try:
+        study = studies.active()
+        from dagster_project.command_line import coverage_table
+        from nift_assets import graph  # noqa: F401  importing it declares all tables
+        from nift_assets.steps import coverage as covering
+
+        store = Store(root=warehouse(), study=study.name)
+        found = covering.covered(store, existing_book(), datetime.now(UTC).date())
+        cells = coverage_table.chosen(found, tables)
+    except (ValueError, OSError) as error:
+        refuse(str(error))
+    click.echo(as_text(coverage_table.as_json(cells)) if as_json else coverage_table.render(cells))
+
+
+@main.command()
+@click.argument("sql")
+def query(sql: str) -> None:
+    """Ask the tables in SQL: nift query "select teacher, count(*) from demo.completions group by all"."""
+    import duckdb
+
+    try:
+        with duckdb.connect(Path(warehouse(), CATALOGUE), read_only=True) as catalogue:
+            click.echo(str(catalogue.sql(sql)))
+    except duckdb.Error as error:
+        refuse(str(error))
+
+
+@main.command()
+@own_documents
+@click.option(
+    "--out", type=click.Path(dir_okay=False), help="Where the page goes (default: beside the study's tables)."
+)
+def docs(corpus: str | None, text_column: str | None, documents: str | None, out: str | None) -> None:
+    """Every table with its columns, its tests and their last results, as one page that needs no network."""
+    set_variables(NIFT_CORPUS=corpus, NIFT_TEXT_COLUMN=text_column, NIFT_DOCUMENTS=documents)
+    try:
+        click.echo(f"Documentation: {_write_docs(out)}")
+    except (ValueError, OSError) as error:
+        refuse(str(error))
+
+
+def _write_docs(out: str | None) -> Path:
+    """The page of the contracts; without a Dagster instance it has no results, and none is made for it."""
+    import dagster as dg
+
+    from dagster_project.check_history import documented
+    from nift_assets.pages import docs as pages
+    from nift_assets.steps.partitions import STUDY
+
+    store = Store(root=warehouse(), study=STUDY.name)
+    home = Path(os.environ.get("DAGSTER_HOME") or Path(".dagster", STUDY.name)).absolute()
+    if (home / "dagster.yaml").exists():
+        os.environ["DAGSTER_HOME"] = str(home)  # its configuration names the variable
+        with dg.DagsterInstance.get() as instance:
+            tables = documented(store, instance)
+    else:
+        tables = documented(store, None)
+    content = pages.page(STUDY, tables, made=datetime.now(UTC)).encode()
+    if out is None:
+        return store.write_bytes(content, "docs.html")
+    with replacing(Path(out)) as temporary:
+        temporary.write_bytes(content)
+    return Path(out)
+
+
+def _run_study(*, fresh: bool, tables: tuple[str, ...] = (), chosen: tuple[str, ...] = (), only: bool = False) -> None:
+    """Everything of the active study or what it takes to have some tables of it, with a line per run as it starts and
+    ends, then the scores."""
+    home = dagster_home(studies.active().name)
+    # Imported now: the graph is that of the study the environment names.
+    import dagster as dg
+
+    from dagster_project import lost_runs, run_study
+    from dagster_project.command_line import score_table, spent_table
+    from dagster_project.resources import store
+    from nift_assets import corpus
+    from nift_assets.graph import steps
+    from nift_assets.steps.partitions import STUDY
+    from nift_assets.steps.table import STEPS
+
+    if "://" in warehouse():
+        raise ValueError(f"the warehouse is {warehouse()}, and weights need a local folder; set NIFT_WAREHOUSE to one")
+    if by_hand := [name for name in tables if name in STEPS and STEPS[name].by_hand]:
+        raise ValueError(f"{by_hand[0]} is made by nift publish")
+    next(corpus.read(STUDY.corpus), None)  # what is wrong with a corpus mostly shows in its first row
+    folder = store().folder()
+    make_folder(Path(warehouse()), "NIFT_WAREHOUSE")
+    _check_disk(Path(warehouse()))
+    with _only_one(Path(warehouse()) / f".{STUDY.name}.lock"):
+        if fresh and folder.exists():
+            shutil.rmtree(folder)
+        with dg.DagsterInstance.get() as instance:
+            lost_runs.mark_failed(instance, lost_runs.under_way(instance, lost_runs.COMMAND_TAG))
+        click.echo(f"{STUDY.title}: {STUDY.corpus.location}")
+        log = home / "demo.log"
+        planned = run_study.runs(steps())
+        if tables:
+            planned = run_study.needed(planned, tables, chosen, only=only)
+        began, started_at = time.monotonic(), time.time()
+        progress = _Progress(len(planned))
+        outcomes = run_study.execute(planned, log=log, started=progress.started, ended=progress.ended)
+        store().remove_unnamed_folders()
+    failed = {name: outcome.error for name, outcome in outcomes.items() if outcome.error}
+    if tables and not failed:
+        click.echo(f"Done in {time.monotonic() - began:.0f} s. {', '.join(sorted(tables))}: nift query, or make ui")
+    elif run_study.SCORES in outcomes and not outcomes[run_study.SCORES].error:
+        click.echo()
+        click.echo(score_table.render(store()))
+        if STUDY.warning:
+            click.secho(STUDY.warning, bold=True)
+        if os.environ.get("NIFT_SCALE"):
+            with dg.DagsterInstance.get() as instance:
+                click.echo(f"\n{spent_table.render(instance, STEPS, started_at)}\n")
+        took = f"{'Stopped after' if failed else 'Done in'} {time.monotonic() - began:.0f} s"
+        click.echo(f"{took}. Report: {folder / 'report.html'}")
+        click.echo(f"Every table: nift query 'select * from \"{STUDY.name}\".halves'. Lineage: make ui")
+    if failed:
+        left = len(planned) - len(outcomes)
+        first, why = next(iter(failed.items()))
+        stopped_by = outcomes[first].stopped_by
+        code = EXIT_BUDGET if stopped_by == "budget" else EXIT_STOPPED if stopped_by else 1
+        refuse(f"{first}: {why}" + (f" ({left} runs that depend on it were not started)" if left else ""), code)
+
+
+class _Progress:
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._ended = 0
+
+    def started(self, run: Run) -> None:
+        click.echo(f"        … {run.name}: {', '.join(run.tables)}")
+
+    def ended(self, run: Run, outcome: Outcome) -> None:
+        self._ended += 1
+        count = f"[{self._ended:2}/{self._total}]"
+        if outcome.error:
+            click.secho(f"{count} ✗ {run.name}: failed after {outcome.seconds:.1f} s", fg="red")
+        elif outcome.tables:
+            click.echo(f"{count} ✓ {run.name}: {len(outcome.tables)} tables in {outcome.seconds:.1f} s")
+        else:
+            click.echo(f"{count} = {run.name}: up to date")
+
+
+@contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    """A lock of the operating system on one study, so that two commands never write the same tables."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another nift command is working on this study ({path}); wait until it ends") from None
+        yield
+
+
+def _check_disk(folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < DEMO_BYTES:
+        raise OSError(
+            f"{folder}: {free / 2**20:,.0f} MB are free and about {DEMO_BYTES / 2**20:,.0f} MB are needed; free some "
+            "space or set NIFT_WAREHOUSE to a folder on a larger disk"
+        )

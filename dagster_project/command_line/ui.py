@@ -1,0 +1,41 @@
+"""The command that opens Dagster's UI."""
+
+from __future__ import annotations
+
+import click
+
+from dagster_project.command_line.terminal import main, own_documents, refuse, set_variables
+from dagster_project.settings import dagster_home
+from nift_assets import studies
+from nift_assets.secrets import keys
+
+
+@main.command()
+@own_documents
+@click.option("--port", type=int, help="The port to listen on (default: the first free one from 3000).")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Beyond this machine only with NIFT_UI_TOKEN set.")
+@click.option("--name", "names", multiple=True, help="A host name a reverse proxy passes on; repeatable.")
+def ui(
+    corpus: str | None,
+    text_column: str | None,
+    documents: str | None,
+    port: int | None,
+    host: str,
+    names: tuple[str, ...],
+) -> None:
+    """Open Dagster's UI of the active study, for this machine only unless told otherwise."""
+    set_variables(NIFT_CORPUS=corpus, NIFT_TEXT_COLUMN=text_column, NIFT_DOCUMENTS=documents)
+    try:
+        from dagster_project.ui.gate import Address
+
+        address = Address(host=host, port=port, names=names, token=keys.read("NIFT_UI_TOKEN"))
+        address.refuse_unsafe()
+        home = dagster_home(studies.active().name)
+        from dagster_project.ui import launcher
+
+        click.echo(f"Starting Dagster (instance in {home}) …")
+        launcher.serve(home, address, lambda url: click.echo(f"Dagster's UI: {url} (stop with Ctrl-C)"))
+    except (ValueError, OSError) as error:
+        refuse(str(error))
+    except KeyboardInterrupt:
+        refuse("stopped while starting")
