@@ -1,4 +1,4 @@
-"""Every file of `models/` as a table of the graph, with what it refers to as its inputs; so too every filter in SQL."""
+"""Every file of `sql/` as a table of the graph, with what it refers to as its inputs; so too every filter in SQL."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def names() -> list[str]:
 
 
 def compile(name: str) -> Model:
-    """The model in `models/<name>.sql`, or of the filter whose table has the name; a misspelt placeholder is an error
+    """The model in `sql/<name>.sql`, or of the filter whose table has the name; a misspelt placeholder is an error
     of the template engine with its line."""
     config: dict[str, Any] = {}
     refs: list[str] = []
