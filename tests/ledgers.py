@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nift_assets.ledger.book import Asker, Book, Settled, Wish
-from nift_assets.ledger.pace import News
-from nift_assets.protocol import Request
+from nift_assets.ledger import Request
+from nift_assets.ledger.book import Asker, Book, Reservation, Settled
+from nift_assets.ledger.rate_limiter import Observed
 from nift_assets.providers import chat_completion
 
 RESERVE = 1_000_000
@@ -53,12 +53,12 @@ def play(book: Book, study: str, who: str, endings: Sequence[tuple[Request, Mapp
     with book.session(asker.writer) as session:
         book.open_accounts(asker)
         book.intend(session, asker, [request for request, _ in endings])
-        wishes = [Wish(key=request.key, reserve=RESERVE, tokens=1) for request, _ in sent]
-        admitted = book.exchange(session, asker, [], wishes, first_number=1, gauge="g", news=News())
-        assert len(admitted.numbers) == len(sent)
+        wanted = [Reservation(key=request.key, amount=RESERVE, tokens=1) for request, _ in sent]
+        exchanged = book.exchange(session, asker, [], wanted, first_number=1, limiter="l", observed=Observed())
+        assert len(exchanged.numbers) == len(sent)
         settled = [
             Settled(number=number, key=request.key, reserved=RESERVE, **ending)
-            for number, (request, ending) in zip(admitted.numbers, sent, strict=True)
+            for number, (request, ending) in zip(exchanged.numbers, sent, strict=True)
         ]
-        book.exchange(session, asker, settled, [], first_number=len(sent) + 1, gauge="g", news=News())
+        book.exchange(session, asker, settled, [], first_number=len(sent) + 1, limiter="l", observed=Observed())
     return session

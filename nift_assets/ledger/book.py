@@ -8,42 +8,24 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sqlite3
-import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from nift_assets import crash_points
-from nift_assets.ledger import pace
+from nift_assets.ledger import accounts, database, rate_limiter
+from nift_assets.ledger.database import chunks, clean, insert_new
 from nift_assets.ledger.locks import AdvisoryLocks, FileLocks, Locks, held
-from nift_assets.ledger.pace import Gauge, News
-from nift_assets.ledger.tables import (
-    VERSION,
-    answers,
-    attempts,
-    gauges,
-    metadata,
-    requests,
-    schema,
-    sessions,
-    spending,
-    wanted,
-)
+from nift_assets.ledger.rate_limiter import Observed, RateLimiter
+from nift_assets.ledger.tables import answers, attempts, rate_limiters, requests, sessions, wanted
 from nift_assets.protocol.answer import Status, Stored
 from nift_assets.protocol.request import Request
 
-T = TypeVar("T")
-
-# SQLite refuses a statement with more than 32,766 values.
-AT_A_TIME = 500
-SECONDS_TO_WAIT = 60
 # The most characters that are kept of what a server says of itself.
 CAUSE, REQUEST_ID, DETAIL = 64, 200, 500
 
@@ -64,11 +46,11 @@ class Asker:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
-    """A request that would like to leave: the most it can cost and the tokens it is taken to need."""
+class Reservation:
+    """What a request needs in order to leave: room under every cap for the most it can cost, and its tokens' room."""
 
     key: str
-    reserve: int
+    amount: int
     tokens: int
 
 
@@ -94,21 +76,23 @@ class Settled:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Admitted:
-    """The attempts that may leave now, first come first served, and what holds the next one back; `fenced` if others
-    have taken this session for dead, and may be asking what it asked."""
+class Exchanged:
+    """What an exchange came to: the attempts that may leave now, first come first served, and what holds the next back.
+
+    `fenced` says that others have taken this session for dead, and may be asking what it asked.
+    """
 
     numbers: Sequence[int]
     wait: float = 0.0
-    held: bool = False
+    rate_limited: bool = False
     learned: float | None = None
     over_budget: str | None = None
     fenced: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class Intent:
-    """What has to be done about some requests: asked by us, waited for, or left alone, each with the key."""
+class Claimed:
+    """The keys of some requests by what has to be done: asked by us, waited for, or left alone."""
 
     ours: Sequence[str]
     elsewhere: Sequence[str]
@@ -121,16 +105,13 @@ class Book:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        # A server that restarted has closed its connections: each is tried before it is used.
-        self._engine = sa.create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+        self._engine = database.engine(url)
         self.locks: Locks
         if self._engine.dialect.name == "sqlite":
-            sa.event.listen(self._engine, "connect", _make_durable)
-            sa.event.listen(self._engine, "begin", _begin)
             self.locks = FileLocks(Path(f"{self._engine.url.database}.locks"))
         else:
             self.locks = AdvisoryLocks(self._engine)
-        self._make_tables()
+        database.make_tables(self._engine)
 
     # -- who asks ------------------------------------------------------------------------------------------------
 
@@ -141,8 +122,8 @@ class Book:
         with held(self.locks, f"writer {writer}", busy), ExitStack() as alive:
             with self._engine.begin() as connection:
                 row = {"writer": writer, "host": socket.gethostname(), "pid": os.getpid(), "began_at": _now()}
-                made = sa.insert(sessions).values(**row, ended=False).returning(sessions.c.id)
-                number = connection.execute(made).scalar_one()
+                insert = sa.insert(sessions).values(**row, ended=False).returning(sessions.c.id)
+                number = connection.execute(insert).scalar_one()
                 # Locked before anybody can see the row: a session without its lock is taken for a dead one.
                 alive.enter_context(held(self.locks, f"session {number}", f"session {number} is taken"))
             self.recover()
@@ -158,27 +139,27 @@ class Book:
 
         Returns how many attempts became unknown.
         """
-        with self._reading() as connection:
-            open_ones = connection.execute(sa.select(sessions.c.id).where(~sessions.c.ended)).scalars().all()
-        dead = [number for number in open_ones if self.locks.free(f"session {number}")]
-        found = 0
+        with self.reading() as connection:
+            not_ended = connection.execute(sa.select(sessions.c.id).where(~sessions.c.ended)).scalars().all()
+        dead = [number for number in not_ended if self.locks.free(f"session {number}")]
+        unknown = 0
         for number in dead:
             with self._engine.begin() as connection:
-                found += _end_session(connection, number)
+                unknown += _end_session(connection, number)
             self.locks.forget(f"session {number}")
-        return found
+        return unknown
 
     # -- what is asked -------------------------------------------------------------------------------------------
 
-    def intend(self, session: int, asker: Asker, questions: Sequence[Request]) -> Intent:
+    def intend(self, session: int, asker: Asker, questions: Sequence[Request]) -> Claimed:
         """Writes down that the questions are wanted, and takes those nobody has answered or is asking."""
         ours: list[str] = []
         elsewhere: list[str] = []
         in_batch: list[str] = []
         unknown: list[str] = []
         crash_points.reach("before_intent")
-        for some in chunks(questions):
-            for key, claimed_by, batch, outcome in self._claim(session, asker, some):
+        for portion in chunks(questions):
+            for key, claimed_by, batch, outcome in self._claim(session, asker, portion):
                 if outcome == "unknown":
                     unknown.append(key)
                 elif batch is not None:
@@ -188,14 +169,14 @@ class Book:
                 else:
                     elsewhere.append(key)
         crash_points.reach("after_intent")
-        return Intent(ours=ours, elsewhere=elsewhere, in_batch=in_batch, unknown=unknown)
+        return Claimed(ours=ours, elsewhere=elsewhere, in_batch=in_batch, unknown=unknown)
 
-    def _claim(self, session: int, asker: Asker, some: Sequence[Request]) -> list[Any]:
-        by_key = {question.key: question for question in some}
+    def _claim(self, session: int, asker: Asker, portion: Sequence[Request]) -> list[Any]:
+        by_key = {question.key: question for question in portion}
         missing = by_key.keys() - self.answered(by_key)
         now = _now()
         with self._engine.begin() as connection:
-            self._insert_new(
+            insert_new(
                 connection, wanted, [{"study": asker.study, "who": asker.who, "key": key} for key in sorted(by_key)]
             )
             if not missing:
@@ -211,35 +192,36 @@ class Book:
                 }
                 for key in sorted(missing)
             ]
-            self._insert_new(connection, requests, rows)
+            insert_new(connection, requests, rows)
             in_order = sa.select(requests.c.key).where(requests.c.key.in_(missing)).order_by(requests.c.key)
             connection.execute(in_order.with_for_update())
-            nobody = requests.c.claimed_by.is_(None) & requests.c.in_batch.is_(None)
-            mine = requests.c.key.in_(missing) & nobody & requests.c.outcome.is_distinct_from("unknown")
+            unclaimed = requests.c.claimed_by.is_(None) & requests.c.in_batch.is_(None)
+            mine = requests.c.key.in_(missing) & unclaimed & requests.c.outcome.is_distinct_from("unknown")
             connection.execute(sa.update(requests).where(mine).values(claimed_by=session, outcome=None, detail=None))
             # Looked up behind the claim: what another session answered just before is an answer.
             done = set(connection.execute(sa.select(answers.c.key).where(answers.c.key.in_(missing))).scalars())
             columns = (requests.c.key, requests.c.claimed_by, requests.c.in_batch, requests.c.outcome)
-            found = {row[0]: row for row in connection.execute(sa.select(*columns).where(requests.c.key.in_(missing)))}
-        return [found[key] for key in by_key if key in missing and key not in done]
+            rows_now = connection.execute(sa.select(*columns).where(requests.c.key.in_(missing)))
+            claims = {row[0]: row for row in rows_now}
+        return [claims[key] for key in by_key if key in missing and key not in done]
 
     def answered(self, keys: Iterable[str]) -> set[str]:
         """Those of the keys that have a final answer."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return {
                 key
-                for some in chunks(list(keys))
-                for key in connection.execute(sa.select(answers.c.key).where(answers.c.key.in_(some))).scalars()
+                for portion in chunks(list(keys))
+                for key in connection.execute(sa.select(answers.c.key).where(answers.c.key.in_(portion))).scalars()
             }
 
     def stored(self, keys: Sequence[str]) -> Iterator[Stored]:
         """The final answers of the keys that have one, as they came."""
         columns = (answers.c.key, requests.c.provider, answers.c.http_status, answers.c.headers, answers.c.body)
         query = sa.select(*columns).join(requests, requests.c.key == answers.c.key)
-        for some in chunks(keys):
-            with self._reading() as connection:
-                found = connection.execute(query.where(answers.c.key.in_(some))).all()
-            for key, provider, http_status, headers, body in found:
+        for portion in chunks(keys):
+            with self.reading() as connection:
+                rows = connection.execute(query.where(answers.c.key.in_(portion))).all()
+            for key, provider, http_status, headers, body in rows:
                 yield Stored(
                     key=key, provider=provider, http_status=http_status, headers=json.loads(headers), body=bytes(body)
                 )
@@ -247,11 +229,11 @@ class Book:
     def outcomes(self, keys: Sequence[str]) -> dict[str, tuple[Status, str | None]]:
         """How the last try of each key without a final answer ended: pending where there was none."""
         columns = (requests.c.key, requests.c.outcome, requests.c.detail)
-        with self._reading() as connection:
+        with self.reading() as connection:
             return {
                 key: (outcome or "pending", detail)
-                for some in chunks(keys)
-                for key, outcome, detail in connection.execute(sa.select(*columns).where(requests.c.key.in_(some)))
+                for portion in chunks(keys)
+                for key, outcome, detail in connection.execute(sa.select(*columns).where(requests.c.key.in_(portion)))
             }
 
     # -- what is sent and what comes back ------------------------------------------------------------------------
@@ -264,62 +246,59 @@ class Book:
             for key, status, body in here
         ]
         with self._engine.begin() as connection:
-            self._insert_new(connection, answers, rows)
+            insert_new(connection, answers, rows)
 
     def exchange(
         self,
         session: int,
         asker: Asker,
         settled: Sequence[Settled],
-        wishes: Sequence[Wish],
+        reservations: Sequence[Reservation],
         *,
         first_number: int,
-        gauge: str,
-        news: News,
-    ) -> Admitted:
+        limiter: str,
+        observed: Observed,
+    ) -> Exchanged:
         """One commit: how attempts ended and what came back, and which waiting requests may leave, in their order.
 
-        A request may leave if the shared buckets and every cap have room for it; its attempt is written down here.
+        A request may leave if the shared rate limiter and every cap have room for it; its attempt is written down here.
         """
         crash_points.reach("before_commit")
         with self._engine.begin() as connection:
             # A lock can be lost without the process that held it noticing: a database that restarted, a folder that
             # was removed. Whoever took over has ended the session, and then nothing more may leave.
             ended = connection.execute(_ENDED, {"of_session": session}).scalar()
-            self._lock_accounts(connection, asker)
-            self._settle(connection, session, asker, settled)
+            accounts.lock(connection, asker.study, asker.who)
+            self.settle(connection, session, asker, settled)
             if ended is not False:
-                return Admitted(numbers=(), fenced=True)
-            admitted = self._admit(connection, session, asker, wishes, first_number, gauge, news)
+                return Exchanged(numbers=(), fenced=True)
+            exchanged = self._admit(connection, session, asker, reservations, first_number, limiter, observed)
         crash_points.reach("after_commit")
-        return admitted
+        return exchanged
 
-    def heal(
+    def reconcile(
         self, session: int, asker: Asker, settled: Sequence[Settled], first_number: int
     ) -> tuple[list[Settled], int]:
-        """What an exchange that failed has left to do, if its commit went through after all: those still to be settled,
-        and the number of the next attempt. What was admitted unheard has never left, and costs nothing."""
+        """What is left to settle after an exchange that failed, and the number of the next attempt.
+
+        The commit may have gone through all the same. What it admitted unheard has never left, and costs nothing.
+        """
         mine = attempts.c.session == session
         with self._engine.begin() as connection:
-            self._lock_accounts(connection, asker)
+            accounts.lock(connection, asker.study, asker.who)
             sent = mine & (attempts.c.state == "sent")
             unheard = sent & (attempts.c.number >= first_number)
             reserved = connection.execute(sa.select(sa.func.sum(attempts.c.reserved)).where(unheard)).scalar() or 0
             connection.execute(
                 sa.update(attempts).where(unheard).values(state="failed", cause="never left", reserved=0)
             )
-            self._book(connection, asker, reserved=-int(reserved), spent=0)
+            accounts.post(connection, asker.study, asker.who, reserved=-int(reserved), spent=0)
             last = connection.execute(sa.select(sa.func.max(attempts.c.number)).where(mine)).scalar() or 0
-            still = set(connection.execute(sa.select(attempts.c.number).where(sent)).scalars())
-        return [each for each in settled if each.number in still], max(first_number, last + 1)
+            open_numbers = set(connection.execute(sa.select(attempts.c.number).where(sent)).scalars())
+        return [attempt for attempt in settled if attempt.number in open_numbers], max(first_number, last + 1)
 
-    def _lock_accounts(self, connection: sa.Connection, asker: Asker) -> None:
-        """Takes the accounts in one order, so that two writers never wait for each other; SQLite has one writer."""
-        if self._engine.dialect.name != "sqlite":
-            for who in sorted({"", asker.who}):
-                connection.execute(_TAKEN, {"of_study": asker.study, "of_who": who})
-
-    def _settle(self, connection: sa.Connection, session: int, asker: Asker, settled: Sequence[Settled]) -> None:
+    def settle(self, connection: sa.Connection, session: int, asker: Asker, settled: Sequence[Settled]) -> None:
+        """Writes down how attempts ended, keeps the final answers, and moves what was reserved; no commit."""
         if not settled:
             return
         connection.execute(_SETTLE, [_settling(session, s) for s in settled])
@@ -334,168 +313,98 @@ class Book:
                 "body": s.body,
                 "answered_at": now,
             }
-            for s in sorted(settled, key=lambda each: each.key)
+            for s in sorted(settled, key=lambda attempt: attempt.key)
             if s.body is not None
         ]
-        self._insert_new(connection, answers, kept)
+        insert_new(connection, answers, kept)
         given_up = [
             {"of": s.key, "outcome": s.outcome, "detail": clean(s.detail, DETAIL)} for s in settled if s.outcome
         ]
         if given_up:
             connection.execute(_GIVE_UP, sorted(given_up, key=lambda row: str(row["of"])))
         freed = sum(s.reserved for s in settled if s.state != "unknown")
-        self._book(connection, asker, reserved=-freed, spent=sum(s.spent for s in settled))
+        accounts.post(connection, asker.study, asker.who, reserved=-freed, spent=sum(s.spent for s in settled))
 
     def _admit(
         self,
         connection: sa.Connection,
         session: int,
         asker: Asker,
-        wishes: Sequence[Wish],
+        reservations: Sequence[Reservation],
         first_number: int,
-        gauge_name: str,
-        news: News,
-    ) -> Admitted:
-        affordable, over = self._affordable(connection, asker, wishes)
-        gauge = self._gauge(connection, gauge_name)
-        turn = pace.turn(gauge, news, [wish.tokens for wish in wishes[:affordable]], self._clock(connection))
-        if turn.gauge != replace(gauge, measured_at=turn.gauge.measured_at):
-            self._put_gauge(connection, gauge_name, turn.gauge)
-        count = turn.admitted
-        leaving = wishes[:count]
+        limiter_name: str,
+        observed: Observed,
+    ) -> Exchanged:
+        amounts = [reservation.amount for reservation in reservations]
+        affordable, over = accounts.affordable(connection, asker.study, asker.caps(), amounts)
+        limiter = _rate_limiter(connection, limiter_name)
+        tokens = [reservation.tokens for reservation in reservations[:affordable]]
+        admission = rate_limiter.admit(limiter, observed, tokens, database.clock(connection))
+        if admission.limiter != replace(limiter, measured_at=admission.limiter.measured_at):
+            _put_rate_limiter(connection, limiter_name, admission.limiter)
+        count = admission.admitted
+        leaving = reservations[:count]
         if leaving:
             sent_at = _now()
             rows = [
                 {
                     "session": session,
                     "number": first_number + place,
-                    "key": wish.key,
+                    "key": reservation.key,
                     "study": asker.study,
                     "who": asker.who,
                     "state": "sent",
                     "sent_at": sent_at,
-                    "reserved": wish.reserve,
+                    "reserved": reservation.amount,
                     "spent": 0,
                 }
-                for place, wish in enumerate(leaving)
+                for place, reservation in enumerate(leaving)
             ]
             connection.execute(sa.insert(attempts), rows)
-            self._book(connection, asker, reserved=sum(wish.reserve for wish in leaving), spent=0)
-        return Admitted(
+            accounts.post(connection, asker.study, asker.who, reserved=sum(amounts[:count]), spent=0)
+        return Exchanged(
             numbers=range(first_number, first_number + count),
-            wait=turn.wait,
-            held=turn.held,
-            learned=turn.gauge.learned,
-            over_budget=over if count == affordable < len(wishes) else None,
+            wait=admission.wait,
+            rate_limited=admission.rate_limited,
+            learned=admission.limiter.learned,
+            over_budget=over if count == affordable < len(reservations) else None,
         )
-
-    def _affordable(self, connection: sa.Connection, asker: Asker, wishes: Sequence[Wish]) -> tuple[int, str | None]:
-        """How many of the wishes every cap has room for, and which account is in the way of the next."""
-        capped = [(who, cap) for who, cap in asker.caps() if cap is not None]
-        if not capped or not any(wish.reserve for wish in wishes):
-            return len(wishes), None
-        taken = {}
-        for who, _ in capped:
-            taken[who] = connection.execute(_TAKEN, {"of_study": asker.study, "of_who": who}).scalar() or 0
-        sum_so_far = 0
-        for count, wish in enumerate(wishes):
-            sum_so_far += wish.reserve
-            for who, cap in capped:
-                if taken[who] + sum_so_far > cap:
-                    return count, who
-        return len(wishes), None
-
-    def _book(self, connection: sa.Connection, asker: Asker, *, reserved: int, spent: int) -> None:
-        if not reserved and not spent:
-            return
-        change = {"of_study": asker.study, "more_spent": spent, "more_reserved": reserved}
-        connection.execute(_BOOK, [{**change, "of_who": who} for who in sorted({"", asker.who})])
 
     def open_accounts(self, asker: Asker) -> None:
         """Makes the accounts a call is booked on, where they are not there yet."""
         with self._engine.begin() as connection:
-            rows = [{"study": asker.study, "who": who, "spent": 0, "reserved": 0} for who in sorted({"", asker.who})]
-            self._insert_new(connection, spending, rows)
+            accounts.create(connection, asker.study, asker.who)
 
-    def spent(self, asker: Asker, who: str) -> int:
-        """What an account has spent and reserved, in billionths of a dollar."""
-        account = (spending.c.study == asker.study) & (spending.c.who == who)
-        with self._reading() as connection:
-            return connection.execute(sa.select(spending.c.spent + spending.c.reserved).where(account)).scalar() or 0
+    # -- for others ----------------------------------------------------------------------------------------------
 
-    # -- the shared gauge ----------------------------------------------------------------------------------------
-
-    def _gauge(self, connection: sa.Connection, name: str) -> Gauge:
-        row = connection.execute(_GAUGE, {"of_name": name}).mappings().first()
-        return Gauge(**row) if row else Gauge()
-
-    def _put_gauge(self, connection: sa.Connection, name: str, gauge: Gauge) -> None:
-        values = {field.name: getattr(gauge, field.name) for field in fields(Gauge)}
-        self._insert_new(connection, gauges, [{"name": name, **values}])
-        connection.execute(sa.update(gauges).where(gauges.c.name == name).values(values))
-
-    def _clock(self, connection: sa.Connection) -> float:
-        """Seconds on a clock that all who share the ledger read: of this machine, or of the database server."""
-        if self._engine.dialect.name == "sqlite":
-            return time.monotonic()
-        return float(connection.execute(sa.text("select extract(epoch from clock_timestamp())")).scalar_one())
-
-    # -- the database --------------------------------------------------------------------------------------------
-
-    def _make_tables(self) -> None:
-        """Makes what is missing; ValueError for a ledger of an earlier version, which is left as it is."""
-        with self._engine.begin() as connection:
-            there = sa.inspect(connection).get_table_names()
-            if "requests" in there and "schema" not in there:
-                raise ValueError(
-                    f"the ledger at {self._engine.url!r} was made by an earlier version, which asked no paid model; "
-                    "move it away or set NIFT_LEDGER_URL to another place"
-                )
-            if self._engine.dialect.name == "postgresql":
-                # Two processes that make the tables at once would collide in the catalogue.
-                connection.execute(sa.text("select pg_advisory_xact_lock(7236)"))
-            metadata.create_all(connection)
-            self._insert_new(connection, schema, [{"version": VERSION}])
-            found = connection.execute(sa.select(sa.func.max(schema.c.version))).scalar_one()
-        if found != VERSION:
-            raise ValueError(f"the ledger at {self._engine.url!r} has version {found}, this program needs {VERSION}")
-
-    def _insert_new(self, connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Inserts rows; one that is there already stays."""
-        if not rows:
-            return
-        insert: sqlite.Insert | postgresql.Insert
-        insert = sqlite.insert(table) if self._engine.dialect.name == "sqlite" else postgresql.insert(table)
-        connection.execute(insert.on_conflict_do_nothing(), list(rows))
-
-    @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
+    def reading(self) -> AbstractContextManager[sa.Connection]:
         """A connection that sees one state of the book and keeps no writer waiting."""
-        with self._engine.connect().execution_options(nift_reading=True) as connection:
-            yield connection
+        return database.reading(self._engine)
 
-    def reading(self) -> Any:
-        """A connection for whoever reports on the book."""
-        return self._reading()
-
-    def writing(self) -> Any:
+    def writing(self) -> AbstractContextManager[sa.Connection]:
         """A transaction for whoever else keeps accounts in the book: the batch mode."""
         return self._engine.begin()
-
-
-def chunks(items: Collection[T]) -> Iterator[Sequence[T]]:
-    """The items in portions that fit into one statement."""
-    listed = items if isinstance(items, Sequence) else list(items)
-    return (listed[start : start + AT_A_TIME] for start in range(0, len(listed), AT_A_TIME))
 
 
 def _end_session(connection: sa.Connection, number: int) -> int:
     """Settles a session that is over or dead; its attempts still in flight are unknown and stay reserved."""
     lost = (attempts.c.session == number) & (attempts.c.state == "sent") & attempts.c.batch.is_(None)
-    found = connection.execute(sa.update(attempts).where(lost).values(state="unknown", cause="interrupted")).rowcount
+    unknown = sa.update(attempts).where(lost).values(state="unknown", cause="interrupted")
+    count = connection.execute(unknown).rowcount
     connection.execute(sa.update(requests).where(requests.c.claimed_by == number).values(claimed_by=None))
     connection.execute(sa.update(sessions).where(sessions.c.id == number).values(ended=True))
-    return int(found)
+    return int(count)
+
+
+def _rate_limiter(connection: sa.Connection, name: str) -> RateLimiter:
+    row = connection.execute(_RATE_LIMITER, {"of_name": name}).mappings().first()
+    return RateLimiter(**row) if row else RateLimiter()
+
+
+def _put_rate_limiter(connection: sa.Connection, name: str, limiter: RateLimiter) -> None:
+    values = {field.name: getattr(limiter, field.name) for field in fields(RateLimiter)}
+    insert_new(connection, rate_limiters, [{"name": name, **values}])
+    connection.execute(sa.update(rate_limiters).where(rate_limiters.c.name == name).values(values))
 
 
 _SETTLE = (
@@ -519,20 +428,10 @@ _SETTLE = (
     )
 )
 _ENDED = sa.select(sessions.c.ended).where(sessions.c.id == sa.bindparam("of_session")).with_for_update(read=True)
-_GAUGE = (
-    sa.select(*(gauges.c[field.name] for field in fields(Gauge)))
-    .where(gauges.c.name == sa.bindparam("of_name"))
+_RATE_LIMITER = (
+    sa.select(*(rate_limiters.c[field.name] for field in fields(RateLimiter)))
+    .where(rate_limiters.c.name == sa.bindparam("of_name"))
     .with_for_update()
-)
-_ACCOUNT = (spending.c.study == sa.bindparam("of_study")) & (spending.c.who == sa.bindparam("of_who"))
-_TAKEN = sa.select(spending.c.spent + spending.c.reserved).where(_ACCOUNT).with_for_update()
-_BOOK = (
-    sa.update(spending)
-    .where(_ACCOUNT)
-    .values(
-        spent=spending.c.spent + sa.bindparam("more_spent"),
-        reserved=spending.c.reserved + sa.bindparam("more_reserved"),
-    )
 )
 _GIVE_UP = (
     sa.update(requests)
@@ -559,41 +458,5 @@ def _settling(session: int, s: Settled) -> dict[str, Any]:
     }
 
 
-def clean(text: str | None, length: int) -> str | None:
-    """A text from outside as every database takes it: no longer than its column, without NUL or half characters."""
-    if text is None:
-        return None
-    return text.replace("\0", "").encode("utf-8", "replace").decode()[:length]
-
-
 def _now() -> str:
     return datetime.now(UTC).isoformat()
-
-
-def _make_durable(connection: Any, _: Any) -> None:
-    connection.isolation_level = None  # transactions begin where `_begin` says
-    cursor = connection.cursor()
-    cursor.execute(f"pragma busy_timeout = {SECONDS_TO_WAIT * 1000}")
-    _write_ahead(cursor)
-    cursor.execute("pragma synchronous = full")
-    cursor.close()
-
-
-def _write_ahead(cursor: sqlite3.Cursor) -> None:
-    """Puts the file into the mode in which one writes while others read, waiting for whoever uses it just now."""
-    until = time.monotonic() + SECONDS_TO_WAIT
-    while True:
-        try:
-            cursor.execute("pragma journal_mode = wal")
-            return
-        except sqlite3.OperationalError as error:
-            # Of two that change the mode at once, or while a third closes the file, one is refused without a wait.
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
-                raise
-            time.sleep(0.02)
-
-
-def _begin(connection: sa.Connection) -> None:
-    # A transaction that reads first and writes later would be refused if another wrote in between.
-    reading = connection.get_execution_options().get("nift_reading")
-    connection.exec_driver_sql("begin" if reading else "begin immediate")

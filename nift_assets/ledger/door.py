@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from nift_assets.ledger.book import AT_A_TIME, Asker, Book
-from nift_assets.ledger.dispatch import Counts, Dispatch, Stop
+from nift_assets.ledger.book import Asker, Book
+from nift_assets.ledger.database import AT_A_TIME
+from nift_assets.ledger.dispatch import Dispatch
+from nift_assets.ledger.progress import Counts, Stop
 from nift_assets.protocol.answer import Answer
 from nift_assets.protocol.request import Request
 from nift_assets.protocol.server import InProcess, Remote

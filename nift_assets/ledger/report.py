@@ -10,7 +10,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from nift_assets.ledger.book import AT_A_TIME, Book, chunks
+from nift_assets.ledger.book import Book
+from nift_assets.ledger.database import AT_A_TIME, chunks
 from nift_assets.ledger.tables import answers, attempts, batches, requests, spending, wanted
 from nift_assets.protocol.answer import Stored
 from nift_assets.providers import answer

@@ -96,8 +96,9 @@ spending = sa.Table(
     sa.Column("reserved", sa.BigInteger, nullable=False, default=0),
 )
 
-# How fast one key may ask one model, shared by all who ask: two buckets that fill by the minute.
-gauges = sa.Table(
+# How fast one key may ask one model, shared by all who ask: two buckets that fill by the minute. The table has had its
+# name since the first ledgers, and keeps it.
+rate_limiters = sa.Table(
     "gauges",
     metadata,
     sa.Column("name", sa.String(64), primary_key=True),

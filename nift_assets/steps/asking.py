@@ -19,8 +19,8 @@ from nift_assets.steps.partitions import STUDY
 
 if TYPE_CHECKING:
     from nift_assets.ledger.book import Asker
-    from nift_assets.ledger.dispatch import Counts
     from nift_assets.ledger.door import Asked
+    from nift_assets.ledger.progress import Counts
     from nift_assets.protocol.server import InProcess, Remote
 
 # The metadata a failed step tells by what stopped it: quota, authentication, budget, …

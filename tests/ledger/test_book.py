@@ -22,11 +22,12 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from nift_assets import providers
-from nift_assets.ledger import book, pace
-from nift_assets.ledger.book import Admitted, Asker, Book
+from nift_assets.ledger import book, database, rate_limiter
+from nift_assets.ledger.book import Asker, Book, Exchanged
 from nift_assets.ledger.door import ask
 from nift_assets.ledger.locks import FileLocks
-from nift_assets.ledger.pace import MOST_WAIT, Gauge, News
+from nift_assets.ledger.rate_limiter import MOST_WAIT, Observed, RateLimiter
+from nift_assets.ledger.report import taken
 from nift_assets.ledger.tables import VERSION
 from nift_assets.protocol import Message, Reading, Request
 from nift_assets.protocol.server import InProcess, Quota
@@ -314,7 +315,7 @@ def test_spending_ends_at_the_cap_and_goes_on_with_the_rest_under_a_higher_one(l
         # What is left would not pay for one more request if it came to the most it can.
         assert cap - asked.spent < PRICE.cost(200, PRICE.max_output)
         assert 480 <= len(bills) <= 516
-        assert Book(ledger_url).spent(task.asker(), "") == asked.spent
+        assert taken(Book(ledger_url), "s")[""] == asked.spent
         assert asked.counts == {"ok": len(bills), "pending": 700 - len(bills)}
         again = task.ask()
         assert (again.sent, again.stopped and again.stopped.cause) == (0, "budget")
@@ -361,11 +362,11 @@ def test_two_processes_under_one_cap_never_pass_it_together(ledger_url: str, cou
         running = [task.start() for task in tasks]
         account = Book(ledger_url)
         while any(process.running() for process in running):
-            most = max(most, account.spent(tasks[0].asker(), ""))
+            most = max(most, taken(account, "s").get("", 0))
             time.sleep(0.005)
         told = [process.result() for process in running]
         bills = server.bills()
-        spent = account.spent(tasks[0].asker(), "")
+        spent = taken(account, "s")[""]
         found = books(ledger_url, bills)
     assert all("budget reached" in t["stopped"] for t in told)
     assert all(t["sent"] for t in told)
@@ -384,11 +385,11 @@ def test_what_became_unknown_stays_reserved(ledger_url: str) -> None:
         wait(lambda: len(server.bills()) == 8, every=0.01)
         process.kill()
         account = Book(ledger_url)
-        reserved = account.spent(task.asker(), "")
+        reserved = taken(account, "s")[""]
         assert reserved > cost(server.bills())
         server.set(latency=0.0)
         assert task.ask_when_free().counts == {"ok": 8}
-        assert account.spent(task.asker(), "") == reserved + cost(server.bills()) // 2
+        assert taken(account, "s")[""] == reserved + cost(server.bills()) // 2
         books(ledger_url, server.bills()).check(most_extra=8)
 
 
@@ -401,7 +402,7 @@ def test_a_response_that_is_no_answer_may_have_been_billed_and_stays_reserved(le
     found.check()
     reserved = sum(found.attempts[attempt]["reserved"] for attempt in found.unknown)
     assert reserved > asked.spent
-    assert ledger.spent(ASKER, "") == ledger.spent(ASKER, "t") == asked.spent + reserved
+    assert taken(ledger, "s") == dict.fromkeys(("", "t"), asked.spent + reserved)
 
 
 # -- who is alive
@@ -462,7 +463,7 @@ def test_a_ledger_that_others_hold_is_waited_for_as_long_as_is_said(
     with closing(holder):
         holder.execute("begin")
         holder.execute("select * from sqlite_master").fetchall()
-        monkeypatch.setattr(book, "SECONDS_TO_WAIT", 1)
+        monkeypatch.setattr(database, "SECONDS_TO_WAIT", 1)
         began = time.monotonic()
         with pytest.raises(sa.exc.OperationalError, match="database is locked"):
             Book(f"sqlite:///{tmp_path}/ledger.sqlite")
@@ -507,20 +508,20 @@ def test_a_clock_that_jumps_changes_no_order_and_no_wait(
 ) -> None:
     """Every third look at any clock is after the jump, every other before it."""
     seconds = cycle([0.0, 0.0, JUMPS[jump]])
-    day, clock, exchange = book.datetime, Book._clock, Book.exchange
-    admitted: list[Admitted] = []
+    day, clock, exchange = book.datetime, database.clock, Book.exchange
+    exchanges: list[Exchanged] = []
 
     class Jumping(day):
         @classmethod
         def now(cls, zone: Any = None) -> Any:
             return day.fromtimestamp(time.time() + next(seconds), zone)
 
-    def kept(self: Book, *arguments: Any, **named: Any) -> Admitted:
-        admitted.append(exchange(self, *arguments, **named))
-        return admitted[-1]
+    def kept(self: Book, *arguments: Any, **named: Any) -> Exchanged:
+        exchanges.append(exchange(self, *arguments, **named))
+        return exchanges[-1]
 
     monkeypatch.setattr(book, "datetime", Jumping)
-    monkeypatch.setattr(Book, "_clock", lambda self, connection: clock(self, connection) + next(seconds))
+    monkeypatch.setattr(database, "clock", lambda connection: clock(connection) + next(seconds))
     monkeypatch.setattr(Book, "exchange", kept)
     limits = Limits(in_flight=16, requests_per_minute=30_000, backoff_seconds=0.01)
     with FaultServer([{"fault": "server_error", "share": 0.2, "first": 1}], latency=0.002) as server:
@@ -530,7 +531,7 @@ def test_a_clock_that_jumps_changes_no_order_and_no_wait(
         found = books(ledger.url, server.bills())
     assert asked.counts == {"ok": 200}
     found.check(most_extra=0)
-    assert all(0 <= each.wait <= MOST_WAIT for each in admitted)
+    assert all(0 <= exchanged.wait <= MOST_WAIT for exchanged in exchanges)
     assert took < 20
     # Of the attempts of one question the last in order is the answered one, whatever time they say.
     last = {found.attempts[attempt]["key"]: attempt for attempt in sorted(found.attempts)}
@@ -545,8 +546,8 @@ PROPERTY = settings(max_examples=200, phases=(Phase.explicit, Phase.reuse, Phase
 AMOUNTS = st.none() | st.floats(-1e4, 1e6)
 RATES = st.none() | st.floats(1, 1e6)
 TIMES = st.floats(-1e9, 4e9)
-GAUGES = st.builds(
-    Gauge,
+LIMITERS = st.builds(
+    RateLimiter,
     requests_per_minute=RATES,
     tokens_per_minute=RATES,
     requests_left=AMOUNTS,
@@ -560,70 +561,76 @@ SIZES = st.lists(st.integers(1, 100_000), max_size=40)
 
 
 @PROPERTY
-@given(GAUGES, SIZES, TIMES)
-def test_no_clock_makes_a_wait_below_zero_or_above_a_minute(gauge: Gauge, sizes: list[int], now: float) -> None:
-    found = pace.admit(gauge, sizes, now)
+@given(LIMITERS, SIZES, TIMES)
+def test_no_clock_makes_a_wait_below_zero_or_above_a_minute(limiter: RateLimiter, sizes: list[int], now: float) -> None:
+    found = rate_limiter.take(limiter, sizes, now)
     assert 0 <= found.wait <= MOST_WAIT
     assert 0 <= found.admitted <= len(sizes)
-    assert found.gauge.measured_at == now
+    assert found.limiter.measured_at == now
     assert (found.wait == 0) <= (found.admitted == len(sizes))
-    assert all(math.isfinite(left) for left in (found.gauge.requests_left, found.gauge.tokens_left) if left is not None)
+    assert all(
+        math.isfinite(left) for left in (found.limiter.requests_left, found.limiter.tokens_left) if left is not None
+    )
 
 
 @PROPERTY
-@given(GAUGES, TIMES)
-def test_a_clock_that_went_back_fills_no_bucket(gauge: Gauge, back: float) -> None:
-    before = pace.refilled(gauge, gauge.measured_at)
-    after = pace.refilled(before, before.measured_at - abs(back))
+@given(LIMITERS, TIMES)
+def test_a_clock_that_went_back_fills_no_bucket(limiter: RateLimiter, back: float) -> None:
+    before = rate_limiter.refilled(limiter, limiter.measured_at)
+    after = rate_limiter.refilled(before, before.measured_at - abs(back))
     for left, was in ((after.requests_left, before.requests_left), (after.tokens_left, before.tokens_left)):
         assert left is None or was is None or left <= was
 
 
 @PROPERTY
-@given(GAUGES, TIMES)
-def test_no_bucket_is_ever_fuller_than_full(gauge: Gauge, now: float) -> None:
-    found = pace.refilled(gauge, now)
+@given(LIMITERS, TIMES)
+def test_no_bucket_is_ever_fuller_than_full(limiter: RateLimiter, now: float) -> None:
+    found = rate_limiter.refilled(limiter, now)
     for left, rate in ((found.requests_left, found.rate()), (found.tokens_left, found.tokens_per_minute)):
-        assert rate is None or left is None or left <= pace._capacity(rate)
+        assert rate is None or left is None or left <= rate_limiter.capacity(rate)
 
 
 @PROPERTY
-@given(GAUGES, st.lists(st.integers(1, 5_000), min_size=1, max_size=5), TIMES, st.floats(-2e9, 2e9))
-def test_nobody_waits_for_ever_whatever_the_clock_does(gauge: Gauge, sizes: list[int], now: float, jump: float) -> None:
+@given(LIMITERS, st.lists(st.integers(1, 5_000), min_size=1, max_size=5), TIMES, st.floats(-2e9, 2e9))
+def test_nobody_waits_for_ever_whatever_the_clock_does(
+    limiter: RateLimiter, sizes: list[int], now: float, jump: float
+) -> None:
     """However the clock jumps once, who then waits as long as told gets through, in time for the debt there was."""
-    gauge = dataclasses.replace(
-        gauge,
-        requests_left=None if gauge.requests_left is None else max(gauge.requests_left, -10.0),
-        tokens_left=None if gauge.tokens_left is None else max(gauge.tokens_left, -10.0),
+    limiter = dataclasses.replace(
+        limiter,
+        requests_left=None if limiter.requests_left is None else max(limiter.requests_left, -10.0),
+        tokens_left=None if limiter.tokens_left is None else max(limiter.tokens_left, -10.0),
     )
-    slowest = min(rate for rate in (gauge.rate(), gauge.tokens_per_minute, 1e6) if rate is not None)
-    turn = pace.admit(pace.refilled(gauge, now), sizes, now + jump)
+    slowest = min(rate for rate in (limiter.rate(), limiter.tokens_per_minute, 1e6) if rate is not None)
+    admission = rate_limiter.take(rate_limiter.refilled(limiter, now), sizes, now + jump)
     now += jump
     for _ in range(int(5_000 / slowest) + 40):
-        if turn.admitted:
+        if admission.admitted:
             return
-        now += max(turn.wait, 0.001)  # nobody sleeps for less
-        turn = pace.admit(turn.gauge, sizes, now)
-    raise AssertionError(turn)
+        now += max(admission.wait, 0.001)  # nobody sleeps for less
+        admission = rate_limiter.take(admission.limiter, sizes, now)
+    raise AssertionError(admission)
 
 
 @PROPERTY
 @given(st.floats(60, 60_000), st.lists(st.floats(0.0, 2.0), min_size=10, max_size=60))
 def test_no_minute_sees_more_than_its_limit(per_minute: float, gaps: list[float]) -> None:
-    now, sent, gauge = 1e6, 0, Gauge(measured_at=1e6)
+    now, sent, limiter = 1e6, 0, RateLimiter(measured_at=1e6)
     for gap in gaps:
         now += gap
-        turn = pace.turn(gauge, News(requests_per_minute=per_minute), [1] * 2_000, now)
-        gauge, sent = turn.gauge, sent + turn.admitted
+        admission = rate_limiter.admit(limiter, Observed(requests_per_minute=per_minute), [1] * 2_000, now)
+        limiter, sent = admission.limiter, sent + admission.admitted
     minutes = math.ceil((now - 1e6) / 60) or 1
     assert sent <= per_minute * minutes + 1
 
 
 def test_what_the_headers_say_is_left_is_the_most_there_is() -> None:
-    gauge = Gauge(requests_per_minute=6_000, requests_left=10.0, measured_at=100.0)
-    turn = pace.turn(gauge, News(quotas=[Quota(requests_per_minute=6_000, requests_left=0)]), [1] * 5, 100.0)
-    assert turn.admitted == 0
-    assert turn.wait > 0
-    gate = pace.turn(gauge, News(gate_seconds=2.0), [1] * 5, 100.0)
+    limiter = RateLimiter(requests_per_minute=6_000, requests_left=10.0, measured_at=100.0)
+    admission = rate_limiter.admit(
+        limiter, Observed(quotas=[Quota(requests_per_minute=6_000, requests_left=0)]), [1] * 5, 100.0
+    )
+    assert admission.admitted == 0
+    assert admission.wait > 0
+    gate = rate_limiter.admit(limiter, Observed(gate_seconds=2.0), [1] * 5, 100.0)
     assert (gate.admitted, gate.wait) == (0, 2.0)
-    assert pace.turn(gate.gauge, News(), [1] * 5, 102.5).admitted == 5
+    assert rate_limiter.admit(gate.limiter, Observed(), [1] * 5, 102.5).admitted == 5

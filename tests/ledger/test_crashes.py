@@ -27,7 +27,8 @@ import sqlalchemy as sa
 from nift_assets import crash_points
 from nift_assets.corpus import halves
 from nift_assets.ledger.book import Book
-from nift_assets.ledger.dispatch import Dispatch, Stop
+from nift_assets.ledger.dispatch import Dispatch
+from nift_assets.ledger.progress import Stop
 from nift_assets.ledger.tables import sessions
 from nift_assets.rows import Limits
 from nift_assets.store import Store, Version, data_version

@@ -23,7 +23,7 @@ import pytest
 
 from expectations import contract
 from expectations.runner import check
-from nift_assets.ledger.dispatch import _asked_wait
+from nift_assets.ledger.connection import asked_wait
 from nift_assets.prompts import completions
 from nift_assets.rows import Teacher
 from tests.conftest import PROJECT
@@ -124,7 +124,7 @@ WAITS: list[tuple[dict[str, str], float | None]] = [
 def test_a_server_is_waited_for_as_it_says_but_never_longer_than_a_minute(
     headers: dict[str, str], seconds: float | None
 ) -> None:
-    assert _asked_wait(headers) == seconds
+    assert asked_wait(headers) == seconds
 
 
 @one_shape

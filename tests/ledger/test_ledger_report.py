@@ -12,7 +12,8 @@ import sqlalchemy as sa
 
 from nift_assets import providers, studies
 from nift_assets.ledger import door, report
-from nift_assets.ledger.book import AT_A_TIME, Asker, Book
+from nift_assets.ledger.book import Asker, Book
+from nift_assets.ledger.database import AT_A_TIME
 from nift_assets.ledger.tables import attempts, batches, requests
 from nift_assets.protocol import Request
 from nift_assets.rows import Teacher

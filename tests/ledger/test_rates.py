@@ -1,6 +1,7 @@
 """How fast a server is asked: its limits are kept where they are known, found where they are not, and outlived.
 
-The rules of `pace` by themselves first, on a clock of their own; then through the door against the real server.
+The rules of the limiter and of one process's pace first, on a clock of their own; then through the door against the
+real server.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nift_assets.ledger import pace
-from nift_assets.ledger.pace import Gauge, News, Pace
+from nift_assets.ledger import rate_limiter
+from nift_assets.ledger.pace import Pace
+from nift_assets.ledger.rate_limiter import Observed, RateLimiter
 from nift_assets.protocol.server import Quota
 from tests.conftest import PROJECT
 from tests.counting import Counts
@@ -42,64 +44,67 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @given(per_minute=st.floats(1, 100_000), steps=st.lists(st.floats(0.0, 20.0), max_size=200))
 def test_no_minute_sees_more_than_its_limit(per_minute: float, steps: list[float]) -> None:
-    gauge, now, left = Gauge(), 0.0, []
+    limiter, now, left = RateLimiter(), 0.0, []
     for step in steps:
         now += step
-        turn = pace.turn(gauge, News(requests_per_minute=per_minute), [1] * 5_000, now)
-        gauge = turn.gauge
-        left += [(now, turn.admitted)]
+        admission = rate_limiter.admit(limiter, Observed(requests_per_minute=per_minute), [1] * 5_000, now)
+        limiter = admission.limiter
+        left += [(now, admission.admitted)]
     for start, _ in left:
         # What was already on its way in this instant is part of no longer minute than this one.
         assert sum(count for at, count in left if start <= at < start + 60) <= per_minute + 1
 
 
 def test_a_row_without_limits_is_not_bound_by_another_rows() -> None:
-    turn = pace.turn(Gauge(), News(requests_per_minute=60), [1] * 10, 1.0)
-    assert turn.admitted == 1
-    assert pace.turn(turn.gauge, News(), [1] * 10, 1.0).admitted == 10
+    admission = rate_limiter.admit(RateLimiter(), Observed(requests_per_minute=60), [1] * 10, 1.0)
+    assert admission.admitted == 1
+    assert rate_limiter.admit(admission.limiter, Observed(), [1] * 10, 1.0).admitted == 10
 
 
 def test_a_limit_of_a_row_that_is_raised_is_raised_at_once() -> None:
-    gauge = pace.turn(Gauge(), News(requests_per_minute=60), [1] * 10, 0.0).gauge
-    assert pace.turn(gauge, News(requests_per_minute=6_000), [1] * 10, 1.0).admitted == 10
+    limiter = rate_limiter.admit(RateLimiter(), Observed(requests_per_minute=60), [1] * 10, 0.0).limiter
+    assert rate_limiter.admit(limiter, Observed(requests_per_minute=6_000), [1] * 10, 1.0).admitted == 10
 
 
 def test_the_lower_of_what_the_server_says_and_the_row_allows_counts() -> None:
     said = Quota(requests_per_minute=6_000, requests_left=5_999)
-    gauge = pace.turn(Gauge(), News(requests_per_minute=600, quotas=[said]), [], 0.0).gauge
-    assert pace.turn(gauge, News(requests_per_minute=600), [1] * 100, 10.0).admitted == 1
-    assert pace.turn(gauge, News(), [1] * 100, 10.0).admitted == 10
+    limiter = rate_limiter.admit(RateLimiter(), Observed(requests_per_minute=600, quotas=[said]), [], 0.0).limiter
+    assert rate_limiter.admit(limiter, Observed(requests_per_minute=600), [1] * 100, 10.0).admitted == 1
+    assert rate_limiter.admit(limiter, Observed(), [1] * 100, 10.0).admitted == 10
 
 
 def test_nothing_leaves_while_the_server_says_that_nothing_is_left() -> None:
     said = Quota(requests_per_minute=60, requests_left=0)
-    turn = pace.turn(Gauge(), News(quotas=[said], gate_seconds=2.0), [1], 10.0)
-    assert (turn.admitted, turn.wait) == (0, 2.0)
-    assert pace.turn(turn.gauge, News(), [1], 11.9).admitted == 0
-    assert pace.turn(turn.gauge, News(), [1], 12.1).admitted == 1
+    admission = rate_limiter.admit(RateLimiter(), Observed(quotas=[said], gate_seconds=2.0), [1], 10.0)
+    assert (admission.admitted, admission.wait) == (0, 2.0)
+    assert rate_limiter.admit(admission.limiter, Observed(), [1], 11.9).admitted == 0
+    assert rate_limiter.admit(admission.limiter, Observed(), [1], 12.1).admitted == 1
 
 
 @pytest.mark.parametrize("jump", [-3_600.0, -1.0, 3_600.0, 2**31])
 def test_a_clock_that_jumps_neither_stops_nor_opens_the_gates(jump: float) -> None:
-    news = News(requests_per_minute=600, gate_seconds=30.0)
-    gauge = pace.turn(Gauge(), news, [1], 10_000.0).gauge
-    turn = pace.turn(gauge, News(requests_per_minute=600), [1] * 100, 10_000.0 + jump)
-    assert turn.admitted <= 1
-    assert 0 <= turn.wait <= 60 or turn.admitted
-    assert pace.turn(turn.gauge, News(requests_per_minute=600), [1] * 100, 10_061.0 + jump).admitted == 1
+    observed = Observed(requests_per_minute=600, gate_seconds=30.0)
+    limiter = rate_limiter.admit(RateLimiter(), observed, [1], 10_000.0).limiter
+    admission = rate_limiter.admit(limiter, Observed(requests_per_minute=600), [1] * 100, 10_000.0 + jump)
+    assert admission.admitted <= 1
+    assert 0 <= admission.wait <= 60 or admission.admitted
+    assert (
+        rate_limiter.admit(admission.limiter, Observed(requests_per_minute=600), [1] * 100, 10_061.0 + jump).admitted
+        == 1
+    )
 
 
 def test_what_was_learned_and_is_not_needed_is_forgotten() -> None:
-    gauge = pace.turn(Gauge(), News(learned=60.0), [1], 0.0).gauge
-    assert pace.turn(gauge, News(), [1] * 9, 100.0).gauge.learned == 60.0
-    assert pace.turn(gauge, News(), [1] * 9, 121.0).gauge.learned is None
+    limiter = rate_limiter.admit(RateLimiter(), Observed(learned=60.0), [1], 0.0).limiter
+    assert rate_limiter.admit(limiter, Observed(), [1] * 9, 100.0).limiter.learned == 60.0
+    assert rate_limiter.admit(limiter, Observed(), [1] * 9, 121.0).limiter.learned is None
 
 
 def test_a_request_larger_than_the_bucket_leaves_when_the_bucket_is_full() -> None:
-    turn = pace.turn(Gauge(), News(tokens_per_minute=6_000), [5_000, 5_000], 0.0)
-    assert turn.admitted == 1
-    assert pace.turn(turn.gauge, News(tokens_per_minute=6_000), [5_000], 40.0).admitted == 0
-    assert pace.turn(turn.gauge, News(tokens_per_minute=6_000), [5_000], 60.0).admitted == 1
+    admission = rate_limiter.admit(RateLimiter(), Observed(tokens_per_minute=6_000), [5_000, 5_000], 0.0)
+    assert admission.admitted == 1
+    assert rate_limiter.admit(admission.limiter, Observed(tokens_per_minute=6_000), [5_000], 40.0).admitted == 0
+    assert rate_limiter.admit(admission.limiter, Observed(tokens_per_minute=6_000), [5_000], 60.0).admitted == 1
 
 
 # --------------------------------------------------------------------------------------- finding a limit, by the clock
@@ -123,9 +128,9 @@ def _simulate(
     latency: float = 0.05,
     burst: float = 100.0,
 ) -> list[Simulated]:
-    """What each second came to when `who` processes share a gauge; `limit` is the server's per second at a time."""
+    """What each second came to when `who` processes share a limiter; `limit` is the server's per second at a time."""
     step = 0.005
-    gauge, paces = Gauge(), [Pace(in_flight) for _ in range(who)]
+    limiter, paces = RateLimiter(), [Pace(in_flight) for _ in range(who)]
     flights: list[list[tuple[float, float]]] = [[] for _ in range(who)]
     known: list[tuple[float | None, bool]] = [(None, False)] * who
     level, found = burst, []
@@ -145,13 +150,13 @@ def _simulate(
                 else:
                     found[-1].turned_away += 1
                     one.turned_away(now, left_at)
-            learned = one.learned(now, known[i][0], held=known[i][1])
+            learned = one.learned(now, known[i][0], rate_limited=known[i][1])
             room = int(one.window) - len(flights[i])
-            turn = pace.turn(gauge, News(learned=learned), [1] * room, now)
-            gauge, known[i] = turn.gauge, (turn.gauge.learned, turn.held)
-            one.sent(now, turn.admitted)
-            flights[i] += [(now + latency, now)] * turn.admitted
-        found[-1].learned = gauge.learned
+            admission = rate_limiter.admit(limiter, Observed(learned=learned), [1] * room, now)
+            limiter, known[i] = admission.limiter, (admission.limiter.learned, admission.rate_limited)
+            one.sent(now, admission.admitted)
+            flights[i] += [(now + latency, now)] * admission.admitted
+        found[-1].learned = limiter.learned
     return found
 
 
@@ -203,7 +208,7 @@ def test_a_fifth_turned_away_at_random_is_no_limit() -> None:
             one.turned_away(now, now)
         else:
             one.came_through(now)
-        assert one.learned(now, None, held=False) is None
+        assert one.learned(now, None, rate_limited=False) is None
 
 
 # --------------------------------------------------------------------------------- through the door: Retry-After kept

@@ -21,7 +21,8 @@ from nift_assets import crash_points
 from nift_assets.ledger.batches import rows as batch_rows
 from nift_assets.ledger.batches.rows import called, moment
 from nift_assets.ledger.batches.submission import look_up
-from nift_assets.ledger.book import Asker, Book, Settled, chunks, clean
+from nift_assets.ledger.book import Asker, Book, Settled
+from nift_assets.ledger.database import chunks, clean
 from nift_assets.ledger.locks import Lock
 from nift_assets.ledger.tables import batches
 from nift_assets.protocol.answer import Status

@@ -9,8 +9,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from nift_assets.ledger.book import Asker, Book, Settled, clean
-from nift_assets.ledger.tables import answers, attempts, batches, requests, spending
+from nift_assets.ledger.book import Asker, Book, Settled
+from nift_assets.ledger.database import clean
+from nift_assets.ledger.tables import answers, attempts, batches, requests
 from nift_assets.protocol.batches import Batches
 
 # What may still have to be created, and what the provider may still have to answer.
@@ -54,12 +55,6 @@ def members(book: Book, digest: str) -> set[str]:
         return set(connection.execute(sa.select(attempts.c.key).where(attempts.c.batch == digest)).scalars())
 
 
-def hold_accounts(connection: sa.Connection, asker: Asker) -> None:
-    """Keeps the accounts of an asker to the end of the transaction, always in one order, so that no two deadlock."""
-    mine = (spending.c.study == asker.study) & spending.c.who.in_(("", asker.who))
-    connection.execute(sa.select(spending.c.who).where(mine).order_by(spending.c.who).with_for_update()).all()
-
-
 def settle(book: Book, connection: sa.Connection, batch: Mapping[str, Any], settled: Sequence[Settled]) -> None:
     """Books how some requests of a chunk ended, on the account they were reserved on, and lets them go.
 
@@ -81,7 +76,7 @@ def settle(book: Book, connection: sa.Connection, batch: Mapping[str, Any], sett
         booked.setdefault(session, []).append(replace(each, number=number, reserved=reserved, spent=spent))
     asker = Asker(study=batch["study"], who=batch["who"], writer="")
     for session, some in booked.items():
-        book._settle(connection, session, asker, some)
+        book.settle(connection, session, asker, some)
         gone = requests.c.key.in_([each.key for each in some]) & (requests.c.in_batch == batch["id"])
         connection.execute(sa.update(requests).where(gone).values(in_batch=None))
 

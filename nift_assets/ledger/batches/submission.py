@@ -17,10 +17,12 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from nift_assets import crash_points
+from nift_assets.ledger import accounts
 from nift_assets.ledger.batches import rows
 from nift_assets.ledger.batches.rows import called, moment
-from nift_assets.ledger.book import Asker, Book, Settled, Wish, chunks, clean
-from nift_assets.ledger.dispatch import Stop
+from nift_assets.ledger.book import Asker, Book, Settled
+from nift_assets.ledger.database import chunks, clean
+from nift_assets.ledger.progress import Stop
 from nift_assets.ledger.tables import attempts, batches, requests
 from nift_assets.protocol.batches import Batches, Refused, Unclear, json_bytes
 from nift_assets.protocol.request import Message, Request
@@ -181,11 +183,12 @@ class _Submission:
 
     def _intend(self, chunk: Sequence[Item]) -> Mapping[str, Any] | None:
         """Writes a chunk down, with as many of its requests as the caps have room for; None if that is none."""
-        wishes = [Wish(key=item.key, reserve=item.reserve, tokens=0) for item in chunk]
         crash_points.reach("batch_before_intent")
         with self.book.writing() as connection:
-            rows.hold_accounts(connection, self.asker)
-            fitting, account = self.book._affordable(connection, self.asker, wishes)
+            study, who = self.asker.study, self.asker.who
+            accounts.lock(connection, study, who)
+            amounts = [item.reserve for item in chunk]
+            fitting, account = accounts.affordable(connection, study, self.asker.caps(), amounts)
             if account is not None:
                 self._over_budget(account)
             if not fitting:
@@ -196,8 +199,8 @@ class _Submission:
             now = moment(self.clock())
             row = {
                 "id": digest,
-                "study": self.asker.study,
-                "who": self.asker.who,
+                "study": study,
+                "who": who,
                 "provider": self.adapter.server.name,
                 "model": chunk[0].model,
                 "requests": fitting,
@@ -212,19 +215,19 @@ class _Submission:
                 {
                     "session": self.session,
                     "number": self._next_number + place,
-                    "key": wish.key,
-                    "study": self.asker.study,
-                    "who": self.asker.who,
+                    "key": item.key,
+                    "study": study,
+                    "who": who,
                     "batch": digest,
                     "state": "sent",
                     "sent_at": now,
-                    "reserved": wish.reserve,
+                    "reserved": item.reserve,
                     "spent": 0,
                 }
-                for place, wish in enumerate(wishes[:fitting])
+                for place, item in enumerate(chunk[:fitting])
             ]
             connection.execute(sa.insert(attempts), sent)
-            self.book._book(connection, self.asker, reserved=sum(w.reserve for w in wishes[:fitting]), spent=0)
+            accounts.post(connection, study, who, reserved=sum(amounts[:fitting]), spent=0)
         self._next_number += fitting
         crash_points.reach("batch_after_intent")
         return rows.one(self.book, digest)
