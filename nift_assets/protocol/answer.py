@@ -16,8 +16,9 @@ FINAL: tuple[Status, ...] = ("ok", "truncated", "refused", "empty", "other", "re
 OPEN: tuple[Status, ...] = ("exhausted", "expired", "unknown", "pending")
 
 
-# More tokens than any model reads or writes is a mistake of the response, not a count.
-MOST_TOKENS = 2**40
+# No model reads or writes a tenth of this: a larger count is a mistake of the response. Online and by batch, such an
+# answer is booked at what was reserved for it, so that a mistake spends no budget.
+MOST_TOKENS = 10**9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,6 @@ def ending(text: str, *, how: Literal["whole", "cut", "refused", "other"]) -> St
 
 def tokens(value: Any) -> int | None:
     """A count of tokens as a response states it; None for what is no count."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MOST_TOKENS:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_TOKENS:
         return None
     return value

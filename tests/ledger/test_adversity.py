@@ -20,6 +20,7 @@ from nift_assets.ledger.book import Asker, Book
 from nift_assets.ledger.door import ask
 from nift_assets.ledger.tables import attempts, sessions, spending
 from nift_assets.prompts import completions
+from nift_assets.protocol.answer import MOST_TOKENS
 from nift_assets.providers.openai import OpenAI
 from nift_assets.rows import Limits, Price, Teacher
 from tests.counting import Counts
@@ -106,6 +107,22 @@ def test_an_odd_answer_is_paid_once_and_kept(book: Book, odd: str) -> None:
     spent, reserved = taken(book)
     assert spent > 0
     assert reserved == 0
+
+
+@pytest.mark.parametrize(("stated", "counted"), [(MOST_TOKENS, MOST_TOKENS), (MOST_TOKENS + 1, None)])
+def test_more_tokens_than_the_limit_are_no_count_and_cost_what_was_reserved(
+    book: Book, stated: int, counted: int | None
+) -> None:
+    """`test_batches` asks the same of an answer that came by batch."""
+    usage = {"prompt_tokens": stated, "completion_tokens": 3}
+    with scripted(lambda prompt: (200, {}, whole(usage=usage))) as (server, _):
+        assert ask(book, ASKER, questions(1), server, limits=FAST, price=PRICE).counts == {"ok": 1}
+    with book.reading() as connection:
+        attempt = connection.execute(sa.select(attempts)).one()
+    assert (attempt.input_tokens, attempt.output_tokens) == (counted, 3)
+    payload = json.dumps(server.payload(questions(1)[0])).encode()
+    reserved = PRICE.cost(len(payload), PRICE.max_output)
+    assert taken(book) == (PRICE.cost(counted, 3) if counted else reserved, 0)
 
 
 @pytest.mark.parametrize("status", [202, 204])

@@ -35,6 +35,7 @@ from nift_assets.ledger.batches.collection import Reconciled
 from nift_assets.ledger.batches.submission import Item, plan_chunks
 from nift_assets.ledger.book import Asker, Book, Settled
 from nift_assets.protocol import Message, Request
+from nift_assets.protocol.answer import MOST_TOKENS
 from nift_assets.protocol.batches import Batches, Polled
 from nift_assets.providers import answer, anthropic, openai
 from nift_assets.rows import LanguageModel, Limits, Price, Teacher
@@ -646,6 +647,24 @@ def test_b4_what_is_wrong_with_one_line_keeps_no_other_out(
     assert reserved == sum(attempt.reserved for attempt in unknown)
     # Answers that do not say what they cost are booked at the most it can have been.
     assert spent > counts.answered * PRICE.cost(5, 5, batch=True)
+
+
+@pytest.mark.parametrize(("stated", "counted"), [(MOST_TOKENS, MOST_TOKENS), (MOST_TOKENS + 1, None)])
+def test_more_tokens_than_the_limit_are_no_count_and_cost_what_was_reserved(
+    tmp_path: Path, stated: int, counted: int | None
+) -> None:
+    """`test_adversity` asks the same of an answer that came online."""
+    place = Place("openai", "http://127.0.0.1:9", tmp_path)
+    asked = questions("openai", 1)
+    usage = {"prompt_tokens": stated, "completion_tokens": 3}
+    adapter: Any = Scripted(place.adapter(), [result(asked[0].key, usage=usage)])
+    submission.submit(place.book(), place.asker(), asked, adapter, PRICE)
+    _, reserved = accounts(place)
+    assert only(collection.collect(place.book(), place.asker(), adapter, PRICE)).answered == 1
+    with place.book().reading() as connection:
+        attempt = connection.execute(sa.select(tables.attempts)).one()
+    assert (attempt.input_tokens, attempt.output_tokens) == (counted, 3)
+    assert accounts(place) == (PRICE.cost(counted, 3, batch=True) if counted else reserved, 0)
 
 
 def test_b4_two_who_import_one_batch_book_each_attempt_once(ledger_url: str, tmp_path: Path) -> None:

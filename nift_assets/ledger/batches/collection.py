@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
-from typing import IO, Any, Literal, TypeGuard
+from typing import IO, Any, Literal
 
 import sqlalchemy as sa
 
@@ -37,8 +37,6 @@ LONGEST_POLL_WAIT = 600.0
 # Results that come torn are downloaded again so often; then what can be read counts.
 MOST_TORN = 3
 STRANGERS_LISTED = 100
-# No model reads or writes more; a count beyond is none.
-MOST_TOKENS = 10**9
 
 
 @dataclass(kw_only=True)
@@ -266,15 +264,11 @@ class _Collection:
     def _read(self, body: bytes) -> dict[str, Any]:
         """Tokens and cost of an answer; an exception if it is none. What cannot be counted costs what was reserved."""
         reading = self.adapter.server.read(json.loads(body))
-        into, out = reading.input_tokens, reading.output_tokens
+        tokens_in, tokens_out = reading.input_tokens, reading.output_tokens
         cost = batch_rows.AS_RESERVED
-        if sold(self.price) and _countable(into) and _countable(out):
-            cost = self.price.cost(into, out, batch=True)
-        return {
-            "spent": cost,
-            "input_tokens": into if _countable(into) else None,
-            "output_tokens": out if _countable(out) else None,
-        }
+        if sold(self.price) and tokens_in is not None and tokens_out is not None:
+            cost = self.price.cost(tokens_in, tokens_out, batch=True)
+        return {"spent": cost, "input_tokens": tokens_in, "output_tokens": tokens_out}
 
     def _without_line(self, key: str, polled: Polled, counts: Reconciled, *, billed: bool) -> Settled:
         if billed:
@@ -340,10 +334,6 @@ def _parsed(file: IO[bytes], adapter: Batches) -> Iterator[Line | None]:
             yield Line(key=key, kind="unreadable", body=raw) if isinstance(key, str) else None
         else:
             yield line if isinstance(line.request_id, str) else replace(line, request_id=None)
-
-
-def _countable(tokens: Any) -> TypeGuard[int]:
-    return isinstance(tokens, int) and not isinstance(tokens, bool) and 0 <= tokens <= MOST_TOKENS
 
 
 def _settled(
