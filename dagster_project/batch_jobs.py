@@ -22,7 +22,7 @@ from nift_assets.store import Store
 
 # The ledger's modules are imported where they are used: the database library would slow down every load.
 if TYPE_CHECKING:
-    from nift_assets.ledger.batches.collection import Standing
+    from nift_assets.ledger.batches.standing import Standing
     from nift_assets.ledger.book import Asker, Book
     from nift_assets.protocol.batches import Batches
 
@@ -126,10 +126,11 @@ class Memory:
 
 def _look_at(context: dg.SensorEvaluationContext, teacher: Teacher, memory: Memory) -> dg.RunRequest | str | None:
     """The run a teacher needs next, or what is waited for, in words; None for one that has no batches."""
-    from nift_assets.ledger.batches import collection, submission
+    from nift_assets.ledger.batches import collection, creation
+    from nift_assets.ledger.batches.standing import missing, standing_of
 
     book: Book = context.resources.ledger.book
-    standing = collection.standing(book, STUDY.name, teacher.name)
+    standing = standing_of(book, STUDY.name, teacher.name)
     if not standing.batches:
         return None
     if standing.under_way or standing.unsent:
@@ -138,20 +139,20 @@ def _look_at(context: dg.SensorEvaluationContext, teacher: Teacher, memory: Memo
         collected = collection.collect(book, asker(teacher), adapter, price, seconds=SECONDS_PER_TICK)
         for batch, counts in collected.imported.items():
             context.log.info(f"{teacher.name}: the chunk {batch[:8]} has ended: {counts}")
-        standing = collection.standing(book, STUDY.name, teacher.name)
+        standing = standing_of(book, STUDY.name, teacher.name)
         if standing.under_way:
             return "; ".join(collected.waiting)
     if not book.locks.free(f"writer {asker(teacher).writer}"):
         return "a run is asking it right now"
     if standing.unsent:
         # A run finds the chunk again, or creates it once it has settled, so it is tried again after a while.
-        spell = SETTLEMENTS_BETWEEN_TRIES * submission.SETTLE_SECONDS
+        spell = SETTLEMENTS_BETWEEN_TRIES * creation.SETTLE_SECONDS
         attempt = f"{standing.digest} {time.time() // spell:.0f}"
         return _requeue(teacher, memory, standing, attempt, f"{standing.unsent} chunks are not with the provider")
     if memory.judged == standing.digest:
         return memory.said
     keys = [request.key for request in requests(teacher, context.resources.store)]
-    left, unknown = collection.missing(book, keys)
+    left, unknown = missing(book, keys)
     memory.judged = standing.digest
     if left:
         found = _requeue(teacher, memory, standing, standing.digest, f"{left:,} requests are left")

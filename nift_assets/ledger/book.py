@@ -269,10 +269,10 @@ class Book:
             # was removed. Whoever took over has ended the session, and then nothing more may leave.
             ended = connection.execute(_ENDED, {"of_session": session}).scalar()
             accounts.lock(connection, asker.study, asker.who)
-            self.settle(connection, session, asker, settled)
+            settle(connection, session, asker.study, asker.who, settled)
             if ended is not False:
                 return Exchanged(numbers=(), fenced=True)
-            exchanged = self._admit(connection, session, asker, reservations, first_number, limiter, observed)
+            exchanged = _admit(connection, session, asker, reservations, first_number, limiter, observed)
         crash_points.reach("after_commit")
         return exchanged
 
@@ -297,79 +297,6 @@ class Book:
             open_numbers = set(connection.execute(sa.select(attempts.c.number).where(sent)).scalars())
         return [attempt for attempt in settled if attempt.number in open_numbers], max(first_number, last + 1)
 
-    def settle(self, connection: sa.Connection, session: int, asker: Asker, settled: Sequence[Settled]) -> None:
-        """Writes down how attempts ended, keeps the final answers, and moves what was reserved; no commit."""
-        if not settled:
-            return
-        connection.execute(_SETTLE, [_settling(session, s) for s in settled])
-        now = _now()
-        kept = [
-            {
-                "key": s.key,
-                "session": session,
-                "number": s.number,
-                "http_status": s.http_status,
-                "headers": s.headers or "{}",
-                "body": s.body,
-                "answered_at": now,
-            }
-            for s in sorted(settled, key=lambda attempt: attempt.key)
-            if s.body is not None
-        ]
-        insert_new(connection, answers, kept)
-        given_up = [
-            {"of": s.key, "outcome": s.outcome, "detail": clean(s.detail, DETAIL)} for s in settled if s.outcome
-        ]
-        if given_up:
-            connection.execute(_GIVE_UP, sorted(given_up, key=lambda row: str(row["of"])))
-        freed = sum(s.reserved for s in settled if s.state != "unknown")
-        accounts.post(connection, asker.study, asker.who, reserved=-freed, spent=sum(s.spent for s in settled))
-
-    def _admit(
-        self,
-        connection: sa.Connection,
-        session: int,
-        asker: Asker,
-        reservations: Sequence[Reservation],
-        first_number: int,
-        limiter_name: str,
-        observed: Observed,
-    ) -> Exchanged:
-        amounts = [reservation.amount for reservation in reservations]
-        affordable, over = accounts.affordable(connection, asker.study, asker.caps(), amounts)
-        limiter = _rate_limiter(connection, limiter_name)
-        tokens = [reservation.tokens for reservation in reservations[:affordable]]
-        admission = rate_limiter.admit(limiter, observed, tokens, database.clock(connection))
-        if admission.limiter != replace(limiter, measured_at=admission.limiter.measured_at):
-            _put_rate_limiter(connection, limiter_name, admission.limiter)
-        count = admission.admitted
-        leaving = reservations[:count]
-        if leaving:
-            sent_at = _now()
-            rows = [
-                {
-                    "session": session,
-                    "number": first_number + place,
-                    "key": reservation.key,
-                    "study": asker.study,
-                    "who": asker.who,
-                    "state": "sent",
-                    "sent_at": sent_at,
-                    "reserved": reservation.amount,
-                    "spent": 0,
-                }
-                for place, reservation in enumerate(leaving)
-            ]
-            connection.execute(sa.insert(attempts), rows)
-            accounts.post(connection, asker.study, asker.who, reserved=sum(amounts[:count]), spent=0)
-        return Exchanged(
-            numbers=range(first_number, first_number + count),
-            wait=admission.wait,
-            rate_limited=admission.rate_limited,
-            learned=admission.limiter.learned,
-            over_budget=over if count == affordable < len(reservations) else None,
-        )
-
     def open_accounts(self, asker: Asker) -> None:
         """Makes the accounts a call is booked on, where they are not there yet."""
         with self._engine.begin() as connection:
@@ -384,6 +311,78 @@ class Book:
     def writing(self) -> AbstractContextManager[sa.Connection]:
         """A transaction for whoever else keeps accounts in the book: the batch mode."""
         return self._engine.begin()
+
+
+def settle(connection: sa.Connection, session: int, study: str, who: str, settled: Sequence[Settled]) -> None:
+    """Writes down how attempts ended, keeps the final answers, and moves what was reserved; no commit."""
+    if not settled:
+        return
+    connection.execute(_SETTLE, [_settling(session, s) for s in settled])
+    now = _now()
+    kept = [
+        {
+            "key": s.key,
+            "session": session,
+            "number": s.number,
+            "http_status": s.http_status,
+            "headers": s.headers or "{}",
+            "body": s.body,
+            "answered_at": now,
+        }
+        for s in sorted(settled, key=lambda attempt: attempt.key)
+        if s.body is not None
+    ]
+    insert_new(connection, answers, kept)
+    given_up = [{"of": s.key, "outcome": s.outcome, "detail": clean(s.detail, DETAIL)} for s in settled if s.outcome]
+    if given_up:
+        connection.execute(_GIVE_UP, sorted(given_up, key=lambda row: str(row["of"])))
+    freed = sum(s.reserved for s in settled if s.state != "unknown")
+    accounts.post(connection, study, who, reserved=-freed, spent=sum(s.spent for s in settled))
+
+
+def _admit(
+    connection: sa.Connection,
+    session: int,
+    asker: Asker,
+    reservations: Sequence[Reservation],
+    first_number: int,
+    limiter_name: str,
+    observed: Observed,
+) -> Exchanged:
+    amounts = [reservation.amount for reservation in reservations]
+    affordable, over = accounts.affordable(connection, asker.study, asker.caps(), amounts)
+    limiter = _rate_limiter(connection, limiter_name)
+    tokens = [reservation.tokens for reservation in reservations[:affordable]]
+    admission = rate_limiter.admit(limiter, observed, tokens, database.clock(connection))
+    if admission.limiter != replace(limiter, measured_at=admission.limiter.measured_at):
+        _put_rate_limiter(connection, limiter_name, admission.limiter)
+    count = admission.admitted
+    leaving = reservations[:count]
+    if leaving:
+        sent_at = _now()
+        rows = [
+            {
+                "session": session,
+                "number": first_number + place,
+                "key": reservation.key,
+                "study": asker.study,
+                "who": asker.who,
+                "state": "sent",
+                "sent_at": sent_at,
+                "reserved": reservation.amount,
+                "spent": 0,
+            }
+            for place, reservation in enumerate(leaving)
+        ]
+        connection.execute(sa.insert(attempts), rows)
+        accounts.post(connection, asker.study, asker.who, reserved=sum(amounts[:count]), spent=0)
+    return Exchanged(
+        numbers=range(first_number, first_number + count),
+        wait=admission.wait,
+        rate_limited=admission.rate_limited,
+        learned=admission.limiter.learned,
+        over_budget=over if count == affordable < len(reservations) else None,
+    )
 
 
 def _end_session(connection: sa.Connection, number: int) -> int:

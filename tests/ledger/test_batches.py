@@ -29,10 +29,11 @@ from hypothesis import strategies as st
 from nift_assets import crash_points, providers
 from nift_assets.costs import price_list
 from nift_assets.ledger import door, tables
-from nift_assets.ledger.batches import collection, submission
-from nift_assets.ledger.batches import rows as batch_rows
-from nift_assets.ledger.batches.collection import Reconciled
-from nift_assets.ledger.batches.submission import Item, plan_chunks
+from nift_assets.ledger.batches import collection, rows, submission
+from nift_assets.ledger.batches.chunking import ChunkItem, plan_chunks
+from nift_assets.ledger.batches.creation import Submitted
+from nift_assets.ledger.batches.results import Reconciled
+from nift_assets.ledger.batches.standing import reconciled
 from nift_assets.ledger.book import Asker, Book, Settled
 from nift_assets.protocol import Message, Request
 from nift_assets.protocol.answer import MOST_TOKENS
@@ -86,7 +87,7 @@ class Place:
         made: Any = providers.connect(self.row(), PRICE)
         return replace(made, most_requests=self.most_requests, seconds=self.seconds)
 
-    def submit(self, questions: Sequence[Request], **more: Any) -> submission.Submitted:
+    def submit(self, questions: Sequence[Request], **more: Any) -> Submitted:
         options: dict[str, Any] = {"settle_seconds": self.settle_seconds, "listings": self.listings, **more}
         return submission.submit(self.book(), self.asker(), questions, self.adapter(), PRICE, **options)
 
@@ -495,7 +496,7 @@ def test_b3_finished_rows_are_kept_and_the_rest_is_asked_again(
         server.set(faults=[], batch_seconds=0.0)
         if name == "cancelling" and not first.imported:
             first = one.collect()
-        found = only(first) if first.imported else next(iter(collection.reconciled(one.book(), one.asker()).values()))
+        found = only(first) if first.imported else next(iter(reconciled(one.book(), one.asker()).values()))
         assert found.ended() == found.requested == 200, (name, found)
         assert found.answered == statuses(one, asked).get("ok", 0)
         left = 200 - found.answered - found.rejected
@@ -503,7 +504,7 @@ def test_b3_finished_rows_are_kept_and_the_rest_is_asked_again(
         assert again.requests == left, (name, again)
         one.collect()
         assert right(one, asked) == 200 - found.rejected, name
-        total = collection.reconciled(one.book(), one.asker()).values()
+        total = reconciled(one.book(), one.asker()).values()
         assert sum(each.answered for each in total) == 200 - found.rejected
         assert accounts(one)[1] == 0
         ended = {k: v for k, v in vars(found).items() if v and k != "requested"}
@@ -673,13 +674,13 @@ def test_b4_two_who_import_one_batch_book_each_attempt_once(ledger_url: str, tmp
     adapter: Any = Scripted(place.adapter(), [result(question.key) for question in asked])
     (digest,) = submission.submit(place.book(), place.asker(), asked, adapter, PRICE).created
     book = place.book()
-    batch = batch_rows.one(book, digest)
+    batch = rows.chunk(book, digest)
     settled = [
         Settled(number=0, key=q.key, state="answered", reserved=0, spent=7, http_status=200, body=b"{}") for q in asked
     ]
     for some in (settled[:3], settled):  # the second has the first three as well, as after a lost lock
         with book.writing() as connection:
-            batch_rows.settle(book, connection, batch, some)
+            rows.settle_requests(connection, batch, some)
     assert accounts(place) == (4 * 7, 0)
 
 
@@ -732,7 +733,7 @@ def test_b5_results_that_are_gone_are_never_paid_again_by_themselves(
 def test_b6_no_chunk_breaks_a_limit_and_none_is_lost(
     sizes: list[int], most_requests: int, most_bytes: int, models: int
 ) -> None:
-    items = [Item(key=f"{n}", model=f"m{n % models}", size=size) for n, size in enumerate(sizes)]
+    items = [ChunkItem(key=f"{n}", model=f"m{n % models}", size=size) for n, size in enumerate(sizes)]
     plan = plan_chunks(items, most_requests, most_bytes)
     assert sorted(i.key for c in plan.chunks for i in c) + sorted(i.key for i in plan.too_large) == sorted(
         i.key for i in items if i.size <= most_bytes
@@ -762,7 +763,7 @@ def test_b6_ten_thousand_documents_fit(provider: str, tmp_path: Path, counts: Co
         assert (len(back["custom_id"]), back["custom_id"]) == (64, request.key)
         said = back["body" if provider == "openai" else "params"]["messages"][-1]["content"]
         assert said == text
-        items.append(Item(key=request.key, model=request.model, size=len(line)))
+        items.append(ChunkItem(key=request.key, model=request.model, size=len(line)))
     plan = plan_chunks(items, 1_000, most_bytes)
     assert [item.size > most_bytes for item in plan.too_large] == [True]
     assert sum(map(len, plan.chunks)) == 9_999

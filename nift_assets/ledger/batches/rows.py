@@ -1,16 +1,18 @@
-"""The book's rows of one chunk: the chunk itself, its attempts, and how they are settled."""
+"""The book's rows of chunks: the chunk itself, its attempts, and how they are settled."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from nift_assets.ledger.book import Asker, Book, Settled
-from nift_assets.ledger.database import clean
+from nift_assets.ledger import accounts
+from nift_assets.ledger.batches.chunking import ChunkItem
+from nift_assets.ledger.book import Asker, Book, Settled, settle
+from nift_assets.ledger.database import chunks, clean
 from nift_assets.ledger.tables import answers, attempts, batches, requests
 from nift_assets.protocol.batches import Batches
 
@@ -23,14 +25,16 @@ MOST_WORDS = 500
 AS_RESERVED = -1
 
 
-def of(book: Book, asker: Asker, states: Sequence[str]) -> list[Mapping[str, Any]]:
+def in_states(book: Book, asker: Asker, states: Sequence[str]) -> list[Mapping[str, Any]]:
+    """The chunks of an asker in some states, in the order of their intents."""
     mine = (batches.c.study == asker.study) & (batches.c.who == asker.who) & batches.c.state.in_(states)
     with book.reading() as connection:
         query = sa.select(batches).where(mine).order_by(batches.c.intended_at, batches.c.id)
         return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def one(book: Book, digest: str) -> Mapping[str, Any]:
+def chunk(book: Book, digest: str) -> Mapping[str, Any]:
+    """One chunk as it stands now."""
     with book.reading() as connection:
         return dict(connection.execute(sa.select(batches).where(batches.c.id == digest)).mappings().one())
 
@@ -43,6 +47,37 @@ def strays(book: Book, study: str, names: Sequence[str]) -> list[Mapping[str, An
         return [dict(row) for row in connection.execute(query).mappings()]
 
 
+def intend(
+    connection: sa.Connection,
+    session: int,
+    first_number: int,
+    chunk: Mapping[str, Any],
+    items: Sequence[ChunkItem],
+) -> None:
+    """Writes a chunk down before anything of it leaves: itself, an attempt for each request, and what they may cost."""
+    connection.execute(sa.insert(batches).values(**chunk, state="intended"))
+    for keys in chunks([item.key for item in items]):
+        claim = sa.update(requests).where(requests.c.key.in_(keys))
+        connection.execute(claim.values(in_batch=chunk["id"], claimed_by=None))
+    sent = [
+        {
+            "session": session,
+            "number": first_number + place,
+            "key": item.key,
+            "study": chunk["study"],
+            "who": chunk["who"],
+            "batch": chunk["id"],
+            "state": "sent",
+            "sent_at": chunk["intended_at"],
+            "reserved": item.amount,
+            "spent": 0,
+        }
+        for place, item in enumerate(items)
+    ]
+    connection.execute(sa.insert(attempts), sent)
+    accounts.post(connection, chunk["study"], chunk["who"], reserved=sum(item.amount for item in items), spent=0)
+
+
 def update(book: Book, digest: str, **values: Any) -> None:
     """Changes a chunk's row; words of a provider's are made fit for every database."""
     values |= {name: clean(values[name], MOST_WORDS) for name in ("detail", "remedy") if name in values}
@@ -51,37 +86,51 @@ def update(book: Book, digest: str, **values: Any) -> None:
 
 
 def members(book: Book, digest: str) -> set[str]:
+    """The keys of the requests in a chunk."""
     with book.reading() as connection:
         return set(connection.execute(sa.select(attempts.c.key).where(attempts.c.batch == digest)).scalars())
 
 
-def settle(book: Book, connection: sa.Connection, batch: Mapping[str, Any], settled: Sequence[Settled]) -> None:
+def bodies(book: Book, digest: str) -> Iterator[str]:
+    """The canonical bodies of a chunk's requests in the order of their attempts: the same ones after a crash."""
+    with book.reading() as connection:
+        query = sa.select(attempts.c.key).where(attempts.c.batch == digest).order_by(attempts.c.number)
+        keys = connection.execute(query).scalars().all()
+    for portion in chunks(keys):
+        with book.reading() as connection:
+            query = sa.select(requests.c.key, requests.c.body).where(requests.c.key.in_(portion))
+            by_key: dict[str, str] = dict(map(tuple, connection.execute(query)))
+        for key in portion:
+            yield by_key[key]
+
+
+def settle_requests(connection: sa.Connection, chunk: Mapping[str, Any], settled: Sequence[Settled]) -> None:
     """Books how some requests of a chunk ended, on the account they were reserved on, and lets them go.
 
-    Only attempts that are still open are booked: the rows are held from here to the commit, so that of two who have the
-    results of one batch only one books each. What was reserved is filled in here, `AS_RESERVED` too.
+    Only attempts that are still open are booked: the rows are locked from here to the commit, so that of two who have
+    the results of one batch only one books each. What was reserved is filled in here, `AS_RESERVED` too.
     """
-    by_key = {each.key: each for each in settled}
+    by_key = {attempt.key: attempt for attempt in settled}
     columns = (attempts.c.key, attempts.c.session, attempts.c.number, attempts.c.reserved)
     query = (
         sa.select(*columns)
-        .where(attempts.c.batch == batch["id"], attempts.c.state == "sent", attempts.c.key.in_(by_key))
+        .where(attempts.c.batch == chunk["id"], attempts.c.state == "sent", attempts.c.key.in_(by_key))
         .order_by(attempts.c.session, attempts.c.number)
         .with_for_update()
     )
-    booked: dict[int, list[Settled]] = {}
+    by_session: dict[int, list[Settled]] = {}
     for key, session, number, reserved in connection.execute(query):
-        each = by_key[key]
-        spent = reserved if each.spent == AS_RESERVED else each.spent
-        booked.setdefault(session, []).append(replace(each, number=number, reserved=reserved, spent=spent))
-    asker = Asker(study=batch["study"], who=batch["who"], writer="")
-    for session, some in booked.items():
-        book.settle(connection, session, asker, some)
-        gone = requests.c.key.in_([each.key for each in some]) & (requests.c.in_batch == batch["id"])
-        connection.execute(sa.update(requests).where(gone).values(in_batch=None))
+        spent = reserved if by_key[key].spent == AS_RESERVED else by_key[key].spent
+        booked = replace(by_key[key], number=number, reserved=reserved, spent=spent)
+        by_session.setdefault(session, []).append(booked)
+    for session, portion in by_session.items():
+        settle(connection, session, chunk["study"], chunk["who"], portion)
+        keys = [attempt.key for attempt in portion]
+        ended = requests.c.key.in_(keys) & (requests.c.in_batch == chunk["id"])
+        connection.execute(sa.update(requests).where(ended).values(in_batch=None))
 
 
-def late(book: Book, digest: str) -> int:
+def late_answers(book: Book, digest: str) -> int:
     """How many answers of a batch came after another answer to the same request."""
     own = (answers.c.session == attempts.c.session) & (answers.c.number == attempts.c.number)
     query = (
@@ -94,20 +143,22 @@ def late(book: Book, digest: str) -> int:
         return int(connection.execute(query).scalar_one())
 
 
-def elsewhere(batch: Mapping[str, Any], adapter: Batches) -> str | None:
+def other_provider(chunk: Mapping[str, Any], adapter: Batches) -> str | None:
     """Why a chunk cannot be looked for with an adapter: it is another provider's, which the row has named before."""
-    if batch["provider"] == adapter.server.name:
+    if chunk["provider"] == adapter.server.name:
         return None
     return (
-        f"{called(batch)} is {batch['provider']}'s, and the row names {adapter.server.name} now; a changed row needs a "
-        f"new name: put back {batch['who']!r} as it was, and collect"
+        f"{called(chunk)} is {chunk['provider']}'s, and the row names {adapter.server.name} now; a changed row needs a "
+        f"new name: put back {chunk['who']!r} as it was, and collect"
     )
 
 
-def called(batch: Mapping[str, Any]) -> str:
-    name = f" ({batch['provider_id']})" if batch["provider_id"] else ""
-    return f"the chunk {batch['id'][:8]} of {batch['requests']:,} requests{name}"
+def called(chunk: Mapping[str, Any]) -> str:
+    """A chunk in words."""
+    name = f" ({chunk['provider_id']})" if chunk["provider_id"] else ""
+    return f"the chunk {chunk['id'][:8]} of {chunk['requests']:,} requests{name}"
 
 
-def moment(seconds: float) -> str:
+def timestamp(seconds: float) -> str:
+    """A moment, in seconds since 1970, as the tables have it."""
     return datetime.fromtimestamp(seconds, UTC).isoformat()

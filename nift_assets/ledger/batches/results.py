@@ -1,0 +1,194 @@
+"""The results of one batch: each is in the book before anyone uses it, and every request's end is accounted for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import IO, Any, Literal
+
+from nift_assets import crash_points
+from nift_assets.ledger.batches import rows
+from nift_assets.ledger.book import Book, Settled
+from nift_assets.ledger.database import AT_A_TIME, chunks, clean
+from nift_assets.protocol.answer import Status
+from nift_assets.protocol.batches import Batches, Line, Polled, sold
+from nift_assets.protocol.server import Trouble
+from nift_assets.rows import Price
+from nift_assets.secrets import redaction
+
+STRANGERS_LISTED = 100
+# What is kept of a line that is no result, and of the names in one that is.
+EVIDENCE_BYTES, NAME, CAUSE = 65_536, 200, 64
+
+
+@dataclass(kw_only=True)
+class Reconciled:
+    """What became of every request of a batch, and what came back besides.
+
+    `requested` is the sum of answered, rejected, failed, expired, cancelled, missing and unknown. `missing` were not
+    done and not billed; `unknown` may have been billed and stay reserved. Of `answered`, `late` are those that had got
+    another answer meanwhile, which is kept. `duplicates` and `strangers` (ids nobody asked for) are only counted.
+    """
+
+    requested: int = 0
+    answered: int = 0
+    rejected: int = 0
+    failed: int = 0
+    expired: int = 0
+    cancelled: int = 0
+    missing: int = 0
+    unknown: int = 0
+    late: int = 0
+    duplicates: int = 0
+    torn: int = 0
+    strangers: list[str] = field(default_factory=list)
+
+    def ended(self) -> int:
+        """All requests whose end is accounted for."""
+        return self.answered + self.rejected + self.failed + self.expired + self.cancelled + self.missing + self.unknown
+
+    def stored(self) -> str:
+        """As the book keeps it; of many strangers the first."""
+        return json.dumps({**asdict(self), "strangers": self.strangers[:STRANGERS_LISTED]})
+
+
+class Import:
+    """Books the results of one batch: every line, and every request without one.
+
+    What an earlier try has booked stays, and counts again. It owns the counts, and the troubles that need a person.
+    """
+
+    def __init__(
+        self, book: Book, adapter: Batches, price: Price | None, chunk: Mapping[str, Any], polled: Polled
+    ) -> None:
+        self._book, self._server, self._price = book, adapter.server, price
+        self._chunk, self._polled, self._adapter = chunk, polled, adapter
+        self._secrets = redaction.Snapshot(adapter.server.key)
+        self._members = rows.members(book, chunk["id"])
+        self._troubles: list[Trouble] = []
+        self.counts = Reconciled(requested=chunk["requests"])
+
+    def remedy(self) -> str | None:
+        """What the first of the troubles needs a person for."""
+        return next((f"{trouble.message}: {trouble.remedy}" for trouble in self._troubles), None)
+
+    def run(self, file: IO[bytes] | None, *, there: bool) -> None:
+        """Books a file of results; None, or one that is not `there` as a whole, may lack what was billed."""
+        seen: set[str] = set()
+        portion: list[Settled] = []
+        answered_there = 0
+        for line in parsed(file, self._adapter) if file else ():
+            if line is None:
+                self.counts.torn += 1
+            elif line.key not in self._members:
+                self.counts.strangers.append(clean(line.key, NAME) or "")
+            elif line.key in seen:
+                self.counts.duplicates += 1
+            else:
+                seen.add(line.key)
+                answered_there += line.kind == "answered"
+                portion.append(self._settled(line))
+            if len(portion) == AT_A_TIME:
+                self._store(portion)
+                portion = []
+        # What was done and did not come is billed: it is asked again only when a person says so.
+        billed = not there or self._polled.done > answered_there
+        portion += [self._without_line(key, billed=billed) for key in self._members - seen]
+        for some in chunks(portion):
+            self._store(some)
+        self.counts.late = rows.late_answers(self._book, self._chunk["id"])
+        assert self.counts.ended() == self.counts.requested, f"batch {self._chunk['id']}: {self.counts}"
+
+    def _settled(self, line: Line) -> Settled:
+        """How the request of a line ended."""
+        body = self._secrets.body(line.body)
+        http: dict[str, Any] = {"request_id": clean(line.request_id, NAME), "http_status": line.http_status}
+        if line.kind == "unreadable":
+            return self._malformed(line.key, "its line is no result", body)
+        if line.kind == "answered":
+            try:
+                cost = self._cost(body)
+            except Exception as error:  # what is wrong with one answer must not keep the others out
+                why = f"the response is no whole answer: {redaction.safe(error)}"
+                return self._malformed(line.key, why, body, **http)
+            self.counts.answered += 1
+            return Settled(number=0, key=line.key, state="answered", reserved=0, body=body, **cost, **http)
+        if line.kind in ("expired", "cancelled"):
+            setattr(self.counts, line.kind, getattr(self.counts, line.kind) + 1)
+            outcome: Status = "expired" if line.kind == "expired" else "pending"
+            return _ended(line.key, "failed", line.kind, outcome, f"the batch ended as {self._polled.final} before it")
+        return self._in_trouble(line, body, http)
+
+    def _in_trouble(self, line: Line, body: bytes, http: Mapping[str, Any]) -> Settled:
+        trouble = self._server.trouble(line.http_status, {}, body)
+        if trouble.kind == "reject":
+            self.counts.rejected += 1
+            cause = clean(trouble.cause, CAUSE)
+            return Settled(number=0, key=line.key, state="failed", reserved=0, cause=cause, body=body, **http)
+        self.counts.failed += 1
+        if trouble.kind == "stop":
+            self._troubles.append(trouble)
+        detail = f"{trouble.cause}: {redaction.redact(trouble.message)}"
+        return _ended(line.key, "failed", trouble.cause, "exhausted", detail, **http)
+
+    def _malformed(self, key: str, why: str, body: bytes, **http: Any) -> Settled:
+        self.counts.unknown += 1
+        evidence = body[:EVIDENCE_BYTES]
+        return _ended(key, "unknown", "malformed", "unknown", f"malformed: {why}", evidence=evidence, **http)
+
+    def _cost(self, body: bytes) -> dict[str, Any]:
+        """Tokens and cost of an answer; an exception if it is none. What is not counted costs what was reserved."""
+        reading = self._server.read(json.loads(body))
+        tokens_in, tokens_out = reading.input_tokens, reading.output_tokens
+        cost = rows.AS_RESERVED
+        if sold(self._price) and tokens_in is not None and tokens_out is not None:
+            cost = self._price.cost(tokens_in, tokens_out, batch=True)
+        return {"spent": cost, "input_tokens": tokens_in, "output_tokens": tokens_out}
+
+    def _without_line(self, key: str, *, billed: bool) -> Settled:
+        polled = self._polled
+        if billed:
+            self.counts.unknown += 1
+            detail = polled.detail or "the batch has no result for it, and may have billed it"
+            return _ended(key, "unknown", "missing", "unknown", detail)
+        if polled.final == "expired":
+            self.counts.expired += 1
+            return _ended(key, "failed", "expired", "expired", "the batch expired before it")
+        self.counts.missing += 1
+        detail = f"the batch ended as {polled.final} without it" + (f": {polled.detail}" if polled.detail else "")
+        return _ended(key, "failed", "missing", "pending", detail)
+
+    def _store(self, portion: Sequence[Settled]) -> None:
+        """One commit: what became of some requests, each once."""
+        headers = json.dumps({"batch": self._chunk["provider_id"]})
+        with self._book.writing() as connection:
+            rows.settle_requests(connection, self._chunk, [replace(attempt, headers=headers) for attempt in portion])
+        crash_points.reach("batch_after_import")
+
+
+def parsed(file: IO[bytes], adapter: Batches) -> Iterator[Line | None]:
+    """The lines of a file of results; None for one that is none."""
+    file.seek(0)
+    for raw in file:
+        if not raw.strip():
+            continue
+        key = None
+        try:
+            fields = json.loads(raw)
+            key = fields["custom_id"]
+            line = adapter.read_line(fields)
+            if not 100 <= line.http_status < 600:
+                raise ValueError(f"{line.http_status} is no status")
+        except Exception:  # a line that is no result breaks its reading in many ways, and no other line with it
+            yield Line(key=key, kind="unreadable", body=raw) if isinstance(key, str) else None
+        else:
+            yield line if isinstance(line.request_id, str) else replace(line, request_id=None)
+
+
+def _ended(
+    key: str, state: Literal["failed", "unknown"], cause: str, outcome: Status, detail: str, **more: Any
+) -> Settled:
+    """How a request ended that has no answer; its attempt is filled in when it is booked."""
+    more |= {"cause": clean(cause, CAUSE), "detail": clean(detail, rows.MOST_WORDS)}
+    return Settled(number=0, key=key, state=state, reserved=0, outcome=outcome, **more)
