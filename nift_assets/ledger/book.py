@@ -23,7 +23,7 @@ from nift_assets.ledger.database import chunks, clean, insert_new
 from nift_assets.ledger.locks import AdvisoryLocks, FileLocks, Locks, held
 from nift_assets.ledger.rate_limiter import Observed, RateLimiter
 from nift_assets.ledger.tables import answers, attempts, rate_limiters, requests, sessions, wanted
-from nift_assets.protocol.answer import Status, Stored
+from nift_assets.protocol.answer import Status, StoredResponse
 from nift_assets.protocol.request import Request
 
 # The most characters that are kept of what a server says of itself.
@@ -214,7 +214,7 @@ class Book:
                 for key in connection.execute(sa.select(answers.c.key).where(answers.c.key.in_(portion))).scalars()
             }
 
-    def stored(self, keys: Sequence[str]) -> Iterator[Stored]:
+    def stored(self, keys: Sequence[str]) -> Iterator[StoredResponse]:
         """The final answers of the keys that have one, as they came."""
         columns = (answers.c.key, requests.c.provider, answers.c.http_status, answers.c.headers, answers.c.body)
         query = sa.select(*columns).join(requests, requests.c.key == answers.c.key)
@@ -222,7 +222,7 @@ class Book:
             with self.reading() as connection:
                 rows = connection.execute(query.where(answers.c.key.in_(portion))).all()
             for key, provider, http_status, headers, body in rows:
-                yield Stored(
+                yield StoredResponse(
                     key=key, provider=provider, http_status=http_status, headers=json.loads(headers), body=bytes(body)
                 )
 

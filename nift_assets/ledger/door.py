@@ -63,14 +63,14 @@ def ask(
     by_key = {question.key: question for question in questions}
     with book.session(asker.writer) as session:
         done, stopped = _bring_in(book, session, asker, by_key, provider, limits or Limits(), price, report)
-    found = {stored.key: answer(stored) for stored in book.stored(list(by_key))}
-    missing = [key for key in by_key if key not in found]
+    answered = {stored.key: answer(stored) for stored in book.stored(list(by_key))}
+    missing = [key for key in by_key if key not in answered]
     for key, (status, detail) in book.outcomes(missing).items():
-        found[key] = Answer(key=key, status=status, detail=detail)
-    answers = [found[question.key] for question in questions]
+        answered[key] = Answer(key=key, status=status, detail=detail)
+    answers = [answered[question.key] for question in questions]
     counts: dict[str, int] = {}
-    for each in answers:
-        counts[each.status] = counts.get(each.status, 0) + 1
+    for row in answers:
+        counts[row.status] = counts.get(row.status, 0) + 1
     return Asked(
         answers=answers,
         stopped=stopped,

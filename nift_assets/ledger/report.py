@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from nift_assets.ledger.book import Book
 from nift_assets.ledger.database import AT_A_TIME, chunks
 from nift_assets.ledger.tables import answers, attempts, batches, requests, spending, wanted
-from nift_assets.protocol.answer import Stored
+from nift_assets.protocol.answer import StoredResponse
 from nift_assets.providers import answer
 
 # Enough answers to know what a model's answers are like, and few enough to read in a moment.
@@ -58,7 +58,7 @@ class Lost:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class SentChunk:
     """One chunk sent to a batch API."""
 
     id: str
@@ -80,7 +80,7 @@ class Report:
     accounts: Sequence[Account]
     totals: Mapping[str, tuple[int, int]]
     lost: Sequence[Lost]
-    batches: Sequence[Batch]
+    batches: Sequence[SentChunk]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,7 @@ def report(book: Book, *, study: str | None = None) -> Report:
         money = {(row.study, row.who): row for row in connection.execute(_of(sa.select(spending), spending, study))}
         sent = {(row.study, row.who): row for row in connection.execute(_of(_SENT, attempts, study))}
         lost = [_lost(row) for row in connection.execute(_of(_LOST, attempts, study))]
-        chunks_sent = [Batch(**row) for row in connection.execute(_of(_BATCHES, batches, study)).mappings()]
+        chunks_sent = [SentChunk(**row) for row in connection.execute(_of(_BATCHES, batches, study)).mappings()]
     accounts = [
         _account(book, *name, sent.get(name), money.get(name)) for name in sorted(names | sent.keys()) if name[1]
     ]
@@ -183,8 +183,8 @@ def ask_unknown_again(
             whose = _of(sa.select(wanted.c.key), wanted, study)
             questions = questions.where(requests.c.key.in_(whose.where(wanted.c.who == who) if who else whose))
         keys = connection.execute(questions).scalars().all()
-        for some in chunks(keys):
-            again = sa.update(requests).where(requests.c.key.in_(some))
+        for portion in chunks(keys):
+            again = sa.update(requests).where(requests.c.key.in_(portion))
             connection.execute(again.values(outcome=None, detail=None))
         total = _release(connection, lost, not_billed=not_billed)
     amounts = {"freed": total} if not_billed else {"written_off": total}
@@ -215,9 +215,9 @@ def _release(connection: sa.Connection, lost: Sequence[Any], *, not_billed: bool
             "spent": attempts.c.spent + (0 if not_billed else attempts.c.reserved),
             "reserved": 0,
         }
-        one = (attempts.c.session == sa.bindparam("of_session")) & (attempts.c.number == sa.bindparam("of_number"))
+        of_row = (attempts.c.session == sa.bindparam("of_session")) & (attempts.c.number == sa.bindparam("of_number"))
         rows = [{"of_session": row.session, "of_number": row.number} for row in lost]
-        connection.execute(sa.update(attempts).where(one).values(booked), rows)
+        connection.execute(sa.update(attempts).where(of_row).values(booked), rows)
     # In one order always, so that two who move money never wait for each other.
     for (of_study, of_who), amount in sorted(amounts.items()):
         account = (spending.c.study == of_study) & (spending.c.who == of_who)
@@ -249,7 +249,7 @@ def _states(book: Book, study: str, who: str) -> Iterator[str]:
         for row in rows:
             if row.body is not None:
                 # Headers shape no status, and reading them would be half of the work.
-                stored = Stored(
+                stored = StoredResponse(
                     key=row.key, provider=row.provider, http_status=row.http_status, headers={}, body=bytes(row.body)
                 )
                 yield answer(stored).status

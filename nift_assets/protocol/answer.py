@@ -36,7 +36,7 @@ class Reading:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stored:
+class StoredResponse:
     """A final response as it came: status line, headers and raw body."""
 
     key: str

@@ -46,7 +46,7 @@ LineKind = Literal["answered", "error", "expired", "cancelled", "unreadable"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class ListedBatch:
     """A batch in the provider's list that can be one of our chunks; `proven` if it says so itself."""
 
     provider_id: str
@@ -66,7 +66,7 @@ class Polled:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class ResultLine:
     """One line of results: whose it is, how it ended, and the body as the same request would have got it online.
 
     One that is `unreadable` says whose it is and nothing more; its body is the line.
@@ -99,7 +99,7 @@ class Batches(ABC):
         """The provider's name of the batch that it has made of a chunk."""
 
     @abstractmethod
-    def find(self, chunk: str, size: int, since: float) -> list[Found]:
+    def find(self, chunk: str, size: int, since: float) -> list[ListedBatch]:
         """All batches created since then, in seconds since 1970, that can be this chunk of so many requests."""
 
     @abstractmethod
@@ -111,7 +111,7 @@ class Batches(ABC):
         """Writes one file of results, whole, to the end of a file."""
 
     @abstractmethod
-    def read_line(self, line: Mapping[str, Any]) -> Line:
+    def read_line(self, line: Mapping[str, Any]) -> ResultLine:
         """What a line says; KeyError, TypeError or ValueError for what is no line of results."""
 
     @abstractmethod
@@ -125,7 +125,7 @@ def sold(price: Price | None) -> TypeGuard[Price]:
 
 
 @contextmanager
-def told(sdk: ModuleType, server: Remote) -> Iterator[None]:
+def sdk_errors(sdk: ModuleType, server: Remote) -> Iterator[None]:
     """What an official SDK raises, as `Refused` or `Unclear`; both SDKs name their errors alike."""
     import httpx2
 

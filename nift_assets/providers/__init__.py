@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from nift_assets.protocol.answer import Answer, Stored
+from nift_assets.protocol.answer import Answer, StoredResponse
 from nift_assets.protocol.batches import Batches, sold
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def endpoint(base_url: str | None) -> str:
         return host
 
 
-def answer(stored: Stored) -> Answer:
+def answer(stored: StoredResponse) -> Answer:
     """The answer in a stored response, read by its provider's own rules: a changed rule costs no call.
 
     What no rule can read is an answer too, of status `other`: it was paid for.

@@ -14,7 +14,16 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 from nift_assets.protocol.answer import Reading, ending, tokens
-from nift_assets.protocol.batches import TRANSFER_BYTES, Batches, Found, Line, Polled, client, json_bytes, told
+from nift_assets.protocol.batches import (
+    TRANSFER_BYTES,
+    Batches,
+    ListedBatch,
+    Polled,
+    ResultLine,
+    client,
+    json_bytes,
+    sdk_errors,
+)
 from nift_assets.protocol.request import Request
 from nift_assets.protocol.server import Kind, Quota, Remote, Trouble
 from nift_assets.providers import Material
@@ -227,7 +236,7 @@ class AnthropicBatches(Batches):
             made = sdk.post(BATCHES, cast_to=MessageBatch, content=body, options={"headers": headers})
             return str(made.id)
 
-    def find(self, chunk: str, size: int, since: float) -> list[Found]:
+    def find(self, chunk: str, size: int, since: float) -> list[ListedBatch]:
         found = []
         with self._client() as (sdk, _):
             for batch in sdk.messages.batches.list(limit=100):  # newest first, page after page
@@ -237,7 +246,7 @@ class AnthropicBatches(Batches):
                 counts = batch.request_counts
                 total = counts.processing + counts.succeeded + counts.errored + counts.canceled + counts.expired
                 if total == size:
-                    found.append(Found(provider_id=batch.id, created_at=created_at, proven=False))
+                    found.append(ListedBatch(provider_id=batch.id, created_at=created_at, proven=False))
         return found
 
     def poll(self, provider_id: str) -> Polled:
@@ -267,19 +276,19 @@ class AnthropicBatches(Batches):
             finally:
                 response.close()
 
-    def read_line(self, line: Mapping[str, Any]) -> Line:
+    def read_line(self, line: Mapping[str, Any]) -> ResultLine:
         key, result = str(line["custom_id"]), line["result"]
         match result["type"]:
             case "succeeded":
-                return Line(key=key, kind="answered", body=json_bytes(result["message"]))
+                return ResultLine(key=key, kind="answered", body=json_bytes(result["message"]))
             case "expired":
-                return Line(key=key, kind="expired")
+                return ResultLine(key=key, kind="expired")
             case "canceled":
-                return Line(key=key, kind="cancelled")
+                return ResultLine(key=key, kind="cancelled")
             case _:
                 error = result["error"]
                 status = STATUSES.get(error["error"]["type"], 500)
-                return Line(
+                return ResultLine(
                     key=key,
                     kind="error",
                     http_status=status,
@@ -297,7 +306,7 @@ class AnthropicBatches(Batches):
         the protocol version of the row: its own refuses a temperature."""
         import anthropic
 
-        with told(anthropic, self.server), client(self.seconds) as http:
+        with sdk_errors(anthropic, self.server), client(self.seconds) as http:
             sdk = anthropic.Anthropic(
                 api_key=self.server.key or "none",
                 base_url=self.server.url.removesuffix("/v1/messages"),

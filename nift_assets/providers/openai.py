@@ -21,13 +21,13 @@ from nift_assets.protocol.answer import Reading, ending, tokens
 from nift_assets.protocol.batches import (
     TRANSFER_BYTES,
     Batches,
-    Found,
-    Line,
     LineKind,
+    ListedBatch,
     Polled,
+    ResultLine,
     client,
     json_bytes,
-    told,
+    sdk_errors,
 )
 from nift_assets.protocol.batches import Final as BatchFinal
 from nift_assets.protocol.request import Request
@@ -289,14 +289,14 @@ class OpenAIBatches(Batches):
             )
             return str(made.id)
 
-    def find(self, chunk: str, size: int, since: float) -> list[Found]:
+    def find(self, chunk: str, size: int, since: float) -> list[ListedBatch]:
         found = []
         with self._client() as sdk:
             for batch in sdk.batches.list(limit=100):  # newest first, page after page
                 if batch.created_at < since:
                     break
                 if (batch.metadata or {}).get(CHUNK) == chunk:
-                    found.append(Found(provider_id=batch.id, created_at=batch.created_at, proven=True))
+                    found.append(ListedBatch(provider_id=batch.id, created_at=batch.created_at, proven=True))
         return found
 
     def poll(self, provider_id: str) -> Polled:
@@ -316,12 +316,12 @@ class OpenAIBatches(Batches):
             for part in response.iter_bytes(TRANSFER_BYTES):
                 file.write(part)
 
-    def read_line(self, line: Mapping[str, Any]) -> Line:
+    def read_line(self, line: Mapping[str, Any]) -> ResultLine:
         key, response = str(line["custom_id"]), line.get("response")
         if response is None:
             kind = LINE_ENDINGS.get(line["error"]["code"], "error")
-            return Line(key=key, kind=kind, http_status=500, body=json_bytes({"error": line["error"]}))
-        return Line(
+            return ResultLine(key=key, kind=kind, http_status=500, body=json_bytes({"error": line["error"]}))
+        return ResultLine(
             key=key,
             kind="answered" if response["status_code"] == 200 else "error",
             http_status=int(response["status_code"]),
@@ -338,7 +338,7 @@ class OpenAIBatches(Batches):
         """The SDK, made to send each request once, to no other place, past every proxy of the environment."""
         import openai
 
-        with told(openai, self.server), client(self.seconds) as http:
+        with sdk_errors(openai, self.server), client(self.seconds) as http:
             yield openai.OpenAI(
                 api_key=self.server.key or "none",  # a server of one's own may want none, the SDK always has one
                 base_url=self.server.url.removesuffix("/chat/completions"),

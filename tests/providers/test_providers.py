@@ -13,7 +13,7 @@ from nift_assets import providers
 from nift_assets.ledger.book import Asker, Book
 from nift_assets.ledger.door import ask
 from nift_assets.protocol import Answer, Message, Request
-from nift_assets.protocol.answer import Stored
+from nift_assets.protocol.answer import StoredResponse
 from nift_assets.providers import answer, anthropic, openai
 from nift_assets.providers.echo import Echo
 from nift_assets.providers.local import Local
@@ -33,7 +33,9 @@ def request(text: str, *, model: str = "m", provider: str = "original", **parame
 
 def read(body: dict[str, Any], provider: str = "openai") -> Answer:
     status = 400 if "error" in body else 200
-    return answer(Stored(key="k", provider=provider, http_status=status, headers={}, body=json.dumps(body).encode()))
+    return answer(
+        StoredResponse(key="k", provider=provider, http_status=status, headers={}, body=json.dumps(body).encode())
+    )
 
 
 def book(tmp_path: Path) -> Book:

@@ -22,7 +22,7 @@ from nift_assets.ledger.batches.rows import called, timestamp
 from nift_assets.ledger.book import Asker, Book
 from nift_assets.ledger.database import clean
 from nift_assets.ledger.locks import Lock
-from nift_assets.protocol.batches import Batches, Line, Polled, Refused, Unclear
+from nift_assets.protocol.batches import Batches, Polled, Refused, ResultLine, Unclear
 from nift_assets.rows import Price
 
 # A batch ends within a day. One that is not found after two days has been deleted.
@@ -144,7 +144,7 @@ class _Collection:
         members = rows.members(self.book, batch["id"])
         ids, torn = set(), 0
         for line in parsed(file, self.adapter):
-            if isinstance(line, Line):
+            if isinstance(line, ResultLine):
                 ids.add(line.key)
             torn += line is None or line.kind == "unreadable"
         if torn and batch["downloads_torn"] < MOST_TORN:

@@ -12,7 +12,7 @@ from nift_assets.ledger.batches import rows
 from nift_assets.ledger.book import Book, Settled
 from nift_assets.ledger.database import AT_A_TIME, chunks, clean
 from nift_assets.protocol.answer import Status
-from nift_assets.protocol.batches import Batches, Line, Polled, sold
+from nift_assets.protocol.batches import Batches, Polled, ResultLine, sold
 from nift_assets.protocol.server import Trouble
 from nift_assets.rows import Price
 from nift_assets.secrets import redaction
@@ -95,12 +95,12 @@ class Import:
         # What was done and did not come is billed: it is asked again only when a person says so.
         billed = not there or self._polled.done > answered_there
         portion += [self._without_line(key, billed=billed) for key in self._members - seen]
-        for some in chunks(portion):
-            self._store(some)
+        for rest in chunks(portion):
+            self._store(rest)
         self.counts.late = rows.late_answers(self._book, self._chunk["id"])
         assert self.counts.ended() == self.counts.requested, f"batch {self._chunk['id']}: {self.counts}"
 
-    def _settled(self, line: Line) -> Settled:
+    def _settled(self, line: ResultLine) -> Settled:
         """How the request of a line ended."""
         body = self._secrets.body(line.body)
         http: dict[str, Any] = {"request_id": clean(line.request_id, NAME), "http_status": line.http_status}
@@ -120,7 +120,7 @@ class Import:
             return _ended(line.key, "failed", line.kind, outcome, f"the batch ended as {self._polled.final} before it")
         return self._in_trouble(line, body, http)
 
-    def _in_trouble(self, line: Line, body: bytes, http: Mapping[str, Any]) -> Settled:
+    def _in_trouble(self, line: ResultLine, body: bytes, http: Mapping[str, Any]) -> Settled:
         trouble = self._server.trouble(line.http_status, {}, body)
         if trouble.kind == "reject":
             self.counts.rejected += 1
@@ -167,7 +167,7 @@ class Import:
         crash_points.reach("batch_after_import")
 
 
-def parsed(file: IO[bytes], adapter: Batches) -> Iterator[Line | None]:
+def parsed(file: IO[bytes], adapter: Batches) -> Iterator[ResultLine | None]:
     """The lines of a file of results; None for one that is none."""
     file.seek(0)
     for raw in file:
@@ -181,7 +181,7 @@ def parsed(file: IO[bytes], adapter: Batches) -> Iterator[Line | None]:
             if not 100 <= line.http_status < 600:
                 raise ValueError(f"{line.http_status} is no status")
         except Exception:  # a line that is no result breaks its reading in many ways, and no other line with it
-            yield Line(key=key, kind="unreadable", body=raw) if isinstance(key, str) else None
+            yield ResultLine(key=key, kind="unreadable", body=raw) if isinstance(key, str) else None
         else:
             yield line if isinstance(line.request_id, str) else replace(line, request_id=None)
 
