@@ -949,7 +949,7 @@ class Batches:
     # Asking for one.
 
     def cancel(self, batch: Batch, call: Call) -> Reply:
-        """The batch as it stands after the wish to cancel it; what had not run is not billed."""
+        """The batch as it stands after the request to cancel it; what had not run is not billed."""
         stage = self.stage(batch)
         if stage == 3 and call.shape == "openai":
             return error_reply("openai", 409, f"Cannot cancel a batch with status '{batch.final}'.")
@@ -1023,16 +1023,16 @@ class Batches:
             rows = [row for row in rows if (row.outcome != "succeeded") == errors]
         batch.downloads += 1
         changing = batch.output("changing_output")
-        turn = batch.downloads if changing else 0
-        lines = self._lines(batch, rows, turn)
-        if turn:
-            random.Random(turn).shuffle(lines)
+        nth_download = batch.downloads if changing else 0
+        lines = self._lines(batch, rows, nth_download)
+        if nth_download:
+            random.Random(nth_download).shuffle(lines)
         body = b"\n".join(lines) + b"\n" if lines else b""
         if batch.output("torn_last_line") and lines:
             body = body[: len(body) - 1 - len(lines[-1]) // 2]
         return Reply(200, body, "application/octet-stream" if batch.shape == "openai" else "application/x-jsonl")
 
-    def _lines(self, batch: Batch, rows: list[Row], turn: int) -> list[bytes]:
+    def _lines(self, batch: Batch, rows: list[Row], nth_download: int) -> list[bytes]:
         """The rows' lines after the injuries that add, drop, exchange or move lines."""
         write = self._openai_line if batch.shape == "openai" else self._anthropic_line
 
@@ -1045,15 +1045,15 @@ class Batches:
         strangers = [row.custom_id for other in self.batches.values() if other is not batch for row in other.rows]
         for number in range(min(some("swapped"), len(names))):
             names[number] = strangers[number] if number < len(strangers) else f"of-another-chunk-{number}"
-        lines = [write(row, name, turn) for row, name in zip(rows, names, strict=True)]
-        lines += [write(row, row.custom_id, turn) for row in rows[: some("duplicate_id")]]
-        lines += [write(row, f"unknown-{number}", turn) for number, row in enumerate(rows[: some("unknown_id")])]
+        lines = [write(row, name, nth_download) for row, name in zip(rows, names, strict=True)]
+        lines += [write(row, row.custom_id, nth_download) for row in rows[: some("duplicate_id")]]
+        lines += [write(row, f"unknown-{number}", nth_download) for number, row in enumerate(rows[: some("unknown_id")])]
         if batch.output("out_of_order"):
             random.Random(batch.id).shuffle(lines)
         return [part for line in lines for part in (b"", line)] if batch.output("blank_lines") else lines
 
-    def _answer(self, row: Row, turn: int) -> Json:
-        return generate(row.call, row.rule, f"{sha256(row.call.body)[:16]}{turn or ''}", self.server.clock())
+    def _answer(self, row: Row, nth_download: int) -> Json:
+        return generate(row.call, row.rule, f"{sha256(row.call.body)[:16]}{nth_download or ''}", self.server.clock())
 
     def _row_error(self, row: Row) -> Reply:
         """The error of a row that went wrong: its rule's, else its own."""
@@ -1061,10 +1061,10 @@ class Batches:
             return refuse(row.call, row.rule)
         return self.server.wrong(row.call) or error_reply(row.call.shape, 500, "Internal server error", "api_error")
 
-    def _openai_line(self, row: Row, name: str, turn: int) -> bytes:
+    def _openai_line(self, row: Row, name: str, nth_download: int) -> bytes:
         response, error = None, None
         if row.outcome == "succeeded":
-            response = {"status_code": 200, "body": self._answer(row, turn)}
+            response = {"status_code": 200, "body": self._answer(row, nth_download)}
         elif row.outcome == "errored":
             reply = self._row_error(row)
             body = json.loads(reply.body)
@@ -1074,13 +1074,13 @@ class Batches:
             error = {"code": code, "message": "This request could not be executed before the batch ended."}
         request_id = f"batch_req_{sha256(row.call.body)[:16]}"
         if response is not None:
-            response["request_id"] = f"{request_id}-{turn}"
+            response["request_id"] = f"{request_id}-{nth_download}"
         return _bytes({"id": request_id, "custom_id": name, "response": response, "error": error})
 
-    def _anthropic_line(self, row: Row, name: str, turn: int) -> bytes:
+    def _anthropic_line(self, row: Row, name: str, nth_download: int) -> bytes:
         result: Json = {"type": row.outcome}
         if row.outcome == "succeeded":
-            result["message"] = self._answer(row, turn)
+            result["message"] = self._answer(row, nth_download)
         elif row.outcome == "errored":
             result["error"] = json.loads(self._row_error(row).body)
         return _bytes({"custom_id": name, "result": result})
