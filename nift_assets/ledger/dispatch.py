@@ -181,13 +181,15 @@ class Dispatch:
         self._wake.set()
 
     async def _sleep(self) -> None:
-        until = [self._now() + 1.0]
+        """Until an attempt comes back, or the next request may leave; at most a second."""
+        now = self._now()
+        until = [now + 1.0]
         if (release := self._queue.next_release()) is not None:
             until.append(release)
-        if self._throttle.not_before:
+        if self._throttle.not_before > now:
             until.append(self._throttle.not_before)
         try:
-            await asyncio.wait_for(self._wake.wait(), max(0.001, min(until) - self._now()))
+            await asyncio.wait_for(self._wake.wait(), max(0.001, min(until) - now))
             await asyncio.sleep(GATHER_SECONDS)
         except TimeoutError:
             pass
