@@ -1047,7 +1047,9 @@ class Batches:
             names[number] = strangers[number] if number < len(strangers) else f"of-another-chunk-{number}"
         lines = [write(row, name, nth_download) for row, name in zip(rows, names, strict=True)]
         lines += [write(row, row.custom_id, nth_download) for row in rows[: some("duplicate_id")]]
-        lines += [write(row, f"unknown-{number}", nth_download) for number, row in enumerate(rows[: some("unknown_id")])]
+        lines += [
+            write(row, f"unknown-{number}", nth_download) for number, row in enumerate(rows[: some("unknown_id")])
+        ]
         if batch.output("out_of_order"):
             random.Random(batch.id).shuffle(lines)
         return [part for line in lines for part in (b"", line)] if batch.output("blank_lines") else lines
