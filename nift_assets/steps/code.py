@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -28,36 +28,23 @@ PACKAGES = ("nift_assets", "nift_training", "expectations", "dagster_project")
 FOLDER = Path(__file__).parents[2]
 
 # Rooms that are named and not entered, because nothing in them shapes a row: how steps are declared, run, stored and
-# checked; who is asked when, and what that costs; and the rows of studies, whose values a step names by itself.
+# checked; who is asked when, and what that costs; the rows of studies, whose values a step names by itself; and the
+# lines of progress.
 OUTSIDE = (
     "dagster_project",
     "expectations",
-    "nift_assets.assets.asking",
-    "nift_assets.assets.check_results",
-    "nift_assets.assets.graph",
-    "nift_assets.assets.partitions",
-    "nift_assets.assets.pools",
-    "nift_assets.assets.process",
-    "nift_assets.assets.table",
+    "nift_assets.costs",
+    "nift_assets.crash_points",
+    "nift_assets.graph",
     "nift_assets.hub.repository",
-    "nift_assets.keys",
-    "nift_assets.ledger.batch_rows",
-    "nift_assets.ledger.book",
-    "nift_assets.ledger.collection",
-    "nift_assets.ledger.crash_points",
-    "nift_assets.ledger.dispatch",
-    "nift_assets.ledger.door",
-    "nift_assets.ledger.locks",
-    "nift_assets.ledger.pace",
-    "nift_assets.ledger.report",
-    "nift_assets.ledger.submission",
-    "nift_assets.ledger.tables",
-    "nift_assets.plan",
-    "nift_assets.price_list",
-    "nift_assets.redaction",
+    "nift_assets.ledger",
+    "nift_assets.rows",
+    "nift_assets.secrets",
+    "nift_assets.steps",
     "nift_assets.store",
     "nift_assets.studies",
-    "nift_assets.tokens",
+    "nift_assets.study",
+    "nift_training.progress",
 )
 # A step is made from what other steps have stored, never from their code.
 STEPS = "nift_assets.assets"
@@ -96,13 +83,17 @@ class Sources:
     folder: Path
     _modules: dict[str, Module | None] = field(default_factory=dict)
     _linked: dict[Place, _Linked] = field(default_factory=dict)
+    _digests: dict[tuple[tuple[Place, ...], str | None], str] = field(default_factory=dict)
 
-    def digest(self, *roots: Root, without: Collection[str] = ()) -> str:
-        """The digest of all definitions that the roots reach, `without` those of some modules."""
-        reached = self._reached(roots, without)
-        return _sha(*sorted(self._full(linked, without) for linked in reached.values()))
+    def digest(self, *roots: Root, without: str | None = None) -> str:
+        """The digest of all definitions that the roots reach, `without` those of a room."""
+        key = tuple(place for root in roots for place in _places(root)), without
+        if key not in self._digests:
+            reached = self._reached(roots, without)
+            self._digests[key] = _sha(*sorted(self._full(linked, without) for linked in reached.values()))
+        return self._digests[key]
 
-    def definitions(self, *roots: Root, without: Collection[str] = ()) -> dict[str, str]:
+    def definitions(self, *roots: Root, without: str | None = None) -> dict[str, str]:
         """The digest of each definition that the roots reach, by its qualified name and without what it names."""
         reached = self._reached(roots, without)
         return {str(place): reached[place].local for place in sorted(reached) if place.name}
@@ -122,7 +113,7 @@ class Sources:
         module, package = path.with_name(f"{path.name}.py"), path / "__init__.py"
         return module if rest and module.is_file() else package if package.is_file() else None
 
-    def _reached(self, roots: Iterable[Root], without: Collection[str]) -> dict[Place, _Linked]:
+    def _reached(self, roots: Iterable[Root], without: str | None) -> dict[Place, _Linked]:
         found: dict[Place, _Linked] = {}
         for root in roots:
             first, *waiting = _places(root)
@@ -134,7 +125,7 @@ class Sources:
                     waiting += _named_by(found[place], without)
         return found
 
-    def _full(self, linked: _Linked, without: Collection[str]) -> str:
+    def _full(self, linked: _Linked, without: str | None) -> str:
         """The digest of a definition with those it names: two of one name that change places are told apart."""
         return _sha(linked.local, *(self._link(named).local for named in _named_by(linked, without)))
 
@@ -230,11 +221,15 @@ def _is_ours(held: ModuleType | FunctionType | type) -> bool:
 
 
 def _is_outside(module: str, seen_from: str = "") -> bool:
-    return module != seen_from and any(f"{module}.".startswith(f"{room}.") for room in (*OUTSIDE, STEPS))
+    return module != seen_from and any(_is_in(module, room) for room in (*OUTSIDE, STEPS))
 
 
-def _named_by(linked: _Linked, without: Collection[str]) -> list[Place]:
-    return [place for place in linked.names if place.module not in without]
+def _is_in(module: str, room: str) -> bool:
+    return f"{module}.".startswith(f"{room}.")
+
+
+def _named_by(linked: _Linked, without: str | None) -> list[Place]:
+    return [place for place in linked.names if without is None or not _is_in(place.module, without)]
 
 
 def _named(place: Place, rest: tuple[str, ...]) -> tuple[str, Place]:

@@ -149,7 +149,7 @@ class _Seen:
         if version is None:
             return "missing"
         upstream_moved = any(self._state(upstream) != "present" for upstream in step.upstream(key))
-        moved = upstream_moved or version.inputs != step.inputs_version(self._store, key, table)
+        moved = upstream_moved or not step.is_current(self._store, key, table)
         return "stale" if moved else "present"
 
     def _first(self, place: Place) -> str:

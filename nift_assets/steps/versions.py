@@ -24,7 +24,7 @@ from nift_assets.store import replacing
 
 FILE = Path(__file__).with_name("versions.json")
 # A picture in the event log, a page: of what is expensive they show the rows and make none.
-SHOWING = ("nift_assets.charts", "nift_assets.plots")
+SHOWING = "nift_assets.pages"
 RECORD = "make versions"
 SHORT = 12
 
@@ -51,13 +51,13 @@ class Numbered:
 
     name: str
     version: int
-    root: Root
+    roots: tuple[Root, ...]
     raised: str
 
 
-def of_step(name: str, function: Callable[..., Any], version: int) -> Numbered:
-    """A step that takes a GPU, money or hours."""
-    return Numbered(name=name, version=version, root=function, raised=f"`version` in {_file(function)}")
+def of_step(name: str, version: int, function: Callable[..., Any], *besides: Root) -> Numbered:
+    """A step that takes a GPU, money or hours: its function, and what it rests on besides."""
+    return Numbered(name=name, version=version, roots=(function, *besides), raised=f"`version` in {_file(function)}")
 
 
 def of_plugin(plugin: Callable[..., Any] | ModuleType) -> Numbered:
@@ -68,7 +68,7 @@ def of_plugin(plugin: Callable[..., Any] | ModuleType) -> Numbered:
     if not isinstance(number, int):
         raise ValueError(f"{where} makes what is expensive and has no {code.VERSION}; give it a line VERSION = 1")
     name = module.__name__ if module is plugin else f"{module.__name__}.{plugin.__qualname__}"
-    return Numbered(name=name.partition(".")[2], version=number, root=plugin, raised=f"`{code.VERSION}` in {where}")
+    return Numbered(name=name.partition(".")[2], version=number, roots=(plugin,), raised=f"`{code.VERSION}` in {where}")
 
 
 def version(numbered: Numbered, sources: Sources | None = None, record: Record | None = None) -> str:
@@ -104,7 +104,9 @@ def decide(every: Sequence[Numbered], file: Path = FILE) -> list[str]:
     after = {
         "versions": {n.name: asdict(Decided(n.version, _digest(n, sources))) for n in every},
         "definitions": {
-            name: digest[:SHORT] for n in every for name, digest in sources.definitions(n.root, without=SHOWING).items()
+            name: digest[:SHORT]
+            for n in every
+            for name, digest in sources.definitions(*n.roots, without=SHOWING).items()
         },
     }
     with replacing(file) as temporary:
@@ -125,12 +127,12 @@ def _read(file: Path) -> Record:
 
 
 def _digest(numbered: Numbered, sources: Sources) -> str:
-    return sources.digest(numbered.root, without=SHOWING)[:SHORT]
+    return sources.digest(*numbered.roots, without=SHOWING)[:SHORT]
 
 
 def _changed(numbered: Numbered, sources: Sources, record: Record) -> str:
     """The definitions that are not as they were decided for: the first by name, and how many more."""
-    now = sources.definitions(numbered.root, without=SHOWING)
+    now = sources.definitions(*numbered.roots, without=SHOWING)
     others = [name for name, digest in now.items() if record.definitions.get(name) != digest[:SHORT]]
     if not others:
         return "what it reaches"
