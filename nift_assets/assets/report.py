@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 FILE = "report.html"
 PAGE = f"/study/{FILE}"
+PLAIN = str | int | float | None
 
 
 @table(
@@ -61,12 +62,8 @@ def report(context: dg.AssetExecutionContext, **frames: pl.DataFrame) -> Made:
 def _content(study: Study) -> dict[str, Any]:
     """The study with all its rows, wherever their files lie."""
     values = {field.name: getattr(study, field.name) for field in fields(study)}
-    return {
-        name: [without_places(row) if is_dataclass(row) else row for row in value]
-        if isinstance(value, tuple)
-        else value
-        for name, value in {**values, "corpus": (study.corpus,)}.items()
-    }
+    rows = {name: value if isinstance(value, tuple) else (value,) for name, value in values.items()}
+    return {name: [row if isinstance(row, PLAIN) else without_places(row) for row in rows[name]] for name in rows}
 
 
 def data_versions(store: Store) -> list[DataVersion]:

@@ -119,17 +119,16 @@ class Step:
             return " ".join([self.code_version, *map(code.digest, plugins)])
         return " ".join([self.code_version, *(versions.version(versions.of_plugin(plugin)) for plugin in plugins)])
 
-    def undecided(self, key: str | None, table: str) -> list[str]:
-        """What a person has to decide before the code that makes a partition has a version; nothing for what is
-        cheap."""
-        return [line for numbered in self.numbered(key, table) if (line := versions.undecided(numbered))]
+    def undecided(self, key: str | None, table: str) -> str | None:
+        """What a person has to decide before the code that makes a partition has a version, None if nothing."""
+        if (own := self.own_number()) is None:
+            return None
+        plugins = map(versions.of_plugin, dict.fromkeys(self.plugins(key, table)))
+        return next((line for numbered in (own, *plugins) if (line := versions.undecided(numbered))), None)
 
-    def numbered(self, key: str | None, table: str) -> list[Numbered]:
-        """The code with a number that makes a partition: the step and its plug-ins, where results are expensive."""
-        if self.version is None:
-            return []
-        plugins = dict.fromkeys(self.plugins(key, table))
-        return [_numbered(self.function, self.version, self.asks), *map(versions.of_plugin, plugins)]
+    def own_number(self) -> Numbered | None:
+        """The step as code that carries a number, if it is expensive."""
+        return None if self.version is None else _numbered(self.function, self.version, self.asks)
 
     def inputs_version(self, store: Store, key: str | None, table: str, *, code: str | None = None) -> str:
         """The digest of all a partition of a table is made from: the code, the study's rows, and the stored inputs;
