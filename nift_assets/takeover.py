@@ -43,9 +43,9 @@ REMOVALS = "removals"
 FREE = {"limits", "budget_usd", "price", "key_variable", "filters"}
 
 
-def take_over(store: Store, *, here: Path = FOLDER) -> None:
-    """Takes over what is stored, the first time anything is; `here` is the folder of the code, from which paths were
-    made absolute."""
+def take_over(store: Store, folders: Sequence[Path] | None = None) -> None:
+    """Takes over what is stored, the first time anything is. `folders` are those in which the code may have lain, whose
+    names were part of rows: by default the one it lies in and those of `folders_before`."""
     if store.has_taken_over():
         return
     stored = [
@@ -54,16 +54,37 @@ def take_over(store: Store, *, here: Path = FOLDER) -> None:
         for key in partitions.keys(STUDY, step.partitions)
         if (version := store.version(table, key))
     ]
-    folders = [here, *_folders_before(store, here)]
+    if not stored:
+        return
+    folders = [FOLDER, *folders_before(store)] if folders is None else folders
     taken = {
         inputs: step.inputs_version(store, key, table, code=_counts_as(step, key, table, before["as"]))
         for step, table, key, inputs in stored
         if (before := BEFORE["steps"].get(_name(STUDY, table)))
-        if inputs in _inputs_before(STUDY, store, step, table, key, here, folders)
+        if inputs in _inputs_before(STUDY, store, step, table, key, folders)
     }
-    if stored:
-        with suppress(OSError):  # who may only look looks the next time again
-            store.take_over(taken)
+    with suppress(OSError):  # who may only read looks again the next time
+        store.take_over(taken)
+
+
+def folders_before(store: Store, here: Path = FOLDER) -> list[Path]:
+    """Where the code lay when the catalogue was written, if the warehouse has been moved with it to where it is."""
+    file = Path(store.root, CATALOGUE)
+    if "://" in store.root or not file.exists():
+        return []
+    import duckdb
+
+    root = Path(store.root).resolve()
+    with duckdb.connect(file, read_only=True) as catalogue:
+        views = catalogue.execute(
+            "select view_name, sql from duckdb_views() where schema_name = ?", [store.study]
+        ).fetchall()
+    found: dict[Path, None] = {}
+    for view, text in views:
+        place = re.search(rf"read_parquet\('(.+?)/{re.escape(store.study)}/{view}(\.parquet|/)", text)
+        if place and Path(place[1]) != root:
+            found[Path(os.path.normpath(Path(place[1], os.path.relpath(here, root))))] = None
+    return list(found)
 
 
 def _counts_as(step: Step, key: str | None, table: str, version: str) -> str:
@@ -78,7 +99,7 @@ def _name(study: Study, table: str) -> str:
 
 
 def _inputs_before(
-    study: Study, store: Store, step: Step, table: str, key: str | None, here: Path, folders: Sequence[Path]
+    study: Study, store: Store, step: Step, table: str, key: str | None, folders: Sequence[Path]
 ) -> Iterator[str]:
     """The digests that the footer of a partition may have had, with the code in each of some folders."""
     before = BEFORE["steps"][_name(study, table)]
@@ -89,7 +110,7 @@ def _inputs_before(
         for source in partitions.upstream_keys(study, STEPS[name].partitions, step.partitions, key)
     ]
     for folder in folders:
-        move = partial(_moved, here, folder)
+        move = partial(_moved, folder)
         # A row that cannot be written as it was (a file is gone, a field too) was not what made the table.
         with suppress(ValueError, OSError, AttributeError, KeyError):
             rows = [_as_it_was(row) for row in _rows(study, table, key, before, move)]
@@ -102,28 +123,8 @@ def _inputs(study: Study, named: Sequence[str]) -> list[str]:
     return [table for name in named for table in (removals if name == REMOVALS else [name])]
 
 
-def _moved(here: Path, folder: Path, text: str) -> str:
-    return text.replace(f"{here}/", f"{folder}/")
-
-
-def _folders_before(store: Store, here: Path) -> list[Path]:
-    """Where the code lay when the catalogue was written, if the warehouse has been moved with it."""
-    file = Path(store.root, CATALOGUE)
-    if "://" in store.root or not file.exists():
-        return []
-    import duckdb
-
-    root = Path(store.root).resolve()
-    with duckdb.connect(file, read_only=True) as catalogue:
-        views = catalogue.execute(
-            "select view_name, sql from duckdb_views() where schema_name = ?", [store.study]
-        ).fetchall()
-    found: dict[Path, None] = {}
-    for view, text in views:
-        place = re.search(rf"read_parquet\('(.+?)/{store.study}/{view}(\.parquet|/)", text)
-        if place and Path(place[1]) != root:
-            found[Path(os.path.normpath(Path(place[1], os.path.relpath(here, root))))] = None
-    return list(found)
+def _moved(folder: Path, text: str) -> str:
+    return text.replace(f"{FOLDER}/", f"{folder}/")
 
 
 def _as_it_was(value: Any) -> Any:

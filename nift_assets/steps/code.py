@@ -6,8 +6,8 @@ imported or run: the sources are parsed. Docstrings, comments, annotations and i
 the module a definition lies in, so what is moved or reworded keeps its digest.
 
 Three things cannot be read off the tree. A module that is named as a value (`process.run(context, train)`) is reached
-whole, with the `__main__` of a package. What a step's own function holds in its closure is reached if it is code of
-ours. And what is loaded by the name in a study's row is a plug-in: the step says which.
+whole, with what it hands on and the `__main__` of a package. What a step's own function holds in its closure is reached
+if it is code of ours. And what is loaded by the name in a study's row is a plug-in: the step says which.
 """
 
 from __future__ import annotations
@@ -152,15 +152,14 @@ class Sources:
         return _Linked(_sha(*parts), tuple(names))
 
     def _whole(self, place: Place) -> _Linked:
-        """A module that is named as a value: all its definitions, and for a package what runs as its `__main__`."""
-        names = [
-            Place(name, defined)
-            for name in (place.module, f"{place.module}.__main__")
-            if (module := self.module(name))
-            for defined in sorted(module.definitions)
-            if defined != VERSION and LOCALS not in defined
-        ]
-        return _Linked("module", tuple(names))
+        """A module that is named as a value: all its definitions, what it hands on, and for a package what runs as its
+        `__main__`."""
+        names: list[Place | None] = []
+        for module in filter(None, map(self.module, (place.module, f"{place.module}.__main__"))):
+            defined = (name for name in sorted(module.definitions) if name != VERSION and LOCALS not in name)
+            names += [Place(module.name, name) for name in defined]
+            names += [self._follow(*module.imports[name], ())[1] for name in module.handed_on]
+        return _Linked("module", tuple(name for name in names if name and not _is_outside(name.module, place.module)))
 
     def _look_up(self, module: Module, reference: Reference) -> tuple[str, Place | None]:
         """What a reference is called in a digest, and the definition of ours it leads to, if it does."""

@@ -45,13 +45,14 @@ class Module:
     """A parsed module: the statements that make each name, and where the names it imports lead.
 
     A function within a function is a definition by its qualified name; `undecorated` are the functions once more
-    without their decorators, where they have some.
+    without their decorators, where they have some, and `handed_on` what is imported to be had from here.
     """
 
     name: str
     definitions: Mapping[str, Sequence[Statement]]
     undecorated: Mapping[str, Statement]
     imports: Mapping[str, Import]
+    handed_on: Sequence[str]
 
 
 def parse(name: str, source: str, *, is_package: bool) -> Module:
@@ -122,7 +123,8 @@ class _Parser:
             for bound in [bound for bound in _bound(node) if bound not in imports] or (STATEMENTS,):
                 definitions.setdefault(bound, []).append(made)
         definitions.pop("__all__", None)
-        return Module(name, definitions, undecorated, imports)
+        handed_on = [named for node in tree.body for named in _offered(node) if named in imports]
+        return Module(name, definitions, undecorated, imports, handed_on)
 
     def _imports(self, node: ast.AST) -> Iterator[tuple[str, Import]]:
         """What a statement imports into the module; for types alone too, since a `cast` may name it."""
@@ -356,6 +358,14 @@ def _is_wording(node: ast.AST) -> bool:
 def _is_for_types(node: ast.AST) -> bool:
     """What is there for the type checker alone."""
     return isinstance(node, ast.If) and ast.unparse(node.test).rpartition(".")[2] == "TYPE_CHECKING" and not node.orelse
+
+
+def _offered(node: ast.AST) -> list[str]:
+    """The names in `__all__`."""
+    match node:
+        case ast.Assign(targets=[ast.Name(id="__all__")], value=ast.List(elts=names) | ast.Tuple(elts=names)):
+            return [name.value for name in names if isinstance(name, ast.Constant) and isinstance(name.value, str)]
+    return []
 
 
 def _bound(node: ast.AST) -> tuple[str, ...]:

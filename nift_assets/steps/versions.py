@@ -97,7 +97,7 @@ def undecided(numbered: Numbered, sources: Sources | None = None, record: Record
 def decide(every: Sequence[Numbered], file: Path = FILE) -> list[str]:
     """Records all numbers for the code as it is now; one line for each that was not recorded so."""
     sources = code.sources()
-    before = _read(file) if file.exists() else Record({}, {})
+    before = read(file) if file.exists() else Record({}, {})
     told = [
         line.partition(": run `")[0].partition(": raise ")[0] for n in every if (line := undecided(n, sources, before))
     ]
@@ -118,10 +118,11 @@ def decide(every: Sequence[Numbered], file: Path = FILE) -> list[str]:
 @cache
 def recorded() -> Record:
     """What has been decided for the code this process runs."""
-    return _read(FILE)
+    return read(FILE)
 
 
-def _read(file: Path) -> Record:
+def read(file: Path) -> Record:
+    """What a file has of decisions."""
     held = json.loads(file.read_text(encoding="utf-8"))
     return Record({name: Decided(**kept) for name, kept in held["versions"].items()}, held["definitions"])
 
