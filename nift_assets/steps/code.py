@@ -14,15 +14,16 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-from nift_assets.steps import parsed
-from nift_assets.steps.syntax import LOCALS, Module, Reference
+from nift_assets.steps import syntax
+from nift_assets.steps.kept import ABSENT, Kept
+from nift_assets.steps.syntax import LOCALS, Module, Reference, parse
 
 PACKAGES = ("nift_assets", "nift_training", "expectations", "dagster_project")
 FOLDER = Path(__file__).parents[2]
@@ -81,17 +82,25 @@ class Sources:
     """The code below a folder, each module parsed when it is first needed."""
 
     folder: Path
+    kept: Kept | None = None
     _modules: dict[str, Module | None] = field(default_factory=dict)
+    _files: dict[str, str] = field(default_factory=dict)
     _linked: dict[Place, _Linked] = field(default_factory=dict)
-    _digests: dict[tuple[tuple[Place, ...], str | None], str] = field(default_factory=dict)
+    _digests: dict[str, str] = field(default_factory=dict)
 
     def digest(self, *roots: Root, without: str | None = None) -> str:
         """The digest of all definitions that the roots reach, `without` those of a room."""
-        key = tuple(place for root in roots for place in _places(root)), without
+        key = " ".join([*(str(place) for root in roots for place in _places(root)), f"without {without}"])
         if key not in self._digests:
-            reached = self._reached(roots, without)
-            self._digests[key] = _sha(*sorted(self._full(linked, without) for linked in reached.values()))
+            self._digests[key] = (self.kept and self.kept.get(key)) or self._work_out(key, roots, without)
         return self._digests[key]
+
+    def _work_out(self, key: str, roots: Sequence[Root], without: str | None) -> str:
+        reached = self._reached(roots, without)
+        digest = _sha(*sorted(self._full(linked, without) for linked in reached.values()))
+        if self.kept:
+            self.kept.add(key, digest, self._files)
+        return digest
 
     def definitions(self, *roots: Root, without: str | None = None) -> dict[str, str]:
         """The digest of each definition that the roots reach, by its qualified name and without what it names."""
@@ -102,8 +111,16 @@ class Sources:
         """The module of that dotted name; None for one that is not ours."""
         if name not in self._modules:
             file = self._file(name)
-            self._modules[name] = parsed.module(name, file, keep=self.folder == FOLDER) if file else None
+            source = file.read_bytes() if file else b""
+            self._files[name] = hashlib.sha256(source).hexdigest() if file else ABSENT
+            is_package = file is not None and file.stem == "__init__"
+            self._modules[name] = parse(name, source.decode(), is_package=is_package) if file else None
         return self._modules[name]
+
+    def file_digest(self, name: str) -> str:
+        """The digest of a module's file, as it is now."""
+        file = self._file(name)
+        return hashlib.sha256(file.read_bytes()).hexdigest() if file else ABSENT
 
     def _file(self, name: str) -> Path | None:
         first, *rest = name.split(".")
@@ -193,7 +210,11 @@ class Sources:
 @cache
 def sources(folder: Path = FOLDER) -> Sources:
     """The code this process runs, or that below another folder."""
-    return Sources(folder)
+    found = Sources(folder)
+    if folder == FOLDER:
+        parser = Path(__file__).read_bytes() + Path(syntax.__file__).read_bytes()
+        found.kept = Kept(parser, found.file_digest)
+    return found
 
 
 def digest(*roots: Root, folder: Path = FOLDER) -> str:

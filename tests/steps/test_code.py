@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -9,6 +10,7 @@ from types import MappingProxyType
 import pytest
 
 from nift_assets.steps.code import Place, Sources
+from nift_assets.steps.kept import ABSENT, Kept
 
 STEP = """
 from nift_assets import cutting
@@ -254,3 +256,47 @@ def test_a_plug_in_is_reached_with_what_it_hands_on_of_others(write: Write) -> N
     reached = sources.definitions(Place("nift_assets.plugin", ""))
     assert {"nift_assets.plugin.connect", "nift_assets.cutting.cut", "nift_assets.cutting.LIMIT"} <= set(reached)
     assert "nift_assets.cutting.unused" not in reached
+
+
+def test_digests_are_kept_until_a_file_they_were_worked_out_from_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    files = {"nift_assets.step": "1", "nift_assets.gone": ABSENT}
+
+    def kept(parser: bytes = b"ours") -> Kept:
+        return Kept(parser, lambda name: files.get(name, ABSENT))
+
+    first = kept()
+    assert first.get("make") is None
+    first.add("make", "abc", files)
+    first.save()
+    assert kept().get("make") == "abc"
+    assert kept(b"another").get("make") is None
+    for name in files:
+        known = files[name]
+        files[name] = "other"
+        assert kept().get("make") is None
+        files[name] = known
+
+
+def test_a_changed_constant_is_seen_although_digests_are_kept(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path / "cache"))
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+
+    def digest(folder: Path) -> str:
+        sources = Sources(folder)
+        sources.kept = Kept(b"parser", sources.file_digest)
+        try:
+            return sources.digest(MAKE)
+        finally:
+            sources.kept.save()
+
+    folder = write().folder
+    before = digest(folder)
+    assert digest(folder) == before
+    (folder / "nift_training/loss.py").write_text("CHUNK = 8\n")
+    assert digest(folder) == Sources(folder).digest(MAKE) != before

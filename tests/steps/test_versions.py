@@ -6,6 +6,7 @@ import ast
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -16,12 +17,20 @@ from nift_assets.prompts import audits
 from nift_assets.steps import code, versions
 from nift_assets.steps.code import Sources
 from nift_assets.steps.partitions import STUDY
+from nift_assets.steps.syntax import parse
 from nift_assets.steps.table import STEPS
 from nift_assets.steps.versions import Numbered
 from nift_assets.store import Store
 
 NUMBERED = {numbered.name: numbered for numbered in record_versions.numbered()}
 LORA = "lora_adapters"
+PARSE = cache(parse)
+
+
+@pytest.fixture(autouse=True)
+def parsing_each_text_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most files of a copy are those of the next."""
+    monkeypatch.setattr(code, "parse", PARSE)
 
 
 def copied(folder: Path, changes: Mapping[str, tuple[str, str]] | None = None) -> Sources:
