@@ -9,7 +9,7 @@ OWN_DOCUMENTS = $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(TEXT),--text-column 
 
 SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
 
-.PHONY: demo rehearsal run ui docs browser test test-full bench-teachers bench-checks bench-data bench-train bench-merge bench-hub bench-dagster readers pictures check format clean
+.PHONY: demo rehearsal run ui docs browser test test-full bench-teachers bench-checks bench-data bench-train bench-merge bench-hub bench-dagster readers pictures check versions format clean
 
 demo: .venv/installed ## the whole line on the demo study, or on your own articles: CORPUS=file, TEXT=column, DOCUMENTS=n
 	@$(BIN)/nift demo $(OWN_DOCUMENTS) $(if $(filter-out 0,$(FRESH)),--fresh)
@@ -80,6 +80,9 @@ check: .venv/installed ## format, lint, types and import direction
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+versions: .venv/installed ## record that the versions of expensive steps were decided on for the code as it is now
+	@$(BIN)/python -m nift_assets.record_versions
 
 format: .venv/installed ## bring all files into the one format
 	@$(BIN)/ruff format .

@@ -20,6 +20,7 @@ from dagster_project.resources import store
 from nift_assets.steps import partitions
 from nift_assets.steps.partitions import STUDY
 from nift_assets.steps.table import STEPS, Step
+from nift_assets.store import Store
 
 AT_ONCE = 2
 DATA, SCORES = "data", "scores"
@@ -135,6 +136,23 @@ def _closure(wanted: Iterable[tuple[str, str | None]]) -> set[tuple[str, str | N
 def _foundation(name: str, key: str | None) -> str | None:
     """The backbone that an Instruct sibling made on the spot goes on from."""
     return FOUNDATIONS.get(str(key)) if name == "backbones" else None
+
+
+def undecided(planned: Sequence[Run], store: Store) -> list[str]:
+    """What a person has to decide about code whose results would else be made again, each line once."""
+    open_lines = {
+        (run.key, table): line
+        for run in planned
+        for table in run.tables
+        if (line := STEPS[table].undecided(run.key, table))
+    }
+    return [
+        *dict.fromkeys(
+            line
+            for (key, table), line in open_lines.items()
+            if store.version(table, key) and not STEPS[table].is_current(store, key, table)
+        )
+    ]
 
 
 def execute(

@@ -7,6 +7,8 @@ from importlib import resources as package_files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nift_assets.store import Store
+
 if TYPE_CHECKING:
     from nift_assets.ledger.book import Book
 
@@ -17,6 +19,17 @@ def warehouse() -> str:
     """The root of all studies' tables: `NIFT_WAREHOUSE`, a folder or an address such as s3://bucket/nift."""
     root = os.environ.get("NIFT_WAREHOUSE") or "warehouse"
     return root if "://" in root else str(Path(root).absolute())
+
+
+def take_over(study: str) -> None:
+    """Has what a study stored before versions were digests of code counted as what it is, the first time it is met."""
+    store = Store(root=warehouse(), study=study)
+    if store.has_taken_over() or not store.folder().exists():
+        return
+    # Imported now: the whole graph is asked what it stored, which takes a second.
+    from nift_assets import graph, takeover  # noqa: F401  importing the graph declares all tables
+
+    takeover.take_over(store)
 
 
 def ledger_url(root: str) -> str:

@@ -8,12 +8,21 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from nift_training.machine import ONE_DEVICE, Machine
 from nift_training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Row = TypeVar("Row", bound="DataclassInstance")
+
+# The columns of rows that say where on this machine files lie.
+PLACES = ("location", "judge_config", "example")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -396,6 +405,21 @@ class Publication:
         named = self.teacher or self.adapter or self.model
         assert named is not None, "a study refuses a publication of nothing"
         return named
+
+
+def without_places(row: Row) -> Row:
+    """A row without where on this machine its files lie: what is in them shapes a result, and not their place.
+
+    An address (`hf://…`, `s3://…`, a leaderboard's `hub`) stays, and of a single file its name.
+    """
+    places = {name: value for name in PLACES if isinstance(value := getattr(row, name, None), str)}
+    return replace(
+        row,
+        **{
+            name: value if "://" in value or value == "hub" else "" if name == "location" else os.path.basename(value)
+            for name, value in places.items()
+        },
+    )
 
 
 def digest(*rows: Any) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from upath import UPath
 from expectations.frames import Table
 
 CATALOGUE = "nift.duckdb"
+TAKEN_OVER = ".versions.json"
 ROWS_COPIED_AT_ONCE = 1_000
 BYTES_COPIED_AT_ONCE = 2**20
 # What is compressed together, and unpacked together by who reads it: of articles some 10 MB.
@@ -65,6 +67,22 @@ class Store:
         with path.open("rb") as file:
             metadata = pl.read_parquet_metadata(file)
         return Version(data=metadata["nift.data"], inputs=metadata["nift.inputs"])
+
+    def taken_over(self, inputs: str) -> str | None:
+        """What a digest of before the takeover counts as, if it is one (see `takeover`)."""
+        known: dict[str, str] = json.loads(self._taken_over.read_text()) if self.has_taken_over() else {}
+        return known.get(inputs)
+
+    def has_taken_over(self) -> bool:
+        return self._taken_over.exists()
+
+    def take_over(self, inputs: Mapping[str, str]) -> None:
+        """From now on each digest of the inputs of a stored table counts as the other."""
+        self.write_bytes(json.dumps(inputs, indent=0, sort_keys=True).encode(), TAKEN_OVER)
+
+    @property
+    def _taken_over(self) -> Path:
+        return self.folder(TAKEN_OVER)
 
     def rows(self, table: str, partition: str | None) -> int | None:
         """How many rows are stored for a partition, from the footer alone, or None if nothing is."""

@@ -7,7 +7,7 @@ import sys
 import click
 
 from dagster_project.command_line.terminal import main, refuse
-from dagster_project.settings import dagster_home
+from dagster_project.settings import dagster_home, take_over
 from nift_assets import studies
 from nift_assets.secrets import keys, redaction
 
@@ -26,6 +26,7 @@ def publish(names: tuple[str, ...], yes: bool, dry_run: bool) -> None:
         if yes:
             keys.require("HF_TOKEN", "publishing")  # said before a minute is spent on folders
         log = dagster_home(studies.active().name) / "publish.log"
+        take_over(studies.active().name)
         # Imported now: the graph is that of the study the environment names.
         from dagster_project.command_line import publishing
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dagster_project.command_line.terminal import as_text, main, own_documents, refuse, set_variables
-from dagster_project.settings import dagster_home, existing_book, make_folder, warehouse
+from dagster_project.settings import dagster_home, existing_book, make_folder, take_over, warehouse
 from nift_assets import studies
 from nift_assets.store import CATALOGUE, Store, replacing
 
@@ -87,6 +87,7 @@ def coverage(
         from nift_assets import graph  # noqa: F401  importing it declares all tables
         from nift_assets.steps import coverage as covering
 
+        take_over(study.name)
         store = Store(root=warehouse(), study=study.name)
         found = covering.covered(store, existing_book(), datetime.now(UTC).date())
         cells = coverage_table.chosen(found, tables)
@@ -174,11 +175,14 @@ def _run_study(*, fresh: bool, tables: tuple[str, ...] = (), chosen: tuple[str, 
             shutil.rmtree(folder)
         with dg.DagsterInstance.get() as instance:
             lost_runs.mark_failed(instance, lost_runs.under_way(instance, lost_runs.COMMAND_TAG))
+        take_over(STUDY.name)
         click.echo(f"{STUDY.title}: {STUDY.corpus.location}")
         log = home / "demo.log"
         planned = run_study.runs(steps())
         if tables:
             planned = run_study.needed(planned, tables, chosen, only=only)
+        for line in run_study.undecided(planned, store()):
+            click.secho(f"        ! {line}", fg="yellow")
         began, started_at = time.monotonic(), time.time()
         progress = _Progress(len(planned))
         outcomes = run_study.execute(planned, log=log, started=progress.started, ended=progress.ended)

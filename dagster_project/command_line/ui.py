@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from dagster_project.command_line.terminal import main, own_documents, refuse, set_variables
-from dagster_project.settings import dagster_home
+from dagster_project.settings import dagster_home, take_over
 from nift_assets import studies
 from nift_assets.secrets import keys
 
@@ -31,6 +31,7 @@ def ui(
         address = Address(host=host, port=port, names=names, token=keys.read("NIFT_UI_TOKEN"))
         address.refuse_unsafe()
         home = dagster_home(studies.active().name)
+        take_over(studies.active().name)
         from dagster_project.ui import launcher
 
         click.echo(f"Starting Dagster (instance in {home}) …")

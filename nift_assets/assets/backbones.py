@@ -13,7 +13,7 @@ from nift_assets.steps import process
 from nift_assets.steps.partitions import STUDY
 from nift_assets.steps.process import Folder
 from nift_assets.steps.table import STEPS, Made, table
-from nift_training import fetch, pico, templates
+from nift_training import fetch, pico
 
 
 @table(
@@ -21,7 +21,7 @@ from nift_training import fetch, pico, templates
     kinds={"pytorch", "huggingface"},
     by="backbone",
     rows=lambda key, table: (replace(STUDY.backbone(str(key)), example=None), _articles()),
-    code=(pico, fetch, templates),
+    version=1,
     pool="hub",
 )
 def backbones(context: dg.AssetExecutionContext) -> Made:
@@ -50,16 +50,16 @@ def _make_pico(context: dg.AssetExecutionContext, backbone: Backbone) -> Folder:
     """The tiny model, or its Instruct sibling, which goes on from the foundation's weights."""
     options = {"articles": DEMO_FILES / "articles", "threads": backbone.threads}
     if backbone.instruct_of is None:
-        return process.make_folder(context, "backbones", "pico", **options)
+        return process.make_folder(context, "backbones", pico, **options)
     store = context.resources.store
     if not STEPS["backbones"].stale(store, backbone.instruct_of):
         foundation = store.folder(store.read("backbones", backbone.instruct_of)["folder"][0])
-        return process.make_folder(context, "backbones", "pico", instruct_from=foundation, **options)
+        return process.make_folder(context, "backbones", pico, instruct_from=foundation, **options)
     with process.scratch() as scratch:
         # Asked for alone: the same inputs give the foundation the same bytes.
-        process.run(context, "pico", out=scratch / "foundation", **options)
-        return process.make_folder(context, "backbones", "pico", instruct_from=scratch / "foundation", **options)
+        process.run(context, pico, out=scratch / "foundation", **options)
+        return process.make_folder(context, "backbones", pico, instruct_from=scratch / "foundation", **options)
 
 
 def _fetch(context: dg.AssetExecutionContext, backbone: Backbone) -> Folder:
-    return process.make_folder(context, "backbones", "fetch", repository=backbone.source, revision=backbone.revision)
+    return process.make_folder(context, "backbones", fetch, repository=backbone.source, revision=backbone.revision)

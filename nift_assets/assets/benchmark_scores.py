@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 import polars as pl
 
-from nift_assets.benchmarks import arena_hard, resampling, scores
+from nift_assets.benchmarks import scores
 from nift_assets.steps.partitions import STUDY
 from nift_assets.steps.table import table
 
@@ -15,7 +15,6 @@ from nift_assets.steps.table import table
     kinds={"python", "polars"},
     inputs=("mt_bench_judgments", "arena_hard_judgments", "ifeval", "open_llm_leaderboard"),
     rows=lambda key, table: (against(),),
-    code=(scores, resampling, arena_hard),
     follows=True,
 )
 def benchmark_scores(

@@ -7,8 +7,7 @@ import polars as pl
 
 from nift_assets import providers
 from nift_assets.prompts import completions as asking_teachers
-from nift_assets.protocol import answer
-from nift_assets.providers import Material, anthropic, echo, local, openai, original
+from nift_assets.providers import Material
 from nift_assets.rows import Teacher
 from nift_assets.steps import asking
 from nift_assets.steps.partitions import STUDY
@@ -22,7 +21,8 @@ from nift_assets.steps.table import Made, table
     by="teacher",
     asks=True,
     rows=lambda key, table: (STUDY.teacher(str(key)).shape(),),
-    code=(asking_teachers, providers, answer, anthropic, echo, local, openai, original),
+    version=1,
+    plugins=lambda key, table: (providers.module(STUDY.teacher(str(key)).provider),),
 )
 def completions(context: dg.AssetExecutionContext, halves: pl.DataFrame, backbones: pl.DataFrame) -> Made:
     teacher = STUDY.teacher(context.partition_key)

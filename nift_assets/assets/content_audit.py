@@ -7,10 +7,8 @@ from dataclasses import replace
 import dagster as dg
 import polars as pl
 
-from nift_assets import filters, providers
+from nift_assets import providers
 from nift_assets.prompts import audits
-from nift_assets.protocol import answer
-from nift_assets.providers import anthropic, echo, openai
 from nift_assets.steps import asking
 from nift_assets.steps.partitions import STUDY
 from nift_assets.steps.table import Made, table
@@ -30,7 +28,8 @@ INPUTS = ("halves", "completions", "control_texts", "reference_sets")
         STUDY.auditor(STUDY.audit(str(key)).auditor).shape(),
         STUDY.questions,
     ),
-    code=(audits, filters, providers, answer, anthropic, echo, openai),
+    version=1,
+    plugins=lambda key, table: (providers.module(STUDY.auditor(STUDY.audit(str(key)).auditor).provider),),
 )
 def content_audit(context: dg.AssetExecutionContext, **frames: pl.DataFrame) -> Made:
     audit = STUDY.audit(context.partition_key)

@@ -6,8 +6,6 @@ import dagster as dg
 
 from nift_assets import providers
 from nift_assets.prompts import controls
-from nift_assets.protocol import answer
-from nift_assets.providers import anthropic, echo, openai
 from nift_assets.steps import asking
 from nift_assets.steps.partitions import STUDY
 from nift_assets.steps.table import Made, table
@@ -19,7 +17,8 @@ from nift_assets.steps.table import Made, table
     by="control",
     asks=True,
     rows=lambda key, table: (STUDY.control(str(key)).shape(),),
-    code=(controls, providers, answer, anthropic, echo, openai),
+    version=1,
+    plugins=lambda key, table: (providers.module(STUDY.control(str(key)).provider),),
 )
 def control_texts(context: dg.AssetExecutionContext) -> Made:
     control = STUDY.control(context.partition_key)

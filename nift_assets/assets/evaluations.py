@@ -17,16 +17,13 @@ import polars as pl
 
 from nift_assets.assets.merged_models import clean_up, weights
 from nift_assets.benchmarks import files
-from nift_assets.rows import Model, Server, digest
+from nift_assets.rows import Model, Server, digest, without_places
 from nift_assets.steps import process
 from nift_assets.steps.partitions import STUDY, is_wanted
 from nift_assets.steps.table import STEPS, Made, table
 from nift_assets.store import Store
-from nift_training import templates
+from nift_training import evaluate
 from nift_training.artifacts import read_rows
-from nift_training.evaluate import __main__ as evaluate
-from nift_training.evaluate import conversations, generation, leaderboard, serving
-from nift_training.evaluate import ifeval as checking
 
 MT_BENCH = STUDY.benchmark("mt_bench")
 ARENA_HARD = STUDY.benchmark("arena_hard")
@@ -157,11 +154,11 @@ FILES: dict[str, tuple[str, Callable[[str, Rows], Made]]] = {
 def _what_shapes(table: str) -> tuple[Any, ...]:
     """What the answers depend on besides the model: not who judges them, nor what they are compared with, nor where
     the files lie."""
-    benchmark = replace(ASKED[table], judge=None, baseline=None)
+    benchmark = without_places(replace(ASKED[table], judge=None, baseline=None))
     if benchmark.location == files.HUB:
         return (benchmark,)
     asked = {"ifeval": "input_data.jsonl", "open_llm_leaderboard": ""}.get(table, "question.jsonl")
-    return replace(benchmark, location=""), files.fingerprint(benchmark, asked)
+    return benchmark, files.fingerprint(ASKED[table], asked)
 
 
 def _example_of(model: str) -> tuple[str | None, ...]:
@@ -221,7 +218,7 @@ def _free_when_answered(context: dg.AssetExecutionContext, frames: Mapping[str, 
     source={table: files.source(benchmark) for table, benchmark in ASKED.items()},
     by="model",
     rows=lambda key, table: (*_what_shapes(table), _served_as(str(key)), *_example_of(str(key))),
-    code=(evaluate, conversations, checking, generation, leaderboard, serving, templates),
+    version=1,
     pool="gpu",
     any_of=True,
     afterwards=_free_when_answered,
@@ -239,7 +236,7 @@ def evaluations(
     with process.unfinished(store, f"evaluations-{key}", shape) as out:
         process.run(
             context,
-            "evaluate",
+            evaluate,
             out=out,
             model=_model(context, model, wanted, server=server is not None),
             template=model["template"],

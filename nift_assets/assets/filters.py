@@ -12,7 +12,7 @@ import polars as pl
 from nift_assets import filters, sql
 from nift_assets.assets import sql_models
 from nift_assets.benchmarks import files
-from nift_assets.rows import Filter
+from nift_assets.rows import Filter, without_places
 from nift_assets.steps.partitions import STUDY
 from nift_assets.steps.table import Made, Step, table
 
@@ -27,7 +27,7 @@ def declare(row: Filter) -> Step:
         inputs=("completions", "halves"),
         by="teacher",
         rows=lambda key, table: (row, *_questions(row)),
-        code=(filters, filters.module(row)),
+        plugins=lambda key, table: (filters.module(row),),
         metadata={"drops": dg.MetadataValue.md(filters.module(row).__doc__ or "")},
         follows=True,
     )
@@ -44,7 +44,7 @@ def _questions(row: Filter) -> Sequence[Any]:
     # Files that are not there yet make the table stale when they come.
     there = [Path(benchmark.location).exists() for benchmark in STUDY.benchmarks]
     return [
-        files.fingerprint(benchmark) if exists else benchmark.location
+        files.fingerprint(benchmark) if exists else without_places(benchmark)
         for benchmark, exists in zip(STUDY.benchmarks, there, strict=True)
     ]
 

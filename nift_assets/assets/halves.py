@@ -9,7 +9,6 @@ import polars as pl
 
 from expectations.frames import portions
 from nift_assets.corpus import halves as cutting
-from nift_assets.corpus import words
 from nift_assets.steps.partitions import STUDY
 from nift_assets.steps.table import table
 
@@ -19,7 +18,6 @@ from nift_assets.steps.table import table
     kinds={"python", "polars"},
     inputs=("raw_sample",),
     rows=lambda key, table: (STUDY.corpus.seed,),
-    code=(cutting, words),
     streams=True,
 )
 def halves(context: dg.AssetExecutionContext) -> Iterator[pl.DataFrame]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
 from nift_assets import providers
-from nift_assets.benchmarks import arena_hard, mt_bench, verdicts
+from nift_assets.benchmarks import arena_hard, mt_bench
 from nift_assets.benchmarks import files as benchmark_files
-from nift_assets.protocol import answer
-from nift_assets.providers import anthropic, echo, openai
-from nift_assets.rows import Benchmark
+from nift_assets.rows import Benchmark, without_places
 from nift_assets.steps import asking
 from nift_assets.steps.partitions import STUDY
 from nift_assets.steps.table import Made, table
@@ -24,8 +22,10 @@ ARENA_HARD = STUDY.benchmark("arena_hard")
 
 def _what_shapes(benchmark: Benchmark) -> tuple[Any, ...]:
     """What the verdicts depend on besides the answers: the benchmark's files wherever they lie, and the judge."""
-    files = benchmark_files.fingerprint(benchmark)
-    return replace(benchmark, location=""), STUDY.judge(str(benchmark.judge)).shape(), files
+    files = [benchmark_files.fingerprint(benchmark)]
+    if Path(benchmark.judge_config).is_absolute():
+        files.append(benchmark_files.fingerprint(benchmark, benchmark.judge_config))
+    return without_places(benchmark), STUDY.judge(str(benchmark.judge)).shape(), *files
 
 
 @table(
@@ -36,7 +36,8 @@ def _what_shapes(benchmark: Benchmark) -> tuple[Any, ...]:
     by="model",
     asks=True,
     rows=lambda key, table: _what_shapes(MT_BENCH),
-    code=(mt_bench, verdicts, benchmark_files, providers, answer, anthropic, echo, openai),
+    version=1,
+    plugins=lambda key, table: (providers.module(STUDY.judge(str(MT_BENCH.judge)).provider),),
 )
 def mt_bench_judgments(context: dg.AssetExecutionContext, mt_bench_answers: pl.DataFrame) -> Made:
     judge = STUDY.judge(str(MT_BENCH.judge))
@@ -55,7 +56,8 @@ def mt_bench_judgments(context: dg.AssetExecutionContext, mt_bench_answers: pl.D
     by="model",
     asks=True,
     rows=lambda key, table: _what_shapes(ARENA_HARD),
-    code=(arena_hard, verdicts, benchmark_files, providers, answer, anthropic, echo, openai),
+    version=1,
+    plugins=lambda key, table: (providers.module(STUDY.judge(str(ARENA_HARD.judge)).provider),),
 )
 def arena_hard_judgments(context: dg.AssetExecutionContext, arena_hard_answers: pl.DataFrame) -> Made:
     judge = STUDY.judge(str(ARENA_HARD.judge))

@@ -16,10 +16,9 @@ from nift_assets.steps import process
 from nift_assets.steps.partitions import STUDY
 from nift_assets.steps.table import Made, table
 from nift_assets.store import data_version
-from nift_training import artifacts, attention, backbone, recipe
+from nift_training import train
 from nift_training.artifacts import read_rows
 from nift_training.machine import ONE_DEVICE, Machine
-from nift_training.train import card, engines, loop, lora, loss, micro_batches, pairs, run
 
 
 def _learnt(adapter: Adapter) -> Adapter:
@@ -33,7 +32,7 @@ def _learnt(adapter: Adapter) -> Adapter:
     inputs=("training_sets", "backbones"),
     by="adapter",
     rows=lambda key, table: (_learnt(STUDY.adapter(str(key))),),
-    code=(run, attention, backbone, micro_batches, card, engines, loop, lora, loss, pairs, recipe, artifacts),
+    version=1,
     pool="gpu",
 )
 def lora_adapters(context: dg.AssetExecutionContext, training_sets: pl.DataFrame, backbones: pl.DataFrame) -> Made:
@@ -47,7 +46,7 @@ def lora_adapters(context: dg.AssetExecutionContext, training_sets: pl.DataFrame
         folder = process.make_folder(
             context,
             "lora_adapters",
-            "train",
+            train,
             base=context.resources.store.folder(backbones["folder"][0]),
             base_name=adapter.backbone,
             data=scratch / "pairs.parquet",

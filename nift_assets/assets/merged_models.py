@@ -17,8 +17,7 @@ from nift_assets.steps.partitions import STUDY
 from nift_assets.steps.process import Folder
 from nift_assets.steps.table import Made, table
 from nift_assets.store import Store
-from nift_training import artifacts, lineage, shards
-from nift_training.merge import adapters, recomputation, run, streaming
+from nift_training import merge
 
 
 @table(
@@ -27,7 +26,7 @@ from nift_training.merge import adapters, recomputation, run, streaming
     inputs=("backbones", "lora_adapters"),
     by="model",
     rows=lambda key, table: (_what_is_merged(STUDY.model(str(key))),),
-    code=(run, streaming, adapters, lineage, shards, recomputation, artifacts),
+    version=1,
 )
 def merged_models(context: dg.AssetExecutionContext, backbones: pl.DataFrame, lora_adapters: pl.DataFrame) -> Made:
     model = STUDY.model(context.partition_key)
@@ -98,7 +97,7 @@ def _merge(
     return process.make_folder(
         context,
         "merged_models",
-        "merge",
+        merge,
         base=store.folder(backbone["folder"]),
         base_name=row.name,
         adapter=store.folder(adapter["folder"]),

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import polars as pl
 
-from nift_assets import filters, licences
-from nift_assets.hub import cards, commits, data_files, dataset_facts, folders, repository, weights_facts
+from nift_assets import filters
+from nift_assets.hub import commits, folders, repository
 from nift_assets.hub.folders import Content, Upstream
 from nift_assets.hub.repository import Change, Remote, Repository
 from nift_assets.rows import Publication
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 CONSENT = "nift/publish"
 PLAN = "plan"
-CODE = (cards, data_files, dataset_facts, weights_facts, folders, repository, licences)
 
 
 def publication_of(kind: PartitionSet, key: str | None) -> Publication | None:
@@ -56,7 +55,6 @@ def _row(kind: PartitionSet) -> Callable[[str | None, str], Sequence[Any]]:
     ),
     by="teacher",
     rows=_row("teacher"),
-    code=CODE,
     pool="hub",
     streams=True,
     by_hand=True,
@@ -71,7 +69,6 @@ def hub_datasets(context: dg.AssetExecutionContext) -> Made:
     inputs=("lora_adapters", "benchmark_scores"),
     by="adapter",
     rows=_row("adapter"),
-    code=CODE,
     pool="hub",
     streams=True,
     by_hand=True,
@@ -86,7 +83,6 @@ def hub_adapters(context: dg.AssetExecutionContext) -> Made:
     inputs=("merged_models", "lora_adapters", "benchmark_scores"),
     by="model",
     rows=_row("model"),
-    code=CODE,
     pool="hub",
     streams=True,
     by_hand=True,

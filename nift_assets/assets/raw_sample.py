@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from nift_assets import corpus
-from nift_assets.corpus import locations, reading, sampling, seen, words
+from nift_assets.rows import without_places
 from nift_assets.steps.partitions import STUDY
 from nift_assets.steps.table import Made, table
 
@@ -16,8 +16,7 @@ from nift_assets.steps.table import Made, table
     group="data",
     kinds={"python", "polars"},
     source=STUDY.corpus.name,
-    rows=lambda key, table: (STUDY.corpus, corpus.fingerprint(STUDY.corpus)),
-    code=(locations, reading, sampling, seen, words),
+    rows=lambda key, table: (without_places(STUDY.corpus), corpus.fingerprint(STUDY.corpus)),
 )
 def raw_sample(context: dg.AssetExecutionContext) -> dict[str, Made]:
     sample = corpus.sample(STUDY.corpus, report=lambda progress: context.log.info(str(progress)))

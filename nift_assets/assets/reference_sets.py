@@ -5,6 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from nift_assets.pairs import reference_sets as publications
+from nift_assets.rows import without_places
 from nift_assets.steps.partitions import STUDY
 from nift_assets.steps.table import Made, table
 
@@ -14,10 +15,9 @@ from nift_assets.steps.table import Made, table
     kinds={"python", "huggingface"},
     by="reference_set",
     rows=lambda key, table: (
-        STUDY.reference_set(str(key)),
+        without_places(STUDY.reference_set(str(key))),
         publications.fingerprint(STUDY.reference_set(str(key))),
     ),
-    code=(publications,),
     pool="hub",
 )
 def reference_sets(context: dg.AssetExecutionContext) -> Made:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import fields
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
 
 from expectations import contract as contracts
-from nift_assets.pages import charts, plots, sheets
 from nift_assets.pages import report as pages
 from nift_assets.pages.report import CheckedTable, DataVersion, Spent
+from nift_assets.rows import without_places
 from nift_assets.steps import check_results, coverage, partitions
 from nift_assets.steps.partitions import STUDY
 from nift_assets.steps.table import STEPS, Made, table
 from nift_assets.store import Store
+from nift_assets.study import Study
 from nift_training.artifacts import read_rows
 
 if TYPE_CHECKING:
@@ -24,14 +26,14 @@ if TYPE_CHECKING:
 
 FILE = "report.html"
 PAGE = f"/study/{FILE}"
+PLAIN = str | int | float | None
 
 
 @table(
     group="scores",
     kinds={"python", "html"},
     inputs=pages.INPUTS,
-    rows=lambda key, table: (STUDY, pages.TEMPLATE.read_text(encoding="utf-8")),
-    code=(pages, sheets, plots, charts),
+    rows=lambda key, table: (_content(STUDY), pages.TEMPLATE.read_text(encoding="utf-8")),
     follows=True,
 )
 def report(context: dg.AssetExecutionContext, **frames: pl.DataFrame) -> Made:
@@ -55,6 +57,13 @@ def report(context: dg.AssetExecutionContext, **frames: pl.DataFrame) -> Made:
     # `nift ui` serves it; a browser opens no file for a page.
     shown = {"page": dg.MetadataValue.url(PAGE), "file": FILE, "bytes": len(content)}
     return Made(pl.DataFrame([row]), files={FILE: content}, metadata=shown)
+
+
+def _content(study: Study) -> dict[str, Any]:
+    """The study with all its rows, wherever their files lie."""
+    values = {field.name: getattr(study, field.name) for field in fields(study)}
+    rows = {name: value if isinstance(value, tuple) else (value,) for name, value in values.items()}
+    return {name: [row if isinstance(row, PLAIN) else without_places(row) for row in rows[name]] for name in rows}
 
 
 def data_versions(store: Store) -> list[DataVersion]:

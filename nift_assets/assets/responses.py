@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 import polars as pl
 
-from nift_assets.benchmarks import files, repetition
+from nift_assets.benchmarks import files
 from nift_assets.benchmarks import responses as answers
 from nift_assets.steps.partitions import STUDY
 from nift_assets.steps.table import table
@@ -17,7 +17,6 @@ ARENA_HARD = STUDY.benchmark("arena_hard")
     group="scores",
     kinds={"python", "polars"},
     inputs=("mt_bench_answers", "arena_hard_answers"),
-    code=(answers, repetition),
     follows=True,
 )
 def response_endings(
@@ -31,7 +30,6 @@ def response_endings(
     kinds={"python", "polars"},
     inputs=("arena_hard_answers",),
     rows=lambda key, table: STUDY.examples,
-    code=(answers, repetition),
     follows=True,
 )
 def response_examples(context: dg.AssetExecutionContext, arena_hard_answers: pl.DataFrame) -> pl.DataFrame:

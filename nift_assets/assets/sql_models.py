@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 
 import dagster as dg
@@ -11,8 +10,8 @@ import polars as pl
 from expectations import contract
 from expectations.frames import schema
 from nift_assets import filters, sql
-from nift_assets.pages import charts, plots
-from nift_assets.rows import digest
+from nift_assets.pages import plots
+from nift_assets.rows import PLACES
 from nift_assets.sql import REMOVALS
 from nift_assets.steps.partitions import STUDY
 from nift_assets.steps.table import Made, Step, table
@@ -21,13 +20,14 @@ REMOVAL_TABLES = {row.name: filters.table(row) for row in STUDY.filters}
 
 
 def declare(model: sql.Model) -> Step:
-    """The step that runs one SQL model; its version is the SQL's, so an edit makes it stale.
+    """The step that runs one SQL model; an edit of the SQL makes it stale.
 
     A model with `config(plot='funnel')` shows the picture `plots.funnel` draws of its rows.
     """
     study_rows = {f"{sql.STUDY_PREFIX}{rows}": sql.study_rows(STUDY, rows) for rows in model.studies}
     inputs = [name for ref in model.refs for name in (REMOVAL_TABLES.values() if ref == REMOVALS else [ref])]
     plot = model.config.get("plot")
+    draw = getattr(plots, plot) if plot else None
 
     @table(
         model.name,
@@ -35,25 +35,19 @@ def declare(model: sql.Model) -> Step:
         kinds={"sql", "duckdb"},
         inputs=inputs,
         by=model.config.get("by"),
-        rows=lambda key, table: [frame.rows() for frame in study_rows.values()],
-        code_version=_version(model),
+        rows=lambda key, table: [frame.drop(PLACES, strict=False).rows() for frame in study_rows.values()],
+        statement=model.sql,
         metadata={"sql": dg.MetadataValue.md(f"```sql\n{model.sql}\n```")},
         follows=True,
     )
     def run(context: dg.AssetExecutionContext, **frames: pl.DataFrame) -> Made:
         partition = context.partition_key if model.config.get("by") else None
         made = sql.run(model, {**frames, **study_rows, **removals(frames)}, partition)
-        drawn = {plot: dg.MetadataValue.md(plots.as_markdown(getattr(plots, plot)(made), plot))} if plot else {}
-        return Made(made, metadata=drawn)
+        if plot is None or draw is None:
+            return Made(made)
+        return Made(made, metadata={plot: dg.MetadataValue.md(plots.as_markdown(draw(made), plot))})
 
     return run
-
-
-def _version(model: sql.Model) -> str:
-    """The version of the SQL and, where the rows are drawn, of what draws them."""
-    if "plot" not in model.config:
-        return model.code_version
-    return digest(model.code_version, *(inspect.getsource(module) for module in (plots, charts)))[:12]
 
 
 def removals(frames: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:

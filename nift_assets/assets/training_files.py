@@ -16,7 +16,6 @@ from nift_training import artifacts
     kinds={"json", "polars"},
     inputs=("training_sets",),
     by="training_set",
-    code=(files,),
     follows=True,
 )
 def training_files(context: dg.AssetExecutionContext, training_sets: pl.DataFrame) -> Made:

@@ -17,6 +17,7 @@ from nift_assets.rows import Corpus
 PARQUET = (".parquet",)
 JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 TEXT = (".txt", ".text")
+MOST_READ_BYTES = 64 * 2**20
 COMMIT = re.compile(r"[0-9a-f]{40}")
 # How Hub datasets number their files: this one, of so many.
 SHARD = re.compile(r"(?P<before>.*-)(?P<number>\d{5})-of-(?P<all>\d{5})(?P<after>\D*)")
@@ -37,10 +38,20 @@ def files(corpus: Corpus) -> list[str]:
 
 
 def fingerprint(corpus: Corpus) -> str:
-    """A digest that changes when a local file of the corpus does, by its name, size or time of change."""
-    described: list[tuple[str, int, int]] = []
-    if "://" not in corpus.location:
-        described = [(file, *stamp(file)) for file in files(corpus)]
+    """A digest that changes when a local file of the corpus does, wherever all of them lie: by what is in it, and in a
+    large corpus, which nobody would read to see whether it has changed, by its size and time of change."""
+    if "://" in corpus.location:
+        return hashlib.sha256(b"").hexdigest()
+    found = files(corpus)
+    folder = os.path.commonpath([os.path.dirname(file) for file in found])
+    is_small = sum(stamp(file)[0] for file in found) <= MOST_READ_BYTES
+    described = [
+        (
+            os.path.relpath(file, folder),
+            *((hashlib.sha256(Path(file).read_bytes()).hexdigest(),) if is_small else stamp(file)),
+        )
+        for file in found
+    ]
     return hashlib.sha256(repr(described).encode()).hexdigest()
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from nift_assets.protocol.answer import Answer, StoredResponse
@@ -33,8 +34,10 @@ class Material:
 
 
 class Provider(Protocol):
-    """A module of this folder. `API_VERSION` is the protocol version it sends where the provider has several."""
+    """A module of this folder. `API_VERSION` is the protocol version it sends where the provider has several; `VERSION`
+    is raised when what it asks or reads comes out otherwise (see `steps.versions`)."""
 
+    VERSION: int
     API_VERSION: str | None
 
     def connect(self, model: LanguageModel, material: Material | None) -> InProcess | Remote:
@@ -51,12 +54,17 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-@lru_cache
 def load(name: str) -> Provider:
     """The provider of that name; ValueError for one that does not exist."""
+    return cast("Provider", module(name))
+
+
+@lru_cache
+def module(name: str) -> ModuleType:
+    """The file of a provider."""
     if name not in names():
         raise ValueError(f"there is no provider {name!r}; use one of {', '.join(names())}")
-    return cast("Provider", importlib.import_module(f"{__name__}.{name}"))
+    return importlib.import_module(f"{__name__}.{name}")
 
 
 def read(name: str, body: Mapping[str, Any]) -> Reading:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import anthropic
     import httpx2
 
+VERSION = 1
 API_VERSION: str | None = "2023-06-01"
 HOME = "https://api.anthropic.com"
 KEY = "ANTHROPIC_API_KEY"

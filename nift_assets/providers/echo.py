@@ -19,8 +19,9 @@ from nift_assets.providers import Material, chat_completion
 from nift_assets.providers.openai import read
 from nift_assets.rows import LanguageModel
 
-__all__ = ["API_VERSION", "Echo", "connect", "read"]
+__all__ = ["API_VERSION", "VERSION", "Echo", "connect", "read"]
 
+VERSION = 1
 API_VERSION: str | None = None
 
 VERDICTS = ("A>>B", "A>B", "A=B", "B>A", "B>>A")

@@ -14,6 +14,7 @@ from nift_assets.rows import LanguageModel
 from nift_training.evaluate import generation
 from nift_training.verbs import use_threads
 
+VERSION = 1
 API_VERSION: str | None = None
 AT_A_TIME = 64
 

@@ -39,6 +39,7 @@ from nift_assets.secrets import keys
 if TYPE_CHECKING:
     import openai
 
+VERSION = 1
 API_VERSION: str | None = None
 HOME = "https://api.openai.com/v1"
 KEY = "OPENAI_API_KEY"

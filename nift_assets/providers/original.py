@@ -12,8 +12,9 @@ from nift_assets.providers import Material, chat_completion
 from nift_assets.providers.openai import read
 from nift_assets.rows import LanguageModel
 
-__all__ = ["API_VERSION", "Original", "connect", "read"]
+__all__ = ["API_VERSION", "VERSION", "Original", "connect", "read"]
 
+VERSION = 1
 API_VERSION: str | None = None
 
 

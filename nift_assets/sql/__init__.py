@@ -7,7 +7,6 @@ is what all filters of the study would drop, their tables below each other. Filt
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -38,10 +37,6 @@ class Model:
     config: Mapping[str, Any]
     refs: tuple[str, ...]
     studies: tuple[str, ...]
-
-    @property
-    def code_version(self) -> str:
-        return hashlib.sha256(self.sql.encode()).hexdigest()[:12]
 
 
 def names() -> list[str]:

@@ -149,7 +149,7 @@ class _Seen:
         if version is None:
             return "missing"
         upstream_moved = any(self._state(upstream) != "present" for upstream in step.upstream(key))
-        moved = upstream_moved or version.inputs != step.inputs_version(self._store, key, table)
+        moved = upstream_moved or not step.is_current(self._store, key, table)
         return "stale" if moved else "present"
 
     def _first(self, place: Place) -> str:
@@ -159,7 +159,9 @@ class _Seen:
                 return self._first(upstream)
         table, key = place
         said = "has not been made" if self._state(place) == "missing" else "was made from something else"
-        return f"{table}/{key} {said}" if key else f"{table} {said}"
+        undecided = STEPS[table].undecided(key, table) if self._state(place) == "stale" else None
+        here = f"{table}/{key}" if key else table
+        return f"{here} {said}" + (f" ({undecided})" if undecided else "")
 
     def _unshown(self, cell: Covered) -> str | None:
         """The table that lacks the number although it has been measured."""

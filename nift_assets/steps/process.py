@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import dagster as dg
 
@@ -29,8 +30,8 @@ class Folder:
         return sum(file.bytes for file in self.manifest.files)
 
 
-def run(context: dg.AssetExecutionContext, verb: str, **options: object) -> None:
-    """`python -m nift_training.<verb> --option value …` to its end, with its progress in the event log.
+def run(context: dg.AssetExecutionContext, verb: ModuleType, **options: object) -> None:
+    """`python -m <verb> --option value …` to its end, with its progress in the event log.
 
     An option that is None is left out. The launcher is the `pipes` resource, so that another machine is another
     resource and no change here.
@@ -41,10 +42,10 @@ def run(context: dg.AssetExecutionContext, verb: str, **options: object) -> None
         if value is not None
         for text in (f"--{name.replace('_', '-')}", str(value))
     ]
-    context.resources.pipes.run(command=[sys.executable, "-m", f"nift_training.{verb}", *flags], context=context)
+    context.resources.pipes.run(command=[sys.executable, "-m", verb.__name__, *flags], context=context)
 
 
-def make_folder(context: dg.AssetExecutionContext, table: str, verb: str, **options: object) -> Folder:
+def make_folder(context: dg.AssetExecutionContext, table: str, verb: ModuleType, **options: object) -> Folder:
     """The folder a verb makes for one partition of a table, kept as `<table>/<partition>/<digest>`.
 
     It is named after its content, so what another process is reading is never replaced under its hands. Until it has

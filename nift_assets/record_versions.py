@@ -1,0 +1,25 @@
+"""Records that somebody has decided on the versions of the code as it is now: `make versions`."""
+
+from __future__ import annotations
+
+import sys
+
+from nift_assets import graph, providers
+from nift_assets.steps import versions
+from nift_assets.steps.versions import Numbered
+
+
+def numbered() -> list[Numbered]:
+    """All code that carries a number: every step that is expensive, and every plug-in of such a step."""
+    steps = [own for step in graph.steps() if (own := step.own_number())]
+    return [*steps, *(versions.of_plugin(providers.module(name)) for name in providers.names())]
+
+
+def main() -> None:
+    """Writes `versions.json` and says what was not decided before."""
+    decided = versions.decide(numbered())
+    print("\n".join(decided) or "every version was recorded already", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

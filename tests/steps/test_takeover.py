@@ -1,0 +1,91 @@
+"""What was stored before versions were digests of code is up to date: nobody pays for it again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import nift_assets.graph  # noqa: F401  importing it declares all tables
+from nift_assets import takeover
+from nift_assets.steps.partitions import STUDY, is_wanted, keys
+from nift_assets.steps.table import STEPS
+from nift_assets.store import Store, Version, data_version
+
+# What the footers of the demo's warehouse held when the code of 92d1d38 lay in this folder: data, inputs.
+FOLDER = Path("/srv/nift")
+BEFORE: dict[str, tuple[str, str]] = json.loads(Path(__file__).with_name("before.json").read_text(encoding="utf-8"))
+# Made of the names, sizes and times of the corpus's files, and the times are those of a checkout.
+TIMED = {"raw_sample", "raw_sample_rejects"}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A warehouse of before, without its rows."""
+    filled = Store(str(tmp_path), STUDY.name)
+    for place, (data, inputs) in BEFORE.items():
+        table, _, key = place.partition("/")
+        path = filled.path(table, key or None)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        recorded = Version(data=data, inputs=inputs).as_metadata()
+        pl.DataFrame({"x": [1]}).write_parquet(path, metadata=recorded)
+    return filled
+
+
+def outdated(store: Store) -> set[str]:
+    """The tables with a partition that is stored and would be made again."""
+    return {
+        table
+        for table, step in STEPS.items()
+        for key in keys(STUDY, step.partitions)
+        if is_wanted(STUDY, table, key) and store.version(table, key) and not step.is_current(store, key, table)
+    }
+
+
+def test_all_that_was_up_to_date_is_up_to_date_wherever_the_code_lay(store: Store) -> None:
+    assert outdated(store) == {place.partition("/")[0] for place in BEFORE}
+    takeover.take_over(store, [Path("/elsewhere"), FOLDER])
+    assert outdated(store) == TIMED
+
+
+def test_it_is_taken_over_once_and_no_table_is_written(store: Store) -> None:
+    tables = {path: path.read_bytes() for path in store.folder().rglob("*.parquet")}
+    takeover.take_over(store, [FOLDER])
+    written = store.folder(".versions.json").read_bytes()
+    takeover.take_over(store, [Path("/elsewhere")])
+    assert store.folder(".versions.json").read_bytes() == written
+    assert {path: path.read_bytes() for path in store.folder().rglob("*.parquet")} == tables
+
+
+def test_what_was_stale_stays_stale(store: Store) -> None:
+    other = Version(data="0" * 64, inputs=BEFORE["mt_bench_answers/pico"][1]).as_metadata()
+    pl.DataFrame({"x": [2]}).write_parquet(store.path("mt_bench_answers", "pico"), metadata=other)
+    takeover.take_over(store, [FOLDER])
+    assert not STEPS["mt_bench_judgments"].is_current(store, "pico", "mt_bench_judgments")
+    assert STEPS["mt_bench_judgments"].is_current(store, "pico-instruct", "mt_bench_judgments")
+    assert outdated(store) == TIMED | {"mt_bench_judgments", "response_endings"}
+
+
+def test_what_counts_as_an_older_version_of_the_code_is_stale(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(STEPS, "lora_adapters", replace(STEPS["lora_adapters"], code_version="2"))
+    takeover.take_over(store, [FOLDER])
+    assert outdated(store) == TIMED | {"lora_adapters"}
+
+
+def test_an_empty_warehouse_is_left_alone(tmp_path: Path) -> None:
+    takeover.take_over(Store(str(tmp_path), STUDY.name))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_the_code_lay_is_read_from_the_catalogue_of_a_moved_warehouse(tmp_path: Path) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    frame = pl.DataFrame({"x": [1]})
+    for table, key in (("halves", None), ("completions", "echo")):
+        store = Store(str(before / "data" / "warehouse"), STUDY.name)
+        store.write(table, key, frame, Version(data=data_version(frame), inputs="0"))
+    assert takeover.folders_before(store, before) == []
+    before.rename(after)
+    assert takeover.folders_before(Store(str(after / "data" / "warehouse"), STUDY.name), after) == [before]
