@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import polars as pl
 
-from nift_assets import filters, licences
+from nift_assets import filters
 from nift_assets.hub import cards, commits, data_files, dataset_facts, folders, repository, weights_facts
 from nift_assets.hub.folders import Content, Upstream
 from nift_assets.hub.repository import Change, Remote, Repository
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 CONSENT = "nift/publish"
 PLAN = "plan"
-CODE = (cards, data_files, dataset_facts, weights_facts, folders, repository, licences)
+CODE = (cards, data_files, dataset_facts, weights_facts, folders, repository)
 
 
 def publication_of(kind: PartitionSet, key: str | None) -> Publication | None:
