@@ -82,8 +82,8 @@ class Limits:
 class LanguageModel:
     """A model that is asked: a provider, the pinned snapshot, and the parameters that shape its answers.
 
-    `provider` is a file of `nift_assets/providers`; for `local` the model is the name of a backbone row, for others the
-    provider's own name. For a model that refuses a temperature `supports_temperature=False`, and none is sent;
+    `provider` is a file of `nift_assets/providers`; `model` is the provider's own name, or that of a backbone row where
+    the provider runs one. For a model that refuses a temperature `supports_temperature=False`, and none is sent;
     `max_tokens_name` is what it calls its limit (`max_completion_tokens` for OpenAI's later models). `base_url` is a
     server that speaks the provider's protocol (vLLM, llama.cpp, Ollama, TGI), `key_variable` the environment
     variable with its key. `budget_usd` caps what it may cost; `price` is for what the price list does not know.

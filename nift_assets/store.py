@@ -7,7 +7,6 @@ whole new one. A table carries its own versions in the Parquet footer, so it doe
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from expectations.frames import Table
+from nift_training import file_locks
 
 CATALOGUE = "nift.duckdb"
 TAKEN_OVER = ".versions.json"
@@ -136,7 +136,7 @@ class Store:
 
         root = Path(self.root)
         with (
-            locked(root / f".{CATALOGUE}.lock"),
+            file_locks.waited_for(root / f".{CATALOGUE}.lock"),
             replacing(root / CATALOGUE) as temporary,
             duckdb.connect(temporary) as catalogue,
         ):
@@ -161,12 +161,9 @@ class Store:
             return
         locks = Path(self.root, ".locks", self.study)
         locks.mkdir(parents=True, exist_ok=True)
-        with (locks / f"{table}.{partition or 'all'}").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                place = f"{table}/{partition}" if partition else table
-                raise ValueError(f"another run is making {place} right now; wait until it ends") from None
+        place = f"{table}/{partition}" if partition else table
+        refusal = f"another run is making {place} right now; wait until it ends"
+        with file_locks.held(locks / f"{table}.{partition or 'all'}", refusal):
             yield
 
     def remove_unnamed_folders(self) -> None:
@@ -244,14 +241,6 @@ def write_portions(file: Path, portions: Iterable[pl.DataFrame], inputs: str) ->
             if writer is not None:
                 writer.close()
     return version
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds a lock of the operating system on `path`, one process or thread at a time, released even by SIGKILL."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 @contextmanager

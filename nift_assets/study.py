@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, get_args, get_type_hints
 
-from nift_assets import filters, licences, providers
+from nift_assets import filters, providers
 from nift_assets.rows import (
     Adapter,
     Audit,
@@ -48,6 +48,22 @@ KINDS = (
     "quoted",
     "examples",
     "publications",
+)
+# The licences under which anybody may publish, as the Hub names them, in lower case.
+OPEN_LICENCES = frozenset(
+    {
+        "apache-2.0",
+        "bsd-3-clause",
+        "cc-by-4.0",
+        "cc-by-sa-4.0",
+        "cc0-1.0",
+        "cdla-permissive-2.0",
+        "mit",
+        "odc-by",
+        "odbl",
+        "pddl",
+        "unlicense",
+    }
 )
 SAFE_NAME = re.compile(r"(?!\.)(?!.*\.\.)[a-z0-9._-]{1,96}")
 # What the Hub takes for a repository, with or without its owner.
@@ -91,6 +107,8 @@ class Study:
         _check_names("study", [self.name])
         for kind in KINDS:
             _check_names(kind, [row.name for row in getattr(self, kind)])
+        for asked in self.language_models:
+            _check_asked(asked)
         _check_references(self)
         _check_rows(self)
 
@@ -177,11 +195,20 @@ def _check_names(kind: str, names: list[str]) -> None:
             raise ValueError(f"{kind}: the name {name!r} is used {names.count(name)} times; give each row its own")
 
 
+def _check_asked(row: LanguageModel) -> None:
+    """What a row asks must be possible, as its provider says."""
+    if row.provider not in providers.names():
+        raise ValueError(f"{row.name!r} has the provider {row.provider!r}; use one of {', '.join(providers.names())}")
+    providers.load(row.provider).check(row)
+    if row.limits.in_flight < 1:
+        raise ValueError(f"{row.name!r}: limits.in_flight is {row.limits.in_flight}; let it be at least 1")
+
+
 def _check_references(study: Study) -> None:
     """Every name a row mentions must be the name of a row."""
     known = {kind: {row.name for row in getattr(study, kind)} for kind in KINDS}
     mentions: list[tuple[str, str, str | None]] = [
-        *((f"teacher {t.name!r}", "backbones", t.model) for t in study.teachers if t.provider == "local"),
+        *((f"teacher {t.name!r}", "backbones", t.model) for t in study.teachers if providers.runs_backbone(t)),
         *((f"training set {s.name!r}", "teachers", s.teacher) for s in study.training_sets),
         *((f"training set {s.name!r}", "reference_sets", s.reference) for s in study.training_sets),
         *((f"audit {a.name!r}", "reference_sets", a.name) for a in study.audits if a.kind == "reference"),
@@ -222,21 +249,7 @@ def _check_rows(study: Study) -> None:
                 f"backbone {backbone.name!r} has the template {backbone.template!r} and the example "
                 f"{backbone.example!r}: one_shot alone has one, a JSON file with FastChat's two messages"
             )
-    for asked in study.language_models:
-        if asked.provider not in providers.names():
-            raise ValueError(
-                f"{asked.name!r} has the provider {asked.provider!r}; use one of {', '.join(providers.names())}"
-            )
-        if asked.provider == "anthropic" and asked.max_tokens is None:
-            raise ValueError(f"{asked.name!r}: Anthropic's messages need a limit; set max_tokens (the paper's is 4096)")
-        if asked.limits.in_flight < 1:
-            raise ValueError(f"{asked.name!r}: limits.in_flight is {asked.limits.in_flight}; let it be at least 1")
     for teacher in study.teachers:
-        if teacher.provider == "local" and (teacher.max_tokens is None or teacher.system_prompt or teacher.temperature):
-            raise ValueError(
-                f"teacher {teacher.name!r}: a local model goes on greedily, without a system prompt, up to a limit; "
-                "set max_tokens, and no system_prompt or temperature above 0"
-            )
         if teacher.template is not None:
             _check_template(teacher)
     for filter_ in study.filters:
@@ -342,25 +355,28 @@ def _check_publications(study: Study) -> None:
 
 def _not_public(study: Study, row: Publication) -> str | None:
     """Why the row may not be public, None if it may: its own licence, the articles', and the terms of who wrote."""
-    if row.licence not in licences.OPEN:
-        return f"{row.licence!r} is none of the licences that allow it ({', '.join(sorted(licences.OPEN))})"
-    if study.corpus.licence.lower() not in licences.OPEN and row.teacher:
+    if row.licence not in OPEN_LICENCES:
+        return f"{row.licence!r} is none of the licences that allow it ({', '.join(sorted(OPEN_LICENCES))})"
+    if study.corpus.licence.lower() not in OPEN_LICENCES and row.teacher:
         return f"it holds the articles of {study.corpus.name!r}, whose licence is {study.corpus.licence!r}"
-    if row.terms is None and (terms := licences.TERMS.get(_written_by(study, row) or "")):
-        return f"who wrote it has terms of its own ({terms}), and the row says nothing of them; say so in `terms`"
+    writer = _written_by(study, row)
+    if row.terms is None and writer and not writer.IN_PROCESS:
+        return (
+            f"who wrote it has terms of its own ({writer.TERMS}), and the row says nothing of them; say so in `terms`"
+        )
     return None
 
 
-def _written_by(study: Study, row: Publication) -> str | None:
+def _written_by(study: Study, row: Publication) -> providers.Provider | None:
     """The provider of the teacher whose words these are, or were learnt; None for published pairs."""
     adapter = row.adapter or (study.model(row.model).adapter if row.model else None)
     teacher = study.training_set(study.adapter(adapter).training_set).teacher if adapter else row.teacher
-    return study.teacher(teacher).provider if teacher else None
+    return providers.load(study.teacher(teacher).provider) if teacher else None
 
 
 def _check_template(teacher: Teacher) -> None:
     usable = [name for name, template in TEMPLATES.items() if not template.needs_example]
-    if teacher.provider != "local":
+    if not providers.runs_backbone(teacher):
         raise ValueError(f"teacher {teacher.name!r}: a server has its own template; leave template out")
     if teacher.template not in usable:
         raise ValueError(

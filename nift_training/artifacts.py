@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -13,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from nift_training import file_locks
 
 MANIFEST = "manifest.json"
 JOURNAL = ".journal.jsonl"  # what is finished of a draft that can be gone on with
@@ -89,7 +90,7 @@ def resumed_folder(out: Path, kind: str, job: str) -> Iterator[Draft]:
     check_free(out)
     path = out.absolute().parent / f".{out.name}.partial"
     path.mkdir(parents=True, exist_ok=True)
-    with _only_writer(path, out):
+    with _only_writer(out):
         draft = Draft(path)
         try:
             draft.known.update(_finished(path, job))
@@ -294,15 +295,13 @@ def _publish(draft: Draft, out: Path, kind: str) -> None:
 
 
 @contextmanager
-def _only_writer(path: Path, out: Path) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise ValueError(f"another process is writing {out} right now: wait until it ends") from None
-    finally:
-        os.close(descriptor)
+def _only_writer(out: Path) -> Iterator[None]:
+    path = out.absolute().parent / f".{out.name}.lock"
+    with file_locks.held(path, f"another process is writing {out} right now: wait until it ends"):
+        try:
+            yield
+        finally:
+            path.unlink()  # it lies beside somebody's results; who waits for it is refused, and not let in
 
 
 def _finished(path: Path, job: str) -> dict[str, File]:

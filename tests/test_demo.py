@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 
 from nift_assets.studies.demo import STUDY
+from nift_training import file_locks
 from tests.conftest import PROJECT, Demo, instance_at, nift
 
 TABLES = {
@@ -278,10 +279,7 @@ print(json.dumps([
 
 
 def test_two_demos_at_once_do_not_write_the_same_tables(demo: Demo) -> None:
-    import fcntl
-
-    with Path(demo.warehouse, ".demo.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with file_locks.held(Path(demo.warehouse, ".demo.lock"), "nobody else works on the demo"):
         refused = nift("demo", environment=demo.environment())
     assert refused.returncode == 1
     assert refused.stderr.startswith("error: another nift command is working on this study")

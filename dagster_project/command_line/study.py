@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +15,7 @@ from dagster_project.command_line.terminal import as_text, main, own_documents, 
 from dagster_project.settings import dagster_home, existing_book, make_folder, take_over, warehouse
 from nift_assets import studies
 from nift_assets.store import CATALOGUE, Store, replacing
+from nift_training import file_locks
 
 if TYPE_CHECKING:
     from dagster_project.run_study import Outcome, Run
@@ -170,7 +168,9 @@ def _run_study(*, fresh: bool, tables: tuple[str, ...] = (), chosen: tuple[str, 
     folder = store().folder()
     make_folder(Path(warehouse()), "NIFT_WAREHOUSE")
     _check_disk(Path(warehouse()))
-    with _only_one(Path(warehouse()) / f".{STUDY.name}.lock"):
+    path = Path(warehouse()) / f".{STUDY.name}.lock"
+    # Two commands never write the same tables.
+    with file_locks.held(path, f"another nift command is working on this study ({path}); wait until it ends"):
         if fresh and folder.exists():
             shutil.rmtree(folder)
         with dg.DagsterInstance.get() as instance:
@@ -226,17 +226,6 @@ class _Progress:
             click.echo(f"{count} ✓ {run.name}: {len(outcome.tables)} tables in {outcome.seconds:.1f} s")
         else:
             click.echo(f"{count} = {run.name}: up to date")
-
-
-@contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    """A lock of the operating system on one study, so that two commands never write the same tables."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another nift command is working on this study ({path}); wait until it ends") from None
-        yield
 
 
 def _check_disk(folder: Path) -> None:

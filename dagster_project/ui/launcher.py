@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import socket
@@ -14,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import dagster as dg
 import uvicorn
@@ -32,6 +31,7 @@ from dagster_project.settings import warehouse
 from dagster_project.ui.gate import Address, Gate
 from nift_assets import studies
 from nift_assets.store import Store
+from nift_training import file_locks
 from nift_training.verbs import end_with_parent
 
 WORKSPACE = Path(__file__).parents[2] / "workspace.yaml"
@@ -176,20 +176,15 @@ def _cancel_runs(instance: dg.DagsterInstance) -> None:
 @contextmanager
 def _only_server(home: Path, url: str) -> Iterator[None]:
     """A lock of the operating system on one instance: two daemons would launch every run twice."""
-    with (home / "ui.lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"the UI of this instance is served already: {_first_line(file)}") from None
-        file.truncate(0)
-        file.write(url.partition("?")[0] + "\n")
-        file.flush()
+    path = home / "ui.lock"
+    lock = file_locks.take(path)
+    if lock is None:
+        raise ValueError(f"the UI of this instance is served already: {path.read_text().strip()}")
+    try:
+        path.write_text(url.partition("?")[0] + "\n")
         yield
-
-
-def _first_line(file: IO[str]) -> str:
-    file.seek(0)
-    return file.readline().strip()
+    finally:
+        lock.release()
 
 
 @contextmanager

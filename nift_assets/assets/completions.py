@@ -26,7 +26,7 @@ from nift_assets.steps.table import Made, table
 )
 def completions(context: dg.AssetExecutionContext, halves: pl.DataFrame, backbones: pl.DataFrame) -> Made:
     teacher = STUDY.teacher(context.partition_key)
-    local_model = backbones["digest"][0] if teacher.provider == "local" else None
+    local_model = backbones["digest"][0] if providers.runs_backbone(teacher) else None
     requests = asking_teachers.requests(teacher, halves, local_model=local_model)
     asked = asking.ask(context, teacher, requests, _material(context, teacher, halves, backbones))
     frame = asking_teachers.rows(teacher, halves, requests, asked.answers)
@@ -39,5 +39,5 @@ def _material(
     return Material(
         second_halves=lambda: dict(halves.select("document_id", "second_half").iter_rows()),
         weights=lambda: context.resources.store.folder(backbones["folder"][0]),
-        threads=STUDY.backbone(teacher.model).threads if teacher.provider == "local" else None,
+        threads=STUDY.backbone(teacher.model).threads if providers.runs_backbone(teacher) else None,
     )

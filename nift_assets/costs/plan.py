@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
@@ -285,8 +285,7 @@ def key_variable(row: LanguageModel) -> str | None:
     """The environment variable with a row's key: its own server's, else the provider's usual one; None without."""
     if row.base_url is not None:
         return row.key_variable
-    usual: Any = providers.load(row.provider)
-    return getattr(usual, "KEY", None)
+    return providers.load(row.provider).KEY
 
 
 # -- teachers ----------------------------------------------------------------------------------------------------------
@@ -298,7 +297,7 @@ def _teacher(study: Study, teacher: Teacher, store: Store, book: Book | None, an
     if not store.path("halves", None).exists():
         return _assumed_teacher(study, teacher, answered, used)
     halves = store.read("halves", None)
-    if teacher.provider in price_list.IN_PROCESS:
+    if providers.load(teacher.provider).IN_PROCESS:
         # Its requests cost nothing, and what shapes them may not be there yet (the digest of local weights).
         wanted = min(teacher.documents or halves.height, halves.height)
         answered = min(answered, wanted)
@@ -542,7 +541,7 @@ def _limited(size: Count, row: LanguageModel, answers: int) -> Count:
 
 def _counter(row: LanguageModel, store: Store) -> Callable[[str], int] | None:
     """The row's own tokenizer, if it is on this machine."""
-    if row.provider == "local":
+    if providers.runs_backbone(row):
         path = store.path("backbones", row.model)
         return (
             tokens.folder_counter(store.folder(store.read("backbones", row.model)["folder"][0]))

@@ -15,7 +15,6 @@ from nift_assets import providers
 from nift_assets.rows import LanguageModel, Price
 from nift_assets.study import Study
 
-IN_PROCESS = ("echo", "local", "original")
 SOON = timedelta(days=90)
 
 
@@ -62,7 +61,7 @@ def is_free(model: LanguageModel) -> bool:
 
     One's own is a server on this machine, or one that is asked without a key: who wants a key mostly wants money too.
     """
-    if model.provider in IN_PROCESS:
+    if providers.load(model.provider).IN_PROCESS:
         return True
     if model.base_url is None or model.price is not None:
         return False

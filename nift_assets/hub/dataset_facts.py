@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from expectations import contract as contracts
-from nift_assets import filters, licences
+from nift_assets import filters, providers
 from nift_assets.hub.data_files import Configuration, Source
 from nift_assets.prompts import completions
 from nift_assets.rows import Publication, Teacher, TrainingSet
@@ -40,9 +40,6 @@ REQUESTS = (
 PAIRS = ("document_id", "sample_rank", "prompt", "response")
 DROPPED = ("document_id", "sample_rank", "filter", "reason", "completion")
 VERDICTS = ("document_id", "question", "auditor", "status", "verdict", "answer", "answered_by")
-OWN_WORDS = "they are the articles' own"
-OWN_MODEL = "the licence of the model's weights"
-FAKE = "a fake provider of this project wrote them; nobody has terms"
 
 
 def sources(study: Study, store: Store, teacher: Teacher) -> list[Source]:
@@ -122,11 +119,9 @@ def facts(
 
 def terms(study: Study, teacher: str | None) -> str:
     """What binds whoever uses what a teacher wrote; of published pairs their own licence."""
-    provider = study.teacher(teacher).provider if teacher else None
-    known: dict[str | None, str] = {"original": OWN_WORDS, "local": OWN_MODEL, "echo": FAKE}
-    if provider in known:
-        return known[provider]
-    return licences.TERMS.get(provider or "", "the licence of the published pairs")
+    if teacher is None:
+        return "the licence of the published pairs"
+    return providers.load(study.teacher(teacher).provider).TERMS
 
 
 def cost(account: Account | None) -> str:
@@ -169,7 +164,7 @@ def _parameters(teacher: Teacher) -> list[tuple[str, object]]:
 
 def _sent(store: Store, teacher: Teacher) -> list[Any]:
     """The messages of the first request, as they are sent; none where nobody is asked."""
-    if teacher.provider == "original":
+    if providers.load(teacher.provider).ANSWERS_FROM == "document":
         return []
     first = pl.read_parquet(store.path("halves", None), n_rows=1)
     return list(completions.requests(teacher, first)[0].messages)

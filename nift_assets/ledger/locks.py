@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 import sqlalchemy as sa
+
+from nift_training import file_locks
 
 
 class Locks(Protocol):
@@ -41,13 +42,7 @@ class FileLocks:
 
     def hold(self, name: str) -> Lock | None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        file = self._path(name).open("a")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            return None
-        return _FileLock(file)
+        return file_locks.take(self._path(name))
 
     def forget(self, name: str) -> None:
         self._path(name).unlink(missing_ok=True)
@@ -60,16 +55,6 @@ class FileLocks:
         if lock:
             lock.release()
         return lock is not None
-
-
-@dataclass(frozen=True)
-class _FileLock:
-    file: IO[str]
-
-    def release(self) -> None:
-        # Closing is not enough: a process that is just being started from here may still hold a copy of the file.
-        fcntl.flock(self.file, fcntl.LOCK_UN)
-        self.file.close()
 
 
 class AdvisoryLocks:

@@ -25,12 +25,13 @@ def requests(teacher: Teacher, halves: pl.DataFrame, *, local_model: str | None 
     """
     asked = f"{teacher.model}@{local_model}" if local_model else None
     documents = halves.head(teacher.documents or halves.height)
+    names_document = providers.load(teacher.provider).ANSWERS_FROM == "document"
     return [
         providers.request(
             teacher,
             templates.render(teacher.template, [first_half]) if teacher.template else first_half,
             asked=asked,
-            parameters=_document(document_id, second_half) if teacher.provider == "original" else None,
+            parameters=_document(document_id, second_half) if names_document else None,
         )
         for document_id, first_half, second_half in documents.select(
             "document_id", "first_half", "second_half"

@@ -1,5 +1,4 @@
-"""Who can answer: a file per provider, each with `connect`, which makes it ready to be asked, and `read`, which reads
-what it answered."""
+"""Who can answer: a file per provider, which gives every part of `Provider`. Nothing else names a provider."""
 
 from __future__ import annotations
 
@@ -9,10 +8,9 @@ import json
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from nift_assets.protocol.answer import Answer, StoredResponse
 from nift_assets.protocol.batches import Batches, sold
@@ -34,11 +32,29 @@ class Material:
 
 
 class Provider(Protocol):
-    """A module of this folder. `API_VERSION` is the protocol version it sends where the provider has several; `VERSION`
-    is raised when what it asks or reads comes out otherwise (see `steps.versions`)."""
+    """A module of this folder. It gives each of these parts, None included: one that lacks a part does not load.
+
+    - `VERSION`: to be raised when what it asks or reads comes out otherwise (see `steps.versions`).
+    - `API_VERSION`: the protocol version it sends, where the provider has several.
+    - `KEY`: the environment variable with the key of the provider's own server.
+    - `TERMS`: what binds whoever uses the words of its models.
+    - `IN_PROCESS`: whether it answers in this process, free of charge, and has no server with terms of its own.
+    - `ANSWERS_FROM`: what it answers from besides the request: the backbone that a row's `model` names, or the document
+      the first half is from, which a request then names in its parameters.
+    - `connect_batches`: the batch API of a row's server, where one is sold.
+    """
 
     VERSION: int
     API_VERSION: str | None
+    KEY: str | None
+    TERMS: str
+    IN_PROCESS: bool
+    ANSWERS_FROM: Literal["backbone", "document"] | None
+    connect_batches: Callable[[LanguageModel], Batches] | None
+
+    def check(self, row: LanguageModel) -> None:
+        """Raises ValueError for a row of the study that this provider cannot follow."""
+        ...
 
     def connect(self, model: LanguageModel, material: Material | None) -> InProcess | Remote:
         """The provider ready to be asked. Raises ValueError for a missing key or a row it cannot follow."""
@@ -49,22 +65,32 @@ class Provider(Protocol):
         ...
 
 
+PARTS = sorted(name for name in {**Provider.__annotations__, **vars(Provider)} if not name.startswith("_"))
+
+
 def names() -> list[str]:
     """The names of all providers, one per file of this folder."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
 def load(name: str) -> Provider:
-    """The provider of that name; ValueError for one that does not exist."""
+    """The provider of that name; ValueError for one that does not exist, or whose file lacks a part."""
     return cast("Provider", module(name))
 
 
-@lru_cache
 def module(name: str) -> ModuleType:
-    """The file of a provider."""
+    """The file of a provider, whole; ValueError as for `load`."""
     if name not in names():
         raise ValueError(f"there is no provider {name!r}; use one of {', '.join(names())}")
-    return importlib.import_module(f"{__name__}.{name}")
+    found = importlib.import_module(f"{__name__}.{name}")
+    if missing := [part for part in PARTS if not hasattr(found, part)]:
+        raise ValueError(f"the provider {name!r} lacks {', '.join(missing)}; add it to {found.__file__}")
+    return found
+
+
+def runs_backbone(row: LanguageModel) -> bool:
+    """Whether a row's model is a backbone of the study, whose weights are run."""
+    return load(row.provider).ANSWERS_FROM == "backbone"
 
 
 def read(name: str, body: Mapping[str, Any]) -> Reading:
@@ -201,10 +227,10 @@ def reconnect(model: LanguageModel) -> Batches:
 
 
 def _maker(model: LanguageModel) -> Callable[[LanguageModel], Batches]:
-    found: Callable[[LanguageModel], Batches] | None = getattr(load(model.provider), "connect_batches", None)
-    if found is None:
+    connect_batches = load(model.provider).connect_batches
+    if connect_batches is None:
         raise ValueError(
             f"{model.name!r}: the provider {model.provider!r} has no batch API; materialize `completions`, which asks "
             "it directly"
         )
-    return found
+    return connect_batches

@@ -39,6 +39,12 @@ VERSION = 1
 API_VERSION: str | None = "2023-06-01"
 HOME = "https://api.anthropic.com"
 KEY = "ANTHROPIC_API_KEY"
+TERMS = (
+    "Anthropic's commercial terms: what its models write may not be used to build a competing product or service, "
+    "or to train competing models, unless Anthropic has agreed"
+)
+IN_PROCESS = False
+ANSWERS_FROM = None
 
 # How the messages of an account without funds or over its own limit begin; their type is that of any bad request.
 OUT_OF_FUNDS = ("credit balance is too low", "usage limits", "organization has been disabled")
@@ -64,6 +70,12 @@ STATUSES = {
     "overloaded_error": 529,
 }
 BATCHES = "/v1/messages/batches"
+
+
+def check(row: LanguageModel) -> None:
+    """Refuses a row without a limit of tokens."""
+    if row.max_tokens is None:
+        raise ValueError(f"{row.name!r}: Anthropic's messages need a limit; set max_tokens (the paper's is 4096)")
 
 
 def connect(model: LanguageModel, material: Material | None = None) -> Anthropic:

@@ -16,13 +16,16 @@ from typing import Any
 from nift_assets.protocol.request import Request
 from nift_assets.protocol.server import InProcess
 from nift_assets.providers import Material, chat_completion
-from nift_assets.providers.openai import read
+from nift_assets.providers.openai import read as read
 from nift_assets.rows import LanguageModel
-
-__all__ = ["API_VERSION", "VERSION", "Echo", "connect", "read"]
 
 VERSION = 1
 API_VERSION: str | None = None
+KEY = None
+TERMS = "a fake provider of this project wrote them; nobody has terms"
+IN_PROCESS = True
+ANSWERS_FROM = None
+connect_batches = None
 
 VERDICTS = ("A>>B", "A>B", "A=B", "B>A", "B>>A")
 # What an auditor says: yes, no, and what is neither though it may look so.
@@ -31,6 +34,10 @@ AUDITS = (
     ("No. It is merely an article.", "no, nobody speaks.", "*No*: it tells a story.", "“NO”"),
     ("Perhaps.", "Nothing of the kind.", "Yesterday's news, so probably not.", "The answer is yes.", "I cannot say."),
 )
+
+
+def check(row: LanguageModel) -> None:
+    """Any row can be followed; `connect` refuses a model that is none of the behaviours."""
 
 
 def connect(model: LanguageModel, material: Material | None = None) -> Echo:

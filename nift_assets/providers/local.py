@@ -10,13 +10,27 @@ from nift_assets.protocol.answer import Reading
 from nift_assets.protocol.request import Request
 from nift_assets.protocol.server import InProcess
 from nift_assets.providers import Material, chat_completion, openai
-from nift_assets.rows import LanguageModel
+from nift_assets.rows import LanguageModel, Teacher
 from nift_training.evaluate import generation
 from nift_training.verbs import use_threads
 
 VERSION = 1
 API_VERSION: str | None = None
+KEY = None
+TERMS = "the licence of the model's weights"
+IN_PROCESS = True
+ANSWERS_FROM = "backbone"
+connect_batches = None
 AT_A_TIME = 64
+
+
+def check(row: LanguageModel) -> None:
+    """Refuses a teacher that is asked in another way than a local model goes on."""
+    if isinstance(row, Teacher) and (row.max_tokens is None or row.system_prompt or row.temperature):
+        raise ValueError(
+            f"teacher {row.name!r}: a local model goes on greedily, without a system prompt, up to a limit; "
+            "set max_tokens, and no system_prompt or temperature above 0"
+        )
 
 
 def connect(model: LanguageModel, material: Material | None) -> Local:

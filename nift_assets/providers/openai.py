@@ -43,6 +43,12 @@ VERSION = 1
 API_VERSION: str | None = None
 HOME = "https://api.openai.com/v1"
 KEY = "OPENAI_API_KEY"
+TERMS = (
+    "OpenAI's terms of use: what its models write may not be used to develop models that compete with OpenAI, and "
+    "may not be passed off as written by people"
+)
+IN_PROCESS = False
+ANSWERS_FROM = None
 
 # Reasons to stop, as `openai.types.chat.chat_completion.Choice` lists them.
 ENDINGS = {"stop": "whole", "length": "cut", "content_filter": "refused"}
@@ -59,6 +65,10 @@ ENDPOINT: Final = "/v1/chat/completions"
 # Behind a gateway that has given up, the model may have written its answer, and it is billed.
 GATEWAY_TIMEOUTS = (408, 504, 524)
 DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
+
+
+def check(row: LanguageModel) -> None:
+    """Any row can be followed: what a server of one's own takes is known to that server alone."""
 
 
 def connect(model: LanguageModel, material: Material | None = None) -> OpenAI:

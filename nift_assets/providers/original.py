@@ -9,13 +9,20 @@ from typing import Any
 from nift_assets.protocol.request import Request
 from nift_assets.protocol.server import InProcess
 from nift_assets.providers import Material, chat_completion
-from nift_assets.providers.openai import read
+from nift_assets.providers.openai import read as read
 from nift_assets.rows import LanguageModel
-
-__all__ = ["API_VERSION", "VERSION", "Original", "connect", "read"]
 
 VERSION = 1
 API_VERSION: str | None = None
+KEY = None
+TERMS = "they are the articles' own"
+IN_PROCESS = True
+ANSWERS_FROM = "document"
+connect_batches = None
+
+
+def check(row: LanguageModel) -> None:
+    """Any row can be followed: no model is asked."""
 
 
 def connect(model: LanguageModel, material: Material | None) -> Original:

@@ -17,7 +17,7 @@ import duckdb
 import jinja2
 import polars as pl
 
-from nift_assets import filters
+from nift_assets import filters, providers
 from nift_assets import rows as kinds
 from nift_assets.costs import price_list
 from nift_assets.rows import Adapter, Audit, Backbone, Benchmark, Cell, ReferenceSet, Teacher, TrainingSet
@@ -87,12 +87,18 @@ def study_rows(study: Study, rows: str) -> pl.DataFrame:
     What a row has several of is a relation of its own: which filters a teacher or a training set names, in their order
     (`place`), and `cells`: the cells of the paper's tables that models, audits and quoted models fill, in the order of
     the study (`place`), each with the `kind` and `name` of the row that fills it.
-    `prices` are what the teachers' tokens cost.
+    `prices` are what the teachers' tokens cost, `providers` who answers the study's rows, and whether in process.
     """
     if rows == "cells":
         return cells(study)
     if rows == "prices":
         return prices(study)
+    if rows == "providers":
+        used = sorted({row.provider for row in study.language_models})
+        return pl.DataFrame(
+            [{"name": name, "in_process": providers.load(name).IN_PROCESS} for name in used],
+            schema={"name": pl.String, "in_process": pl.Boolean},
+        )
     if rows in FILTERS:
         named, owner = FILTERS[rows]
         applied = [

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 import dagster as dg
 
-from nift_assets import filters, studies
+from nift_assets import filters, providers, studies
 from nift_assets.study import Study
 
 PartitionSet = Literal["teacher", "reference_set", "control", "audit", "training_set", "backbone", "adapter", "model"]
@@ -81,7 +81,7 @@ def mapping(upstream: PartitionSet | None, downstream: PartitionSet | None) -> d
 def _links(study: Study) -> dict[tuple[str, str], list[tuple[str, str]]]:
     """Which row feeds which, for every pair of partition sets that meet in the graph."""
     return {
-        ("backbone", "teacher"): [(t.model, t.name) for t in study.teachers if t.provider == "local"],
+        ("backbone", "teacher"): [(t.model, t.name) for t in study.teachers if providers.runs_backbone(t)],
         ("teacher", "training_set"): [(s.teacher, s.name) for s in study.training_sets if s.teacher],
         ("training_set", "teacher"): [(s.name, s.teacher) for s in study.training_sets if s.teacher],
         ("reference_set", "training_set"): [(s.reference, s.name) for s in study.training_sets if s.reference],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 import time
@@ -12,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nift_training import artifacts, backbone, lineage, machine, progress
+from nift_training import artifacts, backbone, file_locks, lineage, machine, progress
 from nift_training.machine import Machine, Place
 from nift_training.memory import peak_rss_mb
 from nift_training.recipe import Recipe
@@ -266,11 +265,8 @@ def _alone(work: Path) -> Iterator[None]:
         yield
         return
     work.mkdir(parents=True, exist_ok=True)
-    with (work / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another run works in {work}: wait until it ends, or name another --work") from None
+    refusal = f"another run works in {work}: wait until it ends, or name another --work"
+    with file_locks.held(work / ".lock", refusal):
         try:
             yield
         finally:

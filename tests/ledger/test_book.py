@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import sqlite3
 import subprocess
 import sys
@@ -488,7 +489,13 @@ def test_a_lock_is_free_although_a_process_started_meanwhile_has_a_copy_of_its_f
     locks = FileLocks(tmp_path)
     lock = locks.hold("writer w")
     assert lock is not None
-    copies = [lock.file.fileno()]  # type: ignore[attr-defined]
+    (path,) = tmp_path.iterdir()
+    copies = [
+        int(opened)
+        for opened in os.listdir("/proc/self/fd")
+        if os.path.exists(f"/proc/self/fd/{opened}") and path.samefile(f"/proc/self/fd/{opened}")
+    ]
+    assert len(copies) == 1
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=copies) as other:
         assert not locks.free("writer w")
         lock.release()
