@@ -29,10 +29,9 @@ from nift_assets.corpus import locations
 from nift_assets.pages import report
 from nift_assets.pairs import reference_sets
 from nift_assets.rows import Benchmark, Corpus, LanguageModel, Model, digest
-from nift_assets.steps import partitions
 from nift_assets.steps.code import FOLDER
-from nift_assets.steps.partitions import STUDY
-from nift_assets.steps.table import STEPS, Step
+from nift_assets.steps.lineage import Graph, Partition
+from nift_assets.steps.table import Step
 from nift_assets.store import CATALOGUE, Store
 from nift_assets.study import Study
 from nift_training.machine import ONE_DEVICE
@@ -43,32 +42,32 @@ REMOVALS = "removals"
 FREE = {"limits", "budget_usd", "price", "key_variable", "filters"}
 
 
-def take_over(store: Store, *, here: Path = FOLDER) -> None:
+def take_over(graph: Graph, store: Store, *, here: Path = FOLDER) -> None:
     """Takes over what is stored, the first time anything is; `here` is the folder of the code, from which paths were
     made absolute."""
     if store.has_taken_over():
         return
     stored = [
-        (step, table, key, version.inputs)
-        for table, step in STEPS.items()
-        for key in partitions.keys(STUDY, step.partitions)
+        (Partition(table, key), version.inputs)
+        for table in graph.tables
+        for key in graph.keys(table)
         if (version := store.version(table, key))
     ]
     folders = [here, *_folders_before(store, here)]
     taken = {
-        inputs: step.inputs_version(store, key, table, code=_counts_as(step, key, table, before["as"]))
-        for step, table, key, inputs in stored
-        if (before := BEFORE["steps"].get(_name(STUDY, table)))
-        if inputs in _inputs_before(STUDY, store, step, table, key, here, folders)
+        inputs: graph.inputs_version(store, place, code=_counts_as(graph.tables[place.table], place, before["as"]))
+        for place, inputs in stored
+        if (before := BEFORE["steps"].get(_name(graph.study, place.table)))
+        if inputs in _inputs_before(graph, store, place, here, folders)
     }
     if stored:
         with suppress(OSError):  # who may only look looks the next time again
             store.take_over(taken)
 
 
-def _counts_as(step: Step, key: str | None, table: str, version: str) -> str:
+def _counts_as(step: Step, place: Partition, version: str) -> str:
     """The version of the code that made a partition, as it is called today: before, a plug-in was part of its step."""
-    plugins = 0 if step.version is None else len({*step.plugins(key, table)})
+    plugins = 0 if step.version is None else len({*step.plugins(place.key, place.table)})
     return " ".join([version] * (1 + plugins))
 
 
@@ -77,16 +76,15 @@ def _name(study: Study, table: str) -> str:
     return {filters.table(row): f"filters/{row.file}" for row in study.filters}.get(table, table)
 
 
-def _inputs_before(
-    study: Study, store: Store, step: Step, table: str, key: str | None, here: Path, folders: Sequence[Path]
-) -> Iterator[str]:
+def _inputs_before(graph: Graph, store: Store, place: Partition, here: Path, folders: Sequence[Path]) -> Iterator[str]:
     """The digests that the footer of a partition may have had, with the code in each of some folders."""
-    before = BEFORE["steps"][_name(study, table)]
+    study, (table, key) = graph.study, place
+    step, before = graph.tables[table], BEFORE["steps"][_name(study, table)]
     stored = [
         (name, source, version.data if (version := store.version(name, source)) else None)
         for name in _inputs(study, before["inputs"])
-        if partitions.is_needed(study, name, step.tables[0], key)
-        for source in partitions.upstream_keys(study, STEPS[name].partitions, step.partitions, key)
+        if graph.partitions.is_needed(name, step.tables[0], key)
+        for source in graph.partitions.upstream_keys(graph.tables[name].partitions, step.partitions, key)
     ]
     for folder in folders:
         move = partial(_moved, here, folder)
