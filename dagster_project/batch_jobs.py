@@ -16,9 +16,10 @@ from nift_assets.costs import price_list
 from nift_assets.prompts import completions
 from nift_assets.protocol import Request
 from nift_assets.rows import Price, Teacher
-from nift_assets.steps import asking, partitions
-from nift_assets.steps.partitions import STUDY
+from nift_assets.steps import asking
+from nift_assets.steps.lineage import Graph, Partition
 from nift_assets.store import Store
+from nift_assets.study import Study
 
 # The ledger's modules are imported where they are used: the database library would slow down every load.
 if TYPE_CHECKING:
@@ -33,31 +34,7 @@ SECONDS_PER_TICK = 30.0
 SETTLEMENTS_BETWEEN_TRIES = 1.5
 
 
-@dg.op(required_resource_keys={"store", "ledger"}, out=dg.Out(dg.Nothing), config_schema={})
-def submit_batch(context: dg.OpExecutionContext) -> None:
-    """Batches of all that a teacher has not answered and nobody is asking; ends when the provider has them."""
-    from nift_assets.ledger.batches import submission
-
-    teacher = STUDY.teacher(context.partition_key)
-    adapter, price = _connect(teacher)
-    book: Book = context.resources.ledger.book
-    submitted = submission.submit(book, asker(teacher), requests(teacher, context.resources.store), adapter, price)
-    context.log.info(submitted.in_words())
-    metadata = {name: value for name, value in vars(submitted).items() if isinstance(value, int)}
-    if submitted.stopped:
-        raise dg.Failure(description=submitted.in_words(), metadata=metadata, allow_retries=False)
-    context.add_output_metadata({**metadata, "batches": len(submitted.created) + len(submitted.adopted)})
-
-
-@dg.job(
-    partitions_def=partitions.DEFINITIONS["teacher"],
-    executor_def=dg.in_process_executor,
-    description="Asks one teacher by batch, at half the price; answers come within a day. See the sensor `batches`.",
-)
-def submit_batches() -> None:
-    submit_batch()
-
-
+SUBMIT = "submit_batches"
 batched_completions = dg.define_asset_job(
     "batched_completions",
     selection=dg.AssetSelection.assets("completions"),
@@ -65,24 +42,66 @@ batched_completions = dg.define_asset_job(
 )
 
 
-@dg.sensor(
-    name="batches",
-    jobs=[submit_batches, batched_completions],
-    default_status=dg.DefaultSensorStatus.STOPPED,
-    minimum_interval_seconds=60,
-    required_resource_keys={"store", "ledger"},
-    description="Imports the batches that have ended, asks again for what came back without an answer, and has "
-    "`completions` made when nothing is missing.",
-)
-def batches_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+def submit_batches(graph: Graph) -> dg.JobDefinition:
+    """The job that submits all that a teacher of the study has not answered."""
+    study = graph.study
+
+    @dg.op(required_resource_keys={"store", "ledger"}, out=dg.Out(dg.Nothing), config_schema={})
+    def submit_batch(context: dg.OpExecutionContext) -> None:
+        """Batches of all that a teacher has not answered and nobody is asking; ends when the provider has them."""
+        from nift_assets.ledger.batches import submission
+
+        teacher = study.teacher(context.partition_key)
+        adapter, price = _connect(study, teacher)
+        book: Book = context.resources.ledger.book
+        wanted = requests(teacher, context.resources.store)
+        submitted = submission.submit(book, asker(study, teacher), wanted, adapter, price)
+        context.log.info(submitted.in_words())
+        metadata = {name: value for name, value in vars(submitted).items() if isinstance(value, int)}
+        if submitted.stopped:
+            raise dg.Failure(description=submitted.in_words(), metadata=metadata, allow_retries=False)
+        context.add_output_metadata({**metadata, "batches": len(submitted.created) + len(submitted.adopted)})
+
+    @dg.job(
+        name=SUBMIT,
+        partitions_def=graph.partitions.definition("teacher"),
+        executor_def=dg.in_process_executor,
+        description="Asks one teacher by batch, at half the price; answers come within a day. See the sensor "
+        "`batches`.",
+    )
+    def submit() -> None:
+        submit_batch()
+
+    return submit
+
+
+def batches_sensor(study: Study, submit: dg.JobDefinition) -> dg.SensorDefinition:
+    """The sensor that looks at the batches of every teacher of the study; `submit` is what it requests for the rest."""
+
+    @dg.sensor(
+        name="batches",
+        jobs=[submit, batched_completions],
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        minimum_interval_seconds=60,
+        required_resource_keys={"store", "ledger"},
+        description="Imports the batches that have ended, asks again for what came back without an answer, and has "
+        "`completions` made when nothing is missing.",
+    )
+    def look(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        return _tick(context, study)
+
+    return look
+
+
+def _tick(context: dg.SensorEvaluationContext, study: Study) -> dg.SensorResult:
     remembered: dict[str, Any] = json.loads(context.cursor or "{}")
     wanted: list[dg.RunRequest] = []
     said: list[str] = []
-    said += _strays(context.resources.ledger.book)
-    for teacher in STUDY.teachers:
+    said += _strays(study, context.resources.ledger.book)
+    for teacher in study.teachers:
         memory = Memory(**remembered.get(teacher.name, {}))
         try:
-            found = _look_at(context, teacher, memory)
+            found = _look_at(context, study, teacher, memory)
         except ValueError as error:  # a missing key holds up this teacher and no other
             found = str(error)
         if isinstance(found, dg.RunRequest):
@@ -100,12 +119,12 @@ def batches_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     )
 
 
-def _strays(book: "Book") -> list[str]:
+def _strays(study: Study, book: "Book") -> list[str]:
     """A sentence for each teacher with open batches that the study has no row for: renamed, or taken out."""
     from nift_assets.ledger.batches import rows
 
     found: dict[str, list[Any]] = {}
-    for batch in rows.strays(book, STUDY.name, [teacher.name for teacher in STUDY.teachers]):
+    for batch in rows.strays(book, study.name, [teacher.name for teacher in study.teachers]):
         found.setdefault(batch["who"], []).append(batch)
     return [
         f"{who}: the study has no such teacher, and {', '.join(map(rows.called, open_ones))} is still open; put "
@@ -124,52 +143,58 @@ class Memory:
     said: str = ""
 
 
-def _look_at(context: dg.SensorEvaluationContext, teacher: Teacher, memory: Memory) -> dg.RunRequest | str | None:
+def _look_at(
+    context: dg.SensorEvaluationContext, study: Study, teacher: Teacher, memory: Memory
+) -> dg.RunRequest | str | None:
     """The run a teacher needs next, or what is waited for, in words; None for one that has no batches."""
     from nift_assets.ledger.batches import collection, creation
     from nift_assets.ledger.batches.standing import missing, standing_of
 
     book: Book = context.resources.ledger.book
-    standing = standing_of(book, STUDY.name, teacher.name)
+    standing = standing_of(book, study.name, teacher.name)
     if not standing.batches:
         return None
     if standing.under_way or standing.unsent:
         # What is with the provider is paid for: neither a cap nor the end of the model is in its way.
         adapter, price = providers.reconnect(teacher), price_list.last_price(teacher)
-        collected = collection.collect(book, asker(teacher), adapter, price, seconds=SECONDS_PER_TICK)
+        collected = collection.collect(book, asker(study, teacher), adapter, price, seconds=SECONDS_PER_TICK)
         for batch, counts in collected.imported.items():
             context.log.info(f"{teacher.name}: the chunk {batch[:8]} has ended: {counts}")
-        standing = standing_of(book, STUDY.name, teacher.name)
+        standing = standing_of(book, study.name, teacher.name)
         if standing.under_way:
             return "; ".join(collected.waiting)
-    if not book.locks.free(f"writer {asker(teacher).writer}"):
+    if not book.locks.free(f"writer {asker(study, teacher).writer}"):
         return "a run is asking it right now"
     if standing.unsent:
         # A run finds the chunk again, or creates it once it has settled, so it is tried again after a while.
         spell = SETTLEMENTS_BETWEEN_TRIES * creation.SETTLE_SECONDS
         attempt = f"{standing.digest} {time.time() // spell:.0f}"
-        return _requeue(teacher, memory, standing, attempt, f"{standing.unsent} chunks are not with the provider")
+        return _requeue(
+            study, teacher, memory, standing, attempt, f"{standing.unsent} chunks are not with the provider"
+        )
     if memory.judged == standing.digest:
         return memory.said
     keys = [request.key for request in requests(teacher, context.resources.store)]
     left, unknown = missing(book, keys)
     memory.judged = standing.digest
     if left:
-        found = _requeue(teacher, memory, standing, standing.digest, f"{left:,} requests are left")
+        found = _requeue(study, teacher, memory, standing, standing.digest, f"{left:,} requests are left")
         memory.said = (
             found if isinstance(found, str) else f"{left:,} requests are left, and submit_batches is requested"
         )
         return found
     memory.requeues, memory.said = [], "every batch has been collected, and completions has been requested"
     return dg.RunRequest(
-        run_key=f"completions {STUDY.name} {teacher.name} {standing.digest}",
+        run_key=f"completions {study.name} {teacher.name} {standing.digest}",
         job_name=batched_completions.name,
         partition_key=teacher.name,
         tags={"nift/unknown": str(unknown)} if unknown else {},
     )
 
 
-def _requeue(teacher: Teacher, memory: Memory, standing: "Standing", attempt: str, why: str) -> dg.RunRequest | str:
+def _requeue(
+    study: Study, teacher: Teacher, memory: Memory, standing: "Standing", attempt: str, why: str
+) -> dg.RunRequest | str:
     """Another submission, unless a person is needed first or it has been tried often enough."""
     if standing.remedy:
         return f"{why}, and a person is needed: {standing.remedy}; then launch submit_batches"
@@ -182,8 +207,8 @@ def _requeue(teacher: Teacher, memory: Memory, standing: "Standing", attempt: st
         )
     memory.requeues = [*memory.requeues, attempt]
     return dg.RunRequest(
-        run_key=f"requeue {STUDY.name} {teacher.name} {attempt}",
-        job_name=submit_batches.name,
+        run_key=f"requeue {study.name} {teacher.name} {attempt}",
+        job_name=SUBMIT,
         partition_key=teacher.name,
         tags={"nift/requeue": str(len(memory.requeues))},
     )
@@ -196,14 +221,13 @@ def requests(teacher: Teacher, store: Store) -> list[Request]:
     return completions.requests(teacher, store.read("halves", None))
 
 
-def asker(teacher: Teacher) -> "Asker":
+def asker(study: Study, teacher: Teacher) -> "Asker":
     """Who pays; the writer is that of `completions`, so that only one of both asks at a time."""
-    return asking.asker(teacher, "completions", teacher.name)
+    return asking.asker(study, teacher, Partition("completions", teacher.name))
 
 
-def _connect(teacher: Teacher) -> "tuple[Batches, Price]":
-
-    price = asking.price(teacher)
+def _connect(study: Study, teacher: Teacher) -> "tuple[Batches, Price]":
+    price = asking.price(study, teacher)
     adapter = providers.connect(teacher, price)
     assert price is not None, "a batch API is refused to a row without a price"
     return adapter, price

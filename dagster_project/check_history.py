@@ -9,25 +9,24 @@ import dagster as dg
 from expectations import contract as contracts
 from expectations.contract import Contract
 from expectations.results import LastResult
-from nift_assets.graph import steps
 from nift_assets.pages.docs import Stored, Table
-from nift_assets.steps import check_results, partitions
-from nift_assets.steps.partitions import STUDY
+from nift_assets.steps import check_results
+from nift_assets.steps.lineage import Graph
 from nift_assets.steps.table import Step
 from nift_assets.store import Store
 
 
-def documented(store: Store, instance: dg.DagsterInstance | None) -> list[Table]:
-    """All tables of the active study, from articles to scores, with the last results the instance knows of."""
+def documented(graph: Graph, store: Store, instance: dg.DagsterInstance | None) -> list[Table]:
+    """All tables of a study, from articles to scores, with the last results the instance knows of."""
     # Models are made from nothing of ours, so they would come first.
-    ordered = sorted(steps(), key=lambda step: step.group != "data")
-    return [_table(step, name, store, instance) for step in ordered for name in step.tables]
+    ordered = sorted(graph.steps, key=lambda step: step.group != "data")
+    return [_table(graph, step, name, store, instance) for step in ordered for name in step.tables]
 
 
-def _table(step: Step, name: str, store: Store, instance: dg.DagsterInstance | None) -> Table:
+def _table(graph: Graph, step: Step, name: str, store: Store, instance: dg.DagsterInstance | None) -> Table:
     promised = contracts.load(name)
-    keys = partitions.keys(STUDY, step.partitions)
-    read_by = [table for other in steps() if name in other.inputs for table in other.tables]
+    keys = graph.keys(name)
+    read_by = [table for other in graph.steps if name in other.inputs for table in other.tables]
     return Table(
         contract=promised,
         group=step.group,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from nift_assets.graph import OWNER, steps
+from nift_assets.graph import OWNER
+from nift_assets.steps.lineage import Graph
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -58,9 +59,9 @@ INTENTS = [
 ]
 
 
-def intent_jobs() -> list[UnresolvedAssetJobDefinition]:
-    """The jobs of those intents that the active study has rows for."""
-    found = [(intent, tables(intent)) for intent in INTENTS]
+def intent_jobs(graph: Graph) -> list[UnresolvedAssetJobDefinition]:
+    """The jobs of those intents that the study has rows for."""
+    found = [(intent, tables(graph, intent)) for intent in INTENTS]
     return [
         dg.define_asset_job(
             intent.name,
@@ -74,8 +75,12 @@ def intent_jobs() -> list[UnresolvedAssetJobDefinition]:
     ]
 
 
-def tables(intent: Intent) -> list[str]:
+def tables(graph: Graph, intent: Intent) -> list[str]:
     """The tables of an intent, upstream first."""
-    found = [step for step in steps() if step.partitions == intent.by and step.group in intent.groups]
-    wanted = [step for step in found if not step.by_hand and (step.returns if intent.after_audit else not step.rejoins)]
-    return [table for step in wanted for table in step.tables]
+    steps = [
+        step
+        for step in graph.steps
+        if step.partitions == intent.by and step.group in intent.groups and not step.by_hand
+        if (graph.returns(step) if intent.after_audit else not graph.rejoins(step))
+    ]
+    return [table for step in steps for table in step.tables]

@@ -10,8 +10,8 @@ import dagster as dg
 from dagster_project.io_manager import ParquetIOManager
 from dagster_project.processes import processes
 from dagster_project.settings import open_book, warehouse
-from nift_assets.steps.partitions import STUDY
 from nift_assets.store import Store
+from nift_assets.study import Study
 
 if TYPE_CHECKING:
     from nift_assets.ledger.book import Book
@@ -25,15 +25,15 @@ class LazyLedger:
         return open_book()
 
 
-def store() -> Store:
-    return Store(root=warehouse(), study=STUDY.name)
+def store(study: Study) -> Store:
+    return Store(root=warehouse(), study=study.name)
 
 
-def resources() -> dict[str, object]:
+def resources(study: Study) -> dict[str, object]:
     """The resources every table asset is given, by name. None takes a configuration: what is typed into one is kept."""
     return {
-        "io_manager": dg.IOManagerDefinition(lambda _: ParquetIOManager(store()), config_schema={}),
-        "store": dg.ResourceDefinition(lambda _: store(), config_schema={}),
+        "io_manager": dg.IOManagerDefinition(lambda _: ParquetIOManager(store(study)), config_schema={}),
+        "store": dg.ResourceDefinition(lambda _: store(study), config_schema={}),
         "ledger": dg.ResourceDefinition(lambda _: LazyLedger(), config_schema={}),
         "pipes": dg.ResourceDefinition(lambda _: processes(), config_schema={}),
     }

@@ -1,4 +1,4 @@
-"""Running the whole graph of the active study, two partitions at a time, skipping what is up to date."""
+"""Running the whole graph of a study, two partitions at a time, skipping what is up to date."""
 
 from __future__ import annotations
 
@@ -13,25 +13,17 @@ from pathlib import Path
 import dagster as dg
 
 from dagster_project import failures, worker
-from dagster_project.definitions import defs
 from dagster_project.lost_runs import COMMAND_TAG
 from dagster_project.processes import start_warm
 from dagster_project.resources import store
-from nift_assets.steps import partitions
-from nift_assets.steps.partitions import STUDY
-from nift_assets.steps.table import STEPS, Step
+from nift_assets.steps.lineage import Graph, Partition, Standing, upstream_first
+from nift_assets.steps.table import Step
 from nift_assets.store import Store
+from nift_assets.study import Study
 
 AT_ONCE = 2
 DATA, SCORES = "data", "scores"
 AGAIN = ", after the others"
-
-# An Instruct sibling that is made on the spot uses its foundation again if that is there.
-FOUNDATIONS = {
-    backbone.name: backbone.instruct_of
-    for backbone in STUDY.backbones
-    if backbone.instruct_of and backbone.source == "pico"
-}
 
 
 @dataclass(frozen=True)
@@ -44,6 +36,11 @@ class Run:
     steps: tuple[str, ...]
     tables: tuple[str, ...]
     waits_for: frozenset[str]
+
+    @property
+    def partitions(self) -> list[Partition]:
+        """The partition of each of its tables."""
+        return [Partition(table, self.key) for table in self.tables]
 
 
 @dataclass(frozen=True)
@@ -59,100 +56,98 @@ class Outcome:
     stopped_by: str | None = None
 
 
-def runs(steps: Sequence[Step]) -> list[Run]:
-    """All runs of the active study, upstream before downstream, without what is made by hand: one per partition key,
-    and two without partitions (what stands before the first partitioned table and what is made from all partitions).
+def runs(graph: Graph) -> list[Run]:
+    """All runs of a study, upstream before downstream, without what is made by hand: one per partition key, and two
+    without partitions (what stands before the first partitioned table and what is made from all partitions).
     Where a key's tables feed another key's that feed it again (a teacher, its audit, what the audit drops), the rest is
     a run of its own."""
-    members: dict[str, list[Step]] = {}
+    members: dict[str, dict[Step, tuple[str, ...]]] = {}
     keys: dict[str, str | None] = {}
-    for step in steps:
-        for key in [] if step.by_hand else partitions.keys(STUDY, step.partitions):
-            if not any(partitions.is_wanted(STUDY, table, key) for table in step.tables):
-                continue
-            name = _run_of(step, key)
-            members.setdefault(name, []).append(step)
-            keys[name] = key
+    for step in graph.steps:
+        for key in [] if step.by_hand else graph.keys(step.tables[0]):
+            if wanted := tuple(table for table in step.tables if graph.partitions.is_wanted(table, key)):
+                name = _run_of(graph, step, key)
+                members.setdefault(name, {})[step] = wanted
+                keys[name] = key
     planned = [
         Run(
             name,
             keys[name],
-            tuple(step.tables[0] for step in found),
-            tuple(t for step in found for t in step.tables if partitions.is_wanted(STUDY, t, keys[name])),
-            _waits_for(name, found, keys[name]),
+            tuple(step.tables[0] for step in steps),
+            tuple(table for wanted in steps.values() for table in wanted),
+            _waits_for(graph, name, steps, keys[name]),
         )
-        for name, found in members.items()
+        for name, steps in members.items()
     ]
     return sorted(planned, key=lambda run: run.name != DATA)
 
 
-def needed(planned: Sequence[Run], tables: Collection[str], chosen: Collection[str] = (), *, only: bool) -> list[Run]:
+def needed(
+    graph: Graph, planned: Sequence[Run], tables: Collection[str], chosen: Collection[str] = (), *, only: bool
+) -> list[Run]:
     """Of all runs what it takes to have some tables, of the chosen partitions if any are, and then what is made of all
     partitions there are; `only` these tables, from what there is.
 
     Raises ValueError for a table or a partition that the study does not have or does not want.
     """
-    if unknown := sorted(set(tables) - STEPS.keys()):
+    if unknown := sorted(set(tables) - graph.tables.keys()):
         raise ValueError(f"there is no table {unknown[0]!r}; nift docs lists them")
-    wanted = {(name, key) for name in tables for key in _chosen(name, chosen)}
-    if missing := sorted(set(chosen) - {key for _, key in wanted}):
+    wanted = {Partition(name, key) for name in tables for key in _chosen(graph, name, chosen)}
+    if missing := sorted(set(chosen) - {partition.key for partition in wanted}):
         named = ", ".join(sorted(tables))
-        raise ValueError(f"the study {STUDY.name!r} makes no {named} of {missing[0]!r}; nift coverage lists its rows")
+        raise ValueError(
+            f"the study {graph.study.name!r} makes no {named} of {missing[0]!r}; nift coverage lists its rows"
+        )
     if not only:
-        wanted = _closure(wanted)
+        wanted = {*upstream_first(wanted, lambda partition: _made_from(graph, partition))}
     left = []
     for run in planned:
         if run.name == SCORES and not only:
             left.append(run)
             continue
-        steps = tuple(step for step in run.steps if any((t, run.key) in wanted for t in STEPS[step].tables))
-        whole = (t for step in steps for t in STEPS[step].tables if (t, run.key) in wanted or not STEPS[step].any_of)
+        steps = [
+            step
+            for step in map(graph.tables.__getitem__, run.steps)
+            if any(Partition(table, run.key) in wanted for table in step.tables)
+        ]
+        whole = (t for step in steps for t in step.tables if Partition(t, run.key) in wanted or not step.any_of)
         if steps:
-            left.append(replace(run, steps=steps, tables=tuple(whole)))
+            left.append(replace(run, steps=tuple(step.tables[0] for step in steps), tables=tuple(whole)))
     names = {run.name for run in left}
     return [replace(run, waits_for=run.waits_for & names) for run in left]
 
 
-def _chosen(name: str, chosen: Collection[str]) -> list[str | None]:
-    partitioned = STEPS[name].partitions
-    keys = [key for key in partitions.keys(STUDY, partitioned) if partitions.is_wanted(STUDY, name, key)]
-    return [key for key in keys if key in chosen] if chosen and partitioned else keys
+def _chosen(graph: Graph, name: str, chosen: Collection[str]) -> list[str | None]:
+    keys = [key for key in graph.keys(name) if graph.partitions.is_wanted(name, key)]
+    return [key for key in keys if key in chosen] if chosen and graph.tables[name].partitions else keys
 
 
-def _closure(wanted: Iterable[tuple[str, str | None]]) -> set[tuple[str, str | None]]:
-    """Those partitions and all they are made from."""
-    found: set[tuple[str, str | None]] = set()
-    waiting = list(wanted)
-    while waiting:
-        name, key = place = waiting.pop()
-        if place not in found:
-            found.add(place)
-            waiting += STEPS[name].upstream(key)
-            if foundation := _foundation(name, key):
-                waiting.append((name, foundation))
-    return found
+def _made_from(graph: Graph, partition: Partition) -> list[Partition]:
+    """What a partition is made from; an Instruct sibling that is made on the spot uses its foundation again if that is
+    there."""
+    foundation = _foundation(graph.study, partition)
+    return [*graph.upstream(partition), *([foundation] if foundation else [])]
 
 
-def _foundation(name: str, key: str | None) -> str | None:
+def _foundation(study: Study, partition: Partition) -> Partition | None:
     """The backbone that an Instruct sibling made on the spot goes on from."""
-    return FOUNDATIONS.get(str(key)) if name == "backbones" else None
+    if partition.table != "backbones":
+        return None
+    backbone = study.backbone(str(partition.key))
+    return Partition("backbones", backbone.instruct_of) if backbone.instruct_of and backbone.source == "pico" else None
 
 
-def undecided(planned: Sequence[Run], store: Store) -> list[str]:
+def undecided(graph: Graph, planned: Sequence[Run], store: Store) -> list[str]:
     """What a person has to decide about code whose results would else be made again, each line once."""
-    open_lines = {
-        (run.key, table): line
+    stored = [
+        partition
         for run in planned
-        for table in run.tables
-        if (line := STEPS[table].undecided(run.key, table))
-    }
-    return [
-        *dict.fromkeys(
-            line
-            for (key, table), line in open_lines.items()
-            if store.version(table, key) and not STEPS[table].is_current(store, key, table)
-        )
+        for partition in run.partitions
+        if graph.tables[partition.table].undecided(partition.key, partition.table) and store.version(*partition)
     ]
+    stale = [partition for partition in stored if not graph.is_current(store, partition)]
+    lines = [graph.tables[partition.table].undecided(partition.key, partition.table) for partition in stale]
+    return [*dict.fromkeys(line for line in lines if line)]
 
 
 def execute(
@@ -185,10 +180,12 @@ def execute(
 
 def execute_one(run: Run) -> Outcome:
     """One Dagster run, in this process, of those steps of a partition that are not up to date."""
+    from dagster_project.definitions import ACTIVE, defs  # the graph of this process's environment
+
     start_warm()
     started = time.monotonic()
     with dg.DagsterInstance.get() as instance:
-        tables = _stale(run, instance)
+        tables = _to_make(ACTIVE, run, instance)
         if not tables:
             return Outcome((), 0.0)
         result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
@@ -221,36 +218,23 @@ def _outcome(future: Future[Outcome]) -> Outcome:
         ) from None
 
 
-def _run_of(step: Step, key: str | None) -> str:
+def _run_of(graph: Graph, step: Step, key: str | None) -> str:
     if step.partitions:
-        return f"{step.partitions} {key}" + (AGAIN if step.returns else "")
-    return SCORES if _below_partitions(step) else DATA
+        return f"{step.partitions} {key}" + (AGAIN if graph.returns(step) else "")
+    return SCORES if any(above.partitions for above in graph.above(step)) else DATA
 
 
-def _below_partitions(step: Step) -> bool:
-    return any(STEPS[name].partitions or _below_partitions(STEPS[name]) for name in step.inputs)
+def _waits_for(graph: Graph, name: str, steps: Iterable[Step], key: str | None) -> frozenset[str]:
+    made_from = {above for step in steps for above in _made_from(graph, Partition(step.tables[0], key))}
+    return frozenset(_run_of(graph, graph.tables[above.table], above.key) for above in made_from) - {name}
 
 
-def _waits_for(name: str, steps: Iterable[Step], key: str | None) -> frozenset[str]:
-    needed = {_run_of(STEPS[upstream], source) for step in steps for upstream, source in step.upstream(key)}
-    if foundation := next((_foundation(step.tables[0], key) for step in steps), None):
-        needed.add(_run_of(STEPS["backbones"], foundation))
-    return frozenset(needed - {name})
-
-
-def _stale(run: Run, instance: dg.DagsterInstance) -> tuple[str, ...]:
+def _to_make(graph: Graph, run: Run, instance: dg.DagsterInstance) -> tuple[str, ...]:
     """The tables of a run that are not up to date, or that stand below one that is made again."""
-    stale: list[str] = []
-    for name in run.steps:
-        step = STEPS[name]
-        if any(upstream in stale for upstream in step.inputs):
-            stale += step.tables
-        else:
-            unseen = [table for table in step.tables if not _known(instance, table, run.key)]
-            stale += dict.fromkeys(
-                [*step.stale(store(), run.key), *(unseen if step.any_of or not unseen else step.tables)]
-            )
-    return tuple(table for table in stale if table in run.tables)
+    standing = Standing(
+        graph, store(graph.study), within={*run.partitions}, seen=lambda partition: _known(instance, *partition)
+    )
+    return tuple(partition.table for partition in run.partitions if not standing.is_present(partition))
 
 
 def _known(instance: dg.DagsterInstance, table: str, key: str | None) -> bool:

@@ -11,6 +11,7 @@ from nift_assets.store import Store
 
 if TYPE_CHECKING:
     from nift_assets.ledger.book import Book
+    from nift_assets.study import Study
 
 GPU = Path("/dev/nvidia0")
 
@@ -21,15 +22,15 @@ def warehouse() -> str:
     return root if "://" in root else str(Path(root).absolute())
 
 
-def take_over(study: str) -> None:
+def take_over(study: Study) -> None:
     """Has what a study stored before versions were digests of code counted as what it is, the first time it is met."""
-    store = Store(root=warehouse(), study=study)
+    store = Store(root=warehouse(), study=study.name)
     if store.has_taken_over() or not store.folder().exists():
         return
     # Imported now: the whole graph is asked what it stored, which takes a second.
-    from nift_assets import graph, takeover  # noqa: F401  importing the graph declares all tables
+    from nift_assets import graph, takeover
 
-    takeover.take_over(store)
+    takeover.take_over(graph.build(study), store)
 
 
 def ledger_url(root: str) -> str:

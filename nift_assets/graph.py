@@ -27,11 +27,13 @@ from nift_assets import assets, sql
 from nift_assets.assets.sql_models import removals
 from nift_assets.benchmarks import files as benchmark_files
 from nift_assets.rows import Benchmark
-from nift_assets.steps import partitions
+from nift_assets.steps import lineage
 from nift_assets.steps.check_results import MESSAGE
-from nift_assets.steps.partitions import STUDY
-from nift_assets.steps.table import STEPS, Made, Step
+from nift_assets.steps.context import Context
+from nift_assets.steps.lineage import Graph, Partition
+from nift_assets.steps.table import Declaration, Made, Step
 from nift_assets.store import Store, Version, data_version, write_portions
+from nift_assets.study import Study
 from nift_training import memory
 
 OWNER = "team:nift"
@@ -39,9 +41,6 @@ NEEDS = "nift/needs"
 SAMPLE_ROWS = 5
 SAMPLE_CHARACTERS = 100
 RESOURCES = {"store", "ledger", "pipes"}
-
-for _module in pkgutil.iter_modules(assets.__path__):
-    importlib.import_module(f"{assets.__name__}.{_module.name}")
 
 
 @dataclass(frozen=True)
@@ -54,41 +53,40 @@ class Checked:
     metadata: Mapping[str, Any]
 
 
-def steps() -> list[Step]:
-    """Every step of the graph once, upstream before downstream."""
-    ordered: dict[str, Step] = {}
-
-    def visit(step: Step) -> None:
-        if step.tables[0] not in ordered:
-            for name in step.inputs:
-                visit(STEPS[name])
-            ordered[step.tables[0]] = step
-
-    for step in STEPS.values():
-        visit(step)
-    return list(ordered.values())
+def build(study: Study) -> Graph:
+    """The graph of a study: every step that a module of `assets` declares, and what its `steps(study)` give."""
+    return lineage.ordered(study, [declaration.of(study) for declaration in _declared(study)])
 
 
-def following() -> list[str]:
+def _declared(study: Study) -> Iterator[Declaration]:
+    for found in pkgutil.iter_modules(assets.__path__):
+        module = importlib.import_module(f"{assets.__name__}.{found.name}")
+        yield from (value for value in vars(module).values() if isinstance(value, Declaration))
+        if steps := getattr(module, "steps", None):
+            yield from steps(study)
+
+
+def following(graph: Graph) -> list[str]:
     """The tables that are made by themselves after their inputs, where automation is switched on."""
-    return [table for step in steps() if step.follows for table in step.tables]
+    return [table for step in graph.steps if step.follows for table in step.tables]
 
 
-def asset_definitions() -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """All assets of the active study: one per table, the corpus they start from, and the files of the benchmarks."""
+def asset_definitions(graph: Graph) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """All assets of a study: one per table, the corpus they start from, and the files of the benchmarks."""
+    study = graph.study
     corpus = dg.AssetSpec(
-        STUDY.corpus.name,
-        description=f"The corpus of the study {STUDY.name!r}: one web article per row, made elsewhere.",
+        study.corpus.name,
+        description=f"The corpus of the study {study.name!r}: one web article per row, made elsewhere.",
         group_name="corpus",
-        kinds={"huggingface", "parquet"} if STUDY.corpus.location.startswith("hf://") else {"text"},
+        kinds={"huggingface", "parquet"} if study.corpus.location.startswith("hf://") else {"text"},
         owners=[OWNER],
         metadata={
-            "location": STUDY.corpus.location,
-            "licence": STUDY.corpus.licence,
-            "revision": STUDY.corpus.revision or "",
+            "location": study.corpus.location,
+            "licence": study.corpus.licence,
+            "revision": study.corpus.revision or "",
         },
     )
-    return [corpus, *map(_benchmark, STUDY.benchmarks), *(asset_definition(step) for step in steps())]
+    return [corpus, *map(_benchmark, study.benchmarks), *(asset_definition(graph, step) for step in graph.steps)]
 
 
 def _benchmark(benchmark: Benchmark) -> dg.AssetSpec:
@@ -110,38 +108,38 @@ def _benchmark(benchmark: Benchmark) -> dg.AssetSpec:
     )
 
 
-def asset_definition(step: Step) -> dg.AssetsDefinition:
+def asset_definition(graph: Graph, step: Step) -> dg.AssetsDefinition:
     """The Dagster asset (or assets made together) of one step, with one check per expectation of its contracts."""
     promised = {name: contracts.load(name) for name in step.tables}
     tests = [test for contract in promised.values() for test in contract.tests]
-    study_rows = sql.named_study_rows(STUDY, (test.arguments.get("sql", "") for test in tests))
+    study_rows = sql.named_study_rows(graph.study, (test.arguments.get("sql", "") for test in tests))
 
     @dg.multi_asset(
         name=step.function.__name__ if step.any_of else step.tables[0],
-        outs={name: _out(step, contract) for name, contract in promised.items()},
+        outs={name: _out(graph, step, contract) for name, contract in promised.items()},
         can_subset=step.any_of,
         ins={}
         if step.streams
-        else {name: dg.AssetIn(name, partition_mapping=_mapping(step, name)) for name in step.inputs},
-        deps=_deps(step),
+        else {name: dg.AssetIn(name, partition_mapping=_mapping(graph, step, name)) for name in step.inputs},
+        deps=_deps(graph, step),
         internal_asset_deps=_deps_of_each(step),
-        partitions_def=partitions.definition(step.partitions),
-        check_specs=[spec for contract in promised.values() for spec in _check_specs(step, contract)],
+        partitions_def=graph.partitions.definition(step.partitions),
+        check_specs=[spec for contract in promised.values() for spec in _check_specs(graph, step, contract)],
         required_resource_keys=RESOURCES,
         # Without a schema Dagster takes whatever is typed into a run's configuration, and keeps it: a key, for one.
         config_schema={},
         pool=step.pool,
     )
     def compute(context: dg.AssetExecutionContext, **tables: pl.DataFrame) -> Iterator[Any]:
-        store: Store = context.resources.store
-        key = context.partition_key if step.partitions else None
+        here = _context(graph, step, context)
+        store, key = here.store, here.partition.key
         wanted = [name for name in step.tables if name in context.op_execution_context.selected_output_names]
         with store.writing(step.tables[0], key), tempfile.TemporaryDirectory(prefix="nift-tables-") as drafts:
-            step.refuse_missing_inputs(store, key)
-            versions = {name: step.inputs_version(store, key, name) for name in wanted}
+            graph.refuse_missing_inputs(store, here.partition)
+            versions = {name: graph.inputs_version(store, Partition(name, key)) for name in wanted}
             started = time.monotonic()
             with memory.watched() as peak:
-                given = _made(_run(step, context, wanted, tables), promised)
+                given = _made(_run(step, here, wanted, tables), promised)
                 made = {
                     name: _drafted(what, promised[name], Path(drafts, name), versions[name])
                     for name, what in given.items()
@@ -151,7 +149,7 @@ def asset_definition(step: Step) -> dg.AssetsDefinition:
                 spent["peak_mb"] = round(peak.mb, 1)
             # Of tables that are made together all are there before the first is written.
             assert made.keys() == set(wanted), f"{step.function.__name__} made {list(made)}, not {wanted}"
-            inputs = tables | _read_by_itself(step, store, tests) | study_rows | removals(tables)
+            inputs = tables | _read_by_itself(graph, step, store, tests) | study_rows | removals(graph.study, tables)
             results = {name: check(what.rows, promised[name], inputs) for name, what in made.items()}
             recorded = [_check_result(name, result) for name, found in results.items() for result in found]
             if errors := _errors(results):
@@ -163,24 +161,34 @@ def asset_definition(step: Step) -> dg.AssetsDefinition:
             # Recorded behind the write, or Dagster would count the checks for the version before this one.
             yield from recorded
             if step.afterwards:
-                step.afterwards(context, tables)
+                step.afterwards(here, tables)
 
     return compute
 
 
-def _run(
-    step: Step, context: dg.AssetExecutionContext, wanted: Sequence[str], tables: Mapping[str, pl.DataFrame]
-) -> Any:
+def _context(graph: Graph, step: Step, context: dg.AssetExecutionContext) -> Context:
+    resources = context.resources
+    return Context(
+        graph=graph,
+        partition=Partition(step.tables[0], context.partition_key if step.partitions else None),
+        store=resources.store,
+        ledger=resources.ledger,
+        pipes=resources.pipes,
+        dagster=context,
+    )
+
+
+def _run(step: Step, context: Context, wanted: Sequence[str], tables: Mapping[str, pl.DataFrame]) -> Any:
     return step.function(context, wanted, **tables) if step.any_of else step.function(context, **tables)
 
 
-def _read_by_itself(step: Step, store: Store, tests: Sequence[Test]) -> dict[str, Table]:
+def _read_by_itself(graph: Graph, step: Step, store: Store, tests: Sequence[Test]) -> dict[str, Table]:
     """The inputs without partitions that a step was not handed and that the tests of its contract name."""
     named = {word for test in tests for text in test.arguments.values() for word in re.findall(r"\w+", str(text))}
     return {
         name: store.table(name)
         for name in step.inputs
-        if step.streams and name in named and STEPS[name].partitions is None
+        if step.streams and name in named and graph.tables[name].partitions is None
     }
 
 
@@ -208,13 +216,13 @@ def _errors(results: Mapping[str, Sequence[Result]]) -> list[str]:
     ]
 
 
-def _mapping(step: Step, name: str) -> dg.PartitionMapping | None:
-    return partitions.mapping(STEPS[name].partitions, step.partitions)
+def _mapping(graph: Graph, step: Step, name: str) -> dg.PartitionMapping | None:
+    return graph.partitions.mapping(graph.tables[name].partitions, step.partitions)
 
 
-def _deps(step: Step) -> list[dg.AssetDep]:
+def _deps(graph: Graph, step: Step) -> list[dg.AssetDep]:
     """What Dagster hands no frame of: what is outside the graph, and the tables a step reads by itself."""
-    read = [dg.AssetDep(name, partition_mapping=_mapping(step, name)) for name in step.inputs if step.streams]
+    read = [dg.AssetDep(name, partition_mapping=_mapping(graph, step, name)) for name in step.inputs if step.streams]
     return [*map(dg.AssetDep, dict.fromkeys(step.sources.values())), *read]
 
 
@@ -225,7 +233,7 @@ def _deps_of_each(step: Step) -> dict[str, set[dg.AssetKey]] | None:
     return {name: {dg.AssetKey(each) for each in (*step.inputs, step.sources[name])} for name in step.tables}
 
 
-def _out(step: Step, contract: Contract) -> dg.AssetOut:
+def _out(graph: Graph, step: Step, contract: Contract) -> dg.AssetOut:
     columns = [dg.TableColumn(column.name, column.type, column.description) for column in contract.columns]
     return dg.AssetOut(
         dagster_type=Any,
@@ -236,27 +244,27 @@ def _out(step: Step, contract: Contract) -> dg.AssetOut:
         owners=[OWNER],
         tags={NEEDS: step.needs},
         code_version=step.code_version,
-        automation_condition=_condition(step) if step.follows else None,
+        automation_condition=_condition(graph, step) if step.follows else None,
         metadata={
             **step.metadata,
             "dagster/column_schema": dg.TableSchema(columns),
-            "dagster/table_name": f"{STUDY.name}.{contract.table}",
+            "dagster/table_name": f"{graph.study.name}.{contract.table}",
         },
     )
 
 
-def _condition(step: Step) -> dg.AutomationCondition[Any]:
+def _condition(graph: Graph, step: Step) -> dg.AutomationCondition[Any]:
     """When one of its inputs is new, its partition of all is there, and nobody is making one. What is stored has passed
     its ERROR checks, or it would not be: a partition that fails stops what is made from it and nothing else.
     """
     missing = dg.AutomationCondition.any_deps_missing()
-    if not step.gathers:
+    if not graph.gathers(step):
         return dg.AutomationCondition.eager()
     some = dg.AutomationCondition.any_deps_match(~dg.AutomationCondition.missing())
     return dg.AutomationCondition.eager().without(~missing) & some
 
 
-def _check_specs(step: Step, contract: Contract) -> list[dg.AssetCheckSpec]:
+def _check_specs(graph: Graph, step: Step, contract: Contract) -> list[dg.AssetCheckSpec]:
     with warnings.catch_warnings():
         # Partitions of checks are a preview in this Dagster, which is pinned below the next minor version; without
         # them all partitions of a table share one history.
@@ -268,7 +276,7 @@ def _check_specs(step: Step, contract: Contract) -> list[dg.AssetCheckSpec]:
                 description=test.description,
                 blocking=test.severity == "error",
                 metadata={"kind": test.kind, "severity": test.severity},
-                partitions_def=partitions.definition(step.partitions),
+                partitions_def=graph.partitions.definition(step.partitions),
             )
             for test in contract.tests
         ]

@@ -29,10 +29,9 @@ from nift_assets.corpus import locations
 from nift_assets.pages import report
 from nift_assets.pairs import reference_sets
 from nift_assets.rows import Benchmark, Corpus, LanguageModel, Model, digest
-from nift_assets.steps import partitions
 from nift_assets.steps.code import FOLDER
-from nift_assets.steps.partitions import STUDY
-from nift_assets.steps.table import STEPS, Step
+from nift_assets.steps.lineage import Graph, Partition
+from nift_assets.steps.table import Step
 from nift_assets.store import CATALOGUE, Store
 from nift_assets.study import Study
 from nift_training.machine import ONE_DEVICE
@@ -43,25 +42,25 @@ REMOVALS = "removals"
 FREE = {"limits", "budget_usd", "price", "key_variable", "filters"}
 
 
-def take_over(store: Store, folders: Sequence[Path] | None = None) -> None:
+def take_over(graph: Graph, store: Store, folders: Sequence[Path] | None = None) -> None:
     """Takes over what is stored, the first time anything is. `folders` are those in which the code may have lain, whose
     names were part of rows: by default the one it lies in and those of `folders_before`."""
     if store.has_taken_over():
         return
     stored = [
-        (step, table, key, version.inputs)
-        for table, step in STEPS.items()
-        for key in partitions.keys(STUDY, step.partitions)
+        (Partition(table, key), version.inputs)
+        for table in graph.tables
+        for key in graph.keys(table)
         if (version := store.version(table, key))
     ]
     if not stored:
         return
     folders = [FOLDER, *folders_before(store)] if folders is None else folders
     taken = {
-        inputs: step.inputs_version(store, key, table, code=_counts_as(step, key, table, before["as"]))
-        for step, table, key, inputs in stored
-        if (before := BEFORE["steps"].get(_name(STUDY, table)))
-        if inputs in _inputs_before(STUDY, store, step, table, key, folders)
+        inputs: graph.inputs_version(store, place, code=_counts_as(graph.tables[place.table], place, before["as"]))
+        for place, inputs in stored
+        if (before := BEFORE["steps"].get(_name(graph.study, place.table)))
+        if inputs in _inputs_before(graph, store, place, folders)
     }
     with suppress(OSError):  # who may only read looks again the next time
         store.take_over(taken)
@@ -87,9 +86,9 @@ def folders_before(store: Store, here: Path = FOLDER) -> list[Path]:
     return list(found)
 
 
-def _counts_as(step: Step, key: str | None, table: str, version: str) -> str:
+def _counts_as(step: Step, place: Partition, version: str) -> str:
     """The version of the code that made a partition, as it is called today: before, a plug-in was part of its step."""
-    plugins = 0 if step.version is None else len({*step.plugins(key, table)})
+    plugins = 0 if step.version is None else len({*step.plugins(place.key, place.table)})
     return " ".join([version] * (1 + plugins))
 
 
@@ -98,16 +97,15 @@ def _name(study: Study, table: str) -> str:
     return {filters.table(row): f"filters/{row.file}" for row in study.filters}.get(table, table)
 
 
-def _inputs_before(
-    study: Study, store: Store, step: Step, table: str, key: str | None, folders: Sequence[Path]
-) -> Iterator[str]:
+def _inputs_before(graph: Graph, store: Store, place: Partition, folders: Sequence[Path]) -> Iterator[str]:
     """The digests that the footer of a partition may have had, with the code in each of some folders."""
-    before = BEFORE["steps"][_name(study, table)]
+    study, (table, key) = graph.study, place
+    step, before = graph.tables[table], BEFORE["steps"][_name(study, table)]
     stored = [
         (name, source, version.data if (version := store.version(name, source)) else None)
         for name in _inputs(study, before["inputs"])
-        if partitions.is_needed(study, name, step.tables[0], key)
-        for source in partitions.upstream_keys(study, STEPS[name].partitions, step.partitions, key)
+        if graph.partitions.is_needed(name, step.tables[0], key)
+        for source in graph.partitions.upstream_keys(graph.tables[name].partitions, step.partitions, key)
     ]
     for folder in folders:
         move = partial(_moved, folder)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -15,6 +13,9 @@ import duckdb
 import polars as pl
 import pytest
 
+from dagster_project import run_study
+from nift_assets import graph
+from nift_assets.store import Store
 from nift_assets.studies.demo import STUDY
 from nift_training import file_locks
 from tests.conftest import PROJECT, Demo, instance_at, nift
@@ -256,26 +257,16 @@ def test_a_second_demo_uses_everything_again(demo: Demo, instance: dg.DagsterIns
 
 
 def test_only_what_depends_on_a_changed_row_is_stale(demo: Demo) -> None:
-    """Asked in a process of its own: the study is fixed when the graph is imported."""
-    script = """
-import dataclasses, json
-from nift_assets.steps import partitions, table
-from nift_assets.graph import steps
-from nift_assets.studies.demo import STUDY
-from dagster_project.resources import store
-teachers = tuple(dataclasses.replace(t, max_tokens=7) if t.name == "echo" else t for t in STUDY.teachers)
-changed = dataclasses.replace(STUDY, teachers=teachers)
-import nift_assets.assets.completions as completions
-completions.STUDY = changed
-print(json.dumps([
-    [name, key] for step in steps() if not step.by_hand for key in partitions.keys(STUDY, step.partitions)
-    for name in step.stale(store(), key) if partitions.is_wanted(STUDY, name, key)
-]))
-"""
-    ran = subprocess.run(
-        [sys.executable, "-c", script], env=demo.environment(), cwd=PROJECT, capture_output=True, text=True
-    )
-    assert json.loads(ran.stdout) == [["completions", "echo"]], ran.stderr
+    teachers = tuple(replace(row, max_tokens=7) if row.name == "echo" else row for row in STUDY.teachers)
+    changed = graph.build(replace(STUDY, teachers=teachers))
+    store = Store(root=str(demo.warehouse), study=STUDY.name)
+    stale = [
+        partition
+        for run in run_study.runs(changed)
+        for partition in run.partitions
+        if not changed.is_current(store, partition)
+    ]
+    assert stale == [("completions", "echo")]
 
 
 def test_two_demos_at_once_do_not_write_the_same_tables(demo: Demo) -> None:

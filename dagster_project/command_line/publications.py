@@ -25,13 +25,15 @@ def publish(names: tuple[str, ...], yes: bool, dry_run: bool) -> None:
             raise ValueError("--yes pushes and --dry-run does not; give one of them")
         if yes:
             keys.require("HF_TOKEN", "publishing")  # said before a minute is spent on folders
-        log = dagster_home(studies.active().name) / "publish.log"
-        take_over(studies.active().name)
+        study = studies.active()
+        log = dagster_home(study.name) / "publish.log"
         # Imported now: the graph is that of the study the environment names.
         from dagster_project.command_line import publishing
 
+        take_over(study)
+
         failed = 0
-        for outcome in publishing.publish(publishing.chosen(names), push=yes, log=log):
+        for outcome in publishing.publish(publishing.chosen(study, names), push=yes, log=log):
             if outcome.error:
                 failed += 1
                 click.secho(f"error: {outcome.publication.name}: {redaction.redact(outcome.error)}", fg="red", err=True)

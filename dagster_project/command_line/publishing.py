@@ -16,7 +16,7 @@ from dagster_project import failures
 from dagster_project.definitions import defs
 from nift_assets.assets.publications import CONSENT, PLAN
 from nift_assets.rows import Publication
-from nift_assets.steps.partitions import STUDY
+from nift_assets.study import Study
 
 ACTIONS = ("new", "changed", "removed", "same")
 
@@ -34,11 +34,11 @@ class Outcome:
     error: str | None = None
 
 
-def chosen(names: Sequence[str]) -> list[Publication]:
+def chosen(study: Study, names: Sequence[str]) -> list[Publication]:
     """The study's publications of those names, all of them without names; ValueError if there is none."""
-    if not STUDY.publications:
-        raise ValueError(f"the study {STUDY.name!r} publishes nothing; add a Publication to its rows")
-    return [STUDY.publication(name) for name in names] if names else list(STUDY.publications)
+    if not study.publications:
+        raise ValueError(f"the study {study.name!r} publishes nothing; add a Publication to its rows")
+    return [study.publication(name) for name in names] if names else list(study.publications)
 
 
 def publish(publications: Sequence[Publication], *, push: bool, log: Path) -> Iterator[Outcome]:

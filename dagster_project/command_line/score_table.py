@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nift_assets.store import Store
+    from nift_assets.study import Study
 
 BENCHMARKS = {
     "mt_bench": "MT-Bench (1-10)",
@@ -15,11 +16,8 @@ BENCHMARKS = {
 }
 
 
-def render(store: Store) -> str:
+def render(study: Study, store: Store) -> str:
     """One line per model of the study: what it was trained on, and each score with its 95% interval."""
-    # Imported now: importing it chooses the study, which the scores of files do not need.
-    from nift_assets.steps.partitions import STUDY
-
     scores = {
         (row["model"], row["benchmark"]): row for row in store.read("benchmark_scores", None).iter_rows(named=True)
     }
@@ -28,10 +26,10 @@ def render(store: Store) -> str:
         [
             model.name,
             model.module,
-            STUDY.adapter(model.adapter).training_set if model.adapter else "-",
+            study.adapter(model.adapter).training_set if model.adapter else "-",
             *(_cell(scores.get((model.name, benchmark))) for benchmark in BENCHMARKS),
         ]
-        for model in STUDY.models
+        for model in study.models
     ]
     return "\n".join([columns(header, lines), "", "* incomplete: more than 2% of verdicts missing"])
 

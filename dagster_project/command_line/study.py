@@ -82,12 +82,12 @@ def coverage(
     try:
         study = studies.active()
         from dagster_project.command_line import coverage_table
-        from nift_assets import graph  # noqa: F401  importing it declares all tables
+        from nift_assets import graph
         from nift_assets.steps import coverage as covering
 
-        take_over(study.name)
+        take_over(study)
         store = Store(root=warehouse(), study=study.name)
-        found = covering.covered(store, existing_book(), datetime.now(UTC).date())
+        found = covering.covered(graph.build(study), store, existing_book(), datetime.now(UTC).date())
         cells = coverage_table.chosen(found, tables)
     except (ValueError, OSError) as error:
         refuse(str(error))
@@ -126,18 +126,19 @@ def _write_docs(out: str | None) -> Path:
     import dagster as dg
 
     from dagster_project.check_history import documented
+    from nift_assets import graph
     from nift_assets.pages import docs as pages
-    from nift_assets.steps.partitions import STUDY
 
-    store = Store(root=warehouse(), study=STUDY.name)
-    home = Path(os.environ.get("DAGSTER_HOME") or Path(".dagster", STUDY.name)).absolute()
+    study = studies.active()
+    built, store = graph.build(study), Store(root=warehouse(), study=study.name)
+    home = Path(os.environ.get("DAGSTER_HOME") or Path(".dagster", study.name)).absolute()
     if (home / "dagster.yaml").exists():
         os.environ["DAGSTER_HOME"] = str(home)  # its configuration names the variable
         with dg.DagsterInstance.get() as instance:
-            tables = documented(store, instance)
+            tables = documented(built, store, instance)
     else:
-        tables = documented(store, None)
-    content = pages.page(STUDY, tables, made=datetime.now(UTC)).encode()
+        tables = documented(built, store, None)
+    content = pages.page(study, tables, made=datetime.now(UTC)).encode()
     if out is None:
         return store.write_bytes(content, "docs.html")
     with replacing(Path(out)) as temporary:
@@ -148,59 +149,57 @@ def _write_docs(out: str | None) -> Path:
 def _run_study(*, fresh: bool, tables: tuple[str, ...] = (), chosen: tuple[str, ...] = (), only: bool = False) -> None:
     """Everything of the active study or what it takes to have some tables of it, with a line per run as it starts and
     ends, then the scores."""
-    home = dagster_home(studies.active().name)
-    # Imported now: the graph is that of the study the environment names.
+    study = studies.active()
+    home = dagster_home(study.name)
+    # Imported now: Dagster takes half a second.
     import dagster as dg
 
     from dagster_project import lost_runs, run_study
     from dagster_project.command_line import score_table, spent_table
-    from dagster_project.resources import store
-    from nift_assets import corpus
-    from nift_assets.graph import steps
-    from nift_assets.steps.partitions import STUDY
-    from nift_assets.steps.table import STEPS
+    from nift_assets import corpus, graph
 
     if "://" in warehouse():
         raise ValueError(f"the warehouse is {warehouse()}, and weights need a local folder; set NIFT_WAREHOUSE to one")
-    if by_hand := [name for name in tables if name in STEPS and STEPS[name].by_hand]:
+    built, store = graph.build(study), Store(root=warehouse(), study=study.name)
+    if by_hand := [name for name in tables if name in built.tables and built.tables[name].by_hand]:
         raise ValueError(f"{by_hand[0]} is made by nift publish")
-    next(corpus.read(STUDY.corpus), None)  # what is wrong with a corpus mostly shows in its first row
-    folder = store().folder()
+    next(corpus.read(study.corpus), None)  # what is wrong with a corpus mostly shows in its first row
+    folder = store.folder()
     make_folder(Path(warehouse()), "NIFT_WAREHOUSE")
     _check_disk(Path(warehouse()))
-    path = Path(warehouse()) / f".{STUDY.name}.lock"
+    path = Path(warehouse()) / f".{study.name}.lock"
     # Two commands never write the same tables.
     with file_locks.held(path, f"another nift command is working on this study ({path}); wait until it ends"):
         if fresh and folder.exists():
             shutil.rmtree(folder)
         with dg.DagsterInstance.get() as instance:
             lost_runs.mark_failed(instance, lost_runs.under_way(instance, lost_runs.COMMAND_TAG))
-        take_over(STUDY.name)
-        click.echo(f"{STUDY.title}: {STUDY.corpus.location}")
+        take_over(study)
+        click.echo(f"{study.title}: {study.corpus.location}")
         log = home / "demo.log"
-        planned = run_study.runs(steps())
+        planned = run_study.runs(built)
         if tables:
-            planned = run_study.needed(planned, tables, chosen, only=only)
-        for line in run_study.undecided(planned, store()):
+            planned = run_study.needed(built, planned, tables, chosen, only=only)
+        for line in run_study.undecided(built, planned, store):
             click.secho(f"        ! {line}", fg="yellow")
         began, started_at = time.monotonic(), time.time()
         progress = _Progress(len(planned))
         outcomes = run_study.execute(planned, log=log, started=progress.started, ended=progress.ended)
-        store().remove_unnamed_folders()
+        store.remove_unnamed_folders()
     failed = {name: outcome.error for name, outcome in outcomes.items() if outcome.error}
     if tables and not failed:
         click.echo(f"Done in {time.monotonic() - began:.0f} s. {', '.join(sorted(tables))}: nift query, or make ui")
     elif run_study.SCORES in outcomes and not outcomes[run_study.SCORES].error:
         click.echo()
-        click.echo(score_table.render(store()))
-        if STUDY.warning:
-            click.secho(STUDY.warning, bold=True)
+        click.echo(score_table.render(study, store))
+        if study.warning:
+            click.secho(study.warning, bold=True)
         if os.environ.get("NIFT_SCALE"):
             with dg.DagsterInstance.get() as instance:
-                click.echo(f"\n{spent_table.render(instance, STEPS, started_at)}\n")
+                click.echo(f"\n{spent_table.render(instance, built.tables, started_at)}\n")
         took = f"{'Stopped after' if failed else 'Done in'} {time.monotonic() - began:.0f} s"
         click.echo(f"{took}. Report: {folder / 'report.html'}")
-        click.echo(f"Every table: nift query 'select * from \"{STUDY.name}\".halves'. Lineage: make ui")
+        click.echo(f"Every table: nift query 'select * from \"{study.name}\".halves'. Lineage: make ui")
     if failed:
         left = len(planned) - len(outcomes)
         first, why = next(iter(failed.items()))

@@ -30,8 +30,9 @@ def ui(
 
         address = Address(host=host, port=port, names=names, token=keys.read("NIFT_UI_TOKEN"))
         address.refuse_unsafe()
-        home = dagster_home(studies.active().name)
-        take_over(studies.active().name)
+        study = studies.active()
+        home = dagster_home(study.name)
+        take_over(study)
         from dagster_project.ui import launcher
 
         click.echo(f"Starting Dagster (instance in {home}) …")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import dagster as dg
 import polars as pl
 
 from nift_assets import DEMO_FILES
 from nift_assets.rows import Backbone, digest
 from nift_assets.steps import process
-from nift_assets.steps.partitions import STUDY
+from nift_assets.steps.context import Context
+from nift_assets.steps.lineage import Partition
 from nift_assets.steps.process import Folder
-from nift_assets.steps.table import STEPS, Made, table
+from nift_assets.steps.table import Made, table
 from nift_training import fetch, pico
 
 
@@ -20,12 +20,12 @@ from nift_training import fetch, pico
     group="models",
     kinds={"pytorch", "huggingface"},
     by="backbone",
-    rows=lambda key, table: (replace(STUDY.backbone(str(key)), example=None), _articles()),
+    rows=lambda study, key, table: (replace(study.backbone(key), example=None), _articles()),
     version=1,
     pool="hub",
 )
-def backbones(context: dg.AssetExecutionContext) -> Made:
-    backbone = STUDY.backbone(context.partition_key)
+def backbones(context: Context) -> Made:
+    backbone = context.study.backbone(context.key)
     folder = _make_pico(context, backbone) if backbone.source == "pico" else _fetch(context, backbone)
     row = {
         "backbone": backbone.name,
@@ -46,13 +46,13 @@ def _articles() -> str:
     return digest([path.read_text(encoding="utf-8") for path in sorted((DEMO_FILES / "articles").glob("*.txt"))])
 
 
-def _make_pico(context: dg.AssetExecutionContext, backbone: Backbone) -> Folder:
+def _make_pico(context: Context, backbone: Backbone) -> Folder:
     """The tiny model, or its Instruct sibling, which goes on from the foundation's weights."""
     options = {"articles": DEMO_FILES / "articles", "threads": backbone.threads}
     if backbone.instruct_of is None:
         return process.make_folder(context, "backbones", pico, **options)
-    store = context.resources.store
-    if not STEPS["backbones"].stale(store, backbone.instruct_of):
+    store = context.store
+    if context.graph.is_current(store, Partition("backbones", backbone.instruct_of)):
         foundation = store.folder(store.read("backbones", backbone.instruct_of)["folder"][0])
         return process.make_folder(context, "backbones", pico, instruct_from=foundation, **options)
     with process.scratch() as scratch:
@@ -61,5 +61,5 @@ def _make_pico(context: dg.AssetExecutionContext, backbone: Backbone) -> Folder:
         return process.make_folder(context, "backbones", pico, instruct_from=scratch / "foundation", **options)
 
 
-def _fetch(context: dg.AssetExecutionContext, backbone: Backbone) -> Folder:
+def _fetch(context: Context, backbone: Backbone) -> Folder:
     return process.make_folder(context, "backbones", fetch, repository=backbone.source, revision=backbone.revision)

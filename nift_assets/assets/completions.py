@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dagster as dg
 import polars as pl
 
 from nift_assets import providers
@@ -10,7 +9,7 @@ from nift_assets.prompts import completions as asking_teachers
 from nift_assets.providers import Material
 from nift_assets.rows import Teacher
 from nift_assets.steps import asking
-from nift_assets.steps.partitions import STUDY
+from nift_assets.steps.context import Context
 from nift_assets.steps.table import Made, table
 
 
@@ -20,12 +19,12 @@ from nift_assets.steps.table import Made, table
     inputs=("halves", "backbones"),
     by="teacher",
     asks=True,
-    rows=lambda key, table: (STUDY.teacher(str(key)).shape(),),
+    rows=lambda study, key, table: (study.teacher(key).shape(),),
     version=1,
-    plugins=lambda key, table: (providers.module(STUDY.teacher(str(key)).provider),),
+    plugins=lambda study, key, table: (providers.module(study.teacher(key).provider),),
 )
-def completions(context: dg.AssetExecutionContext, halves: pl.DataFrame, backbones: pl.DataFrame) -> Made:
-    teacher = STUDY.teacher(context.partition_key)
+def completions(context: Context, halves: pl.DataFrame, backbones: pl.DataFrame) -> Made:
+    teacher = context.study.teacher(context.key)
     local_model = backbones["digest"][0] if providers.runs_backbone(teacher) else None
     requests = asking_teachers.requests(teacher, halves, local_model=local_model)
     asked = asking.ask(context, teacher, requests, _material(context, teacher, halves, backbones))
@@ -33,11 +32,9 @@ def completions(context: dg.AssetExecutionContext, halves: pl.DataFrame, backbon
     return Made(frame, metadata=asking.metadata(asked))
 
 
-def _material(
-    context: dg.AssetExecutionContext, teacher: Teacher, halves: pl.DataFrame, backbones: pl.DataFrame
-) -> Material:
+def _material(context: Context, teacher: Teacher, halves: pl.DataFrame, backbones: pl.DataFrame) -> Material:
     return Material(
         second_halves=lambda: dict(halves.select("document_id", "second_half").iter_rows()),
-        weights=lambda: context.resources.store.folder(backbones["folder"][0]),
-        threads=STUDY.backbone(teacher.model).threads if providers.runs_backbone(teacher) else None,
+        weights=lambda: context.store.folder(backbones["folder"][0]),
+        threads=context.study.backbone(teacher.model).threads if providers.runs_backbone(teacher) else None,
     )

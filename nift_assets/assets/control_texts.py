@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dagster as dg
-
 from nift_assets import providers
 from nift_assets.prompts import controls
 from nift_assets.steps import asking
-from nift_assets.steps.partitions import STUDY
+from nift_assets.steps.context import Context
 from nift_assets.steps.table import Made, table
 
 
@@ -16,12 +14,12 @@ from nift_assets.steps.table import Made, table
     kinds={"python", "polars"},
     by="control",
     asks=True,
-    rows=lambda key, table: (STUDY.control(str(key)).shape(),),
+    rows=lambda study, key, table: (study.control(key).shape(),),
     version=1,
-    plugins=lambda key, table: (providers.module(STUDY.control(str(key)).provider),),
+    plugins=lambda study, key, table: (providers.module(study.control(key).provider),),
 )
-def control_texts(context: dg.AssetExecutionContext) -> Made:
-    control = STUDY.control(context.partition_key)
+def control_texts(context: Context) -> Made:
+    control = context.study.control(context.key)
     requests = controls.requests(control)
     asked = asking.ask(context, control, requests)
     return Made(controls.rows(control, requests, asked.answers), metadata=asking.metadata(asked))

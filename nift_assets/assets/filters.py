@@ -12,12 +12,21 @@ import polars as pl
 from nift_assets import filters, sql
 from nift_assets.assets import sql_models
 from nift_assets.benchmarks import files
-from nift_assets.rows import Filter, without_places
-from nift_assets.steps.partitions import STUDY
-from nift_assets.steps.table import Made, Step, table
+from nift_assets.rows import Benchmark, Filter, without_places
+from nift_assets.steps.context import Context
+from nift_assets.steps.table import Declaration, Made, table
+from nift_assets.study import Study
 
 
-def declare(row: Filter) -> Step:
+def steps(study: Study) -> list[Declaration]:
+    """The step of each filter that the study has a row for."""
+    return [
+        sql_models.declare(sql.compile(filters.table(row))) if filters.is_sql(row) else declare(row)
+        for row in study.filters
+    ]
+
+
+def declare(row: Filter) -> Declaration:
     """The step of a filter written in Python; its file, its options and the benchmarks' questions make it stale."""
 
     @table(
@@ -26,31 +35,24 @@ def declare(row: Filter) -> Step:
         kinds={"python", "polars"},
         inputs=("completions", "halves"),
         by="teacher",
-        rows=lambda key, table: (row, *_questions(row)),
-        plugins=lambda key, table: (filters.module(row),),
+        rows=lambda study, key, table: (row, *_questions(row, study.benchmarks)),
+        plugins=lambda study, key, table: (filters.module(row),),
         metadata={"drops": dg.MetadataValue.md(filters.module(row).__doc__ or "")},
         follows=True,
     )
-    def run(context: dg.AssetExecutionContext, completions: pl.DataFrame, halves: pl.DataFrame) -> Made:
-        removed = filters.run(row, completions, halves, STUDY.benchmarks)
+    def run(context: Context, completions: pl.DataFrame, halves: pl.DataFrame) -> Made:
+        removed = filters.run(row, completions, halves, context.study.benchmarks)
         return Made(removed.rows, metadata={"removed": removed.rows.height, **removed.metadata})
 
     return run
 
 
-def _questions(row: Filter) -> Sequence[Any]:
+def _questions(row: Filter, benchmarks: Sequence[Benchmark]) -> Sequence[Any]:
     if not filters.reads_benchmarks(row):
         return ()
     # Files that are not there yet make the table stale when they come.
-    there = [Path(benchmark.location).exists() for benchmark in STUDY.benchmarks]
+    there = [Path(benchmark.location).exists() for benchmark in benchmarks]
     return [
         files.fingerprint(benchmark) if exists else without_places(benchmark)
-        for benchmark, exists in zip(STUDY.benchmarks, there, strict=True)
+        for benchmark, exists in zip(benchmarks, there, strict=True)
     ]
-
-
-for _row in STUDY.filters:
-    if filters.is_sql(_row):
-        sql_models.declare(sql.compile(filters.table(_row)))
-    else:
-        declare(_row)

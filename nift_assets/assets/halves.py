@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import dagster as dg
 import polars as pl
 
 from expectations.frames import portions
 from nift_assets.corpus import halves as cutting
-from nift_assets.steps.partitions import STUDY
+from nift_assets.steps.context import Context
 from nift_assets.steps.table import table
 
 
@@ -17,9 +16,9 @@ from nift_assets.steps.table import table
     group="data",
     kinds={"python", "polars"},
     inputs=("raw_sample",),
-    rows=lambda key, table: (STUDY.corpus.seed,),
+    rows=lambda study, key, table: (study.corpus.seed,),
     streams=True,
 )
-def halves(context: dg.AssetExecutionContext) -> Iterator[pl.DataFrame]:
-    for portion in portions(context.resources.store.table("raw_sample")):
-        yield cutting.halve(portion, seed=STUDY.corpus.seed)
+def halves(context: Context) -> Iterator[pl.DataFrame]:
+    for portion in portions(context.store.table("raw_sample")):
+        yield cutting.halve(portion, seed=context.study.corpus.seed)

@@ -13,7 +13,7 @@ import polars as pl
 from nift_assets.pages import plots
 from nift_assets.rows import Adapter
 from nift_assets.steps import process
-from nift_assets.steps.partitions import STUDY
+from nift_assets.steps.context import Context
 from nift_assets.steps.table import Made, table
 from nift_assets.store import data_version
 from nift_training import train
@@ -31,12 +31,12 @@ def _learnt(adapter: Adapter) -> Adapter:
     kinds={"pytorch", "python"},
     inputs=("training_sets", "backbones"),
     by="adapter",
-    rows=lambda key, table: (_learnt(STUDY.adapter(str(key))),),
+    rows=lambda study, key, table: (_learnt(study.adapter(key)),),
     version=1,
     pool="gpu",
 )
-def lora_adapters(context: dg.AssetExecutionContext, training_sets: pl.DataFrame, backbones: pl.DataFrame) -> Made:
-    adapter = STUDY.adapter(context.partition_key)
+def lora_adapters(context: Context, training_sets: pl.DataFrame, backbones: pl.DataFrame) -> Made:
+    adapter = context.study.adapter(context.key)
     rows = training_sets.select("prompt", "response")
     # What an interrupted run has done is found again by the next one; of other weights or pairs it is a folder apart.
     work = _work(context, adapter, f"{backbones['digest'][0][:16]}-{data_version(rows)[:16]}")
@@ -47,13 +47,13 @@ def lora_adapters(context: dg.AssetExecutionContext, training_sets: pl.DataFrame
             context,
             "lora_adapters",
             train,
-            base=context.resources.store.folder(backbones["folder"][0]),
+            base=context.store.folder(backbones["folder"][0]),
             base_name=adapter.backbone,
             data=scratch / "pairs.parquet",
             data_version=data_version(training_sets)[:16],
             recipe=scratch / "recipe.json",
             work=work,
-            threads=STUDY.backbone(adapter.backbone).threads,
+            threads=context.study.backbone(adapter.backbone).threads,
             **_options(adapter.machine),
         )
     shutil.rmtree(work.parent, ignore_errors=True)
@@ -72,19 +72,19 @@ def lora_adapters(context: dg.AssetExecutionContext, training_sets: pl.DataFrame
         "digest": folder.manifest.digest,
         "folder": folder.name,
     }
-    losses = read_rows(context.resources.store.folder(folder.name, "train_log.jsonl"))
+    losses = read_rows(context.store.folder(folder.name, "train_log.jsonl"))
     plot = plots.loss_curve([entry["step"] for entry in losses], [entry["loss"] for entry in losses])
     shown = {
         "loss": dg.MetadataValue.md(plots.as_markdown(plot, "loss per step")),
-        "model_card": dg.MetadataValue.path(str(context.resources.store.folder(folder.name, "README.md"))),
+        "model_card": dg.MetadataValue.path(str(context.store.folder(folder.name, "README.md"))),
         "recipe": dg.MetadataValue.json(facts["recipe"]),
     }
     return Made(pl.DataFrame([row]), metadata={**process.facts(folder), **shown})
 
 
-def _work(context: dg.AssetExecutionContext, adapter: Adapter, of: str) -> Path:
+def _work(context: Context, adapter: Adapter, of: str) -> Path:
     """Where a run of this adapter keeps its checkpoints: beside the studies, out of the way of their tables."""
-    return Path(context.resources.store.root, ".checkpoints", STUDY.name, adapter.name, of)
+    return Path(context.store.root, ".checkpoints", context.study.name, adapter.name, of)
 
 
 def _options(machine: Machine) -> dict[str, object]:

@@ -8,15 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import polars as pl
 
 from nift_assets.rows import Model
 from nift_assets.steps import process
-from nift_assets.steps.partitions import STUDY
+from nift_assets.steps.context import Context
 from nift_assets.steps.process import Folder
 from nift_assets.steps.table import Made, table
-from nift_assets.store import Store
 from nift_training import merge
 
 
@@ -25,11 +23,11 @@ from nift_training import merge
     kinds={"pytorch", "python"},
     inputs=("backbones", "lora_adapters"),
     by="model",
-    rows=lambda key, table: (_what_is_merged(STUDY.model(str(key))),),
+    rows=lambda study, key, table: (_what_is_merged(study.model(key)),),
     version=1,
 )
-def merged_models(context: dg.AssetExecutionContext, backbones: pl.DataFrame, lora_adapters: pl.DataFrame) -> Made:
-    model = STUDY.model(context.partition_key)
+def merged_models(context: Context, backbones: pl.DataFrame, lora_adapters: pl.DataFrame) -> Made:
+    model = context.study.model(context.key)
     backbone = backbones.row(0, named=True)
     row = {
         "model": model.name,
@@ -62,10 +60,10 @@ def merged_models(context: dg.AssetExecutionContext, backbones: pl.DataFrame, lo
     return Made(pl.DataFrame([{**row, **merged}]), metadata=process.facts(folder))
 
 
-def weights(context: dg.AssetExecutionContext, merged: Mapping[str, Any]) -> Path:
+def weights(context: Context, merged: Mapping[str, Any]) -> Path:
     """The folder a row of this table names, merged again if the model's weights are to be made on demand."""
-    store: Store = context.resources.store
-    model = STUDY.model(merged["model"])
+    store = context.store
+    model = context.study.model(merged["model"])
     folder = store.folder(merged["folder"])
     if folder.exists() or model.weights == "keep":
         return folder
@@ -82,18 +80,16 @@ def weights(context: dg.AssetExecutionContext, merged: Mapping[str, Any]) -> Pat
     return folder
 
 
-def clean_up(context: dg.AssetExecutionContext, merged: Mapping[str, Any]) -> None:
+def clean_up(context: Context, merged: Mapping[str, Any]) -> None:
     """Removes merged weights after the last evaluation of a model whose row does not keep them."""
-    if STUDY.model(merged["model"]).weights != "keep":
-        shutil.rmtree(context.resources.store.folder(merged["folder"]), ignore_errors=True)
-        context.log.info(f"the weights of {merged['model']} are removed; {merged['bytes'] / 1e9:.1f} GB are free again")
+    if context.study.model(merged["model"]).weights != "keep":
+        shutil.rmtree(context.store.folder(merged["folder"]), ignore_errors=True)
+        context.log(f"the weights of {merged['model']} are removed; {merged['bytes'] / 1e9:.1f} GB are free again")
 
 
-def _merge(
-    context: dg.AssetExecutionContext, model: Model, backbone: Mapping[str, Any], adapter: Mapping[str, Any]
-) -> Folder:
-    store: Store = context.resources.store
-    row = STUDY.backbone(model.backbone)
+def _merge(context: Context, model: Model, backbone: Mapping[str, Any], adapter: Mapping[str, Any]) -> Folder:
+    store = context.store
+    row = context.study.backbone(model.backbone)
     return process.make_folder(
         context,
         "merged_models",

@@ -6,7 +6,7 @@ Materializing one writes the folder and nothing more. It is pushed by a run that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,10 @@ from nift_assets.hub.repository import Change, Remote, Repository
 from nift_assets.rows import Publication
 from nift_assets.secrets import keys
 from nift_assets.steps import check_results, process
-from nift_assets.steps.partitions import STUDY, PartitionSet
-from nift_assets.steps.table import STEPS, Made, table
-from nift_assets.store import Store
+from nift_assets.steps.context import Context
+from nift_assets.steps.partitions import PartitionSet
+from nift_assets.steps.table import Made, Rows, table
+from nift_assets.study import Study
 from nift_training import artifacts
 from nift_training.artifacts import Manifest
 
@@ -33,25 +34,25 @@ CONSENT = "nift/publish"
 PLAN = "plan"
 
 
-def publication_of(kind: PartitionSet, key: str | None) -> Publication | None:
+def publication_of(study: Study, kind: PartitionSet, key: str | None) -> Publication | None:
     """The row that publishes this teacher, adapter or model, None if none does."""
-    return next((row for row in STUDY.publications if getattr(row, kind) == key), None)
+    return next((row for row in study.publications if getattr(row, kind) == key), None)
 
 
-def _row(kind: PartitionSet) -> Callable[[str | None, str], Sequence[Any]]:
-    return lambda key, table: (publication_of(kind, key), STUDY.warning)
+def _row(kind: PartitionSet) -> Rows:
+    return lambda study, key, table: (publication_of(study, kind, key), study.warning)
 
 
 @table(
     group="hub",
     kinds={"huggingface", "parquet"},
-    inputs=(
+    inputs=lambda study: (
         "halves",
         "completions",
         "training_sets",
         "content_audit",
         "funnel",
-        *(filters.table(row) for row in STUDY.filters),
+        *(filters.table(row) for row in study.filters),
     ),
     by="teacher",
     rows=_row("teacher"),
@@ -59,8 +60,8 @@ def _row(kind: PartitionSet) -> Callable[[str | None, str], Sequence[Any]]:
     streams=True,
     by_hand=True,
 )
-def hub_datasets(context: dg.AssetExecutionContext) -> Made:
-    return _publish(context, "hub_datasets", "teacher")
+def hub_datasets(context: Context) -> Made:
+    return _publish(context, "teacher")
 
 
 @table(
@@ -73,8 +74,8 @@ def hub_datasets(context: dg.AssetExecutionContext) -> Made:
     streams=True,
     by_hand=True,
 )
-def hub_adapters(context: dg.AssetExecutionContext) -> Made:
-    return _publish(context, "hub_adapters", "adapter")
+def hub_adapters(context: Context) -> Made:
+    return _publish(context, "adapter")
 
 
 @table(
@@ -87,30 +88,28 @@ def hub_adapters(context: dg.AssetExecutionContext) -> Made:
     streams=True,
     by_hand=True,
 )
-def hub_models(context: dg.AssetExecutionContext) -> Made:
-    return _publish(context, "hub_models", "model")
+def hub_models(context: Context) -> Made:
+    return _publish(context, "model")
 
 
-def _publish(context: dg.AssetExecutionContext, name: str, kind: PartitionSet) -> Made:
+def _publish(context: Context, kind: PartitionSet) -> Made:
     """The row of one publication: its folder, and the commit that holds it if this run was to push."""
-    publication = publication_of(kind, context.partition_key)
+    publication = publication_of(context.study, kind, context.key)
     if publication is None:
-        raise ValueError(
-            f"the study publishes nothing of the {kind} {context.partition_key!r}; add a Publication that names it"
-        )
-    store: Store = context.resources.store
-    upstream = _upstream(context, name)
-    to_push = context.run.tags.get(CONSENT) == "yes"
-    to = _destination(publication, to_push=to_push)
+        raise ValueError(f"the study publishes nothing of the {kind} {context.key!r}; add a Publication that names it")
+    store = context.store
+    upstream = _upstream(context, kind)
+    to_push = context.dagster.run.tags.get(CONSENT) == "yes"
+    to = _destination(context.study, publication, to_push=to_push)
     place = to.name if to else publication.repository
-    draft = process.draft_of(context, name)
+    draft = process.draft_of(context, context.partition.table)
     with artifacts.folder(draft, "publication") as making:
-        content = folders.write(STUDY, store, publication, place, upstream, making)
-    folder = process.keep(draft.parent, draft, name=f"{name}/{context.partition_key}")
+        content = folders.write(context.study, store, publication, place, upstream, making)
+    folder = process.keep(draft.parent, draft, name=str(context.partition))
     path = store.folder(folder.name)
     manifest = artifacts.verify(path)
     row = {
-        kind: context.partition_key,
+        kind: context.key,
         "publication": publication.name,
         "repository": place,
         "private": publication.private,
@@ -140,24 +139,22 @@ def _publish(context: dg.AssetExecutionContext, name: str, kind: PartitionSet) -
     return Made(pl.DataFrame([row]), metadata=shown)
 
 
-def _upstream(context: dg.AssetExecutionContext, name: str) -> Upstream:
+def _upstream(context: Context, kind: PartitionSet) -> Upstream:
     """All that the publication rests on; ValueError if a check of it has failed or never ran."""
-    store: Store = context.resources.store
-    step, key = STEPS[name], context.partition_key
-    above = check_results.upstream(step, key)
+    store, above = context.store, context.graph.rests_on(context.partition)
     return Upstream(
-        checks=check_results.refuse_unchecked(context.instance, store, above),
-        inputs=folders.versions(store, step.upstream(key)),
+        checks=check_results.refuse_unchecked(context.dagster.instance, store, above),
+        inputs=folders.versions(store, context.graph.upstream(context.partition)),
         lineage=folders.versions(store, above),
-        account=_account(context, key) if step.partitions == "teacher" else None,
+        account=_account(context) if kind == "teacher" else None,
     )
 
 
-def _destination(publication: Publication, *, to_push: bool) -> Repository | None:
+def _destination(study: Study, publication: Publication, *, to_push: bool) -> Repository | None:
     """Where it goes; None if nothing is to be pushed and there is no token to look at the Hub with."""
     who = f"publication {publication.name!r}"
     token = keys.require(repository.TOKEN, who) if to_push else repository.token()
-    return repository.find(repository.connect(token), STUDY.name, publication) if token else None
+    return repository.find(repository.connect(token), study.name, publication) if token else None
 
 
 def _push(
@@ -182,8 +179,8 @@ def _push(
     return row, shown
 
 
-def _account(context: dg.AssetExecutionContext, who: str) -> Account | None:
+def _account(context: Context) -> Account | None:
     from nift_assets.ledger import report as ledger_report  # brings the database library
 
-    found = ledger_report.report(context.resources.ledger.book, study=STUDY.name).accounts
-    return next((account for account in found if account.who == who), None)
+    found = ledger_report.report(context.book, study=context.study.name).accounts
+    return next((account for account in found if account.who == context.key), None)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dagster as dg
-
 from nift_assets import corpus
 from nift_assets.rows import without_places
-from nift_assets.steps.partitions import STUDY
+from nift_assets.steps.context import Context
 from nift_assets.steps.table import Made, table
 
 
@@ -15,12 +13,12 @@ from nift_assets.steps.table import Made, table
     "raw_sample_rejects",
     group="data",
     kinds={"python", "polars"},
-    source=STUDY.corpus.name,
-    rows=lambda key, table: (without_places(STUDY.corpus), corpus.fingerprint(STUDY.corpus)),
+    source=lambda study: study.corpus.name,
+    rows=lambda study, key, table: (without_places(study.corpus), corpus.fingerprint(study.corpus)),
 )
-def raw_sample(context: dg.AssetExecutionContext) -> dict[str, Made]:
-    sample = corpus.sample(STUDY.corpus, report=lambda progress: context.log.info(str(progress)))
-    context.log.info(str(sample.read))
+def raw_sample(context: Context) -> dict[str, Made]:
+    sample = corpus.sample(context.study.corpus, report=lambda progress: context.log(str(progress)))
+    context.log(str(sample.read))
     read = {
         "files": sample.read.of,
         "corpus_rows": sample.read.rows,

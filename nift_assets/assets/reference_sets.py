@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dagster as dg
-
 from nift_assets.pairs import reference_sets as publications
 from nift_assets.rows import without_places
-from nift_assets.steps.partitions import STUDY
+from nift_assets.steps.context import Context
 from nift_assets.steps.table import Made, table
 
 
@@ -14,14 +12,14 @@ from nift_assets.steps.table import Made, table
     group="data",
     kinds={"python", "huggingface"},
     by="reference_set",
-    rows=lambda key, table: (
-        without_places(STUDY.reference_set(str(key))),
-        publications.fingerprint(STUDY.reference_set(str(key))),
+    rows=lambda study, key, table: (
+        without_places(study.reference_set(key)),
+        publications.fingerprint(study.reference_set(key)),
     ),
     pool="hub",
 )
-def reference_sets(context: dg.AssetExecutionContext) -> Made:
-    reference = STUDY.reference_set(context.partition_key)
+def reference_sets(context: Context) -> Made:
+    reference = context.study.reference_set(context.key)
     published = publications.read(reference)
     facts = {
         "location": reference.location,

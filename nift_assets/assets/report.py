@@ -14,9 +14,10 @@ from expectations import contract as contracts
 from nift_assets.pages import report as pages
 from nift_assets.pages.report import CheckedTable, DataVersion, Spent
 from nift_assets.rows import without_places
-from nift_assets.steps import check_results, coverage, partitions
-from nift_assets.steps.partitions import STUDY
-from nift_assets.steps.table import STEPS, Made, table
+from nift_assets.steps import check_results, coverage
+from nift_assets.steps.context import Context
+from nift_assets.steps.lineage import Graph
+from nift_assets.steps.table import Made, table
 from nift_assets.store import Store
 from nift_assets.study import Study
 from nift_training.artifacts import read_rows
@@ -33,22 +34,22 @@ PLAIN = str | int | float | None
     group="scores",
     kinds={"python", "html"},
     inputs=pages.INPUTS,
-    rows=lambda key, table: (_content(STUDY), pages.TEMPLATE.read_text(encoding="utf-8")),
+    rows=lambda study, key, table: (_content(study), pages.TEMPLATE.read_text(encoding="utf-8")),
     follows=True,
 )
-def report(context: dg.AssetExecutionContext, **frames: pl.DataFrame) -> Made:
-    store: Store = context.resources.store
+def report(context: Context, **frames: pl.DataFrame) -> Made:
+    graph, store = context.graph, context.store
     content = pages.page(
-        STUDY,
+        graph.study,
         frames,
-        data_versions(store),
-        spent=spent(context.resources.ledger.book),
-        checked=checked(context.instance),
+        data_versions(graph, store),
+        spent=spent(graph.study, context.book),
+        checked=checked(graph, context.dagster.instance),
         losses=losses(store, frames["lora_adapters"]),
-        coverage=coverage.frame(store, context.resources.ledger.book, datetime.now(UTC).date()),
+        coverage=coverage.frame(graph, store, context.book, datetime.now(UTC).date()),
     ).encode()
     row = {
-        "study": STUDY.name,
+        "study": graph.study.name,
         "file": FILE,
         "bytes": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
@@ -66,20 +67,20 @@ def _content(study: Study) -> dict[str, Any]:
     return {name: [row if isinstance(row, PLAIN) else without_places(row) for row in rows[name]] for name in rows}
 
 
-def data_versions(store: Store) -> list[DataVersion]:
+def data_versions(graph: Graph, store: Store) -> list[DataVersion]:
     """The stored version of everything the page is made from; the digest is None for what was not made yet."""
     return [
         DataVersion(table=name, partition=key, digest=version.data if (version := store.version(name, key)) else None)
         for name in pages.INPUTS
-        for key in partitions.keys(STUDY, STEPS[name].partitions)
+        for key in graph.keys(name)
     ]
 
 
-def spent(book: Book) -> list[Spent]:
+def spent(study: Study, book: Book) -> list[Spent]:
     """What everybody who was asked for this study has cost, by the ledger, in the order of the study."""
     from nift_assets.ledger import report as ledger
 
-    accounts = {account.who: account for account in ledger.report(book, study=STUDY.name).accounts}
+    accounts = {account.who: account for account in ledger.report(book, study=study.name).accounts}
     return [
         Spent(
             who=model.name,
@@ -90,16 +91,16 @@ def spent(book: Book) -> list[Spent]:
             usd=account.spent / 1e9,
             reserved=account.reserved / 1e9,
         )
-        for model in STUDY.language_models
+        for model in study.language_models
         if (account := accounts.get(model.name))
     ]
 
 
-def checked(instance: dg.DagsterInstance) -> list[CheckedTable]:
+def checked(graph: Graph, instance: dg.DagsterInstance) -> list[CheckedTable]:
     """How the checks of every table stand by what Dagster remembers, on each partition that the study has."""
     tables = []
-    for name, step in STEPS.items():
-        of_partitions = [check_results.last(instance, name, key) for key in partitions.keys(STUDY, step.partitions)]
+    for name in graph.tables:
+        of_partitions = [check_results.last(instance, name, key) for key in graph.keys(name)]
         tests = contracts.load(name).tests
         results = {test.name: [found[test.name] for found in of_partitions if test.name in found] for test in tests}
         tables.append(CheckedTable(table=name, tests=tests, results=results))

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import dagster as dg
 import polars as pl
 
 from nift_assets.benchmarks import files
 from nift_assets.benchmarks import responses as answers
-from nift_assets.steps.partitions import STUDY
+from nift_assets.steps.context import Context
 from nift_assets.steps.table import table
-
-ARENA_HARD = STUDY.benchmark("arena_hard")
 
 
 @table(
@@ -20,7 +17,7 @@ ARENA_HARD = STUDY.benchmark("arena_hard")
     follows=True,
 )
 def response_endings(
-    context: dg.AssetExecutionContext, mt_bench_answers: pl.DataFrame, arena_hard_answers: pl.DataFrame
+    context: Context, mt_bench_answers: pl.DataFrame, arena_hard_answers: pl.DataFrame
 ) -> pl.DataFrame:
     return answers.endings({"mt_bench": mt_bench_answers, "arena_hard": arena_hard_answers})
 
@@ -29,10 +26,10 @@ def response_endings(
     group="scores",
     kinds={"python", "polars"},
     inputs=("arena_hard_answers",),
-    rows=lambda key, table: STUDY.examples,
+    rows=lambda study, key, table: study.examples,
     follows=True,
 )
-def response_examples(context: dg.AssetExecutionContext, arena_hard_answers: pl.DataFrame) -> pl.DataFrame:
-    asked = files.rows(ARENA_HARD, "question.jsonl") if arena_hard_answers.height else []
+def response_examples(context: Context, arena_hard_answers: pl.DataFrame) -> pl.DataFrame:
+    asked = files.rows(context.study.benchmark("arena_hard"), "question.jsonl") if arena_hard_answers.height else []
     questions = {row["question_id"]: row["turns"][0]["content"] for row in asked}
-    return answers.examples(STUDY.examples, questions, arena_hard_answers)
+    return answers.examples(context.study.examples, questions, arena_hard_answers)

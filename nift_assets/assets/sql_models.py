@@ -13,19 +13,21 @@ from nift_assets import filters, sql
 from nift_assets.pages import plots
 from nift_assets.rows import PLACES
 from nift_assets.sql import REMOVALS
-from nift_assets.steps.partitions import STUDY
-from nift_assets.steps.table import Made, Step, table
+from nift_assets.steps.context import Context
+from nift_assets.steps.table import Declaration, Made, table
+from nift_assets.study import Study
 
-REMOVAL_TABLES = {row.name: filters.table(row) for row in STUDY.filters}
+
+def steps(study: Study) -> list[Declaration]:
+    """The step of each SQL model, which every study has."""
+    return [declare(sql.compile(name)) for name in sql.names()]
 
 
-def declare(model: sql.Model) -> Step:
+def declare(model: sql.Model) -> Declaration:
     """The step that runs one SQL model; an edit of the SQL makes it stale.
 
     A model with `config(plot='funnel')` shows the picture `plots.funnel` draws of its rows.
     """
-    study_rows = {f"{sql.STUDY_PREFIX}{rows}": sql.study_rows(STUDY, rows) for rows in model.studies}
-    inputs = [name for ref in model.refs for name in (REMOVAL_TABLES.values() if ref == REMOVALS else [ref])]
     plot = model.config.get("plot")
     draw = getattr(plots, plot) if plot else None
 
@@ -33,16 +35,20 @@ def declare(model: sql.Model) -> Step:
         model.name,
         group=model.config["group"],
         kinds={"sql", "duckdb"},
-        inputs=inputs,
+        inputs=lambda study: [
+            name for ref in model.refs for name in (_removal_tables(study) if ref == REMOVALS else [ref])
+        ],
         by=model.config.get("by"),
-        rows=lambda key, table: [frame.drop(PLACES, strict=False).rows() for frame in study_rows.values()],
+        rows=lambda study, key, table: [
+            frame.drop(PLACES, strict=False).rows() for frame in _study_rows(study, model).values()
+        ],
         statement=model.sql,
         metadata={"sql": dg.MetadataValue.md(f"```sql\n{model.sql}\n```")},
         follows=True,
     )
-    def run(context: dg.AssetExecutionContext, **frames: pl.DataFrame) -> Made:
-        partition = context.partition_key if model.config.get("by") else None
-        made = sql.run(model, {**frames, **study_rows, **removals(frames)}, partition)
+    def run(context: Context, **frames: pl.DataFrame) -> Made:
+        given = {**frames, **_study_rows(context.study, model), **removals(context.study, frames)}
+        made = sql.run(model, given, context.partition.key)
         if plot is None or draw is None:
             return Made(made)
         return Made(made, metadata={plot: dg.MetadataValue.md(plots.as_markdown(draw(made), plot))})
@@ -50,17 +56,22 @@ def declare(model: sql.Model) -> Step:
     return run
 
 
-def removals(frames: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+def removals(study: Study, frames: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
     """What all filters would drop, by the name models and contracts have for it, if all their tables are given.
 
     It has the columns that these share.
     """
-    if not set(REMOVAL_TABLES.values()) <= frames.keys():
+    tables = _removal_tables(study)
+    if not set(tables) <= frames.keys():
         return {}
     shared = schema(contract.load(REMOVALS))
-    tables = [frames[name].select(list(shared)) for name in REMOVAL_TABLES.values()]
-    return {REMOVALS: pl.concat([pl.DataFrame(schema=shared), *tables])}
+    return {REMOVALS: pl.concat([pl.DataFrame(schema=shared), *(frames[name].select(list(shared)) for name in tables)])}
 
 
-for _name in sql.names():
-    declare(sql.compile(_name))
+def _removal_tables(study: Study) -> list[str]:
+    return [filters.table(row) for row in study.filters]
+
+
+def _study_rows(study: Study, model: sql.Model) -> dict[str, pl.DataFrame]:
+    """The rows of the study that a model reads, by the names of their relations."""
+    return {f"{sql.STUDY_PREFIX}{rows}": sql.study_rows(study, rows) for rows in model.studies}

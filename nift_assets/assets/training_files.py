@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dagster as dg
 import polars as pl
 
 from nift_assets.pairs import training_files as files
 from nift_assets.steps import process
+from nift_assets.steps.context import Context
 from nift_assets.steps.table import Made, table
 from nift_training import artifacts
 
@@ -18,8 +18,8 @@ from nift_training import artifacts
     by="training_set",
     follows=True,
 )
-def training_files(context: dg.AssetExecutionContext, training_sets: pl.DataFrame) -> Made:
-    name = context.partition_key
+def training_files(context: Context, training_sets: pl.DataFrame) -> Made:
+    name = context.key
     draft = process.draft_of(context, "training_files")
     with artifacts.folder(draft, "training files") as making:
         files.write(making.path, name, training_sets)

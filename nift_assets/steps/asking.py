@@ -15,7 +15,9 @@ from nift_assets.protocol import OPEN, Request
 from nift_assets.providers import Material
 from nift_assets.rows import LanguageModel, Price
 from nift_assets.steps import pools
-from nift_assets.steps.partitions import STUDY
+from nift_assets.steps.context import Context
+from nift_assets.steps.lineage import Partition
+from nift_assets.study import Study
 
 if TYPE_CHECKING:
     from nift_assets.ledger.book import Asker
@@ -28,7 +30,7 @@ STOPPED = "stopped_by"
 
 
 def ask(
-    context: dg.AssetExecutionContext,
+    context: Context,
     model: LanguageModel,
     requests: Sequence[Request],
     material: Material | None = None,
@@ -44,16 +46,16 @@ def ask(
     with ExitStack() as stack:
 
         def connect() -> InProcess | Remote:
-            stack.enter_context(pools.place(context, model))
+            stack.enter_context(pools.place(context.dagster, model))
             return providers.load(model.provider).connect(model, material)
 
         asked = door.ask(
-            context.resources.ledger.book,
-            asker(model, context.op_execution_context.op.name, context.partition_key),
+            context.book,
+            asker(context.study, model, context.partition),
             requests,
             connect,
             limits=model.limits,
-            price=lambda: price(model),
+            price=lambda: price(context.study, model),
             report=_reporter(context, len(requests)),
         )
     if asked.stopped:
@@ -66,12 +68,12 @@ def ask(
     return asked
 
 
-def price(model: LanguageModel) -> Price | None:
+def price(study: Study, model: LanguageModel) -> Price | None:
     """What a model costs, None if nothing. Raises ValueError for one that has ended, that has no price, or that costs
     something while nobody has said how much may be spent."""
     found = price_list.price(model, datetime.now(UTC).date())
     costs = found is not None and (found.input or found.output)
-    if costs and model.budget_usd is None and price_list.budget(STUDY) is None:
+    if costs and model.budget_usd is None and price_list.budget(study) is None:
         raise ValueError(
             f"{model.name!r} costs money and nothing caps it: see `nift plan`, then set NIFT_BUDGET_USD, or budget_usd "
             "in its row or the study"
@@ -79,15 +81,15 @@ def price(model: LanguageModel) -> Price | None:
     return found
 
 
-def asker(model: LanguageModel, table: str, partition: str) -> Asker:
+def asker(study: Study, model: LanguageModel, partition: Partition) -> Asker:
     """Who pays for what is asked for one partition of a table, which is asked from one place at a time."""
     from nift_assets.ledger.book import Asker
 
     return Asker(
-        study=STUDY.name,
+        study=study.name,
         who=model.name,
-        writer=f"{STUDY.name}/{table}/{partition}",
-        study_cap=_billionths(price_list.budget(STUDY)),
+        writer=f"{study.name}/{partition}",
+        study_cap=_billionths(price_list.budget(study)),
         who_cap=_billionths(model.budget_usd),
     )
 
@@ -111,10 +113,10 @@ def together(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     return {name: first.get(name, 0) + second.get(name, 0) for name in {**first, **second}} | speed
 
 
-def _reporter(context: dg.AssetExecutionContext, wanted: int) -> Callable[[Counts], None]:
+def _reporter(context: Context, wanted: int) -> Callable[[Counts], None]:
     def report(counts: Counts) -> None:
         done = f"{counts.settled:,} of {counts.wanted:,} answered"
-        context.log.info(f"{done}, {counts.output_tokens:,} tokens written, ${counts.spent / 1e9:,.2f} spent")
+        context.log(f"{done}, {counts.output_tokens:,} tokens written, ${counts.spent / 1e9:,.2f} spent")
 
     return report
 

@@ -10,7 +10,7 @@ from dagster._core.event_api import PartitionKeyFilter
 
 from expectations import contract as contracts
 from expectations.results import Checked, LastResult
-from nift_assets.steps.table import STEPS, Step
+from nift_assets.steps.lineage import Partition
 from nift_assets.store import Store
 
 # Not the description of a check's result, which the UI reads as Markdown: a message may quote what is data.
@@ -37,39 +37,21 @@ def last(instance: dg.DagsterInstance, table: str, partition: str | None) -> dic
     return found
 
 
-def upstream(step: Step, key: str | None) -> list[tuple[str, str | None]]:
-    """The tables a partition of a step rests on, nearest first, up to tables over all partitions, whose own rest on
-    more than it."""
-    found: list[tuple[str, str | None]] = []
-
-    def visit(below: Step, partition: str | None) -> None:
-        for name, source in below.upstream(partition):
-            gathered = below.partitions is None and source is not None
-            if not gathered and (name, source) not in found:
-                found.append((name, source))
-                visit(STEPS[name], source)
-
-    visit(step, key)
-    return found
-
-
-def refuse_unchecked(
-    instance: dg.DagsterInstance, store: Store, tables: Sequence[tuple[str, str | None]]
-) -> list[Checked]:
+def refuse_unchecked(instance: dg.DagsterInstance, store: Store, partitions: Sequence[Partition]) -> list[Checked]:
     """The last result of every check of the given tables; ValueError if one that counts has failed or never ran, or if
     a table is not the one that Dagster has seen."""
     found: list[Checked] = []
-    for name, partition in tables:
-        place = f"{name}/{partition}" if partition else name
+    for partition in partitions:
+        name = partition.table
         remedy = f"materialize {name} again before it is published"
-        if not _is_stored_as_seen(instance, store, name, partition):
-            raise ValueError(f"{place} on the disk is not what Dagster has seen being made; {remedy}")
-        results = last(instance, name, partition)
+        if not _is_stored_as_seen(instance, store, *partition):
+            raise ValueError(f"{partition} on the disk is not what Dagster has seen being made; {remedy}")
+        results = last(instance, *partition)
         for test in contracts.load(name).tests:
             if test.name in results:
-                found.append(Checked(name, partition, test.name, test.severity, results[test.name]))
+                found.append(Checked(*partition, test.name, test.severity, results[test.name]))
             elif test.severity == "error":
-                raise ValueError(f"{place}: the check {test.name} has never run on it; {remedy}")
+                raise ValueError(f"{partition}: the check {test.name} has never run on it; {remedy}")
     for checked in _failed(found):
         raise ValueError(
             f"{checked.place}: the check {checked.check} failed ({checked.result.message}); nothing is published"

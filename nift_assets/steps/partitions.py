@@ -1,20 +1,21 @@
-"""What the graph is cut along: each partition set is a list of rows of the active study, joined row by row.
+"""What the graph is cut along: each partition set is a list of rows of a study, joined row by row.
 
 Adapters and models are sparse: only the combinations the study names exist, never a cross product.
 """
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, get_args
 
 import dagster as dg
 
-from nift_assets import filters, providers, studies
+from nift_assets import filters, providers
 from nift_assets.study import Study
 
 PartitionSet = Literal["teacher", "reference_set", "control", "audit", "training_set", "backbone", "adapter", "model"]
-
-STUDY = studies.active()
 
 # The tables of a benchmark, each a partition per model. A model that is not measured on it has none.
 MEASURED = {
@@ -30,56 +31,83 @@ MEASURED = {
 FILTERED: dict[str, PartitionSet] = {"filtered_completions": "teacher", "training_sets": "training_set"}
 
 
-def keys(study: Study, partitions: PartitionSet | None) -> list[str | None]:
-    """The partition keys of a set, which are its rows' names; the one key of an unpartitioned table is None."""
-    if partitions is None:
-        return [None]
-    return [row.name for row in getattr(study, f"{partitions}s")]
+@dataclass(frozen=True)
+class Partitions:
+    """The partition sets of a study: their keys, which are its rows' names, and which row feeds which."""
+
+    study: Study
+
+    def keys(self, of: PartitionSet | None) -> list[str | None]:
+        """The partition keys of a set; the one key of an unpartitioned table is None."""
+        return [None] if of is None else list(self._rows[of])
+
+    def is_wanted(self, table: str, key: str | None) -> bool:
+        """Whether a partition of a table is any row's business: of a model only what it is measured on."""
+        return table not in MEASURED or MEASURED[table] in self._measured_on[str(key)]
+
+    def is_needed(self, upstream: str, table: str, key: str | None) -> bool:
+        """Whether a partition of a table needs an upstream one: of what filters drop, only what its own row's do.
+
+        So nobody is asked for an audit whose verdicts no filter of the row uses.
+        """
+        if table not in FILTERED or upstream not in self._removals:
+            return True
+        return self._removals[upstream] in self._rows[FILTERED[table]][str(key)].filters
+
+    def upstream_keys(
+        self, upstream: PartitionSet | None, downstream: PartitionSet | None, key: str | None
+    ) -> list[str | None]:
+        """The partitions of an upstream table that one partition of a downstream table is made from."""
+        if upstream is None or downstream is None:
+            return self.keys(upstream)
+        if upstream == downstream:
+            return [key]
+        return list(self._sources[upstream, downstream].get(str(key), ()))
+
+    def definition(self, of: PartitionSet | None) -> dg.PartitionsDefinition[str] | None:
+        return self._definitions[of] if of else None
+
+    def mapping(self, upstream: PartitionSet | None, downstream: PartitionSet | None) -> dg.PartitionMapping | None:
+        """How Dagster joins two partition sets; None where its default is right (same set, or one unpartitioned)."""
+        if upstream is None or downstream is None or upstream == downstream:
+            return None
+        targets: dict[str, set[str]] = {}
+        for target, sources in self._sources[upstream, downstream].items():
+            for source in sources:
+                targets.setdefault(source, set()).add(target)
+        return dg.StaticPartitionMapping(targets)
+
+    @cached_property
+    def _rows(self) -> Mapping[str, Mapping[str, Any]]:
+        return {name: {row.name: row for row in getattr(self.study, f"{name}s")} for name in get_args(PartitionSet)}
+
+    @cached_property
+    def _definitions(self) -> Mapping[str, dg.PartitionsDefinition[str]]:
+        return {name: dg.StaticPartitionsDefinition(list(rows)) for name, rows in self._rows.items()}
+
+    @cached_property
+    def _measured_on(self) -> Mapping[str, tuple[str, ...]]:
+        return {model.name: self.study.measured_on(model) for model in self.study.models}
+
+    @cached_property
+    def _removals(self) -> Mapping[str, str]:
+        """The filter of each table of removals."""
+        return {filters.table(row): row.name for row in self.study.filters}
+
+    @cached_property
+    def _sources(self) -> Mapping[tuple[str, str], Mapping[str, tuple[str, ...]]]:
+        """Which rows feed each row, for every pair of partition sets that meet in the graph."""
+        return {pair: _by_target(links) for pair, links in _links(self.study).items()}
 
 
-def is_wanted(study: Study, table: str, key: str | None) -> bool:
-    """Whether a partition of a table is any row's business: of a model only what it is measured on."""
-    return table not in MEASURED or MEASURED[table] in study.measured_on(study.model(str(key)))
-
-
-def is_needed(study: Study, upstream: str, table: str, key: str | None) -> bool:
-    """Whether a partition of a table needs an upstream one: of what filters drop, only what its own row's do.
-
-    So nobody is asked for an audit whose verdicts no filter of the row uses.
-    """
-    if table not in FILTERED or upstream not in (removals := {filters.table(row): row.name for row in study.filters}):
-        return True
-    row = next(row for row in getattr(study, f"{FILTERED[table]}s") if row.name == key)
-    return removals[upstream] in row.filters
-
-
-def upstream_keys(
-    study: Study, upstream: PartitionSet | None, downstream: PartitionSet | None, key: str | None
-) -> list[str | None]:
-    """The partitions of an upstream table that one partition of a downstream table is made from."""
-    if upstream is None or downstream is None:
-        return keys(study, upstream)
-    if upstream == downstream:
-        return [key]
-    return [source for source, target in _links(study)[upstream, downstream] if target == key]
-
-
-def definition(partitions: PartitionSet | None) -> dg.PartitionsDefinition[str] | None:
-    return DEFINITIONS[partitions] if partitions else None
-
-
-def mapping(upstream: PartitionSet | None, downstream: PartitionSet | None) -> dg.PartitionMapping | None:
-    """How Dagster joins two partition sets; None where its default is right (same set, or one side unpartitioned)."""
-    if upstream is None or downstream is None or upstream == downstream:
-        return None
-    targets: dict[str, set[str]] = {}
-    for source, target in _links(STUDY)[upstream, downstream]:
-        targets.setdefault(source, set()).add(target)
-    return dg.StaticPartitionMapping(targets)
+def _by_target(links: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+    sources: dict[str, list[str]] = {}
+    for source, target in links:
+        sources.setdefault(target, []).append(source)
+    return {target: tuple(found) for target, found in sources.items()}
 
 
 def _links(study: Study) -> dict[tuple[str, str], list[tuple[str, str]]]:
-    """Which row feeds which, for every pair of partition sets that meet in the graph."""
     return {
         ("backbone", "teacher"): [(t.model, t.name) for t in study.teachers if providers.runs_backbone(t)],
         ("teacher", "training_set"): [(s.teacher, s.name) for s in study.training_sets if s.teacher],
@@ -94,9 +122,3 @@ def _links(study: Study) -> dict[tuple[str, str], list[tuple[str, str]]]:
         ("backbone", "model"): [(m.backbone, m.name) for m in study.models],
         ("adapter", "model"): [(m.adapter, m.name) for m in study.models if m.adapter],
     }
-
-
-DEFINITIONS: dict[str, dg.PartitionsDefinition[str]] = {
-    name: dg.StaticPartitionsDefinition([row.name for row in getattr(STUDY, f"{name}s")])
-    for name in get_args(PartitionSet)
-}

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-import dagster as dg
-
+from nift_assets.steps.context import Context
 from nift_assets.store import Store, flush_folder
 from nift_training.artifacts import Manifest, read_manifest, verify
 
@@ -30,11 +29,11 @@ class Folder:
         return sum(file.bytes for file in self.manifest.files)
 
 
-def run(context: dg.AssetExecutionContext, verb: ModuleType, **options: object) -> None:
+def run(context: Context, verb: ModuleType, **options: object) -> None:
     """`python -m <verb> --option value …` to its end, with its progress in the event log.
 
-    An option that is None is left out. The launcher is the `pipes` resource, so that another machine is another
-    resource and no change here.
+    An option that is None is left out. The launcher is the context's `pipes`, so that another machine is another
+    one of these and no change here.
     """
     flags = [
         text
@@ -42,10 +41,10 @@ def run(context: dg.AssetExecutionContext, verb: ModuleType, **options: object) 
         if value is not None
         for text in (f"--{name.replace('_', '-')}", str(value))
     ]
-    context.resources.pipes.run(command=[sys.executable, "-m", verb.__name__, *flags], context=context)
+    context.pipes.run(command=[sys.executable, "-m", verb.__name__, *flags], context=context.dagster)
 
 
-def make_folder(context: dg.AssetExecutionContext, table: str, verb: ModuleType, **options: object) -> Folder:
+def make_folder(context: Context, table: str, verb: ModuleType, **options: object) -> Folder:
     """The folder a verb makes for one partition of a table, kept as `<table>/<partition>/<digest>`.
 
     It is named after its content, so what another process is reading is never replaced under its hands. Until it has
@@ -53,15 +52,15 @@ def make_folder(context: dg.AssetExecutionContext, table: str, verb: ModuleType,
     """
     draft = draft_of(context, table)
     run(context, verb, out=draft, **options)
-    return keep(draft.parent, draft, name=f"{table}/{context.partition_key}")
+    return keep(draft.parent, draft, name=f"{table}/{context.key}")
 
 
-def draft_of(context: dg.AssetExecutionContext, table: str) -> Path:
+def draft_of(context: Context, table: str) -> Path:
     """Where the folder of one partition of a table is to be written; what a broken run has left there is gone."""
-    store = context.resources.store
+    store = context.store
     if "://" in store.root:
         raise ValueError(f"the warehouse is {store.root}, and {table} need a local folder; set NIFT_WAREHOUSE to one")
-    draft: Path = store.folder(table, context.partition_key) / "making"
+    draft = store.folder(table, context.key) / "making"
     shutil.rmtree(draft, ignore_errors=True)
     return draft
 

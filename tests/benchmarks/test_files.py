@@ -16,12 +16,12 @@ from click.testing import CliRunner
 
 from dagster_project import definitions
 from dagster_project.command_line import main
-from nift_assets import studies
-from nift_assets.assets import evaluations, judgments
+from nift_assets import graph, studies
 from nift_assets.benchmarks import files as benchmark_files
 from nift_assets.benchmarks.files import Published
-from nift_assets.steps.table import STEPS
+from nift_assets.study import Study
 from tests.corpus.loopback import Loopback
+from tests.demo import STUDY
 from tests.shared_data import shared
 
 QUESTIONS = b'{"question_id": 81, "category": "writing", "turns": ["a", "b"]}\n'
@@ -146,19 +146,20 @@ def test_a_file_is_described_by_its_home_only_if_it_is_the_published_one(home: H
     assert (second["home"], second["sha256"]) == ("its own", hashlib.sha256(b"mine").hexdigest())
 
 
-def test_files_that_lie_elsewhere_make_nothing_stale_and_other_files_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_that_lie_elsewhere_make_nothing_stale_and_other_files_do(tmp_path: Path) -> None:
     """Answers cost hours of a GPU, verdicts money."""
 
-    def what_shapes() -> tuple[object, object]:
-        return STEPS["mt_bench_answers"].rows("pico", "mt_bench_answers"), STEPS["mt_bench_judgments"].rows("pico", "")
+    def what_shapes(study: Study) -> list[object]:
+        tables = graph.build(study).tables
+        return [tables[name].rows("pico", name) for name in ("mt_bench_answers", "mt_bench_judgments")]
 
-    before, benchmark = what_shapes(), judgments.MT_BENCH
-    moved = dataclasses.replace(benchmark, location=shutil.copytree(benchmark.location, tmp_path / "moved"))
-    monkeypatch.setattr(judgments, "MT_BENCH", moved)
-    monkeypatch.setitem(evaluations.ASKED, "mt_bench_answers", moved)
-    assert what_shapes() == before
-    with (tmp_path / "moved" / "question.jsonl").open("a") as questions:
+    before, benchmark = what_shapes(STUDY), STUDY.benchmark("mt_bench")
+    place = shutil.copytree(benchmark.location, tmp_path / "moved")
+    rows = [
+        dataclasses.replace(row, location=str(place)) if row.name == "mt_bench" else row for row in STUDY.benchmarks
+    ]
+    moved = dataclasses.replace(STUDY, benchmarks=tuple(rows))
+    assert what_shapes(moved) == before
+    with (place / "question.jsonl").open("a") as questions:
         questions.write("\n")
-    assert [now == then for now, then in zip(what_shapes(), before, strict=True)] == [False, False]
+    assert [now == then for now, then in zip(what_shapes(moved), before, strict=True)] == [False, False]

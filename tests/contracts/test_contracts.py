@@ -11,7 +11,7 @@ from expectations.frames import schema
 from expectations.runner import check
 from nift_assets import sql, studies
 from nift_assets.assets.sql_models import removals
-from nift_assets.steps.table import STEPS
+from tests.demo import GRAPH
 
 
 @pytest.mark.parametrize("table", contract.tables())
@@ -40,10 +40,10 @@ def test_a_row_has_a_key(table: str) -> None:
     assert [test for test in contract.load(table).tests if test.kind == "unique"]
 
 
-@pytest.mark.parametrize("table", sorted(STEPS))
+@pytest.mark.parametrize("table", sorted(GRAPH.tables))
 def test_a_contract_reads_only_its_table_the_inputs_of_its_step_and_the_study(table: str) -> None:
     promised = contract.load(table)
-    inputs = {name: _empty(name) for name in STEPS[table].inputs}
+    inputs = {name: _empty(name) for name in GRAPH.tables[table].inputs}
     rows = sql.named_study_rows(studies.load("demo"), (test.arguments.get("sql", "") for test in promised.tests))
     given = inputs | {name: frame.clear() for name, frame in rows.items()} | removals(inputs)
     broken = [result for result in check(_empty(table), promised, given) if not result.passed]

@@ -14,11 +14,12 @@ import pytest
 from dagster_project.io_manager import ParquetIOManager
 from expectations import contract
 from expectations.frames import Table, conform
-from nift_assets.graph import asset_definition, steps
-from nift_assets.steps.partitions import STUDY
-from nift_assets.steps.table import STEPS, Made, Step
+from nift_assets.graph import asset_definition
+from nift_assets.steps.context import Context
+from nift_assets.steps.table import Made, Step
 from nift_assets.store import Store, Version, data_version
 from tests.counting import Counts
+from tests.demo import GRAPH, STUDY
 
 TEACHER, SET, REFERENCE = "echo", "echo-filtered", "instructions"
 PARTITIONS = {"teacher": TEACHER, "training_set": SET, "reference_set": REFERENCE, None: None}
@@ -149,10 +150,17 @@ DEFECTS: list[tuple[str, str, Plant, str]] = [
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A store in which every table is as it should be."""
     made = Store(root=str(tmp_path_factory.mktemp("warehouse")), study=STUDY.name)
-    read = {upstream for name in GOOD for upstream in STEPS[name].inputs if STEPS[upstream].partitions in PARTITIONS}
+    read = {
+        upstream
+        for name in GOOD
+        for upstream in GRAPH.tables[name].inputs
+        if GRAPH.tables[upstream].partitions in PARTITIONS
+    }
     frames = {name: empty(name) for name in read} | {"uppercase_start_removals": removals()} | GOOD
     for name, frame in frames.items():
-        made.write(name, PARTITIONS[STEPS[name].partitions], frame, Version(data=data_version(frame), inputs="before"))
+        made.write(
+            name, PARTITIONS[GRAPH.tables[name].partitions], frame, Version(data=data_version(frame), inputs="before")
+        )
     return made
 
 
@@ -168,23 +176,23 @@ def job(store: Store) -> dg.JobDefinition:
     """The real graph, each step of which makes the frames of `MADE` instead of its own."""
 
     def making(step: Step) -> dg.AssetsDefinition:
-        def make(context: dg.AssetExecutionContext, **tables: Table) -> dict[str, Made]:
+        def make(context: Context, **tables: Table) -> dict[str, Made]:
             frames = {name: MADE.get(name, empty(name)) for name in step.tables}
             # What may be larger than memory comes in portions, and is checked in the file they are written to.
             streamed = {"raw_sample", "halves"}
             return {name: Made(iter([f[:2], f[2:]]) if name in streamed else f) for name, f in frames.items()}
 
-        return asset_definition(dataclasses.replace(step, function=make))
+        return asset_definition(GRAPH, dataclasses.replace(step, function=make))
 
     resources = {"io_manager": ParquetIOManager(store), "store": store, "ledger": None, "pipes": None}
-    definitions = dg.Definitions(assets=[making(step) for step in steps()], resources=resources)
+    definitions = dg.Definitions(assets=[making(step) for step in GRAPH.steps], resources=resources)
     return definitions.resolve_implicit_global_asset_job_def()
 
 
 def materialize(job: dg.JobDefinition, table: str, frame: pl.DataFrame) -> dg.ExecuteInProcessResult:
     """One run of the real asset of a table, whose function gives back `frame`."""
     MADE[table] = frame
-    step = STEPS[table]
+    step = GRAPH.tables[table]
     return job.execute_in_process(
         asset_selection=[dg.AssetKey(name) for name in step.tables],
         partition_key=PARTITIONS[step.partitions],
@@ -206,7 +214,7 @@ def on_disk(store: Store) -> dict[str, tuple[bytes, int]]:
 @pytest.mark.parametrize("table", GOOD)
 def test_what_is_as_it_should_be_is_written(table: str, job: dg.JobDefinition, store: Store) -> None:
     assert materialize(job, table, GOOD[table]).success
-    version = store.version(table, PARTITIONS[STEPS[table].partitions])
+    version = store.version(table, PARTITIONS[GRAPH.tables[table].partitions])
     assert version is not None
     assert version.inputs != "before"
 

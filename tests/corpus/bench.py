@@ -158,13 +158,14 @@ def whole_step(folder: Path, name: str, table: str) -> Prepared:
     os.environ.update(NIFT_STUDY=str(study), NIFT_WAREHOUSE=str(folder / "warehouse"))
     import dagster as dg
 
-    from dagster_project.definitions import defs
-    from nift_assets.steps.table import STEPS
+    from dagster_project.definitions import ACTIVE, defs
 
     job = defs.resolve_implicit_global_asset_job_def()
 
     def run() -> pl.DataFrame:
-        assert job.execute_in_process(asset_selection=[dg.AssetKey(each) for each in STEPS[table].tables]).success
+        assert job.execute_in_process(
+            asset_selection=[dg.AssetKey(each) for each in ACTIVE.tables[table].tables]
+        ).success
         return pl.DataFrame()
 
     return run

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
 
 from dagster_project import run_study
 from dagster_project.run_study import Outcome, Run
-from nift_assets.graph import steps
-from nift_assets.steps.table import STEPS
-from tests.conftest import PROJECT
+from nift_assets import graph, studies
+from tests.demo import GRAPH
 
-RUNS = {run.name: run for run in run_study.runs(steps())}
+RUNS = {run.name: run for run in run_study.runs(GRAPH)}
 
 
 def test_the_corpus_is_read_before_anything_else_and_the_scores_come_last() -> None:
@@ -51,22 +45,8 @@ def test_an_audit_waits_for_its_source_and_a_planted_one_for_the_documents_it_is
 
 def test_what_an_audit_drops_of_a_teacher_is_run_after_the_audit() -> None:
     """In the paper's study an audit is made from its teacher, and a filter of the teacher from the audit."""
-    script = """
-import json
-from dagster_project import run_study
-from nift_assets.graph import steps
-from nift_assets.steps.table import STEPS
-print(json.dumps([[run.name, run.steps, sorted(run.waits_for)] for run in run_study.runs(steps())]))
-"""
-    ran = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, "NIFT_STUDY": "paper"},
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-    )
-    assert ran.returncode == 0, ran.stderr
-    found = {name: (steps, waits_for) for name, steps, waits_for in json.loads(ran.stdout)}
+    planned = run_study.runs(graph.build(studies.load("paper")))
+    found = {run.name: (run.steps, sorted(run.waits_for)) for run in planned}
     teacher = "teacher gpt-4-0125-preview"
     assert {"completions", "uppercase_start_removals"} <= set(found[teacher][0])
     assert found[f"audit {teacher[8:]}"][1] == ["data", teacher]
@@ -110,7 +90,7 @@ def test_every_run_waits_only_for_runs_there_are() -> None:
 
 
 def wanted(*tables: str, chosen: tuple[str, ...] = (), only: bool = False) -> dict[str, set[str]]:
-    found = run_study.needed(list(RUNS.values()), tables, chosen, only=only)
+    found = run_study.needed(GRAPH, list(RUNS.values()), tables, chosen, only=only)
     assert all(run.waits_for <= {other.name for other in found} for run in found)
     return {run.name: set(run.steps) for run in found}
 
@@ -141,7 +121,7 @@ def test_a_score_table_takes_every_model_or_only_itself() -> None:
 
 
 def test_all_tables_take_every_run() -> None:
-    assert wanted(*STEPS) == {run.name: set(run.steps) for run in RUNS.values()}
+    assert wanted(*GRAPH.tables) == {run.name: set(run.steps) for run in RUNS.values()}
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from expectations import contract, runner
 from expectations.frames import conform, schema
 from nift_assets import sql, studies
 from nift_assets.assets.sql_models import removals
-from nift_assets.steps.table import STEPS
+from tests.demo import GRAPH
 
 ROWS = 80_000
 WORDS = 900
@@ -120,8 +120,8 @@ def measured(rows: int) -> Iterator[Measured]:
     study = dataclasses.replace(demo, training_sets=tuple(unlimited))
     for name, frame in made.items():
         promised = contract.load(name)
-        empty = {each: _filled(pl.DataFrame(), each) for each in STEPS[name].inputs if each not in made}
-        inputs = {each: made[each] for each in STEPS[name].inputs if each in made} | empty
+        empty = {each: _filled(pl.DataFrame(), each) for each in GRAPH.tables[name].inputs if each not in made}
+        inputs = {each: made[each] for each in GRAPH.tables[name].inputs if each in made} | empty
         known = sql.named_study_rows(study, (test.arguments.get("sql", "") for test in promised.tests))
         given = inputs | known | removals(inputs)
         runner.check(frame.head(WARMING), promised, given)

@@ -11,10 +11,12 @@ import sys
 import time
 from pathlib import Path
 
+import dagster as dg
 import polars as pl
 import pytest
 
-from nift_assets import DEMO_FILES, filters
+from dagster_project.definitions import definitions
+from nift_assets import DEMO_FILES, filters, graph, studies
 from nift_assets.benchmarks import files
 from nift_assets.filters import contamination, exact_duplicates, language, near_duplicates
 from nift_assets.rows import Benchmark, Filter, Task
@@ -228,27 +230,16 @@ STUDY = dataclasses.replace(
 
 def test_a_row_is_all_that_switches_a_filter_on(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN)
-    script = """
-import json
-from dagster_project.definitions import defs
-from nift_assets.steps.table import STEPS
-graph = defs.resolve_asset_graph()
-print(json.dumps({
-    "tables": sorted(name for name in STEPS if name.endswith("_removals")),
-    "read": {name: sorted(n for n in STEPS[name].inputs if n.endswith("_removals"))
-             for name in ("filtered_completions", "training_sets", "funnel")},
-}))
-"""
-    environment = {**os.environ, "NIFT_STUDY": str(tmp_path / "own.py")}
-    ran = subprocess.run([sys.executable, "-c", script], env=environment, cwd=PROJECT, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
-    found = json.loads(ran.stdout)
+    own = graph.build(studies.load(str(tmp_path / "own.py")))
+    dg.Definitions.validate_loadable(definitions(own))
+    read = {
+        name: sorted(table for table in own.tables[name].inputs if table.endswith("_removals"))
+        for name in ("filtered_completions", "training_sets", "funnel")
+    }
     names = ["audited", "contamination", "near_duplicates", "prompt_echo", "spanish", "uppercase_start"]
     tables = [f"{name}_removals" for name in names]
-    assert found == {
-        "tables": tables,
-        "read": {"filtered_completions": tables, "training_sets": tables, "funnel": tables},
-    }
+    assert sorted(name for name in own.tables if name.endswith("_removals")) == tables
+    assert read == {"filtered_completions": tables, "training_sets": tables, "funnel": tables}
 
 
 def test_a_filter_without_a_row_is_no_table() -> None:

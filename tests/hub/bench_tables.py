@@ -15,8 +15,8 @@ from dagster_project.resources import store
 from dagster_project.settings import dagster_home
 from expectations import contract
 from expectations.frames import conform, schema
-from nift_assets.steps.partitions import STUDY
 from nift_assets.store import Version, data_version
+from tests.demo import STUDY
 
 WORDS = 400  # in each half, some 2.5 kB
 VOCABULARY = 20_000

@@ -17,16 +17,16 @@ import polars as pl
 import pytest
 
 from expectations import contract
-from nift_assets.graph import steps
 from nift_assets.pairs import reference_sets
 from nift_assets.rows import ReferenceSet
 from nift_assets.steps import check_results
 from nift_assets.steps.check_results import refuse_unchecked
-from nift_assets.steps.table import STEPS
+from nift_assets.steps.lineage import Partition
 from nift_assets.store import Store
 from nift_training.artifacts import verify
 from tests.conftest import PROJECT, Demo, instance_at, nift
 from tests.counting import Counts
+from tests.demo import GRAPH
 from tests.hub.pushing import TOKEN
 from tests.hub.server import Hub, person
 
@@ -74,7 +74,7 @@ def place(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plac
 
 
 def test_the_demo_publishes_nothing(demo: Demo) -> None:
-    tables = {name for step in steps() for name in step.tables}
+    tables = {name for step in GRAPH.steps for name in step.tables}
     assert list((demo.warehouse / "demo").glob("hub_*")) == []
     with instance_at(demo.home) as instance:
         made = {name for name in tables if instance.get_latest_materialization_event(dg.AssetKey(name))}
@@ -204,7 +204,7 @@ def test_a_failed_check_upstream_refuses(place: Place, tmp_path: Path) -> None:
     shutil.copytree(place.demo.home, home)
     shutil.copytree(place.demo.warehouse, root)
     store = Store(root=str(root), study="demo")
-    upstream = check_results.upstream(STEPS["hub_datasets"], "echo")
+    upstream = GRAPH.rests_on(Partition("hub_datasets", "echo"))
     assert {("halves", None), ("raw_sample", None), ("training_sets", "echo-filtered")} <= set(upstream)
     with instance_at(home) as instance:
         found = refuse_unchecked(instance, store, upstream)
@@ -235,13 +235,13 @@ def test_a_check_that_never_ran_refuses(place: Place) -> None:
     store = Store(root=str(place.demo.warehouse), study="demo")
     with dg.instance_for_test() as empty:
         with pytest.raises(ValueError, match="halves on the disk is not what Dagster has seen being made"):
-            refuse_unchecked(empty, store, [("halves", None)])
+            refuse_unchecked(empty, store, [Partition("halves", None)])
         version = store.version("halves", None)
         assert version is not None
         tags = {"dagster/data_version": version.data[:16]}
         empty.report_runless_asset_event(dg.AssetMaterialization("halves", tags=tags))
         with pytest.raises(ValueError, match=r"halves: the check \w+ has never run on it; materialize halves again"):
-            refuse_unchecked(empty, store, [("halves", None)])
+            refuse_unchecked(empty, store, [Partition("halves", None)])
 
 
 # ---------- again, and with another row
@@ -249,11 +249,10 @@ def test_a_check_that_never_ran_refuses(place: Place) -> None:
 MAKE = """
 import sys
 import dagster as dg
-from dagster_project.definitions import defs
+from dagster_project.definitions import ACTIVE, defs
 from nift_assets import filters
-from nift_assets.steps.partitions import STUDY
 job = defs.resolve_implicit_global_asset_job_def()
-of_teacher = ["completions", "filtered_completions", *(filters.table(row) for row in STUDY.filters)]
+of_teacher = ["completions", "filtered_completions", *(filters.table(row) for row in ACTIVE.study.filters)]
 with dg.DagsterInstance.get() as instance:
     for tables, key in ((of_teacher, "echo"), (["training_sets"], "echo-filtered"), (["funnel"], None)):
         selection = [dg.AssetKey(name) for name in tables]

@@ -40,6 +40,7 @@ from nift_assets.protocol.answer import MOST_TOKENS
 from nift_assets.protocol.batches import Batches, Polled
 from nift_assets.providers import answer, anthropic, openai
 from nift_assets.rows import LanguageModel, Limits, Price, Teacher
+from nift_assets.study import Study
 from tests.ledger.fault_server import FaultServer, expected_text
 
 PROJECT = Path(__file__).parent.parent.parent
@@ -862,9 +863,8 @@ def paying(server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """The code location of a study whose teacher is served by OpenAI itself, which is our server here."""
     import dagster as dg
 
-    from dagster_project import batch_jobs as location
-    from nift_assets import studies
-    from nift_assets.steps import asking
+    from dagster_project import batch_jobs
+    from nift_assets import graph, studies
 
     teacher = Teacher(name="mini", provider="openai", model="gpt-4o-mini-2024-07-18", max_tokens=200)
     none = dict.fromkeys(("audits", "training_sets", "adapters", "models", "examples", "publications"), ())
@@ -874,37 +874,36 @@ def paying(server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("NIFT_LEDGER_URL", f"sqlite:///{tmp_path}/ledger.sqlite")
     monkeypatch.setenv("NIFT_WAREHOUSE", str(tmp_path))
     monkeypatch.delenv("NIFT_BUDGET_USD", raising=False)
-    for module in (location, asking):
-        monkeypatch.setattr(module, "STUDY", study)
     from dagster_project.resources import resources
 
-    def look() -> str:
-        with dg.build_sensor_context(resources=resources()) as context:
-            found: Any = location.batches_sensor._raw_fn(context)
+    def look(study: Study = study) -> str:
+        sensor = batch_jobs.batches_sensor(study, batch_jobs.submit_batches(graph.build(study)))
+        with dg.build_sensor_context(resources=resources(study)) as context:
+            found: Any = sensor._raw_fn(context)
             return str(found.skip_reason.skip_message)
 
-    return location, look, Place("openai", server.url, tmp_path, who="mini")
+    return study, look, Place("openai", server.url, tmp_path, who="mini")
 
 
 def test_the_sensor_collects_from_a_model_that_has_ended_without_a_cap(
     paying: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    location, look, place = paying
-    (teacher,) = location.STUDY.teachers
+    study, look, place = paying
+    (teacher,) = study.teachers
     asked = [replace(q, endpoint="", model=teacher.model) for q in questions("openai", 5)]
     adapter = providers.reconnect(teacher)
     submission.submit(place.book(), place.asker(), asked, adapter, PRICE)
-    with monkeypatch.context() as changed:  # renamed since
-        changed.setattr(location, "STUDY", replace(location.STUDY, teachers=(replace(teacher, name="other"),)))
-        said = look()
-        assert "mini: the study has no such teacher" in said
-        assert "put back its row (openai, gpt-4o-mini-2024-07-18)" in said
+    said = look(replace(study, teachers=(replace(teacher, name="other"),)))  # renamed since
+    assert "mini: the study has no such teacher" in said
+    assert "put back its row (openai, gpt-4o-mini-2024-07-18)" in said
     row = price_list.listed("openai", teacher.model)
     assert row is not None
     gone = replace(row, ends=date(2020, 1, 1))
     monkeypatch.setattr(price_list, "MODELS", (gone,))
+    from dagster_project import batch_jobs
+
     with pytest.raises(ValueError, match="was shut down"):
-        location._connect(teacher)
+        batch_jobs._connect(study, teacher)
     look()
     assert len(place.book().answered([q.key for q in asked])) == 5
     assert 0 < accounts(place)[0] < 5 * gone.price.cost(1000, 1000)
@@ -936,23 +935,28 @@ STUDY = dataclasses.replace(
 COURSE = """
 import json, sys
 import dagster as dg
-from dagster_project import batch_jobs
-from dagster_project.resources import resources
-from nift_assets.graph import asset_definitions
+from dagster_project.batch_jobs import batched_completions, batches_sensor, submit_batches
+from dagster_project.resources import resources, store
+from nift_assets import studies
+from nift_assets.graph import asset_definitions, build
 from tests.ledger.fault_server import FaultServer
 
+graph = build(studies.active())
+submit = submit_batches(graph)
+sensor = batches_sensor(graph.study, submit)
 defs = dg.Definitions(
-    assets=asset_definitions(), jobs=[batch_jobs.submit_batches, batch_jobs.batched_completions],
-    sensors=[batch_jobs.batches_sensor], resources=resources(), executor=dg.in_process_executor,
+    assets=asset_definitions(graph), jobs=[submit, batched_completions],
+    sensors=[sensor], resources=resources(graph.study), executor=dg.in_process_executor,
 )
 instance = dg.DagsterInstance.get()
-assert batch_jobs.batches_sensor.default_status == dg.DefaultSensorStatus.STOPPED
+assert sensor.default_status == dg.DefaultSensorStatus.STOPPED
 said, cursor = [], None
 
 def look():
     global cursor
-    with dg.build_sensor_context(instance=instance, cursor=cursor, resources=resources(), definitions=defs) as context:
-        result = batch_jobs.batches_sensor.evaluate_tick(context)
+    given = resources(graph.study)
+    with dg.build_sensor_context(instance=instance, cursor=cursor, resources=given, definitions=defs) as context:
+        result = sensor.evaluate_tick(context)
     cursor = result.cursor
     said.append(result.skip_message or [f"{r.job_name} {r.partition_key}" for r in result.run_requests])
     return result.run_requests or []
@@ -962,10 +966,10 @@ def launch(job, partition):
     said.append(f"{job} {'succeeded' if ran.success else 'failed'}")
 
 look()
-made = [asset for asset in asset_definitions() if isinstance(asset, dg.AssetsDefinition)]
+made = [asset for asset in asset_definitions(graph) if isinstance(asset, dg.AssetsDefinition)]
 for name in ("raw_sample", "halves"):
     selection = dg.AssetSelection.assets(name).required_multi_asset_neighbors()
-    assert dg.materialize(made, selection=selection, instance=instance, resources=resources()).success
+    assert dg.materialize(made, selection=selection, instance=instance, resources=resources(graph.study)).success
 launch("submit_batches", "by-batch")
 look()
 print("ENDED", flush=True); sys.stdin.readline()   # the server lets half of them expire
@@ -974,8 +978,7 @@ look()
 print("ENDED", flush=True); sys.stdin.readline()
 for request in look(): launch(request.job_name, request.partition_key)
 look()
-from dagster_project.resources import store
-frame = store().read("completions", "by-batch")
+frame = store(graph.study).read("completions", "by-batch")
 print(json.dumps({"said": said, "rows": frame.height, "ok": int((frame["status"] == "ok").sum())}))
 """
 

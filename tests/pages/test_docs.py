@@ -22,11 +22,12 @@ from expectations.contract import Column, Contract
 from expectations.frames import schema
 from expectations.results import LastResult
 from nift_assets import studies
-from nift_assets.graph import asset_definition, steps
+from nift_assets.graph import asset_definition
 from nift_assets.pages import docs
 from nift_assets.pages.docs import Stored, Table
 from nift_assets.store import Store, Version
 from tests.conftest import PROJECT, instance_at, nift
+from tests.demo import GRAPH
 from tests.page_reader import PAYLOADS, Reading
 
 DEMO = studies.load("demo")
@@ -146,7 +147,7 @@ def test_without_an_instance_the_contracts_are_there_alone(tmp_path: Path) -> No
     assert not (tmp_path / "h").exists()
     text = Reading(written.read_text()).text
     assert "not run yet" in text
-    assert all(name in text for step in steps() for name in step.tables)
+    assert all(name in text for step in GRAPH.steps for name in step.tables)
 
 
 def test_the_last_result_of_every_partition_is_shown(tmp_path: Path) -> None:
@@ -159,7 +160,7 @@ def test_the_last_result_of_every_partition_is_shown(tmp_path: Path) -> None:
     store.write("raw_sample", None, frame, Version(data="", inputs=""))
     with instance_at(home) as instance:
         ran = dg.materialize(
-            [asset_definition(step) for step in steps()],
+            [asset_definition(GRAPH, step) for step in GRAPH.steps],
             selection=["halves"],
             instance=instance,
             resources={"io_manager": ParquetIOManager(store), "store": store, "ledger": None, "pipes": None},

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -17,13 +18,14 @@ from expectations import contract
 from expectations.frames import schema
 from expectations.results import LastResult
 from expectations.runner import check
-from nift_assets import DEMO_FILES, graph, studies
+from nift_assets import DEMO_FILES, studies
 from nift_assets.pages import report, sheets
 from nift_assets.pages.report import CheckedTable, DataVersion, Spent
 from nift_assets.steps.coverage import SCHEMA
-from nift_assets.steps.table import STEPS, Made
+from nift_assets.steps.table import Made
 from nift_assets.store import Store, Version
 from nift_assets.study import Study
+from tests.demo import GRAPH, context
 from tests.page_reader import PAYLOADS, Reading
 
 DEMO = studies.load("demo")
@@ -312,13 +314,12 @@ def test_the_asset_keeps_its_contract_and_names_the_stored_versions(
 ) -> None:
     monkeypatch.setenv("NIFT_WAREHOUSE", str(tmp_path))
     monkeypatch.delenv("NIFT_LEDGER_URL", raising=False)
-    assert graph.steps()
     tables = filled("text")
     store = Store(str(tmp_path), DEMO.name)
     store.write("completions", "echo", tables["completions"], Version(data="0123456789abcdef" * 4, inputs=""))
     with dg.DagsterInstance.ephemeral() as instance:
-        context = dg.build_asset_context(resources={"store": store, "ledger": LazyLedger()}, instance=instance)
-        made = STEPS["report"].function(context, **tables)
+        here = context(store, "report", book=LazyLedger().book, dagster=SimpleNamespace(instance=instance))
+        made = GRAPH.tables["report"].function(here, **tables)
     assert isinstance(made, Made)
     assert isinstance(made.rows, pl.DataFrame)
     assert all(result.passed for result in check(made.rows, contract.load("report"), tables))

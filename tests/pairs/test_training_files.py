@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from dagster_project.io_manager import ParquetIOManager
 from expectations import contract
 from expectations.frames import conform
-from nift_assets.graph import asset_definition, steps
+from nift_assets.graph import asset_definition
 from nift_assets.pairs import training_files
-from nift_assets.steps.partitions import STUDY
 from nift_assets.store import Store, Version, data_version
 from nift_training import artifacts
+from tests.demo import GRAPH, STUDY
 from tests.training.train.readers import TEXTS
 
 NAME = "echo-filtered"
@@ -115,7 +115,7 @@ def test_llama_factory_finds_both_layouts_in_its_list_of_data_sets(tmp_path: Pat
 
 # ---------- the asset
 
-AS_THEY_ARE = [asset_definition(step) for step in steps()]
+AS_THEY_ARE = [asset_definition(GRAPH, step) for step in GRAPH.steps]
 
 
 @pytest.fixture

@@ -17,14 +17,13 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver, S
 from dagster._core.loader import LoadingContextForTest
 
 from dagster_project import failures
-from dagster_project.batch_jobs import batches_sensor
-from dagster_project.definitions import defs, tables_follow
+from dagster_project.definitions import defs
 from dagster_project.resources import resources
-from nift_assets.graph import asset_definition, steps
-from nift_assets.steps.partitions import STUDY
-from nift_assets.steps.table import STEPS, Step
+from nift_assets.graph import asset_definition
+from nift_assets.steps.table import Step
 from nift_assets.store import Store
 from tests.corpus.loopback import Loopback
+from tests.demo import GRAPH, STUDY
 from tests.steps.test_guard import halves_that, materialize, sampled, without_its_last_word, write
 
 # How a function of the graph asks a model, starts a process of its own, reads the corpus or fetches a data set.
@@ -52,7 +51,7 @@ def asks_a_model(table: str) -> bool:
 
 
 def source(table: str) -> str:
-    module = inspect.getmodule(STEPS[table].function)
+    module = inspect.getmodule(GRAPH.tables[table].function)
     assert module is not None
     return inspect.getsource(module)
 
@@ -60,20 +59,22 @@ def source(table: str) -> str:
 def test_nothing_that_asks_trains_evaluates_or_fetches_ever_starts_by_itself() -> None:
     conditions = {spec.key.to_user_string(): spec.automation_condition for spec in defs.resolve_all_asset_specs()}
     starts = {table for table, condition in conditions.items() if condition is not None}
-    assert {table for table in STEPS if expensive(table) or STEPS[table].pool} >= {
+    assert {table for table in GRAPH.tables if expensive(table) or GRAPH.tables[table].pool} >= {
         *("raw_sample", "backbones", "completions", "content_audit", "control_texts", "reference_sets"),
         *("lora_adapters", "merged_models", "mt_bench_answers", "mt_bench_judgments", "arena_hard_judgments"),
     }
-    assert not {table for table in starts if expensive(table) or STEPS[table].needs != "nothing"}
-    assert {table for table in STEPS if STEPS[table].asks} == {table for table in STEPS if asks_a_model(table)}
+    assert not {table for table in starts if expensive(table) or GRAPH.tables[table].needs != "nothing"}
+    assert {table for table in GRAPH.tables if GRAPH.tables[table].asks} == {
+        table for table in GRAPH.tables if asks_a_model(table)
+    }
     assert starts >= FILTERS | {"filtered_completions", "training_sets", "benchmark_scores", "table_1", "report"}
-    assert starts == {table for table, step in STEPS.items() if step.follows}
+    assert starts == {table for table, step in GRAPH.tables.items() if step.follows}
     assert not list(defs.schedules or ())
 
 
 def test_the_sensors_that_launch_runs_are_off_until_somebody_switches_them_on() -> None:
     off = {sensor.name for sensor in defs.sensors or () if sensor.default_status == dg.DefaultSensorStatus.STOPPED}
-    assert off == {tables_follow.name, batches_sensor.name}
+    assert off == {"tables_follow", "batches"}
     assert failures.failures_sensor.default_status == dg.DefaultSensorStatus.RUNNING
     assert not failures.failures_sensor.targets, "it may launch nothing"
 
@@ -93,7 +94,7 @@ class Automation:
             warnings.simplefilter("ignore", dg.BetaWarning)
             result = dg.evaluate_automation_conditions(defs, self._instance, cursor=self._cursor)
         self._cursor = result.cursor
-        found = {table: result.get_requested_partitions(dg.AssetKey(table)) for table in STEPS}
+        found = {table: result.get_requested_partitions(dg.AssetKey(table)) for table in GRAPH.tables}
         return {table: set(keys) for table, keys in found.items() if keys}
 
 
@@ -106,7 +107,7 @@ def test_what_is_made_from_a_teacher_follows_and_nothing_else_does(instance: dg.
     automation.made("completions", "echo")
     of_teacher = {*FILTERS, "completion_rejects", "filtered_completions"}
     found = automation.requested()
-    assert {table: keys for table, keys in found.items() if STEPS[table].partitions} == {
+    assert {table: keys for table, keys in found.items() if GRAPH.tables[table].partitions} == {
         table: {"echo"} for table in of_teacher
     }
     assert "training_costs" in found, "it is of all that was paid for"
@@ -116,7 +117,7 @@ def test_what_is_made_from_a_teacher_follows_and_nothing_else_does(instance: dg.
     found = automation.requested()
     assert found["training_sets"] == found["training_files"] == {"echo-filtered"}
     assert found["funnel"] == found["report"] == {None}
-    assert {table for table in found if STEPS[table].partitions} == {"training_sets", "training_files"}
+    assert {table for table in found if GRAPH.tables[table].partitions} == {"training_sets", "training_files"}
 
 
 def test_a_partition_whose_checks_fail_is_followed_by_nothing(instance: dg.DagsterInstance, store: Store) -> None:
@@ -136,8 +137,8 @@ def test_a_partition_whose_checks_fail_is_followed_by_nothing(instance: dg.Dagst
 
 def why_stale(instance: dg.DagsterInstance, **changed: Step) -> list[str]:
     """What Dagster says of the halves: nothing where they are fresh."""
-    assets = [asset_definition(changed.get(step.tables[0], step)) for step in steps()]
-    graph = dg.Definitions(assets=assets, resources=resources()).resolve_asset_graph()
+    assets = [asset_definition(GRAPH, changed.get(step.tables[0], step)) for step in GRAPH.steps]
+    graph = dg.Definitions(assets=assets, resources=resources(STUDY)).resolve_asset_graph()
     resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
     causes = resolver.get_stale_causes(dg.AssetKey("halves"))
     assert (resolver.get_status(dg.AssetKey("halves")) == StaleStatus.FRESH) == (not causes)
@@ -148,7 +149,7 @@ def test_a_table_is_stale_after_new_code_and_after_new_data_and_not_else(
     instance: dg.DagsterInstance, store: Store
 ) -> None:
     def sampled_as(version: str) -> None:
-        tags = {"dagster/data_version": version, "dagster/code_version": STEPS["raw_sample"].code_version}
+        tags = {"dagster/data_version": version, "dagster/code_version": GRAPH.tables["raw_sample"].code_version}
         instance.report_runless_asset_event(dg.AssetMaterialization("raw_sample", tags=tags))
 
     write(store, "raw_sample", None, sampled(["One article goes on for several words, and then more."]))
@@ -157,7 +158,7 @@ def test_a_table_is_stale_after_new_code_and_after_new_data_and_not_else(
     assert why_stale(instance) == []
     sampled_as("a")
     assert why_stale(instance) == [], "the same data made again"
-    edited = dataclasses.replace(STEPS["halves"], code_version="another")
+    edited = dataclasses.replace(GRAPH.tables["halves"], code_version="another")
     assert why_stale(instance, halves=edited) == ["halves has a new code version"]
     sampled_as("b")
     assert why_stale(instance) == ["halves has a new dependency data version"]

@@ -15,18 +15,17 @@ from typing import Any
 import polars as pl
 import pytest
 
-import nift_assets.graph  # noqa: F401  importing it declares all tables
 from dagster_project.command_line import coverage_table
 from expectations import contract
 from expectations.frames import schema
-from nift_assets import studies
+from nift_assets import graph, studies
 from nift_assets.ledger.book import Book
 from nift_assets.steps import coverage
 from nift_assets.steps.coverage import Covered
-from nift_assets.steps.partitions import STUDY, is_wanted, keys
-from nift_assets.steps.table import STEPS
+from nift_assets.steps.lineage import Graph, Partition
 from nift_assets.store import Store
 from tests.conftest import PROJECT, Demo, nift
+from tests.demo import GRAPH, STUDY
 
 TODAY = date(2026, 11, 21)
 LIVING_DAY = date(2025, 1, 1)  # when all of the paper's teachers, judges and auditors could be asked
@@ -42,7 +41,7 @@ def stored(store: Store, table: str, key: str | None, frame: pl.DataFrame | None
 
     Without the catalogue, which is made anew with each of some hundred tables.
     """
-    recorded = {"nift.data": data, "nift.inputs": STEPS[table].inputs_version(store, key, table)}
+    recorded = {"nift.data": data, "nift.inputs": GRAPH.inputs_version(store, Partition(table, key))}
     store.path(table, key).parent.mkdir(parents=True, exist_ok=True)
     (empty(table) if frame is None else frame).write_parquet(store.path(table, key), metadata=recorded)
 
@@ -57,20 +56,15 @@ def store(tmp_path: Path) -> Store:
     """A store in which all tables of the active study are made of one another."""
     filled = Store(str(tmp_path), STUDY.name)
 
-    def fill(table: str) -> None:
-        for name in STEPS[table].inputs:
-            fill(name)
-        for key in keys(STUDY, STEPS[table].partitions):
-            if filled.version(table, key) is None and is_wanted(STUDY, table, key):
+    for table in GRAPH.tables:
+        for key in GRAPH.keys(table):
+            if GRAPH.partitions.is_wanted(table, key):
                 stored(filled, table, key, pl.DataFrame(SCORES) if table == "benchmark_scores" else None)
-
-    for table in STEPS:
-        fill(table)
     return filled
 
 
-def states(store: Store) -> dict[tuple[str, str, str], Covered]:
-    return {(cell.table, cell.name, cell.benchmark): cell for cell in coverage.covered(store, None, TODAY)}
+def states(store: Store, graph: Graph = GRAPH) -> dict[tuple[str, str, str], Covered]:
+    return {(cell.table, cell.name, cell.benchmark): cell for cell in coverage.covered(graph, store, None, TODAY)}
 
 
 def test_of_a_finished_study_every_cell_is_present(store: Store) -> None:
@@ -109,12 +103,11 @@ def test_what_is_made_of_other_data_than_is_there_now_is_stale(store: Store) -> 
     assert stale == {("pico", "mt_bench")}
 
 
-def test_a_changed_row_makes_stale_what_is_made_with_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nift_assets.assets import judgments
+def test_a_changed_row_makes_stale_what_is_made_with_it(store: Store) -> None:
     from tests.studies.test_studies import changed
 
-    monkeypatch.setattr(judgments, "STUDY", changed("judges", 0, system_prompt="Be kind."))
-    stale = {place[2] for place, cell in states(store).items() if cell.state == "stale"}
+    kind = graph.build(changed("judges", 0, system_prompt="Be kind."))
+    stale = {place[2] for place, cell in states(store, kind).items() if cell.state == "stale"}
     assert stale == {"mt_bench"}
 
 
@@ -180,7 +173,7 @@ def test_a_price_is_that_of_the_teacher_and_of_the_judges_calls_about_this_model
 
 def test_the_text_has_a_paragraph_per_table_and_only_those_asked_for(store: Store) -> None:
     store.path("mt_bench_judgments", "pico").unlink()
-    cells = coverage.covered(store, None, TODAY)
+    cells = coverage.covered(GRAPH, store, None, TODAY)
     said = coverage_table.render(coverage_table.chosen(cells, ["table_1"]))
     assert said.startswith("table_1: ")
     assert (
@@ -195,8 +188,8 @@ def test_the_text_has_a_paragraph_per_table_and_only_those_asked_for(store: Stor
 
 
 def test_the_frame_of_the_report_has_a_row_per_cell(store: Store) -> None:
-    made = coverage.frame(store, None, TODAY)
-    assert made.height == len(coverage.covered(store, None, TODAY))
+    made = coverage.frame(GRAPH, store, None, TODAY)
+    assert made.height == len(coverage.covered(GRAPH, store, None, TODAY))
     assert made.schema == coverage.SCHEMA
     assert set(made["state"]) == {"present"}
 

@@ -16,16 +16,16 @@ from expectations import contract as contracts
 from expectations.frames import Table, portions, schema
 from nift_assets import corpus
 from nift_assets.corpus import halves as cutting
-from nift_assets.graph import SAMPLE_CHARACTERS, asset_definition, steps
-from nift_assets.steps.partitions import STUDY
-from nift_assets.steps.table import STEPS
+from nift_assets.graph import SAMPLE_CHARACTERS, asset_definition
+from nift_assets.steps.context import Context
 from nift_assets.store import Store, Version, data_version
 from tests.conftest import PROJECT, instance_at
+from tests.demo import GRAPH, STUDY
 
 TEXTS = [f"Article {i} goes on\n\nfor several words – and then some more." for i in range(4)]
 MARKUP = "<img src=x onerror=alert(1)> <b>and</b> [a link](javascript:alert(2)) | and | so on " + "for long " * 400
 
-AS_THEY_ARE = {step.tables[0]: asset_definition(step) for step in steps()}
+AS_THEY_ARE = {step.tables[0]: asset_definition(GRAPH, step) for step in GRAPH.steps}
 
 Change = Callable[[pl.DataFrame], Any]
 
@@ -68,7 +68,9 @@ def materialize(
     definitions = dict(AS_THEY_ARE)
     for table, function in (functions or {}).items():
         # A function in the place of one that reads what is stored is handed frames.
-        definitions[table] = asset_definition(dataclasses.replace(STEPS[table], function=function, streams=False))
+        definitions[table] = asset_definition(
+            GRAPH, dataclasses.replace(GRAPH.tables[table], function=function, streams=False)
+        )
     return dg.materialize(
         list(definitions.values()),
         selection=list(selection),
@@ -82,7 +84,7 @@ def materialize(
 def halves_that(change: Change) -> dict[str, Callable[..., Any]]:
     """The halves as they should be, changed."""
 
-    def halves(context: dg.AssetExecutionContext, raw_sample: Table) -> Any:
+    def halves(context: Context, raw_sample: Table) -> Any:
         return change(cutting.halve(pl.concat(portions(raw_sample)), seed=STUDY.corpus.seed))
 
     return {"halves": halves}
@@ -91,9 +93,9 @@ def halves_that(change: Change) -> dict[str, Callable[..., Any]]:
 def completions_that(change: Change) -> dict[str, Callable[..., Any]]:
     """Completions as they should be for the teacher of the partition, changed."""
 
-    def completions(context: dg.AssetExecutionContext, halves: pl.DataFrame, backbones: pl.DataFrame) -> Any:
+    def completions(context: Context, halves: pl.DataFrame, backbones: pl.DataFrame) -> Any:
         said = {"status": "ok", "completion": " And so on.", "finish_reason": "stop", "answered_by": "m"}
-        columns = {"teacher": context.partition_key, **said, "request_key": "0" * 64}
+        columns = {"teacher": context.key, **said, "request_key": "0" * 64}
         numbers = [pl.lit(1, pl.Int64).alias(name) for name in ("input_tokens", "output_tokens", "max_tokens")]
         texts = ("fingerprint", "detail", "system_prompt", "api_version")
         nothing = [pl.lit(None, pl.String).alias(name) for name in texts]
@@ -238,8 +240,8 @@ def test_a_frame_of_another_shape_is_not_written_and_the_reason_is_named(
 
 
 def test_a_bad_partition_of_one_teacher_leaves_the_others_theirs(instance: dg.DagsterInstance, store: Store) -> None:
-    def completions(context: dg.AssetExecutionContext, **frames: pl.DataFrame) -> Any:
-        function = completions_that(swapped if context.partition_key == "echo" else as_it_is)["completions"]
+    def completions(context: Context, **frames: pl.DataFrame) -> Any:
+        function = completions_that(swapped if context.key == "echo" else as_it_is)["completions"]
         return function(context, **frames)
 
     def swapped(frame: pl.DataFrame) -> pl.DataFrame:

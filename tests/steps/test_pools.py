@@ -7,11 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from nift_assets.graph import steps
 from nift_assets.rows import Teacher
 from nift_assets.steps import pools
-from nift_assets.steps.table import STEPS
 from tests.conftest import PROJECT, instance_at
+from tests.demo import GRAPH
 from tests.ledger.asking import wait
 
 MODEL = Teacher(name="t", provider="openai", model="m")
@@ -40,9 +39,9 @@ with dg.DagsterInstance.get() as instance:
 def test_a_pool_is_a_vendor_or_the_machine_of_a_server_and_training_and_the_hub_have_theirs() -> None:
     assert pools.name(MODEL) == "openai"
     assert pools.name(Teacher(name="t", provider="openai", model="m", base_url="http://gpu-7:8000/v1")) == "gpu-7"
-    assert {step.pool for step in steps()} == {None, "gpu", "hub"}
-    assert STEPS["lora_adapters"].pool == "gpu"
-    assert STEPS["hub_models"].pool == "hub"
+    assert {step.pool for step in GRAPH.steps} == {None, "gpu", "hub"}
+    assert GRAPH.tables["lora_adapters"].pool == "gpu"
+    assert GRAPH.tables["hub_models"].pool == "hub"
 
 
 def test_a_third_run_of_a_vendor_waits_until_one_of_two_is_done(tmp_path: Path) -> None:

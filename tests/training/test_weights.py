@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 import polars as pl
@@ -20,14 +20,15 @@ import pytest
 from dagster_project.io_manager import ParquetIOManager
 from expectations import contract
 from expectations.frames import schema
-from nift_assets.assets import backbones, evaluations, merged_models
-from nift_assets.graph import Checked, asset_definition, steps
-from nift_assets.steps.partitions import STUDY
-from nift_assets.steps.table import STEPS
+from nift_assets import graph
+from nift_assets.assets import backbones
+from nift_assets.graph import Checked, asset_definition
+from nift_assets.steps.lineage import Graph, Partition
 from nift_assets.store import Store, Version, data_version
 from nift_training import artifacts, fetch
 from nift_training.merge import recomputation
 from tests.conftest import PROJECT
+from tests.demo import GRAPH, STUDY, context
 from tests.hub.server import Fault, Hub
 from tests.training.vllm import Vllm
 
@@ -62,7 +63,14 @@ class World:
 
     store: Store
     disk: Disk
-    job: dg.JobDefinition
+    graph: Graph = GRAPH
+
+    @property
+    def job(self) -> dg.JobDefinition:
+        """Every table of the graph."""
+        resources = {"io_manager": self.disk, "store": self.store, "ledger": None, "pipes": Here()}
+        assets = [asset_definition(self.graph, step) for step in self.graph.steps]
+        return dg.Definitions(assets=assets, resources=resources).resolve_implicit_global_asset_job_def()
 
     def make(self, *tables: str, key: str = MODEL) -> bool:
         run = self.job.execute_in_process(
@@ -82,7 +90,7 @@ class World:
         self.put_frame(table, key, pl.DataFrame([dict.fromkeys(columns) | row], schema=columns))
 
     def put_frame(self, table: str, key: str, frame: pl.DataFrame) -> None:
-        made_from = STEPS[table].inputs_version(self.store, key, table)
+        made_from = self.graph.inputs_version(self.store, Partition(table, key))
         self.store.write(table, key, frame, Version(data=data_version(frame), inputs=made_from))
 
     def take(self, table: str, key: str, folder: Path) -> dict[str, object]:
@@ -97,9 +105,7 @@ class World:
 def world(tiny: Path, adapter: Path, tmp_path: Path) -> World:
     store = Store(root=str(tmp_path / "warehouse"), study=STUDY.name)
     disk = Disk(store)
-    resources = {"io_manager": disk, "store": store, "ledger": None, "pipes": Here()}
-    definitions = dg.Definitions(assets=[asset_definition(step) for step in steps()], resources=resources)
-    made = World(store, disk, definitions.resolve_implicit_global_asset_job_def())
+    made = World(store, disk)
     with artifacts.folder(tmp_path / "base", "model") as draft:
         shutil.copytree(tiny, draft.path, dirs_exist_ok=True)
     known = made.take("backbones", "pico", tmp_path / "base")
@@ -110,11 +116,10 @@ def world(tiny: Path, adapter: Path, tmp_path: Path) -> World:
     return made
 
 
-def keep(weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The study with another value for how long the weights of the model are kept."""
+def keep(world: World, weights: Literal["delete", "regenerate"]) -> None:
+    """From now on the study has another value for how long the weights of the model are kept."""
     models = tuple(replace(row, weights=weights) if row.name == MODEL else row for row in STUDY.models)
-    for module in (merged_models, evaluations):
-        monkeypatch.setattr(module, "STUDY", replace(STUDY, models=models))
+    world.graph = graph.build(replace(STUDY, models=models))
 
 
 def answered_elsewhere(world: World, *tables: str) -> None:
@@ -147,10 +152,8 @@ def test_a_merge_whose_lineage_is_another_is_not_stored(world: World) -> None:
     assert world.store.version("merged_models", MODEL) is None
 
 
-def test_weights_are_removed_after_the_last_benchmark_and_made_again_when_asked_for(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keep("regenerate", monkeypatch)
+def test_weights_are_removed_after_the_last_benchmark_and_made_again_when_asked_for(world: World) -> None:
+    keep(world, "regenerate")
     assert world.make("merged_models")
     answered_elsewhere(world, "ifeval", "open_llm_leaderboard")
     assert world.make("mt_bench_answers")
@@ -163,10 +166,8 @@ def test_weights_are_removed_after_the_last_benchmark_and_made_again_when_asked_
     assert not world.weights().exists()
 
 
-def test_weights_are_not_removed_before_what_was_made_from_them_is_stored(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keep("delete", monkeypatch)
+def test_weights_are_not_removed_before_what_was_made_from_them_is_stored(world: World) -> None:
+    keep(world, "delete")
     assert world.make("merged_models")
     answered_elsewhere(world, "ifeval", "open_llm_leaderboard", "arena_hard_answers")
     world.disk.refused = {"mt_bench_answers"}
@@ -182,7 +183,7 @@ def test_weights_are_not_removed_before_what_was_made_from_them_is_stored(
 def test_a_server_for_all_models_answers_from_the_adapter_unmerged(
     world: World, vllm: Vllm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep("delete", monkeypatch)
+    keep(world, "delete")
     assert world.make("merged_models")
     assert world.make("arena_hard_answers")
     by_weights = world.store.read("arena_hard_answers", MODEL)
@@ -219,8 +220,7 @@ def test_a_backbone_of_the_hub_is_fetched_at_its_commit_and_merged_into(
     files |= {"pytorch_model.bin": b"a pickle, which is never fetched", "modeling_tiny.py": b"raise SystemExit"}
     row = replace(STUDY.backbone("pico"), source="nobody/tiny", revision="v1", template="zephyr")
     study = replace(STUDY, backbones=(row, *(each for each in STUDY.backbones if each.name != "pico")))
-    for module in (backbones, merged_models):
-        monkeypatch.setattr(module, "STUDY", study)
+    world.graph = graph.build(study)
     with Hub() as hub:
         hub.hold("nobody/tiny", files, kind="model", commit=COMMIT).tags["v1"] = COMMIT
         own = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hub")}
@@ -228,8 +228,8 @@ def test_a_backbone_of_the_hub_is_fetched_at_its_commit_and_merged_into(
         def run(command: list[str], context: Any) -> None:
             subprocess.run(command, check=True, cwd=PROJECT, env=os.environ | own)
 
-        resources = SimpleNamespace(store=world.store, pipes=SimpleNamespace(run=run))
-        folder = backbones._fetch(SimpleNamespace(partition_key="pico", resources=resources), row)  # type: ignore[arg-type]
+        here = context(world.store, "backbones", "pico", of=world.graph, pipes=SimpleNamespace(run=run))
+        folder = backbones._fetch(here, row)
     assert {file.name for file in folder.manifest.files} == files.keys() - {"pytorch_model.bin", "modeling_tiny.py"}
     assert folder.manifest.facts["revision"] == COMMIT
     size = folder.manifest.facts["parameters"]

@@ -43,11 +43,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_utime)
 STEPS = """
 import json, os, time
 import dagster as dg
-from dagster_project.definitions import defs
+from dagster_project.definitions import ACTIVE, defs
 from dagster_project.jobs import INTENTS, tables
 
 job = defs.resolve_implicit_global_asset_job_def()
-names = {intent.name: tables(intent) for intent in INTENTS}
+names = {intent.name: tables(ACTIVE, intent) for intent in INTENTS}
 with dg.DagsterInstance.get() as instance:
 
     def run(intent, key=None):
@@ -141,7 +141,7 @@ def backfill(env: dict[str, str], folder: Path) -> None:
 def launch(running: UI) -> str:
     from dagster_project.jobs import INTENTS, tables
 
-    (of_teacher,) = [tables(intent) for intent in INTENTS if intent.name == "teacher_data_set"]
+    (of_teacher,) = [tables(ACTIVE, intent) for intent in INTENTS if intent.name == "teacher_data_set"]
     parameters = {"assetSelection": [{"path": [name]} for name in of_teacher], "partitionNames": NAMES}
     launched = running.graphql(LAUNCH, {"parameters": parameters})["launchPartitionBackfill"]
     assert launched["__typename"] == "LaunchBackfillSuccess", launched

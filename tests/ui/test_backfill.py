@@ -11,8 +11,7 @@ import pytest
 from dagster_project.definitions import defs
 from dagster_project.resources import resources
 from nift_assets.graph import asset_definitions
-from nift_assets.steps.partitions import STUDY
-from nift_assets.steps.table import STEPS
+from tests.demo import GRAPH, STUDY
 
 TEACHERS = ("original", "echo")
 DATA = ("raw_sample", "raw_sample_rejects", "halves", "halves_rejects")
@@ -39,7 +38,7 @@ def made(instance: dg.DagsterInstance) -> Made:
     """The materialized partitions of every table that was made at all; of an unpartitioned one, an empty set."""
     return {
         name: set(instance.get_materialized_partitions(dg.AssetKey(name)))
-        for name in STEPS
+        for name in GRAPH.tables
         if instance.get_latest_materialization_event(dg.AssetKey(name))
     }
 
@@ -63,7 +62,7 @@ def test_two_teachers_select_the_training_sets_that_are_made_from_them() -> None
 def test_two_teachers_are_made_without_the_third(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same runs that a back-fill launches, one after the other in this process."""
     monkeypatch.setenv("NIFT_WAREHOUSE", str(tmp_path))
-    here = dg.Definitions(asset_definitions(), resources=resources(), executor=dg.in_process_executor)
+    here = dg.Definitions(asset_definitions(GRAPH), resources=resources(STUDY), executor=dg.in_process_executor)
     job = here.resolve_implicit_global_asset_job_def()
     with dg.instance_for_test() as instance:
 

@@ -22,11 +22,11 @@ import pytest
 
 from expectations import contract as contracts
 from expectations.frames import schema
-from nift_assets.steps.partitions import STUDY as STUDY_HERE
-from nift_assets.steps.table import STEPS
+from nift_assets.steps.lineage import Partition
 from nift_assets.store import Store
 from tests.conftest import instance_at
 from tests.counting import Counts
+from tests.demo import GRAPH
 from tests.ledger.fault_server import FaultServer
 from tests.page_reader import ALIVE, PAYLOADS
 from tests.steps.test_guard import materialize, write
@@ -334,14 +334,14 @@ def test_a_check_that_warns_is_shown_as_one_and_stops_nothing(teachers: Place) -
 def test_the_ui_shows_what_every_asset_is(place: Place) -> None:
     nodes = {node["assetKey"]["path"][-1]: node for node in place.ui.graphql(NODES)["assetNodes"]}
     made_here = {name for name, node in nodes.items() if node["isMaterializable"]}
-    assert made_here == set(STEPS) - {"audited_removals"}  # of the filter that this study is without
+    assert made_here == set(GRAPH.tables) - {"audited_removals"}  # of the filter that this study is without
     for name, node in nodes.items():
         assert node["description"], name
         assert node["groupName"] != "default", name
         assert node["kinds"], name
         assert node["owners"] == [{"team": "nift"}], name
     for name in made_here:
-        step = STEPS[name]
+        step = GRAPH.tables[name]
         assert nodes[name]["opVersion"] == step.code_version
         assert bool(nodes[name]["partitionKeys"]) == (step.partitions not in (None, "adapter")), name  # none is trained
         assert {key["path"][-1] for key in nodes[name]["dependencyKeys"]} >= set(step.inputs) & made_here
@@ -398,8 +398,8 @@ def plant(place: Place, folder: Path) -> str:
         for number in range(6)
     ]
     audited = pl.DataFrame(rows, schema=schema(contracts.load("content_audit")), orient="row")
-    store = Store(root=str(folder / "warehouse"), study=STUDY_HERE.name)
-    for name, key in STEPS["content_audit"].upstream(AUDIT):
+    store = Store(root=str(folder / "warehouse"), study=GRAPH.study.name)
+    for name, key in GRAPH.upstream(Partition("content_audit", AUDIT)):
         write(store, name, key, pl.DataFrame(schema=schema(contracts.load(name))))
     with instance_at(place.folder / ".dagster" / place.study) as instance:
 

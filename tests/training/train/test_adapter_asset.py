@@ -14,36 +14,36 @@ import pytest
 
 from nift_assets.assets import lora_adapters as assets
 from nift_assets.rows import digest
-from nift_assets.steps.partitions import STUDY
-from nift_assets.steps.table import STEPS
+from nift_assets.steps.context import Context
 from nift_assets.store import Store
 from nift_training.machine import Machine
 from tests.conftest import PROJECT
+from tests.demo import GRAPH, STUDY, context
 
 ROW = STUDY.adapters[0]
 
 
-def context(root: Path, ran: list[list[str]]) -> Any:
-    """What the asset asks of Dagster: a partition, a store, and something that starts processes."""
+def making(root: Path, ran: list[list[str]]) -> Context:
+    """The partition of the row, with something that starts processes."""
 
     def run(command: list[str], context: Any) -> None:
         ran.append(command)
         subprocess.run(command, check=True, capture_output=True, cwd=PROJECT, env=os.environ)
 
-    resources = SimpleNamespace(store=Store(root=str(root), study=STUDY.name), pipes=SimpleNamespace(run=run))
-    return SimpleNamespace(partition_key=ROW.name, resources=resources, run=SimpleNamespace(run_id="0123456789"))
+    store = Store(root=str(root), study=STUDY.name)
+    return context(store, "lora_adapters", ROW.name, pipes=SimpleNamespace(run=run))
 
 
 def test_an_adapter_is_its_rows_recipe_and_leaves_no_checkpoints(tiny: Path, tmp_path: Path) -> None:
     ran: list[list[str]] = []
-    here = context(tmp_path, ran)
-    here.resources.store.folder("backbones").mkdir(parents=True)
-    os.symlink(tiny, here.resources.store.folder("backbones", "tiny"))
+    here = making(tmp_path, ran)
+    here.store.folder("backbones").mkdir(parents=True)
+    os.symlink(tiny, here.store.folder("backbones", "tiny"))
     pairs = pl.DataFrame(
         {"prompt": ["The old bridge"] * 9, "response": [" was closed last night."] * 9, "training_set": ["x"] * 9}
     )
     backbones = pl.DataFrame({"folder": ["backbones/tiny"], "digest": ["0" * 64]})
-    made = STEPS["lora_adapters"].function(here, pairs, backbones)
+    made = GRAPH.tables["lora_adapters"].function(here, pairs, backbones)
     row = made.rows.row(0, named=True)
     assert (row["rows"], row["steps"]) == (9, ROW.recipe.steps(9))
     recorded = made.metadata["recipe"].data
