@@ -9,11 +9,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-import nift_assets.graph  # noqa: F401  importing it declares all tables
 from nift_assets import takeover
-from nift_assets.steps.partitions import STUDY, is_wanted, keys
-from nift_assets.steps.table import STEPS
+from nift_assets.steps.lineage import Graph, Partition, ordered
 from nift_assets.store import Store, Version, data_version
+from tests.demo import GRAPH, STUDY
 
 # What the footers of the demo's warehouse held when the code of 92d1d38 lay in this folder: data, inputs.
 FOLDER = Path("/srv/nift")
@@ -35,27 +34,26 @@ def store(tmp_path: Path) -> Store:
     return filled
 
 
-def outdated(store: Store) -> set[str]:
+def outdated(store: Store, graph: Graph = GRAPH) -> set[str]:
     """The tables with a partition that is stored and would be made again."""
     return {
-        table
-        for table, step in STEPS.items()
-        for key in keys(STUDY, step.partitions)
-        if is_wanted(STUDY, table, key) and store.version(table, key) and not step.is_current(store, key, table)
+        place.table
+        for place in (Partition(table, key) for table in graph.tables for key in graph.keys(table))
+        if graph.partitions.is_wanted(*place) and store.version(*place) and not graph.is_current(store, place)
     }
 
 
 def test_all_that_was_up_to_date_is_up_to_date_wherever_the_code_lay(store: Store) -> None:
     assert outdated(store) == {place.partition("/")[0] for place in BEFORE}
-    takeover.take_over(store, [Path("/elsewhere"), FOLDER])
+    takeover.take_over(GRAPH, store, [Path("/elsewhere"), FOLDER])
     assert outdated(store) == TIMED
 
 
 def test_it_is_taken_over_once_and_no_table_is_written(store: Store) -> None:
     tables = {path: path.read_bytes() for path in store.folder().rglob("*.parquet")}
-    takeover.take_over(store, [FOLDER])
+    takeover.take_over(GRAPH, store, [FOLDER])
     written = store.folder(".versions.json").read_bytes()
-    takeover.take_over(store, [Path("/elsewhere")])
+    takeover.take_over(GRAPH, store, [Path("/elsewhere")])
     assert store.folder(".versions.json").read_bytes() == written
     assert {path: path.read_bytes() for path in store.folder().rglob("*.parquet")} == tables
 
@@ -63,20 +61,21 @@ def test_it_is_taken_over_once_and_no_table_is_written(store: Store) -> None:
 def test_what_was_stale_stays_stale(store: Store) -> None:
     other = Version(data="0" * 64, inputs=BEFORE["mt_bench_answers/pico"][1]).as_metadata()
     pl.DataFrame({"x": [2]}).write_parquet(store.path("mt_bench_answers", "pico"), metadata=other)
-    takeover.take_over(store, [FOLDER])
-    assert not STEPS["mt_bench_judgments"].is_current(store, "pico", "mt_bench_judgments")
-    assert STEPS["mt_bench_judgments"].is_current(store, "pico-instruct", "mt_bench_judgments")
+    takeover.take_over(GRAPH, store, [FOLDER])
+    assert not GRAPH.is_current(store, Partition("mt_bench_judgments", "pico"))
+    assert GRAPH.is_current(store, Partition("mt_bench_judgments", "pico-instruct"))
     assert outdated(store) == TIMED | {"mt_bench_judgments", "response_endings"}
 
 
-def test_what_counts_as_an_older_version_of_the_code_is_stale(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(STEPS, "lora_adapters", replace(STEPS["lora_adapters"], code_version="2"))
-    takeover.take_over(store, [FOLDER])
-    assert outdated(store) == TIMED | {"lora_adapters"}
+def test_what_counts_as_an_older_version_of_the_code_is_stale(store: Store) -> None:
+    raised = {"lora_adapters": replace(GRAPH.tables["lora_adapters"], code_version="2")}
+    graph = ordered(STUDY, [raised.get(step.tables[0], step) for step in GRAPH.steps])
+    takeover.take_over(graph, store, [FOLDER])
+    assert outdated(store, graph) == TIMED | {"lora_adapters"}
 
 
 def test_an_empty_warehouse_is_left_alone(tmp_path: Path) -> None:
-    takeover.take_over(Store(str(tmp_path), STUDY.name))
+    takeover.take_over(GRAPH, Store(str(tmp_path), STUDY.name))
     assert list(tmp_path.iterdir()) == []
 
 

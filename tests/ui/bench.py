@@ -139,6 +139,7 @@ def backfill(env: dict[str, str], folder: Path) -> None:
 
 
 def launch(running: UI) -> str:
+    from dagster_project.definitions import ACTIVE
     from dagster_project.jobs import INTENTS, tables
 
     (of_teacher,) = [tables(ACTIVE, intent) for intent in INTENTS if intent.name == "teacher_data_set"]
