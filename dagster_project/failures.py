@@ -2,18 +2,17 @@
 
 import json
 import logging
-import os
 import urllib.request
 from collections.abc import Sequence
 
 import dagster as dg
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
+from nift_assets import environment
 from nift_assets.secrets import redaction
 from nift_assets.steps.asking import STOPPED
 
 TAG = "nift/failure"
-WEBHOOK = "NIFT_FAILURE_WEBHOOK"
 WEBHOOK_SECONDS = 10
 KEPT = "nothing was written"  # how the guard of the tables begins
 
@@ -22,13 +21,13 @@ KEPT = "nothing was written"  # how the guard of the tables begins
     name="failures",
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Writes of each failed run in one line what it was making, why it failed and what to do: as its tag "
-    f"{TAG}, and to the address in {WEBHOOK} if there is one. Starts nothing.",
+    f"{TAG}, and to the address in {environment.FAILURE_WEBHOOK} if there is one. Starts nothing.",
 )
 def failures_sensor(context: dg.RunFailureSensorContext) -> None:
     message = in_words(context.instance, context.dagster_run, context.get_step_failure_events())
     context.log.error(message)
     context.instance.add_run_tags(context.dagster_run.run_id, {TAG: message})
-    if address := os.environ.get(WEBHOOK):
+    if address := environment.failure_webhook():
         post(address, message)
 
 

@@ -7,6 +7,7 @@ from importlib import resources as package_files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nift_assets import environment
 from nift_assets.store import Store
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ GPU = Path("/dev/nvidia0")
 
 def warehouse() -> str:
     """The root of all studies' tables: `NIFT_WAREHOUSE`, a folder or an address such as s3://bucket/nift."""
-    root = os.environ.get("NIFT_WAREHOUSE") or "warehouse"
+    root = environment.warehouse()
     return root if "://" in root else str(Path(root).absolute())
 
 
@@ -38,7 +39,7 @@ def ledger_url(root: str) -> str:
 
     Raises ValueError for a remote root without the variable: it holds no database.
     """
-    if url := os.environ.get("NIFT_LEDGER_URL"):
+    if url := environment.ledger_url():
         return url
     if "://" in root:
         raise ValueError(
@@ -62,7 +63,7 @@ def existing_book() -> Book | None:
     from nift_assets.ledger.book import Book
 
     root = warehouse()
-    if "://" in root and not os.environ.get("NIFT_LEDGER_URL"):
+    if "://" in root and not environment.ledger_url():
         return None
     url = ledger_url(root)
     file = _file(url)

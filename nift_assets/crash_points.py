@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import signal
 
+from nift_assets import environment
+
 POINTS = (
     "before_intent",
     "after_intent",
@@ -32,7 +34,7 @@ POINTS = (
     "hub_after_tag",
 )
 
-_point, _, _visit = os.environ.get("NIFT_CRASH", "").partition(":")
+_point, _, _visit = (environment.crash() or "").partition(":")
 _visits = 0
 
 

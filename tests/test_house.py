@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nift_assets import studies
+from nift_assets import environment, studies
 from tests.conftest import PROJECT, Demo
 
 HEAVY = (
@@ -211,3 +212,19 @@ def test_the_bundled_articles_are_varied_and_of_web_length() -> None:
     assert len(articles) >= 64
     assert all(150 <= len(path.read_text().split()) <= 900 for path in articles)
     assert genres == {"news", "how-to", "opinion", "forum", "listicle", "review"}
+
+
+def test_every_variable_of_ours_is_read_in_one_module_and_is_in_the_example() -> None:
+    """Whoever wants to know what can be set from outside finds it in one place."""
+    named = re.compile(r"NIFT_[A-Z_]+")
+    elsewhere = [
+        f"{path.relative_to(PROJECT)}: {node.value}"
+        for package in ("nift_assets", "nift_training", "dagster_project", "expectations")
+        for path in sorted((PROJECT / package).rglob("*.py"))
+        if path != Path(environment.__file__)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and named.fullmatch(node.value)
+    ]
+    assert elsewhere == []
+    ours = {value for value in vars(environment).values() if isinstance(value, str) and named.fullmatch(value)}
+    assert ours - {environment.CRASH} == set(named.findall((PROJECT / ".env.example").read_text()))

@@ -13,7 +13,7 @@ import click
 
 from dagster_project.command_line.terminal import as_text, main, own_documents, refuse, set_variables
 from dagster_project.settings import dagster_home, existing_book, make_folder, take_over, warehouse
-from nift_assets import studies
+from nift_assets import environment, studies
 from nift_assets.store import CATALOGUE, Store, replacing
 from nift_training import file_locks
 
@@ -165,7 +165,7 @@ def _run_study(*, fresh: bool, tables: tuple[str, ...] = (), chosen: tuple[str, 
         raise ValueError(f"{by_hand[0]} is made by nift publish")
     next(corpus.read(study.corpus), None)  # what is wrong with a corpus mostly shows in its first row
     folder = store.folder()
-    make_folder(Path(warehouse()), "NIFT_WAREHOUSE")
+    make_folder(Path(warehouse()), environment.WAREHOUSE)
     _check_disk(Path(warehouse()))
     path = Path(warehouse()) / f".{study.name}.lock"
     # Two commands never write the same tables.
@@ -194,7 +194,7 @@ def _run_study(*, fresh: bool, tables: tuple[str, ...] = (), chosen: tuple[str, 
         click.echo(score_table.render(study, store))
         if study.warning:
             click.secho(study.warning, bold=True)
-        if os.environ.get("NIFT_SCALE"):
+        if environment.scale():
             with dg.DagsterInstance.get() as instance:
                 click.echo(f"\n{spent_table.render(instance, built.tables, started_at)}\n")
         took = f"{'Stopped after' if failed else 'Done in'} {time.monotonic() - began:.0f} s"

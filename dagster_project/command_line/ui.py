@@ -6,7 +6,7 @@ import click
 
 from dagster_project.command_line.terminal import main, own_documents, refuse, set_variables
 from dagster_project.settings import dagster_home, take_over
-from nift_assets import studies
+from nift_assets import environment, studies
 from nift_assets.secrets import keys
 
 
@@ -28,7 +28,7 @@ def ui(
     try:
         from dagster_project.ui.gate import Address
 
-        address = Address(host=host, port=port, names=names, token=keys.read("NIFT_UI_TOKEN"))
+        address = Address(host=host, port=port, names=names, token=keys.read(environment.UI_TOKEN))
         address.refuse_unsafe()
         study = studies.active()
         home = dagster_home(study.name)

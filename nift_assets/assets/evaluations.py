@@ -6,7 +6,6 @@ One process loads a model once for all the benchmarks that are asked for: a 70B 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from nift_assets import environment
 from nift_assets.assets.merged_models import clean_up, weights
 from nift_assets.benchmarks import files
 from nift_assets.rows import Benchmark, Model, Server, digest, without_places
@@ -165,9 +165,8 @@ def _example_of(study: Study, model: str) -> tuple[str | None, ...]:
 
 def _server(model: Model) -> Server | None:
     """Who answers instead of the weights: the server of the model's row, or `NIFT_SERVER` for all models."""
-    if model.server is None and (url := os.environ.get("NIFT_SERVER")):
-        key_variable = "NIFT_SERVER_KEY" if "NIFT_SERVER_KEY" in os.environ else None
-        return Server(url=url, name=model.name, key_variable=key_variable)
+    if model.server is None and (url := environment.server()):
+        return Server(url=url, name=model.name, key_variable=environment.server_key_variable())
     return model.server
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from nift_assets import environment
 from nift_assets.corpus import locations
 from nift_assets.rows import Benchmark, Corpus
 from nift_assets.store import replacing
@@ -209,7 +209,7 @@ def path_of(benchmark: Benchmark, *parts: str) -> Path:
 
 def own_file(benchmark: str) -> Path | None:
     """The questions of a benchmark, by its name on the command line, in the folder NIFT_BENCHMARKS, if they are."""
-    folder = os.environ.get("NIFT_BENCHMARKS")
+    folder = environment.benchmarks()
     names = {"mt-bench": "mt_bench/question.jsonl", "arena-hard": "arena_hard/question.jsonl"}
     path = Path(folder, names.get(benchmark, "ifeval/input_data.jsonl")) if folder else None
     return path if path and path.exists() else None

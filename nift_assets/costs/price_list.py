@@ -5,13 +5,11 @@ A row names a living substitute for a model that has ended, for a person to read
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from nift_assets import providers
+from nift_assets import environment, providers
 from nift_assets.rows import LanguageModel, Price
 from nift_assets.study import Study
 
@@ -115,19 +113,8 @@ def ending_soon(model: LanguageModel, today: date) -> str | None:
 
 def budget(study: Study) -> float | None:
     """The cap of a study in US dollars: `NIFT_BUDGET_USD`, else the study's own, None if neither caps it."""
-    given = os.environ.get("NIFT_BUDGET_USD", "").strip()
-    if not given:
-        return study.budget_usd
-    try:
-        dollars = float(given)
-    except ValueError:
-        dollars = math.nan
-    if not math.isfinite(dollars) or dollars < 0:
-        raise ValueError(
-            f"NIFT_BUDGET_USD is {given!r}; give the most the study may cost in US dollars, such as 25 or 0.50, or "
-            "leave it out"
-        )
-    return dollars
+    given = environment.budget_usd()
+    return study.budget_usd if given is None else given
 
 
 def _was_shut_down(row: ListedModel, model: str, today: date) -> str:

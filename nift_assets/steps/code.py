@@ -36,6 +36,7 @@ OUTSIDE = (
     "expectations",
     "nift_assets.costs",
     "nift_assets.crash_points",
+    "nift_assets.environment",
     "nift_assets.graph",
     "nift_assets.hub.repository",
     "nift_assets.ledger",

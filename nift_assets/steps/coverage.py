@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
-from nift_assets import sql, studies
+from nift_assets import environment, sql
 from nift_assets.costs import plan
 from nift_assets.costs.plan import Line
 from nift_assets.steps.lineage import Graph, Kind, Partition, Standing
@@ -80,7 +79,7 @@ def covered(graph: Graph, store: Store, book: Book | None, today: date) -> list[
 def command(partition: Partition) -> str:
     """What makes one partition of a table and all it needs, in the environment of this process."""
     table, key = partition
-    chosen = [f"{name}={shlex.quote(value)}" for name in studies.VARIABLES if (value := os.environ.get(name))]
+    chosen = [f"{name}={shlex.quote(value)}" for name, value in environment.of_the_study().items()]
     return " ".join([*chosen, "nift run", table, *(["--partition", key] if key else [])])
 
 

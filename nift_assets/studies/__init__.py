@@ -10,6 +10,7 @@ import pkgutil
 import re
 import runpy
 
+from nift_assets import environment
 from nift_assets.rows import (
     Adapter,
     Audit,
@@ -72,8 +73,6 @@ __all__ = [
 
 FOLDERS = {"open_llm_leaderboard": "leaderboard"}
 PUBLISHED_BASELINE = "gpt-4-0314"
-# What picks the study of a process, and changes it.
-VARIABLES = ("NIFT_STUDY", "NIFT_SCALE", "NIFT_BENCHMARKS", "NIFT_CORPUS", "NIFT_TEXT_COLUMN", "NIFT_DOCUMENTS")
 # Where the rows lay before; studies of one's own may still import them from there.
 FORMER_ROWS = "study"
 
@@ -118,19 +117,17 @@ def active() -> Study:
 
     `NIFT_SCALE=1000` makes a rehearsal of it, a thousandth of its size, with tiny models and nobody paid.
     """
-    study = load(os.environ.get("NIFT_STUDY") or "demo")
-    if scale := os.environ.get("NIFT_SCALE"):
-        study = rehearsed(study, _scale(scale))
-    if folder := os.environ.get("NIFT_BENCHMARKS"):
+    study = load(environment.study())
+    if scale := environment.scale():
+        study = rehearsed(study, scale)
+    if folder := environment.benchmarks():
         study = on_benchmark_files(study, folder)
-    location = os.environ.get("NIFT_CORPUS")
+    location, text_column, documents = environment.corpus(), environment.text_column(), environment.documents()
     if not location:
-        if os.environ.get("NIFT_TEXT_COLUMN") or os.environ.get("NIFT_DOCUMENTS"):
+        if text_column or documents:
             raise ValueError("a text column or a number of documents is given without a corpus; name it with CORPUS=")
         return study
-    return on_own_documents(
-        study, location, text_column=os.environ.get("NIFT_TEXT_COLUMN") or "text", documents=_documents()
-    )
+    return on_own_documents(study, location, text_column=text_column or "text", documents=documents)
 
 
 def on_benchmark_files(study: Study, folder: str) -> Study:
@@ -183,20 +180,3 @@ def rehearsed(study: Study, scale: int) -> Study:
     from nift_assets.studies import _rehearsal  # it stands on the demo, which is a study like the others
 
     return _rehearsal.rehearsed(study, scale)
-
-
-def _scale(wanted: str) -> int:
-    if not wanted.isdecimal() or int(wanted) == 0:
-        raise ValueError(f"NIFT_SCALE is {wanted!r}; give what sizes are divided by, 1000 for a rehearsal in minutes")
-    return int(wanted)
-
-
-def _documents() -> int | None:
-    wanted = os.environ.get("NIFT_DOCUMENTS")
-    if not wanted:
-        return None
-    if not wanted.isdecimal() or int(wanted) == 0:
-        raise ValueError(
-            f"NIFT_DOCUMENTS is {wanted!r}; give the number of documents to sample, 1 or more, or leave it out"
-        )
-    return int(wanted)

@@ -19,6 +19,7 @@ from dagster._core.loader import LoadingContextForTest
 from dagster_project import failures
 from dagster_project.definitions import defs
 from dagster_project.resources import resources
+from nift_assets import environment
 from nift_assets.graph import asset_definition
 from nift_assets.steps.table import Step
 from nift_assets.store import Store
@@ -240,7 +241,7 @@ def test_the_sensor_tags_the_run_and_posts_the_message(
     run = materialize(instance, store, "filtered_completions", partition="echo")
     (event,) = [event for event in run.all_events if event.is_job_failure]
     with Chat() as chat:
-        monkeypatch.setenv(failures.WEBHOOK, f"{chat.url}/hook")
+        monkeypatch.setenv(environment.FAILURE_WEBHOOK, f"{chat.url}/hook")
         context = dg.build_run_status_sensor_context(
             "failures", dagster_event=event, dagster_instance=instance, dagster_run=run.dagster_run
         )

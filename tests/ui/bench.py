@@ -141,8 +141,9 @@ def backfill(env: dict[str, str], folder: Path) -> None:
 def launch(running: UI) -> str:
     from dagster_project.definitions import ACTIVE
     from dagster_project.jobs import INTENTS, tables
+    from tests.demo import GRAPH
 
-    (of_teacher,) = [tables(ACTIVE, intent) for intent in INTENTS if intent.name == "teacher_data_set"]
+    (of_teacher,) = [tables(GRAPH, intent) for intent in INTENTS if intent.name == "teacher_data_set"]
     parameters = {"assetSelection": [{"path": [name]} for name in of_teacher], "partitionNames": NAMES}
     launched = running.graphql(LAUNCH, {"parameters": parameters})["launchPartitionBackfill"]
     assert launched["__typename"] == "LaunchBackfillSuccess", launched
