@@ -10,8 +10,7 @@ import dagster as dg
 from nift_assets.graph import OWNER, steps
 
 if TYPE_CHECKING:
-    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
-
+    from nift_assets.steps.dagster_internals import UnresolvedAssetJobDefinition
     from nift_assets.steps.partitions import PartitionSet
 
 
