@@ -6,11 +6,11 @@ import urllib.request
 from collections.abc import Sequence
 
 import dagster as dg
-from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from nift_assets import environment
 from nift_assets.secrets import redaction
 from nift_assets.steps.asking import STOPPED
+from nift_assets.steps.dagster_internals import PARTITION_NAME_TAG
 
 TAG = "nift/failure"
 WEBHOOK_SECONDS = 10

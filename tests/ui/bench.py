@@ -139,7 +139,6 @@ def backfill(env: dict[str, str], folder: Path) -> None:
 
 
 def launch(running: UI) -> str:
-    from dagster_project.definitions import ACTIVE
     from dagster_project.jobs import INTENTS, tables
     from tests.demo import GRAPH
 
