@@ -13,7 +13,7 @@ from nift_assets.secrets import redaction
 
 @dataclass(eq=False)
 class Attempt:
-    """One sending of a request; `awake` counts the seconds this process was running since it left."""
+    """One sending of a request; `awake` counts the seconds this process was running since its `task` began."""
 
     queued: QueuedRequest
     number: int
@@ -41,23 +41,28 @@ class InFlight:
     def launch(self, attempt: Attempt, post: Callable[[Attempt], Awaitable[Response | Failure]]) -> None:
         """Sends an attempt, and does not wait for it."""
         self._attempts[attempt.number] = attempt
-        attempt.task = asyncio.get_running_loop().create_task(self._run(attempt, post))
+        # The loop holds it until it begins, and from then on the attempt does.
+        asyncio.get_running_loop().create_task(self._run(attempt, post))
 
     def pass_time(self, seconds: float) -> None:
         """Ends the attempts that have taken too long, when so many more seconds have passed."""
         for attempt in self._attempts.values():
+            # A task that is cancelled before it has begun never runs, and would be in flight for ever.
+            if attempt.task is None:
+                continue
             attempt.awake += seconds
-            if attempt.awake > self._seconds and attempt.task and not attempt.timed_out:
+            if attempt.awake > self._seconds and not attempt.timed_out:
                 attempt.timed_out = True
                 attempt.task.cancel()
 
     def abandon(self) -> None:
-        """Ends every attempt; each is told of as any other."""
+        """Ends every attempt that has begun; each is told of as any other."""
         for attempt in self._attempts.values():
             if attempt.task:
                 attempt.task.cancel()
 
     async def _run(self, attempt: Attempt, post: Callable[[Attempt], Awaitable[Response | Failure]]) -> None:
+        attempt.task = asyncio.current_task()
         try:
             outcome = await post(attempt)
         except asyncio.CancelledError:

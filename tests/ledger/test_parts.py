@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import cast
+
+import pytest
+
 from nift_assets.ledger.book import Settled
 from nift_assets.ledger.circuit_breaker import BREAK_AFTER, MOST_PROBES, CircuitBreaker
+from nift_assets.ledger.connection import Failure
+from nift_assets.ledger.in_flight import Attempt, InFlight
 from nift_assets.ledger.refusals import REFUSED_ALIKE, Refusals
 from nift_assets.ledger.request_queue import QueuedRequest, RequestQueue
 from nift_assets.ledger.tables import metadata
@@ -123,6 +130,25 @@ def test_a_queue_is_not_empty_while_a_request_waits() -> None:
     assert queue.empty()
     queue.delay(taken[0], until=10.0)
     assert not queue.empty()
+
+
+@pytest.mark.parametrize("way", ["time", "a drain"])
+def test_an_attempt_that_is_ended_before_it_has_begun_still_comes_to_its_end(way: str) -> None:
+    ends: list[Failure] = []
+
+    async def launched() -> int:
+        in_flight = InFlight(0.25, lambda _, outcome: ends.append(cast("Failure", outcome)))
+        end = (lambda: in_flight.pass_time(1.0)) if way == "time" else in_flight.abandon
+        queued = QueuedRequest(question("text"), b"", amount=0, tokens=1)
+        in_flight.launch(Attempt(queued, 1, 0.0), lambda _: asyncio.get_running_loop().create_future())
+        for _ in range(4):
+            end()
+            await asyncio.sleep(0)
+        return len(in_flight)
+
+    assert asyncio.run(launched()) == 0
+    cause = {"time": "unreachable", "a drain": "abandoned"}[way]
+    assert [failure.cause for failure in ends] == [cause]
 
 
 def test_the_names_that_stand_in_users_ledgers_are_those_of_the_first_ones() -> None:
