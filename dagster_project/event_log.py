@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from dagster._core.storage.event_log import SqliteEventLogStorage
-from dagster._core.storage.event_log.polling_event_watcher import SqlPollingEventWatcher
-from dagster._core.storage.sqlite import create_db_conn_string
-from dagster._serdes import ConfigurableClassData
+
+from nift_assets.steps.dagster_internals import (
+    ConfigurableClassData,
+    SqliteEventLogStorage,
+    SqlPollingEventWatcher,
+    create_db_conn_string,
+)
 
 # The index of all runs and the latest runs; each open database is three file descriptors.
 MOST_OPEN = 8

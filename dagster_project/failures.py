@@ -7,10 +7,10 @@ import urllib.request
 from collections.abc import Sequence
 
 import dagster as dg
-from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from nift_assets.secrets import redaction
 from nift_assets.steps.asking import STOPPED
+from nift_assets.steps.dagster_internals import PARTITION_NAME_TAG
 
 TAG = "nift/failure"
 WEBHOOK = "NIFT_FAILURE_WEBHOOK"

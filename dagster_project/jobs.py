@@ -11,8 +11,7 @@ from nift_assets.graph import OWNER
 from nift_assets.steps.lineage import Graph
 
 if TYPE_CHECKING:
-    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
-
+    from nift_assets.steps.dagster_internals import UnresolvedAssetJobDefinition
     from nift_assets.steps.partitions import PartitionSet
 
 

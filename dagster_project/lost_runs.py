@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dagster as dg
-from dagster._core.errors import DagsterUserCodeUnreachableError
-from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
-from dagster._core.storage.tags import GRPC_INFO_TAG
+
+from nift_assets.steps.dagster_internals import (
+    GRPC_INFO_TAG,
+    IN_PROGRESS_RUN_STATUSES,
+    DagsterUserCodeUnreachableError,
+)
 
 # Set on the runs of `nift demo`, which are no code server's.
 COMMAND_TAG = "nift/command"

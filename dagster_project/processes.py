@@ -13,9 +13,9 @@ from typing import Any
 
 import dagster as dg
 from dagster import open_pipes_session
-from dagster._core.errors import DagsterPipesExecutionError
 
 from nift_assets.secrets import keys
+from nift_assets.steps.dagster_internals import DagsterPipesExecutionError
 
 
 class Processes(dg.PipesSubprocessClient):

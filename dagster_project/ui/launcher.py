@@ -17,9 +17,6 @@ from typing import Any
 
 import dagster as dg
 import uvicorn
-from dagster._cli.proxy_server_manager import ProxyServerManager
-from dagster._core.workspace.context import WorkspaceProcessContext
-from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster_webserver.app import create_app_from_workspace_process_context
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -30,6 +27,12 @@ from dagster_project import lost_runs
 from dagster_project.settings import warehouse
 from dagster_project.ui.gate import Address, Gate
 from nift_assets import studies
+from nift_assets.steps.dagster_internals import (
+    DAEMON,
+    ProxyServerManager,
+    WorkspaceFileTarget,
+    WorkspaceProcessContext,
+)
 from nift_assets.store import Store
 from nift_training import file_locks
 from nift_training.verbs import end_with_parent
@@ -138,7 +141,7 @@ def _code_server(instance: dg.DagsterInstance) -> Iterator[Path]:
 @contextmanager
 def _daemon(workspace: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Dagster's daemon: run queue, back-fills, sensors, automation. It ends with this process, whatever ends that."""
-    command = [sys.executable, "-m", "dagster._daemon", "run", "--log-level", "warning", "--workspace", str(workspace)]
+    command = [sys.executable, "-m", DAEMON, "run", "--log-level", "warning", "--workspace", str(workspace)]
     process = subprocess.Popen(command, preexec_fn=end_with_parent)
     try:
         yield process

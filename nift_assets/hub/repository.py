@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from nift_assets import crash_points, providers
+from nift_assets.hub import huggingface_internals
 from nift_assets.rows import Publication
 from nift_assets.secrets import keys, redaction
 from nift_training.artifacts import Manifest
@@ -124,9 +125,7 @@ def connect(token: str) -> HfApi:
 
 def _client() -> httpx2.Client:
     """huggingface_hub's own client, but that its patience ends, also where it asks for a patience without end."""
-    from huggingface_hub.utils._http import default_client_factory
-
-    client = default_client_factory()
+    client = huggingface_internals.default_client()
     client.event_hooks["request"].append(_limit_patience)
     return client
 
@@ -305,13 +304,11 @@ def _commit(to: Repository, folder: Path, manifest: Manifest, remote: Remote, me
 @contextmanager
 def _ended_after(seconds: float) -> Iterator[None]:
     """An upload by xet, which is given up after so many seconds."""
-    from huggingface_hub.utils._xet import abort_xet_session
-
     over = threading.Event()
 
     def end() -> None:
         over.set()
-        abort_xet_session()  # type: ignore[no-untyped-call]
+        huggingface_internals.abort_uploads()
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True

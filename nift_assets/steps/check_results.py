@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
-from dagster._core.event_api import PartitionKeyFilter
 
 from expectations import contract as contracts
 from expectations.results import Checked, LastResult
+from nift_assets.steps.dagster_internals import PartitionKeyFilter
 from nift_assets.steps.lineage import Partition
 from nift_assets.store import Store
 

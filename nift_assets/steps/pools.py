@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import dagster as dg
-from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
 
 from nift_assets.rows import LanguageModel
+from nift_assets.steps.dagster_internals import InstanceConcurrencyContext
 
 SECONDS_BETWEEN_LOOKS = 0.5
 

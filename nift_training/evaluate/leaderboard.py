@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from nift_training import progress
+from nift_training.evaluate import lm_eval_internals
 from nift_training.evaluate.generation import Generator
 
 _SUBJECTS = """
@@ -84,13 +85,10 @@ def read_task(folder: Path, name: str) -> dict[str, Any]:
 
 def own_task(name: str) -> dict[str, Any]:
     """lm-eval's own definition of one of the leaderboard's tasks, whose data it reads from the Hub."""
-    import lm_eval.tasks
-    from lm_eval.tasks._yaml_loader import load_yaml
-
     file = _FILES.get(name) or (f"mmlu/default/{name}.yaml" if name in MMLU_TASKS else None)
     if file is None:
         raise ValueError(f"{name!r} is none of the leaderboard's tasks: it has {', '.join(task for task, *_ in SIX)}")
-    task = load_yaml(Path(lm_eval.tasks.__path__[0], file), resolve_func=True)
+    task = lm_eval_internals.definition(file)
     return {key: value for key, value in task.items() if key not in ("tag", "include")}
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 from huggingface_hub.utils import disable_progress_bars
-from huggingface_hub.utils._xet import abort_xet_session
 
+from nift_assets.hub.huggingface_internals import abort_uploads
 from tests.hub.pushing import TOKEN
 from tests.hub.server import Hub, person
 
@@ -23,7 +23,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     # What xet remembers of earlier uploads is this test's own, and it does not wait long between tries.
     monkeypatch.setenv("HF_XET_CACHE", str(tmp_path / "xet"))
     monkeypatch.setenv("HF_XET_CLIENT_RETRY_BASE_DELAY", "10ms")
-    abort_xet_session()
+    abort_uploads()
     with Hub({TOKEN: person("me", orgs={"ours": "write"})}) as server:
         template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, server.url)
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
@@ -32,7 +32,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
         disable_progress_bars()
         yield server
-    abort_xet_session()
+    abort_uploads()
 
 
 @pytest.fixture
