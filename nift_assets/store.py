@@ -9,20 +9,19 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import polars as pl
 from numpy.typing import NDArray
 from upath import UPath
 
 from expectations.frames import Table
-from nift_training import file_locks
+from nift_training import artifacts, file_locks
 
 CATALOGUE = "nift.duckdb"
 TAKEN_OVER = ".versions.json"
@@ -112,16 +111,14 @@ class Store:
                     shutil.copyfileobj(draft, file, BYTES_COPIED_AT_ONCE)
             else:
                 rows.write_parquet(file, metadata=version.as_metadata(), row_group_size=ROWS_PER_GROUP)
-            _flush(file)
         self._refresh_catalogue()
         return path
 
     def write_bytes(self, content: bytes, *parts: str) -> Path:
         """Store a file that is not a table (a page, a picture) whole or not at all."""
         path = self.folder(*parts)
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            file.write(content)
-            _flush(file)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
         return path
 
     def _refresh_catalogue(self) -> None:
@@ -245,18 +242,10 @@ def write_portions(file: Path, portions: Iterable[pl.DataFrame], inputs: str) ->
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well and is removed when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}-{os.urandom(4).hex()}")
+    """As `artifacts.replacing`, for what lies in the warehouse: where its disk is full, the error says what to do."""
     remedy = "set NIFT_WAREHOUSE to a folder on a larger disk, and run again; what was complete is kept"
-    try:
-        with telling_of_a_full_disk(path.parent, remedy):
-            yield temporary
-            temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if not (isinstance(path, UPath) and path.protocol):
-        flush_folder(path.parent)
+    with telling_of_a_full_disk(path.parent, remedy), artifacts.replacing(path) as temporary:
+        yield temporary
 
 
 @contextmanager
@@ -271,23 +260,6 @@ def telling_of_a_full_disk(folder: Path, remedy: str) -> Iterator[None]:
         raise OSError(
             errno.ENOSPC, f"the disk of {folder} is full ({free:,} bytes free): free some space, or {remedy}"
         ) from None
-
-
-def flush_folder(folder: Path) -> None:
-    """Put the names in a folder on the disk, so that a rename outlives a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
-
-
-def _flush(file: IO[bytes]) -> None:
-    """To the disk, where the file has one: an object store makes a file whole when it is closed."""
-    file.flush()
-    try:
-        descriptor = file.fileno()
-    except (OSError, AttributeError):
-        return
-    os.fsync(descriptor)
 
 
 def _tables(root: Path) -> Iterator[tuple[str, str, str]]:

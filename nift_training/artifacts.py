@@ -69,16 +69,22 @@ def folder(out: Path, kind: str) -> Iterator[Draft]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path that takes the place of `path` when the block ends well, and is removed when it does not."""
+    """A temporary path that takes the place of `path` when the block ends well, and is removed when it does not.
+
+    On a disk it has outlived a loss of power before it has its name; an object store makes a file whole by itself.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial(path)
+    on_disk = "://" not in str(path)
     try:
         yield partial
-        _sync(partial)
+        if on_disk:
+            sync(partial)
         partial.rename(path)
     finally:
         partial.unlink(missing_ok=True)
-    _sync(path.parent)
+    if on_disk:
+        sync(path.parent)
 
 
 @contextmanager
@@ -115,17 +121,8 @@ def finish(draft: Draft, file: File) -> None:
 def write_rows(out: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """The file `out` with one JSON object per line; nothing is left when a row cannot be made."""
     check_free(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(out)
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.writelines(line(row) for row in rows)
-        _sync(partial)
-        partial.rename(out)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    _sync(out.parent)
+    with replacing(out) as partial, partial.open("w", encoding="utf-8") as file:
+        file.writelines(line(row) for row in rows)
 
 
 def digest_of(rows: object) -> str:
@@ -277,7 +274,7 @@ def versions(*packages: str) -> dict[str, str]:
 
 def _partial(out: Path) -> Path:
     # A sibling, so that the final rename stays on one file system and is atomic.
-    return out.absolute().parent / f".{out.name}.partial-{os.getpid()}"
+    return out.with_name(f".{out.name}.partial-{os.getpid()}-{os.urandom(4).hex()}")
 
 
 def _publish(draft: Draft, out: Path, kind: str) -> None:
@@ -286,12 +283,12 @@ def _publish(draft: Draft, out: Path, kind: str) -> None:
     manifest = Manifest(kind=kind, digest=_digest(files), files=files, facts=draft.facts)
     text = json.dumps(asdict(manifest), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     for path in draft.path.rglob("*"):
-        _sync(path)
+        sync(path)
     (draft.path / MANIFEST).write_text(text, encoding="utf-8")
-    _sync(draft.path / MANIFEST)
-    _sync(draft.path)
+    sync(draft.path / MANIFEST)
+    sync(draft.path)
     draft.path.rename(out)
-    _sync(out.absolute().parent)
+    sync(out.absolute().parent)
 
 
 @contextmanager
@@ -320,7 +317,7 @@ def _finished(path: Path, job: str) -> dict[str, File]:
             old.unlink()
     journal = "".join([json.dumps({"job": job}) + "\n", *(line(asdict(file)) for file in files.values())])
     (path / JOURNAL).write_text(journal, encoding="utf-8")
-    _sync(path / JOURNAL)
+    sync(path / JOURNAL)
     return files
 
 
@@ -333,7 +330,8 @@ def _digest(files: Iterable[File]) -> str:
     return hashlib.sha256(listing.encode()).hexdigest()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Puts a file, or the names in a folder, on the disk, so that it outlives a loss of power."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

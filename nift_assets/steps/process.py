@@ -13,8 +13,8 @@ from pathlib import Path
 from types import ModuleType
 
 from nift_assets.steps.context import Context
-from nift_assets.store import Store, flush_folder
-from nift_training.artifacts import Manifest, read_manifest, verify
+from nift_assets.store import Store
+from nift_training.artifacts import Manifest, read_manifest, sync, verify
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def keep(place: Path, draft: Path, *, name: str) -> Folder:
         return Folder(f"{name}/{final.name}", manifest)
     shutil.rmtree(final, ignore_errors=True)
     draft.rename(final)
-    flush_folder(place)
+    sync(place)
     return Folder(f"{name}/{final.name}", manifest)
 
 
