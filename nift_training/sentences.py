@@ -6,7 +6,6 @@ wheel that has a copy, once, when the environment is set up: nothing is fetched 
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 import sys
 import zipfile
@@ -14,8 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from nift_training import progress, verbs
-from nift_training.artifacts import replacing
+from nift_training import artifacts, progress, verbs
 
 WHEEL = "llama-index-core==0.14.25"
 SHA256 = "caa7d9c5ac9b13dc33400cf8d5e92e689b6d1e4497eb9bfa50d6f52ca2eb22a1"
@@ -36,7 +34,7 @@ def fetch(out: Path) -> list[Path]:
 
 def take(wheel: Path, out: Path, sha256: str = SHA256) -> list[Path]:
     """The tokenizer's files from a wheel, which must be the one that is known, in the folder `out`."""
-    found = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    found = artifacts.sha256(wheel)
     if found != sha256:
         raise ValueError(f"{wheel.name} is another one than {WHEEL}: its sha256 is {found[:16]}…, not {sha256[:16]}…")
     made = []
@@ -44,7 +42,7 @@ def take(wheel: Path, out: Path, sha256: str = SHA256) -> list[Path]:
         for name in content.namelist():
             if name.startswith(INSIDE + PUNKT) and not name.endswith("/"):
                 path = out / PUNKT / Path(name).name
-                with replacing(path) as temporary:
+                with artifacts.replacing(path) as temporary:
                     temporary.write_bytes(content.read(name))
                 made.append(path)
     return made

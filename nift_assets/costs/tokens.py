@@ -18,6 +18,8 @@ from typing import Literal, cast
 
 import polars as pl
 
+from nift_training.artifacts import sha256
+
 Basis = Literal["counted", "measured", "estimated", "assumed"]
 BASES: tuple[Basis, ...] = ("counted", "measured", "estimated", "assumed")
 
@@ -162,4 +164,4 @@ def _is_cached(encoding: str) -> bool:
         return False  # tiktoken's own way to switch its cache off
     folder = Path(named) if named else Path(tempfile.gettempdir(), "data-gym-cache")
     file = folder / hashlib.sha1(url.encode()).hexdigest()
-    return file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == digest
+    return file.is_file() and sha256(file) == digest

@@ -16,6 +16,7 @@ from typing import Any
 import polars as pl
 
 from nift_assets.rows import ReferenceSet, digest
+from nift_training.artifacts import sha256
 
 HUB = "hf://datasets/"
 
@@ -80,7 +81,7 @@ def fingerprint(reference: ReferenceSet) -> str | None:
     """A digest of the files of a local folder, None for the Hub's, which the revision pins."""
     if reference.location.startswith(HUB):
         return None
-    return digest([[path.name, _sha256(path)] for path in sorted(Path(reference.location).glob(reference.file))])
+    return digest([[path.name, sha256(path)] for path in sorted(Path(reference.location).glob(reference.file))])
 
 
 def _folder(reference: ReferenceSet) -> tuple[Path, str | None]:
@@ -109,12 +110,7 @@ def _described(path: Path) -> File:
     size = path.stat().st_size
     if size > MOST_FILE_BYTES:
         raise ValueError(f"{path.name} has {size:,} bytes, more than the {MOST_FILE_BYTES:,} that are read; split it")
-    return File(name=path.name, bytes=size, sha256=_sha256(path))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return File(name=path.name, bytes=size, sha256=sha256(path))
 
 
 Pair = tuple[str, str]

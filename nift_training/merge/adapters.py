@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nift_training import shards
+from nift_training import artifacts, shards
 from nift_training.shards import Tensor
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -82,8 +82,7 @@ def read(path: Path) -> Adapter:
         if tensor.dtype not in shards.FLOATS or not tensor.numbers:
             raise ValueError(f"{path / WEIGHTS} has {tensor.name} {tensor.shape} as {tensor.dtype}: cannot merge")
     content = hashlib.sha256((path / CONFIG).read_bytes())
-    with (path / WEIGHTS).open("rb") as file:
-        content.update(hashlib.file_digest(file, "sha256").digest())
+    content.update(bytes.fromhex(artifacts.sha256(path / WEIGHTS)))
     return Adapter(path=path, config=config, changes=_changes(path, config, found), digest=content.hexdigest())
 
 

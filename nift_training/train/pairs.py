@@ -138,12 +138,6 @@ def cut(prompt: int, response: int, cutoff: int) -> tuple[int, int]:
     return min(prompt, cutoff - kept), min(response, kept)
 
 
-def sha256(path: Path) -> str:
-    """The hash of a file's content: which data an adapter was trained on."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _tokenised(tokenizer: Any, rows: Sequence[Row], recipe: Recipe) -> Iterator[tuple[Row, list[list[int]]]]:
     """Each row with the ids of its texts in order: what stands before, then prompt, separator, response by turns."""
     texts = [[row.system, *(text for pair in row.pairs for text in _parts(pair, recipe))] for row in rows]
@@ -181,7 +175,7 @@ def _key(tokenizer: Any, data: Path, recipe: Recipe) -> str:
     """A hash of all that shapes the token ids."""
     ends = (tokenizer.bos_token_id, tokenizer.eos_token_id)
     shape = (recipe.cutoff, recipe.add_bos, recipe.add_eos, recipe.keep_eos, recipe.separator)
-    what = json.dumps([sha256(data), tokenizer.backend_tokenizer.to_str(), ends, shape])
+    what = json.dumps([artifacts.sha256(data), tokenizer.backend_tokenizer.to_str(), ends, shape])
     return hashlib.sha256(what.encode()).hexdigest()[:32]
 
 

@@ -89,7 +89,12 @@ def _train(run: Run, recipe: Recipe, wanted: Machine) -> None:
     trained_on = lineage.of(run.base, run.base_name)
     with devices.first_goes_first(place):
         examples = pairs.cached(found.tokenizer, run.data, recipe, run.cache)
-    identity = {"base": found.identity, "data": pairs.sha256(run.data), "rows": len(examples), "recipe": asdict(recipe)}
+    identity = {
+        "base": found.identity,
+        "data": artifacts.sha256(run.data),
+        "rows": len(examples),
+        "recipe": asdict(recipe),
+    }
     with devices.first_goes_first(place):
         begun = checkpoints.latest(run.work, identity, start_over=run.start_over and place.first)
     log = [Step(**row) for row in begun.log] if begun else []
