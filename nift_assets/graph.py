@@ -23,7 +23,7 @@ from expectations import contract as contracts
 from expectations.contract import Contract, Test
 from expectations.frames import Table, conform, height, portions, schema
 from expectations.runner import Result, check
-from nift_assets import assets, sql
+from nift_assets import assets, sql, takeover
 from nift_assets.assets.sql_models import removals
 from nift_assets.benchmarks import files as benchmark_files
 from nift_assets.rows import Benchmark
@@ -243,7 +243,7 @@ def _out(graph: Graph, step: Step, contract: Contract) -> dg.AssetOut:
         kinds=set(step.kinds),
         owners=[OWNER],
         tags={NEEDS: step.needs},
-        code_version=step.code_version,
+        code_version=takeover.known_to_dagster(graph.study, step, contract.table),
         automation_condition=_condition(graph, step) if step.follows else None,
         metadata={
             **step.metadata,

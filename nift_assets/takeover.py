@@ -66,6 +66,16 @@ def take_over(graph: Graph, store: Store, folders: Sequence[Path] | None = None)
         store.take_over(taken)
 
 
+def known_to_dagster(study: Study, step: Step, table: str) -> str:
+    """What Dagster is told of the version of a step's code: the one it remembers, as long as that counts as today's.
+
+    Else its UI would show everything that was made before as out of date, and offer to make it again.
+    """
+    version = step.version_of(None, table) if step.version is None else step.code_version
+    before = BEFORE["steps"].get(_name(study, table))
+    return str(before["code"]) if before and before["as"] == version else version
+
+
 def folders_before(store: Store, here: Path = FOLDER) -> list[Path]:
     """Where the code lay when the catalogue was written, if the warehouse has been moved with it to where it is."""
     file = Path(store.root, CATALOGUE)

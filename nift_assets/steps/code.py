@@ -51,8 +51,10 @@ OUTSIDE = (
 # A step is made from what other steps have stored, never from their code.
 STEPS = "nift_assets.assets"
 
-# The integer that a plug-in carries says what its code is worth and is none of it.
+# The number that a plug-in carries says what its code is worth and is none of it.
 VERSION = "VERSION"
+# What a plug-in says of itself to people.
+SAID = (VERSION, "TERMS")
 
 
 @dataclass(frozen=True, order=True)
@@ -174,7 +176,7 @@ class Sources:
         `__main__`."""
         names: list[Place | None] = []
         for module in filter(None, map(self.module, (place.module, f"{place.module}.__main__"))):
-            defined = (name for name in sorted(module.definitions) if name != VERSION and LOCALS not in name)
+            defined = (name for name in sorted(module.definitions) if name not in SAID and LOCALS not in name)
             names += [Place(module.name, name) for name in defined]
             names += [self._follow(*module.imports[name], ())[1] for name in module.handed_on]
         return _Linked("module", tuple(name for name in names if name and not _is_outside(name.module, place.module)))

@@ -361,8 +361,10 @@ def _is_for_types(node: ast.AST) -> bool:
 
 
 def _offered(node: ast.AST) -> list[str]:
-    """The names in `__all__`."""
+    """The names in `__all__`, and those that are imported as themselves (`from a import b as b`)."""
     match node:
+        case ast.ImportFrom(names=aliases):
+            return [alias.name for alias in aliases if alias.asname == alias.name]
         case ast.Assign(targets=[ast.Name(id="__all__")], value=ast.List(elts=names) | ast.Tuple(elts=names)):
             return [name.value for name in names if isinstance(name, ast.Constant) and isinstance(name.value, str)]
     return []

@@ -131,13 +131,13 @@ def table(
     outside the graph, one for all tables or each its own; either may be a function of the study. `by` is the partition
     set. What a partition depends on besides makes it stale when it changes: `rows(study, key, table)`, study rows and
     values; the code that the function reaches; the SQL `statement` it runs; and `plugins(study, key, table)`, the
-    modules that its row loads by their name. What takes a GPU, money or hours has a `version`, a number (see
-    `versions`). With `any_of` the function can make any of its tables alone and takes the names of those wanted after
-    the context. With `streams` it takes the context alone and reads its inputs from the store, so that they need not
-    fit into memory. `by_hand` leaves it out of a run of the whole study, one that `asks` a model says so. A table that
-    `follows` is made by itself after its inputs: never one that asks a model, trains, evaluates or fetches.
-    `afterwards` is called with (context, frames of the inputs) once all that was made is stored, and not if anything
-    was not.
+    modules that its row loads by their name, which for what is cheap are the same in all partitions. What takes a GPU,
+    money or hours has a `version`, a number (see `versions`). With `any_of` the function can make any of its tables
+    alone and takes the names of those wanted after the context. With `streams` it takes the context alone and reads its
+    inputs from the store, so that they need not fit into memory. `by_hand` leaves it out of a run of the whole study,
+    one that `asks` a model says so. A table that `follows` is made by itself after its inputs: never one that asks a
+    model, trains, evaluates or fetches. `afterwards` is called with (context, frames of the inputs) once all that was
+    made is stored, and not if anything was not.
     """
 
     def declare(function: Makes) -> Declaration:

@@ -23,6 +23,7 @@ from nift_assets import environment
 from nift_assets.graph import asset_definition
 from nift_assets.steps.table import Step
 from nift_assets.store import Store
+from nift_assets.takeover import known_to_dagster
 from tests.corpus.loopback import Loopback
 from tests.demo import GRAPH, STUDY
 from tests.steps.test_guard import halves_that, materialize, sampled, without_its_last_word, write
@@ -150,7 +151,8 @@ def test_a_table_is_stale_after_new_code_and_after_new_data_and_not_else(
     instance: dg.DagsterInstance, store: Store
 ) -> None:
     def sampled_as(version: str) -> None:
-        tags = {"dagster/data_version": version, "dagster/code_version": GRAPH.tables["raw_sample"].code_version}
+        known = known_to_dagster(STUDY, GRAPH.tables["raw_sample"], "raw_sample")
+        tags = {"dagster/data_version": version, "dagster/code_version": known}
         instance.report_runless_asset_event(dg.AssetMaterialization("raw_sample", tags=tags))
 
     write(store, "raw_sample", None, sampled(["One article goes on for several words, and then more."]))

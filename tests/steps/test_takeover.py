@@ -74,6 +74,16 @@ def test_what_counts_as_an_older_version_of_the_code_is_stale(store: Store) -> N
     assert outdated(store, graph) == TIMED | {"lora_adapters"}
 
 
+def test_dagster_is_told_the_versions_it_remembers_until_the_code_changes() -> None:
+    told = {table: takeover.known_to_dagster(STUDY, step, table) for table, step in GRAPH.tables.items()}
+    assert told["lora_adapters"] == "c05ef342f3ec"
+    assert told["mt_bench_answers"] == told["ifeval"] == "575cdb91b673"
+    assert told["halves"] == "02cc0a9c7c82"
+    assert told["contamination_removals"] == "5ca9714713b3"
+    for name in ("lora_adapters", "halves"):
+        assert takeover.known_to_dagster(STUDY, replace(GRAPH.tables[name], code_version="2"), name) == "2"
+
+
 def test_an_empty_warehouse_is_left_alone(tmp_path: Path) -> None:
     takeover.take_over(GRAPH, Store(str(tmp_path), STUDY.name))
     assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -12,15 +13,13 @@ from types import ModuleType
 
 import pytest
 
-from nift_assets import graph, providers, record_versions, sql
+from nift_assets import providers, record_versions, sql
 from nift_assets.prompts import audits
 from nift_assets.steps import code, versions
 from nift_assets.steps.code import Sources
-from nift_assets.steps.partitions import STUDY
 from nift_assets.steps.syntax import parse
-from nift_assets.steps.table import STEPS
 from nift_assets.steps.versions import Numbered
-from nift_assets.store import Store
+from tests.demo import GRAPH, STUDY
 
 NUMBERED = {numbered.name: numbered for numbered in record_versions.numbered()}
 LORA = "lora_adapters"
@@ -45,7 +44,7 @@ def copied(folder: Path, changes: Mapping[str, tuple[str, str]] | None = None) -
 
 
 def cheap(sources: Sources) -> dict[str, str]:
-    return {name: sources.digest(step.function) for name, step in STEPS.items() if step.version is None}
+    return {name: sources.digest(step.function) for name, step in GRAPH.tables.items() if step.version is None}
 
 
 def undecided(sources: Sources) -> dict[str, str]:
@@ -61,8 +60,8 @@ def test_every_version_was_decided_for_the_code_as_it_is() -> None:
 
 
 def test_what_takes_a_gpu_money_or_hours_has_a_number() -> None:
-    expensive = {step.tables[0] for step in graph.steps() if step.asks or step.pool == "gpu"}
-    assert {step.tables[0] for step in graph.steps() if step.version is not None} == expensive | {
+    expensive = {step.tables[0] for step in GRAPH.steps if step.asks or step.pool == "gpu"}
+    assert {step.tables[0] for step in GRAPH.steps if step.version is not None} == expensive | {
         "backbones",
         "merged_models",
     }
@@ -159,13 +158,13 @@ def test_another_provider_asks_for_no_number(tmp_path: Path) -> None:
 
 def test_a_partition_has_the_version_of_its_own_provider() -> None:
     teachers = {row.name: row.provider for row in STUDY.teachers}
-    assert {STEPS["completions"].version_of(name, "completions") for name in teachers} == {"1 1"}
-    plugins = {name: [module.__name__ for module in STEPS["completions"].plugins(name, "")] for name in teachers}
+    assert {GRAPH.tables["completions"].version_of(name, "completions") for name in teachers} == {"1 1"}
+    plugins = {name: [module.__name__ for module in GRAPH.tables["completions"].plugins(name, "")] for name in teachers}
     assert plugins == {name: [f"nift_assets.providers.{provider}"] for name, provider in teachers.items()}
 
 
 def test_a_filter_has_the_version_of_its_file() -> None:
-    step = STEPS["contamination_removals"]
+    step = GRAPH.tables["contamination_removals"]
     own, rule = step.version_of("echo", "contamination_removals").split()
     assert own == step.code_version
     assert rule == code.digest(step.plugins("echo", "contamination_removals")[0])
@@ -195,20 +194,13 @@ def test_numbers_say_where_they_are_raised() -> None:
     assert versions.of_plugin(module).name == "providers.openai"
 
 
-def test_a_comment_in_sql_makes_nothing_stale_and_a_changed_text_does(tmp_path: Path) -> None:
+def test_a_comment_in_sql_is_no_other_version_and_a_changed_text_is() -> None:
     from nift_assets.assets import sql_models
 
-    model = sql.compile("table_1")
-    step, known = STEPS["table_1"], dict(STEPS)
-    try:
-        same = sql_models.declare(
-            sql.Model(model.name, f"-- ours\n{model.sql}", model.config, model.refs, model.studies)
-        )
-        other = sql_models.declare(
-            sql.Model(model.name, f"{model.sql} limit 1", model.config, model.refs, model.studies)
-        )
-    finally:
-        STEPS.update(known)
-    assert same.code_version == step.code_version
-    assert other.code_version != step.code_version
-    assert not step.is_current(Store(str(tmp_path), STUDY.name), None, "table_1")
+    def code_version(text: str) -> str:
+        model = dataclasses.replace(sql.compile("table_1"), sql=text)
+        return sql_models.declare(model).of(STUDY).code_version
+
+    text = sql.compile("table_1").sql
+    assert code_version(f"-- ours\n{text}") == code_version(text) == GRAPH.tables["table_1"].code_version
+    assert code_version(f"{text} limit 1") != code_version(text)
