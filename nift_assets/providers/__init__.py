@@ -8,6 +8,7 @@ import json
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
@@ -78,6 +79,7 @@ def load(name: str) -> Provider:
     return cast("Provider", module(name))
 
 
+@lru_cache  # each answer asks for it, and the folder is looked through
 def module(name: str) -> ModuleType:
     """The file of a provider, whole; ValueError as for `load`."""
     if name not in names():

@@ -64,9 +64,9 @@ Writes = Callable[[str], None]
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Writes]:
     """Writes the file of the provider into a folder where providers are looked for."""
     monkeypatch.setattr(providers, "__path__", [*providers.__path__, str(tmp_path)])
-    providers.load.cache_clear()
+    providers.module.cache_clear()
     yield (tmp_path / "backwards.py").write_text
-    providers.load.cache_clear()
+    providers.module.cache_clear()
     sys.modules.pop("nift_assets.providers.backwards", None)
     vars(providers).pop("backwards", None)
 
@@ -114,7 +114,7 @@ def test_the_terms_of_a_server_bind_who_publishes_its_words(write: Writes) -> No
     write(FILE)
     assert study(**added).publications == (public,)
     write(FILE.replace("IN_PROCESS = True", "IN_PROCESS =  False"))
-    providers.load.cache_clear()
+    providers.module.cache_clear()
     sys.modules.pop("nift_assets.providers.backwards")
     with pytest.raises(ValueError, match=r"has terms of its own \(words turned round are nobody's\)"):
         study(**added)
