@@ -17,6 +17,9 @@ import yaml
 SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 FOLDER = Path(__file__).parent
 
+# In the contract of a kind, the name of the table without its kind.
+NAME = "<name>"
+
 Severity = Literal["error", "warn"]
 
 # DuckDB's name for a column's type, and what Polars calls it. `[]` behind a name makes it a list.
@@ -122,14 +125,14 @@ def tables(folder: Path = FOLDER) -> list[str]:
 
 def load(table: str, folder: Path = FOLDER) -> Contract:
     """The contract in `<table>.yml`; without that file, the one of its kind: `near_duplicates_removals` keeps
-    `removals.yml`. A file that is `like: <table>` has all that is not in it from there, its unit tests aside; a column
-    of which it gives the name alone is that table's.
+    `removals.yml`, and `<name>` in its tests is then `near_duplicates`. A file that is `like: <table>` has all that is
+    not in it from there, its unit tests aside; a column of which it gives the name alone is that table's.
 
     A ValueError names the file, the place and the remedy.
     """
     kind = table.rpartition("_")[2]
     if not (folder / f"{table}.yml").is_file() and (folder / f"{kind}.yml").is_file():
-        return replace(load(kind, folder), table=table)
+        return _of_kind(load(kind, folder), table)
     written = _read(table, folder)
     if isinstance(written, dict) and (pattern := written.pop("like", None)):
         inherited = _read(str(pattern), folder)
@@ -137,6 +140,21 @@ def load(table: str, folder: Path = FOLDER) -> Contract:
         written = inherited | {"unit_tests": []} | written
         written["columns"] = [_column_like(each, inherited, f"{table}.yml") for each in written["columns"] or []]
     return _contract(written, table, f"{table}.yml")
+
+
+def _of_kind(contract: Contract, table: str) -> Contract:
+    name = table.removesuffix(f"_{contract.table}")
+    tests = tuple(
+        replace(
+            test,
+            arguments={
+                key: value.replace(NAME, name) if isinstance(value, str) else value
+                for key, value in test.arguments.items()
+            },
+        )
+        for test in contract.tests
+    )
+    return replace(contract, table=table, tests=tests)
 
 
 def _column_like(written: object, pattern: Mapping[str, Any], place: str) -> object:

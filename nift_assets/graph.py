@@ -23,9 +23,9 @@ from expectations import contract as contracts
 from expectations.contract import Contract, Test
 from expectations.frames import Table, conform, height, portions, schema
 from expectations.runner import Result, check
-from nift_assets import assets, sql, takeover
-from nift_assets.assets.sql_models import removals
-from nift_assets.benchmarks import files as benchmark_files
+from nift_assets import assets, benchmarks, sql, takeover
+from nift_assets.assets.sql_models import absent, removals, results_of
+from nift_assets.benchmarks.scoring import files as benchmark_files
 from nift_assets.rows import Benchmark
 from nift_assets.steps import lineage
 from nift_assets.steps.check_results import MESSAGE
@@ -92,7 +92,7 @@ def asset_definitions(graph: Graph) -> list[dg.AssetsDefinition | dg.AssetSpec]:
 def _benchmark(benchmark: Benchmark) -> dg.AssetSpec:
     files = [
         dg.TableRecord({name: str(value) for name, value in file.items()})
-        for file in benchmark_files.described(benchmark)
+        for file in benchmark_files.described(benchmark, benchmarks.load(benchmark.name).PUBLISHED)
     ]
     return dg.AssetSpec(
         benchmark_files.source(benchmark),
@@ -112,7 +112,8 @@ def asset_definition(graph: Graph, step: Step) -> dg.AssetsDefinition:
     """The Dagster asset (or assets made together) of one step, with one check per expectation of its contracts."""
     promised = {name: contracts.load(name) for name in step.tables}
     tests = [test for contract in promised.values() for test in contract.tests]
-    study_rows = sql.named_study_rows(graph.study, (test.arguments.get("sql", "") for test in tests))
+    named = (text for test in tests for text in (test.arguments.get("sql", ""), test.arguments.get("to", "")))
+    study_rows = sql.named_study_rows(graph.study, named)
 
     @dg.multi_asset(
         name=step.function.__name__ if step.any_of else step.tables[0],
@@ -149,7 +150,14 @@ def asset_definition(graph: Graph, step: Step) -> dg.AssetsDefinition:
                 spent["peak_mb"] = round(peak.mb, 1)
             # Of tables that are made together all are there before the first is written.
             assert made.keys() == set(wanted), f"{step.function.__name__} made {list(made)}, not {wanted}"
-            inputs = tables | _read_by_itself(graph, step, store, tests) | study_rows | removals(graph.study, tables)
+            inputs = {
+                **tables,
+                **absent(graph.study),
+                **_read_by_itself(graph, step, store, tests),
+                **study_rows,
+                **removals(graph.study, tables),
+                **results_of(graph.study, tables),
+            }
             results = {name: check(what.rows, promised[name], inputs) for name, what in made.items()}
             recorded = [_check_result(name, result) for name, found in results.items() for result in found]
             if errors := _errors(results):

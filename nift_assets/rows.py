@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from nift_training.machine import ONE_DEVICE, Machine
 from nift_training.recipe import Recipe
@@ -290,13 +290,14 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """One of the four benchmarks: the folder its files lie in, in the published layout, and how it is run.
+    """A benchmark: a file of `nift_assets/benchmarks`, the folder its own files lie in, and how it is run.
 
-    `runs` counts inference runs with a seed each (MT-Bench: 3 in the paper); `baseline` is the model Arena-Hard
-    answers are compared with, `judge_config` the file with its judge's prompts; `tasks` are those of the leaderboard.
+    `runs` counts inference runs with a seed each (MT-Bench: 3 in the paper); `baseline` is the model whose answers are
+    compared with, `judge_config` the file with the judge's prompts; `tasks` are those of the leaderboard. What a row
+    must have its file says.
     """
 
-    name: Literal["mt_bench", "arena_hard", "ifeval", "open_llm_leaderboard"]
+    name: str
     location: str
     max_new_tokens: int = 1024
     runs: int = 1
@@ -368,6 +369,8 @@ class Example:
 
     `table` is the table of the paper that shows it (Tables 10 to 14), None for one of our own choice.
     """
+
+    BENCHMARK: ClassVar[str] = "arena_hard"
 
     name: str
     table: str | None = None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, get_args, get_type_hints
 
-from nift_assets import filters, providers
+from nift_assets import benchmarks, filters, providers
 from nift_assets.rows import (
     Adapter,
     Audit,
@@ -154,9 +154,10 @@ class Study:
         return every if model.measured_on is None else tuple(name for name in every if name in model.measured_on)
 
     def benchmark_of(self, measured: str) -> str:
-        """The benchmark whose run measures what a model's cell names: the leaderboard for one of its tasks."""
+        """The benchmark whose run measures what a model's cell names: one of its numbers, or of its tasks."""
         tasks = {task.name: benchmark.name for benchmark in self.benchmarks for task in benchmark.tasks}
-        return tasks.get(measured, measured)
+        own = {measure.name: row.name for row in self.benchmarks for measure in benchmarks.measures([row])}
+        return (tasks | own).get(measured, measured)
 
     def publication(self, name: str) -> Publication:
         return _named(self.publications, name)
@@ -278,13 +279,8 @@ def _check_rows(study: Study) -> None:
     _check_names("teachers, judges, auditors and controls", [model.name for model in study.language_models])
     _check_audits(study)
     _check_publications(study)
-    for name in ("mt_bench", "arena_hard"):
-        if study.benchmark(name).judge is None:
-            raise ValueError(f"benchmark {name!r} has no judge; name one of the study's judges")
-    for name in ("ifeval", "open_llm_leaderboard"):
-        study.benchmark(name)
-    if study.benchmark("arena_hard").baseline is None:
-        raise ValueError("benchmark 'arena_hard' has no baseline; name the model whose answers are on file")
+    for benchmark in study.benchmarks:
+        benchmarks.check(benchmark)
 
 
 def _check_audits(study: Study) -> None:
@@ -319,8 +315,8 @@ def _check_measured(study: Study, model: Model) -> None:
                 f"model {model.name!r} fills {cell.benchmark} of {cell.table}, but is not measured on it, only on "
                 f"{', '.join(measured)}; add it to measured_on, or to the tasks of the leaderboard"
             )
-    if "arena_hard" not in measured and any(model.name in (e.before, e.after) for e in study.examples):
-        raise ValueError(f"model {model.name!r} is in an example, but is not measured on arena_hard; add it")
+    if Example.BENCHMARK not in measured and any(model.name in (e.before, e.after) for e in study.examples):
+        raise ValueError(f"model {model.name!r} is in an example, but is not measured on {Example.BENCHMARK}; add it")
 
 
 def _check_publications(study: Study) -> None:

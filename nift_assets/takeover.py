@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from nift_assets import DEMO_FILES, filters, sql
-from nift_assets.benchmarks import files
+from nift_assets.benchmarks.scoring import files
 from nift_assets.corpus import locations
 from nift_assets.pages import report
 from nift_assets.pairs import reference_sets

@@ -7,15 +7,14 @@ from dataclasses import asdict
 from typing import Any
 
 from dagster_project.command_line.score_table import columns
-from nift_assets.benchmarks.file_scores import Compared, Scored
-from nift_assets.benchmarks.scores import MOST_MISSING
+from nift_assets.benchmarks.scoring.scores import MOST_MISSING, Compared, Measured
 
 # Numbers that are there in a sound file too; all other counts are faults.
 SIZES = {"runs", "battles", "prompts", "prompts followed", "instructions", "instructions followed"}
 MOST_PAIRS = 20
 
 
-def render(scored: Sequence[Scored], compared: Sequence[Compared]) -> str:
+def render(scored: Sequence[Measured], compared: Sequence[Compared]) -> str:
     """One line per model, what was found besides, and every pair of models."""
     parts = list(dict.fromkeys(name for one in scored for name in one.parts))
     header = ["model", "score", "95% interval", "published tool", "n", "missing", *parts]
@@ -48,10 +47,10 @@ def render(scored: Sequence[Scored], compared: Sequence[Compared]) -> str:
     return "\n".join(said)
 
 
-def as_json(scored: Sequence[Scored], compared: Sequence[Compared]) -> dict[str, Any]:
+def as_json(scored: Sequence[Measured], compared: Sequence[Compared]) -> dict[str, Any]:
     """The same as plain values."""
     return {
-        "scores": [{**_plain(one), "missing_share": one.missing / one.expected} for one in scored],
+        "scores": [{**_plain(one), "missing_share": one.missing_share} for one in scored],
         "pairs": [
             {"one": pair.one, "other": pair.other, **asdict(pair.difference), "p_corrected": pair.corrected}
             for pair in compared
@@ -59,7 +58,7 @@ def as_json(scored: Sequence[Scored], compared: Sequence[Compared]) -> dict[str,
     }
 
 
-def _plain(one: Scored) -> dict[str, Any]:
+def _plain(one: Measured) -> dict[str, Any]:
     names = ("model", "score", "published", "low", "high", "questions", "expected", "missing", "complete", "notes")
     counts: Mapping[str, int] = {name: number for name, number in one.counts.items() if number}
     return {**{name: getattr(one, name) for name in names}, "parts": dict(one.parts), "counts": counts}

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nift_assets import benchmarks
+
 if TYPE_CHECKING:
     from nift_assets.store import Store
     from nift_assets.study import Study
-
-BENCHMARKS = {
-    "mt_bench": "MT-Bench (1-10)",
-    "arena_hard": "Arena-Hard (%)",
-    "ifeval": "IFEval (%)",
-    "open_llm_leaderboard": "Leaderboard (%)",
-}
 
 
 def render(study: Study, store: Store) -> str:
@@ -21,13 +16,14 @@ def render(study: Study, store: Store) -> str:
     scores = {
         (row["model"], row["benchmark"]): row for row in store.read("benchmark_scores", None).iter_rows(named=True)
     }
-    header = ["model", "module", "trained on", *BENCHMARKS.values()]
+    measures = benchmarks.measures(study.benchmarks)
+    header = ["model", "module", "trained on", *(measure.column for measure in measures)]
     lines = [
         [
             model.name,
             model.module,
             study.adapter(model.adapter).training_set if model.adapter else "-",
-            *(_cell(scores.get((model.name, benchmark))) for benchmark in BENCHMARKS),
+            *(_cell(scores.get((model.name, measure.name))) for measure in measures),
         ]
         for model in study.models
     ]

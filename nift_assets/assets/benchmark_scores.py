@@ -1,10 +1,11 @@
-"""Every score there is so far: one per model and benchmark, with its interval and how much of it is missing."""
+"""Every score there is so far: one per model and number of a benchmark, with its interval and how much is missing."""
 
 from __future__ import annotations
 
 import polars as pl
 
-from nift_assets.benchmarks import scores
+from nift_assets import benchmarks
+from nift_assets.benchmarks.scoring import scores
 from nift_assets.steps.context import Context
 from nift_assets.steps.table import table
 from nift_assets.study import Study
@@ -13,18 +14,19 @@ from nift_assets.study import Study
 @table(
     group="scores",
     kinds={"python", "polars"},
-    inputs=("mt_bench_judgments", "arena_hard_judgments", "ifeval", "open_llm_leaderboard"),
+    inputs=lambda study: [benchmarks.results_table(row.name) for row in study.benchmarks],
     rows=lambda study, key, table: (against(study),),
+    plugins=lambda study, key, table: [benchmarks.load(row.name).score for row in study.benchmarks],
     follows=True,
 )
-def benchmark_scores(
-    context: Context,
-    mt_bench_judgments: pl.DataFrame,
-    arena_hard_judgments: pl.DataFrame,
-    ifeval: pl.DataFrame,
-    open_llm_leaderboard: pl.DataFrame,
-) -> pl.DataFrame:
-    return scores.table(mt_bench_judgments, arena_hard_judgments, ifeval, open_llm_leaderboard, against(context.study))
+def benchmark_scores(context: Context, **results: pl.DataFrame) -> pl.DataFrame:
+    measured = [
+        one
+        for row in context.study.benchmarks
+        for (model,), rows in results[benchmarks.results_table(row.name)].group_by("model", maintain_order=True)
+        for one in benchmarks.load(row.name).score(str(model), rows)
+    ]
+    return scores.table(measured, against(context.study))
 
 
 def against(study: Study) -> dict[str, str]:

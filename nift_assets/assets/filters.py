@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
+from nift_assets import benchmarks as registry
 from nift_assets import filters, sql
 from nift_assets.assets import sql_models
-from nift_assets.benchmarks import files
+from nift_assets.benchmarks.scoring import files
 from nift_assets.rows import Benchmark, Filter, without_places
 from nift_assets.steps.context import Context
 from nift_assets.steps.table import Declaration, Made, table
@@ -36,7 +37,7 @@ def declare(row: Filter) -> Declaration:
         inputs=("completions", "halves"),
         by="teacher",
         rows=lambda study, key, table: (row, *_questions(row, study.benchmarks)),
-        plugins=lambda study, key, table: (filters.module(row),),
+        plugins=lambda study, key, table: (filters.module(row), *_asked(row, study.benchmarks)),
         metadata={"drops": dg.MetadataValue.md(filters.module(row).__doc__ or "")},
         follows=True,
     )
@@ -45,6 +46,11 @@ def declare(row: Filter) -> Declaration:
         return Made(removed.rows, metadata={"removed": removed.rows.height, **removed.metadata})
 
     return run
+
+
+def _asked(row: Filter, benchmarks: Sequence[Benchmark]) -> Sequence[Callable[..., Any]]:
+    """What reads the questions of the benchmarks, for a filter that looks for them."""
+    return [registry.load(row.name).questions for row in benchmarks] if filters.reads_benchmarks(row) else []
 
 
 def _questions(row: Filter, benchmarks: Sequence[Benchmark]) -> Sequence[Any]:

@@ -9,7 +9,7 @@ import polars as pl
 
 from expectations import contract
 from expectations.frames import schema
-from nift_assets import filters, sql
+from nift_assets import benchmarks, filters, sql
 from nift_assets.pages import plots
 from nift_assets.rows import PLACES
 from nift_assets.sql import REMOVALS
@@ -36,7 +36,10 @@ def declare(model: sql.Model) -> Declaration:
         group=model.config["group"],
         kinds={"sql", "duckdb"},
         inputs=lambda study: [
-            name for ref in model.refs for name in (_removal_tables(study) if ref == REMOVALS else [ref])
+            name
+            for ref in model.refs
+            for name in (_removal_tables(study) if ref == REMOVALS else [ref])
+            if name not in absent(study)
         ],
         by=model.config.get("by"),
         rows=lambda study, key, table: [
@@ -47,7 +50,8 @@ def declare(model: sql.Model) -> Declaration:
         follows=True,
     )
     def run(context: Context, **frames: pl.DataFrame) -> Made:
-        given = {**frames, **_study_rows(context.study, model), **removals(context.study, frames)}
+        study = context.study
+        given = {**frames, **absent(study), **_study_rows(study, model), **removals(study, frames)}
         made = sql.run(model, given, context.partition.key)
         if plot is None or draw is None:
             return Made(made)
@@ -66,6 +70,23 @@ def removals(study: Study, frames: Mapping[str, pl.DataFrame]) -> dict[str, pl.D
         return {}
     shared = schema(contract.load(REMOVALS))
     return {REMOVALS: pl.concat([pl.DataFrame(schema=shared), *(frames[name].select(list(shared)) for name in tables)])}
+
+
+def absent(study: Study) -> dict[str, pl.DataFrame]:
+    """The tables of the benchmarks that the study does not have, without a row: SQL may name them."""
+    missing = set(benchmarks.names()) - {row.name for row in study.benchmarks}
+    return {name: pl.DataFrame(schema=schema(contract.load(name))) for name in benchmarks.tables(sorted(missing))}
+
+
+def results_of(study: Study, frames: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+    """Which models have a result on which benchmark, by the name contracts have for it, if all results are given."""
+    made = {row.name: benchmarks.results_table(row.name) for row in study.benchmarks}
+    if not set(made.values()) <= frames.keys():
+        return {}
+    found = [
+        frames[table].select("model").unique().with_columns(benchmark=pl.lit(name)) for name, table in made.items()
+    ]
+    return {"results": pl.concat([pl.DataFrame(schema={"model": pl.String, "benchmark": pl.String}), *found])}
 
 
 def _removal_tables(study: Study) -> list[str]:

@@ -1,116 +1,192 @@
-"""Arena-Hard v0.1: two games per question against a baseline with the places swapped, and the verdict of each.
+"""Arena-Hard v0.1: 500 questions, each answer in two games against a baseline's, and a judge's verdict of each game.
 
 The rules are those of arena-hard-auto; the judge's prompts are read from the benchmark's `judge_config.yaml`.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import polars as pl
 import yaml
 
 from nift_assets import providers
-from nift_assets.benchmarks import files, verdicts
-from nift_assets.protocol import Answer, Message, Request
+from nift_assets.benchmarks.scoring import answers as candidates
+from nift_assets.benchmarks.scoring import files, games, json_lines, verdicts
+from nift_assets.benchmarks.scoring.files import Published
+from nift_assets.benchmarks.scoring.games import Outcome
+from nift_assets.benchmarks.scoring.interface import Given, Measure, Runner, Size, Table
+from nift_assets.benchmarks.scoring.scores import Measured
+from nift_assets.protocol import Answer, Request
 from nift_assets.rows import Benchmark, Judge
 
-# What arena-hard-auto says, once, to a judge that has not come to a verdict.
-CONTINUE = "continue your judgment and finish by outputting a final verdict label"
-GAMES = (1, 2)
+VERSION = 1
+NAME = "arena_hard"
+TITLE = "Arena-Hard"
+MEASURES = (
+    Measure(
+        name=NAME,
+        title=TITLE,
+        column="Arena-Hard (%)",
+        unit="win rate against the baseline, in percent",
+        limit=100,
+    ),
+)
+ASKED = "question.jsonl"
+RUNNER: Runner = "conversations"
+_HOME = "https://raw.githubusercontent.com/lmarena/arena-hard-auto/{}/"
+PUBLISHED = (
+    Published(
+        path=ASKED,
+        url=_HOME.format("6c82720015d5da7b8795b809b91f63ef74abbf6a") + "data/arena-hard-v0.1/question.jsonl",
+        sha256="4daad38811161c3ba5c248f26b90c3cef89634f4c772002ed9138c1e13f63e9f",
+    ),
+    Published(
+        path="model_answer/gpt-4-0314.jsonl",
+        url=_HOME.format("e0a8ea1df42c1df76451a6cd04b14e31ff992b87")
+        + "data/arena-hard-v0.1/model_answer/gpt-4-0314.jsonl",
+        sha256="245109b8fe7c3bef0304f1c559d29da377f97f61535ad1170b46a61a08eb9ac7",
+    ),
+    Published(
+        path="judge_config.yaml",
+        url=_HOME.format("b88a301e1b9abca0fe37458ed69e0bbb35b09a69") + "config/judge_config.yaml",
+        sha256="6e001736bacacdb1591ffca7eec953a7089f8f5604872d1ca4f9a6f9de1ee451",
+    ),
+)
+# Measured on real judgments: 1,200 to 2,000 tokens in, 640 out.
+SIZE = Size(questions=500, calls_per_question=2, input=(1_200, 1_700, 2_400), output=(400, 600, 850))
+# Of the published benchmark, where no file says.
+QUESTIONS, BASELINE = 500, "gpt-4-0314"
 
-# What a verdict says about the answer in place B, and how often its battle counts: a clear win three times.
-OUTCOMES = {"A>>B": (0.0, 3), "A>B": (0.0, 1), "A=B": (0.5, 1), "B>A": (1.0, 1), "B>>A": (1.0, 3)}
+
+def check(row: Benchmark) -> None:
+    """ValueError for a row without the model whose answers are compared with."""
+    if row.baseline is None:
+        raise ValueError(f"benchmark {row.name!r} has no baseline; name the model whose answers are on file")
 
 
-def games(benchmark: Benchmark, answers: pl.DataFrame) -> pl.DataFrame:
-    """One row per question × game with the answers in places A and B; the model stands in place B in game 1."""
-    assert benchmark.baseline is not None
-    baseline = {
-        row["question_id"]: row["choices"][0]["turns"][0]["content"]
-        for row in files.rows(benchmark, "model_answer", f"{benchmark.baseline}.jsonl")
-    }
-    rows = [
-        (model, question, game, *((baseline[question], answer) if game == 1 else (answer, baseline[question])))
-        for model, question, answer in answers.select("model", "question_id", "answer").iter_rows()
-        for game in GAMES
-    ]
-    schema = {"model": pl.String, "question_id": pl.String, "game": pl.Int64, "a": pl.String, "b": pl.String}
-    return pl.DataFrame(rows, schema=schema, orient="row")
+def options(row: Benchmark) -> Mapping[str, object]:
+    """Its answers are greedy, and a template's BOS is not doubled, as on the server that the tool asks."""
+    return {"arena_hard": files.path_of(row, ASKED), "arena_hard_tokens": row.max_new_tokens}
 
 
-def requests(benchmark: Benchmark, judge: Judge, games: pl.DataFrame) -> list[Request]:
+def questions(row: Benchmark) -> Iterator[tuple[str, str]]:
+    """Every turn of every question, with the question's id."""
+    for question in files.rows(row, ASKED):
+        yield from ((str(question["question_id"]), turn["content"]) for turn in question["turns"])
+
+
+def answers(row: Benchmark, model: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """One row per question."""
+    frame = pl.DataFrame(
+        {
+            "model": model,
+            "question_id": said["question_id"],
+            "answer": said["turns"][0],
+            "tokens": said["tokens"][0],
+            "stopped": said["stopped"][0],
+        }
+        for said in rows
+    )
+    return Table(frame, {"mean_tokens": frame["tokens"].mean()})
+
+
+def requests(row: Benchmark, judge: Judge, answers: pl.DataFrame) -> list[Request]:
     """One request per game: the judge's system prompt and the question with both answers."""
-    config = yaml.safe_load(files.path_of(benchmark, benchmark.judge_config).read_text(encoding="utf-8"))
-    questions = {row["question_id"]: row["turns"][0]["content"] for row in files.rows(benchmark, "question.jsonl")}
+    config = yaml.safe_load(files.path_of(row, row.judge_config).read_text(encoding="utf-8"))
+    asked = {question["question_id"]: question["turns"][0]["content"] for question in files.rows(row, ASKED)}
     template = config["prompt_template"][0]
     return [
         providers.request(
             judge,
-            template.format(question_1=questions[question], answer_1=a, answer_2=b),
+            template.format(question_1=asked[question], answer_1=a, answer_2=b),
             system=config["system_prompt"],
         )
-        for question, a, b in games.select("question_id", "a", "b").iter_rows()
+        for question, a, b in played(row, answers).select("question_id", "a", "b").iter_rows()
     ]
 
 
-def retries(requests: Sequence[Request], judged: Sequence[Answer]) -> dict[int, Request]:
-    """The second request of every game, by its place, whose judge wrote something and no verdict."""
-    again = {}
-    for place, (request, answer) in enumerate(zip(requests, judged, strict=True)):
-        if answer.text.strip() and not verdicts.VERDICT.search(answer.text):
-            more = (Message(role="assistant", content=answer.text), Message(role="user", content=CONTINUE))
-            again[place] = dataclasses.replace(request, messages=(*request.messages, *more))
-    return again
+def played(row: Benchmark, answers: pl.DataFrame) -> pl.DataFrame:
+    """One row per question × game with the answers in places A and B."""
+    assert row.baseline is not None, "its row is checked"
+    said = files.rows(row, "model_answer", f"{row.baseline}.jsonl")
+    return games.played(answers, {each["question_id"]: each["choices"][0]["turns"][0]["content"] for each in said})
+
+
+def retries(requests: Sequence[Request], judged: Sequence[Answer]) -> Mapping[int, Request]:
+    """The second request of every game whose judge wrote something and no verdict."""
+    return games.retries(requests, judged)
 
 
 def judgments(
-    games: pl.DataFrame,
+    row: Benchmark,
+    judge: Judge,
+    answers: pl.DataFrame,
     requests: Sequence[Request],
     judged: Sequence[Answer],
-    judge: Judge,
-    baseline: str,
-    retried: Mapping[int, Answer] | None = None,
-) -> pl.DataFrame:
+    retried: Mapping[int, Answer],
+) -> Table:
     """One row per game: the verdict, the model's points in it (1 won, 0.5 tied, 0 lost) and how often it counts.
 
     The judgment of a game that was asked about twice is both texts, the key and status those of the second.
     """
-    retried = retried or {}
+    frame = played(row, answers)
     last = [retried.get(place, answer) for place, answer in enumerate(judged)]
-    texts = [
-        f"{first.text}\n{retried[place].text}" if place in retried else first.text for place, first in enumerate(judged)
-    ]
+    texts = games.texts(judged, retried)
     told = [
         verdicts.ruled(text, answers=(a, b), prompt=request.messages[0].content)
-        for text, request, (a, b) in zip(texts, requests, games.select("a", "b").iter_rows(), strict=True)
+        for text, request, (a, b) in zip(texts, requests, frame.select("a", "b").iter_rows(), strict=True)
     ]
-    points = [points_of(t.verdict, game) for t, game in zip(told, games["game"], strict=True)]
-    return games.select("model", "question_id", "game").with_columns(
-        pl.lit(baseline).alias("baseline"),
+    points = [games.points_of(t.verdict, game) for t, game in zip(told, frame["game"], strict=True)]
+    made = frame.select("model", "question_id", "game").with_columns(
+        pl.lit(row.baseline).alias("baseline"),
         pl.lit(judge.name).alias("judge"),
         pl.Series("status", [a.status for a in last], dtype=pl.String),
         pl.Series("judgment", texts, dtype=pl.String),
         pl.Series("attempts", [1 + (place in retried) for place in range(len(judged))], dtype=pl.Int64),
         pl.Series("verdict", [t.verdict for t in told], dtype=pl.String),
         pl.Series("reading", [t.reading for t in told], dtype=pl.String),
-        pl.Series("published_verdict", [verdict(text) for text in texts], dtype=pl.String),
+        pl.Series("published_verdict", [games.one_verdict(text) for text in texts], dtype=pl.String),
         pl.Series("points", [p for p, _ in points], dtype=pl.Float64),
         pl.Series("weight", [w for _, w in points], dtype=pl.Int64),
         pl.Series("request_key", [a.key for a in last], dtype=pl.String),
     )
+    return Table(made, {"without_verdict": made["verdict"].null_count(), "asked_twice": len(retried)})
 
 
-def verdict(judgment: str) -> str | None:
-    """The verdict as the tool reads it, whoever wrote it: the one label in double brackets, else None."""
-    found = set(verdicts.VERDICT.findall(judgment))
-    return found.pop() if len(found) == 1 else None
+def score(model: str, results: pl.DataFrame) -> list[Measured]:
+    """The win rate against the baseline in percent, a clear win counting three times."""
+    columns = ("judge", "baseline", "question_id", "game", "published_verdict", "points", "weight", "reading")
+    outcomes = []
+    for judge, baseline, question, game, verdict, points, weight, reading in results.select(columns).iter_rows():
+        theirs, their_weight = games.points_of(verdict, game)
+        outcomes.append(
+            Outcome(
+                model=model,
+                judge=judge,
+                baseline=baseline,
+                question=json_lines.identity(question),
+                game=game,
+                theirs=None if theirs is None else (theirs, their_weight),
+                points=points,
+                weight=weight,
+                reading=reading,
+            )
+        )
+    return [games.measured(model, NAME, outcomes, expected=results.height)]
 
 
-def points_of(verdict: str | None, game: int) -> tuple[float | None, int]:
-    """The model's points and the battle's weight; a label outside the five counts for nothing."""
-    if verdict not in OUTCOMES:
-        return None, 0
-    for_b, weight = OUTCOMES[verdict]
-    return (for_b if game == 1 else 1 - for_b), weight
+def read(given: Given) -> list[Measured]:
+    """The scores of files of arena-hard-auto's `gen_judgment.py`, or of battles made of them."""
+    if not given.judgments:
+        raise ValueError("no judgments are named; give --judgments, a file or folder of arena-hard judgments")
+    return games.of_files(
+        NAME,
+        games.judged_in(given.judgments),
+        candidates.read(given.answers),
+        files.ids_of(given.questions) if given.questions else None,
+        baseline=given.baseline or BASELINE,
+        number=QUESTIONS,
+        style=given.style,
+    )

@@ -1,56 +1,154 @@
-"""MT-Bench: what the judge is asked about an answer, and the rating read from what it says.
+"""MT-Bench: two turns of 80 questions, each rated by a judge from 1 to 10.
 
 The rules are those of FastChat's `llm_judge`; the judge's prompts are read from the benchmark's own file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from nift_assets import providers
-from nift_assets.benchmarks import files, verdicts
+from nift_assets.benchmarks.scoring import answers as candidates
+from nift_assets.benchmarks.scoring import files, json_lines, resampling, scores, verdicts
+from nift_assets.benchmarks.scoring.answers import Answered, Answers
+from nift_assets.benchmarks.scoring.files import Published
+from nift_assets.benchmarks.scoring.interface import Given, Measure, Runner, Size, Table
+from nift_assets.benchmarks.scoring.scores import Measured
 from nift_assets.protocol import Answer, Request
 from nift_assets.rows import Benchmark, Judge
+
+VERSION = 1
+NAME = "mt_bench"
+TITLE = "MT-Bench"
+MEASURES = (Measure(name=NAME, title=TITLE, column="MT-Bench (1-10)", unit="mean rating, 1 to 10", limit=10, least=1),)
+ASKED = "question.jsonl"
+RUNNER: Runner = "conversations"
+_FASTCHAT = "https://raw.githubusercontent.com/lm-sys/FastChat/{}/fastchat/llm_judge/data/"
+PUBLISHED = (
+    Published(
+        path=ASKED,
+        url=_FASTCHAT.format("589532dcfa83700f950b9aa3983416c543afabc0") + "mt_bench/question.jsonl",
+        sha256="119565adbab82227089cefdb44c8d7e2cf04dc0a0ec233634c82e7d4e2a944f7",
+    ),
+    Published(
+        path="judge_prompts.jsonl",
+        url=_FASTCHAT.format("0e6e7fdc78bf64aceea1508694ce4e6472810b8b") + "judge_prompts.jsonl",
+        sha256="fd283293406d024f44c174b094ef48031d0687a4682fd3a56b29b138f80281b6",
+    ),
+    Published(
+        path="reference_answer/gpt-4.jsonl",
+        url=_FASTCHAT.format("ae7cdfd1b823f0a7ed50b843963887a8b460c451") + "mt_bench/reference_answer/gpt-4.jsonl",
+        sha256="f957a5bc977badb66885ec970e6cd08527845780313f0995764260e5777b9b3f",
+    ),
+)
+# Measured on real judgments: 660 tokens and a system prompt in, 170 out.
+SIZE = Size(questions=80, calls_per_question=2, input=(600, 840, 1_200), output=(140, 200, 300))
 
 # Categories whose answers are judged beside a reference answer.
 WITH_REFERENCE = ("math", "reasoning", "coding")
 REFERENCES = "gpt-4.jsonl"
+# Of the published benchmark, where no file says.
+TURNS, QUESTIONS = 2, 80
+
+# How the judge's prompts set off what the candidate wrote. What follows the first mark is the candidate's up to the
+# last: an answer can hold such marks itself.
+ANSWER = re.compile(r"\[The Start of Assistant's Answer\]\n(.*)\n\[The End of Assistant's Answer\]", re.DOTALL)
+CONVERSATION = re.compile(r"<\|The Start of Assistant A's Conversation with User\|>(.*)", re.DOTALL)
+LAST_TURN = re.compile(r".*\n### Assistant A:\n(.*?)\s*(?:<\|The End of Assistant A's Conversation.*)?", re.DOTALL)
 
 
-def requests(benchmark: Benchmark, judge: Judge, answers: pl.DataFrame) -> list[Request]:
-    """One request per answer row (question × run × turn); the second turn is judged with the first before it."""
-    questions = {q["question_id"]: q for q in files.rows(benchmark, "question.jsonl")}
-    prompts = {p["name"]: p for p in files.rows(benchmark, "judge_prompts.jsonl")}
-    references = {
-        r["question_id"]: r["choices"][0]["turns"] for r in files.rows(benchmark, "reference_answer", REFERENCES)
+def check(row: Benchmark) -> None:
+    """A row needs its judge and nothing else."""
+
+
+def options(row: Benchmark) -> Mapping[str, object]:
+    """Its questions have the temperatures of their categories, which the runner knows."""
+    return {
+        "mt_bench": files.path_of(row, ASKED),
+        "mt_bench_runs": row.runs,
+        "mt_bench_tokens": row.max_new_tokens,
     }
+
+
+def questions(row: Benchmark) -> Iterator[tuple[str, str]]:
+    """Every turn of every question, with the question's id."""
+    for question in files.rows(row, ASKED):
+        yield from ((str(question["question_id"]), turn) for turn in question["turns"])
+
+
+def answers(row: Benchmark, model: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """One row per question × run × turn."""
+    categories = {q["question_id"]: q["category"] for q in files.rows(row, ASKED)}
+    return Table(
+        pl.DataFrame(
+            {
+                "model": model,
+                "question_id": said["question_id"],
+                "category": categories[said["question_id"]],
+                "run": said["run"],
+                "turn": turn,
+                "answer": text,
+                "tokens": tokens,
+                "stopped": stopped,
+            }
+            for said in rows
+            for turn, (text, tokens, stopped) in enumerate(
+                zip(said["turns"], said["tokens"], said["stopped"], strict=True), start=1
+            )
+        )
+    )
+
+
+# -- the judge ---------------------------------------------------------------------------------------------------------
+
+
+def requests(row: Benchmark, judge: Judge, answers: pl.DataFrame) -> list[Request]:
+    """One request per answer row (question × run × turn); the second turn is judged with the first before it."""
+    questions = {q["question_id"]: q for q in files.rows(row, "question.jsonl")}
+    prompts = {p["name"]: p for p in files.rows(row, "judge_prompts.jsonl")}
+    references = {r["question_id"]: r["choices"][0]["turns"] for r in files.rows(row, "reference_answer", REFERENCES)}
     first_turns = {
-        (row["question_id"], row["run"]): row["answer"]
-        for row in answers.filter(pl.col("turn") == 1).iter_rows(named=True)
+        (said["question_id"], said["run"]): said["answer"]
+        for said in answers.filter(pl.col("turn") == 1).iter_rows(named=True)
     }
     return [
         _request(
             judge,
             prompts,
-            questions[row["question_id"]],
-            [first_turns[row["question_id"], row["run"]], row["answer"]],
-            references.get(row["question_id"], []),
-            turn=row["turn"],
-            run=row["run"],
+            questions[said["question_id"]],
+            [first_turns[said["question_id"], said["run"]], said["answer"]],
+            references.get(said["question_id"], []),
+            turn=said["turn"],
+            run=said["run"],
         )
-        for row in answers.iter_rows(named=True)
+        for said in answers.iter_rows(named=True)
     ]
 
 
+def retries(requests: Sequence[Request], judged: Sequence[Answer]) -> Mapping[int, Request]:
+    """FastChat asks nobody again who gave no rating."""
+    return {}
+
+
 def judgments(
-    answers: pl.DataFrame, requests: Sequence[Request], judged: Sequence[Answer], judge: Judge
-) -> pl.DataFrame:
+    row: Benchmark,
+    judge: Judge,
+    answers: pl.DataFrame,
+    requests: Sequence[Request],
+    judged: Sequence[Answer],
+    retried: Mapping[int, Answer],
+) -> Table:
     """One row per answer row with the judge's rating, null where it gave none that counts."""
     told = [verdicts.rated(a.text, answers=said, prompt=_told(r)) for said, r, a in _judged(answers, requests, judged)]
-    return answers.select("model", "question_id", "category", "run", "turn").with_columns(
+    frame = answers.select("model", "question_id", "category", "run", "turn").with_columns(
         pl.lit(judge.name).alias("judge"),
         pl.Series("status", [a.status for a in judged], dtype=pl.String),
         pl.Series("judgment", [a.text for a in judged], dtype=pl.String),
@@ -59,6 +157,7 @@ def judgments(
         pl.Series("published_rating", [rating(a.text) for a in judged], dtype=pl.Float64),
         pl.Series("request_key", [a.key for a in judged], dtype=pl.String),
     )
+    return Table(frame, {"mean_rating": frame["rating"].mean(), "unrated": frame["rating"].null_count()})
 
 
 def rating(judgment: str) -> float | None:
@@ -107,3 +206,223 @@ def _request(
     }
     system, user = prompts[name]["system_prompt"], prompts[name]["prompt_template"].format(**values)
     return providers.request(judge, user, system=system, draw=run)
+
+
+# -- the score ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rating:
+    """One rating: `theirs` is what FastChat takes it for, `rating` what counts. `of_files` if the answer that was shown
+    is the one in the files of answers. What was rated together is of one `source`: a run, or a file."""
+
+    source: int
+    model: str
+    judge: str
+    question: str
+    turn: int
+    theirs: float | None
+    rating: float | None
+    reading: str
+    shown: bytes = b""
+    of_files: bool = False
+
+    @property
+    def place(self) -> tuple[str, int]:
+        return self.question, self.turn
+
+    @property
+    def counts(self) -> bool:
+        return self.rating is not None
+
+
+def score(model: str, results: pl.DataFrame) -> list[Measured]:
+    """The mean rating from 1 to 10 over all turns of all questions, averaged over the runs."""
+    columns = ("judge", "question_id", "run", "turn", "published_rating", "rating", "reading")
+    ratings = [
+        Rating(
+            source=run,
+            model=model,
+            judge=judge,
+            question=json_lines.identity(question),
+            turn=turn,
+            theirs=theirs,
+            rating=rating,
+            reading=reading,
+        )
+        for judge, question, run, turn, theirs, rating, reading in results.select(columns).iter_rows()
+    ]
+    runs = scores.grouped(ratings, lambda one: one.source)
+    return [_measured(model, list(runs.values()), expected=results.height)]
+
+
+def _measured(
+    name: str,
+    runs: Sequence[Sequence[Rating]],
+    *,
+    expected: int,
+    known: set[str] | None = None,
+    said: Answers | None = None,
+) -> Measured:
+    """As FastChat's `show_result` averages one run, unrated rows being left out, and the mean of the runs that have any
+    rating."""
+    rows, model = [row for run in runs for row in run], runs[0][0].model
+    once = [scores.once(run) for run in runs]
+    counts = Counter(row.reading for row in rows if row.reading != "verdict")
+    counts += sum((run.counts for run in once), Counter())
+    counts["of no question"] = sum(known is not None and row.question not in known for row in rows)
+    kept = [{p: one.rating for p, one in run.kept.items() if known is None or p[0] in known} for run in once]
+    theirs = [[row.theirs for row in run if row.theirs is not None and row.theirs != -1] for run in runs]
+    together = [_turns_together(run) for run in kept]
+    rated = [run for run in together if any(weight for _, weight in run.values())]
+    counted = sum(rating is not None for run in kept for rating in run.values())
+    sample = resampling.sample(rated or together[:1])
+    several = said is not None and counts[scores.ANOTHER] and not said.has(model)
+    return scores.resampled(
+        name,
+        NAME,
+        sample,
+        published=scores.mean(map(scores.mean, theirs)),
+        questions=len(sample.questions),
+        expected=max(expected, counted),
+        missing=max(expected - counted, 0),
+        parts={f"turn {turn}": scores.mean(_of_turn(kept, turn)) for turn in (1, 2)},
+        counts={**counts, "runs": len(runs), **(said.flags(model) if said else {})},
+        notes=(scores.OTHER_ANSWERS,) if several else (),
+    )
+
+
+def _turns_together(seen: Mapping[tuple[str, int], float | None]) -> dict[str, tuple[float, float]]:
+    together: dict[str, tuple[float, float]] = {}
+    for (question, _), rating in seen.items():
+        points, weight = together.get(question, (0.0, 0.0))
+        together[question] = (points, weight) if rating is None else (points + rating, weight + 1)
+    return together
+
+
+def _of_turn(runs: Sequence[Mapping[tuple[str, int], float | None]], turn: int) -> list[float | None]:
+    return [scores.mean(rating for (_, t), rating in seen.items() if t == turn) for seen in runs]
+
+
+# -- other tools' files ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """One rating of MT-Bench: `score` is what the file says, -1 for none; each file is one `source`."""
+
+    source: int
+    model: str
+    question: str
+    turn: int
+    judge: str
+    score: float | None
+    judgment: str | None
+    prompt: str
+
+
+def read(given: Given) -> list[Measured]:
+    """The scores of files of FastChat's `gen_judgment.py`."""
+    if not given.judgments:
+        raise ValueError("no judgments are named; give --judgments, a file or folder of mt-bench judgments")
+    known = files.ids_of(given.questions) if given.questions else None
+    return of_files(judged_in(given.judgments), candidates.read(given.answers), known)
+
+
+def of_files(
+    judgments: Iterable[Judged], answers: Iterable[Answered] = (), questions: Sequence[Any] | None = None
+) -> list[Measured]:
+    """One score per model, with several judges per model and judge: the mean over its runs. A file is a run; one that
+    has nothing another has is part of the same run."""
+    said, known = Answers(answers), scores.identities(questions)
+    ratings = [rating_of(row, said) for row in judgments]
+    found = []
+    for name, rows in scores.named(ratings).items():
+        runs = _runs(rows)
+        expected = len(runs) * TURNS * (QUESTIONS if known is None else len(known))
+        found.append(_measured(name, runs, expected=expected, known=known, said=said))
+    return found
+
+
+def judged_in(paths: Sequence[Path]) -> Iterator[Judged]:
+    """The ratings in files of FastChat's `gen_judgment.py`, one per line; of a folder without its `_pair.jsonl`."""
+    for source, path, number, row in json_lines.lines(_singles(paths)):
+        if "g1_winner" in row:
+            raise ValueError(f"{path} line {number} compares two models; give a file of single ratings (gpt-4_single)")
+        json_lines.need(row, ("question_id", "model", "score", "turn"), path, number)
+        if (turn := json_lines.whole_of(row["turn"])) not in (1, 2):
+            raise ValueError(f"{path} line {number} has the turn {row['turn']!r}; it is 1 or 2")
+        yield Judged(
+            source=source,
+            model=str(row["model"]),
+            question=json_lines.identity(row["question_id"]),
+            turn=turn,
+            judge=json_lines.judge_of(row.get("judge")),
+            score=json_lines.number_of(row["score"]),
+            judgment=json_lines.text_of(row.get("judgment")),
+            prompt=json_lines.text_of(row.get("user_prompt")) or "",
+        )
+
+
+def rating_of(row: Judged, said: Answers) -> Rating:
+    """The rating that counts: read from the judge's own words where the file has them, else what the file says."""
+    shown = _candidate(row.prompt)
+    if shown:
+        said.show(row.model, row.question, row.turn, shown[-1])
+    turns = said.turns(row.model, row.question)
+    value, reading = _rated(row, [*turns, *shown])
+    return Rating(
+        source=row.source,
+        model=row.model,
+        judge=row.judge,
+        question=row.question,
+        turn=row.turn,
+        theirs=None if row.score is None or math.isnan(row.score) else row.score,
+        rating=value,
+        reading=reading,
+        shown=candidates.digest_of(row.prompt),
+        of_files=len(turns) >= row.turn and turns[row.turn - 1].strip() in row.prompt,
+    )
+
+
+def _runs(rows: Sequence[Rating]) -> list[list[Rating]]:
+    """The rows of each run: those of a file, together with those of files that have other questions or turns."""
+    runs: list[tuple[set[tuple[str, int]], list[Rating]]] = []
+    for of_file in scores.grouped(rows, lambda row: row.source).values():
+        places = {(row.question, row.turn) for row in of_file}
+        run = next((run for run in runs if not run[0] & places), None)
+        if run is None:
+            runs.append((places, of_file))
+        else:
+            run[0].update(places)
+            run[1].extend(of_file)
+    return [run for _, run in runs]
+
+
+def _singles(paths: Sequence[Path]) -> list[Path]:
+    """The files of MT-Bench's single ratings: a folder of judgments may also have those that compare two models."""
+    single: list[Path] = []
+    for path in paths:
+        inside = json_lines.files([path])
+        single += [p for p in inside if not p.stem.endswith("_pair")] or inside if path.is_dir() else inside
+    return single
+
+
+def _rated(row: Judged, answers: Sequence[str]) -> tuple[float | None, str]:
+    if row.judgment is None:
+        usable = row.score is not None and verdicts.LOWEST <= row.score <= verdicts.HIGHEST
+        missing = "none" if row.score is None or row.score == -1 or math.isnan(row.score) else "out_of_range"
+        return (row.score, "verdict") if usable else (None, missing)
+    # The instruction is what stands before the question: what follows are texts of others.
+    read = verdicts.rated(row.judgment, answers=answers, prompt=row.prompt.partition("[Question]")[0])
+    return read.rating, read.reading
+
+
+def _candidate(prompt: str) -> tuple[str, ...]:
+    """What the candidate wrote in a prompt of MT-Bench: the answer, or the conversation and its last answer."""
+    if found := ANSWER.search(prompt):
+        return (found[1],)
+    if found := CONVERSATION.search(prompt):
+        last = LAST_TURN.fullmatch(found[1])
+        return (found[1], last[1]) if last else (found[1],)
+    return ()

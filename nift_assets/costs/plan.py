@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
-from nift_assets import providers
-from nift_assets.benchmarks import arena_hard, files, mt_bench
+from nift_assets import benchmarks, providers
+from nift_assets.benchmarks.scoring import files
+from nift_assets.benchmarks.scoring.interface import Range, Size
 from nift_assets.costs import price_list, tokens
 from nift_assets.costs.tokens import Count
 from nift_assets.ledger import report
@@ -45,36 +46,9 @@ OFF = 0.15
 FRAME = Count(low=3, expected=6, high=12, basis="assumed")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """What a benchmark's questions are taken to need as long as nobody has answered them: per judge's call."""
-
-    questions: int
-    calls_per_question: int
-    input: Count
-    output: Count
-
-
 # A text written to order, and what an auditor says of a document: the verdict comes first, the reason may be long.
 CONTROL = Count(low=300, expected=700, high=1_200, basis="assumed")
 VERDICT = Count(low=2, expected=60, high=250, basis="assumed")
-
-# Calls and sizes of the published benchmarks: MT-Bench judges two turns of 80 questions, Arena-Hard two games of 500.
-# Measured on real judgments: 660 tokens and a system prompt in, 170 out; 1,200 to 2,000 in, 640 out.
-SIZES: Mapping[str, Size] = {
-    "mt_bench": Size(
-        questions=80,
-        calls_per_question=2,
-        input=Count(low=600, expected=840, high=1_200, basis="assumed"),
-        output=Count(low=140, expected=200, high=300, basis="assumed"),
-    ),
-    "arena_hard": Size(
-        questions=500,
-        calls_per_question=2,
-        input=Count(low=1_200, expected=1_700, high=2_400, basis="assumed"),
-        output=Count(low=400, expected=600, high=850, basis="assumed"),
-    ),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,9 +181,9 @@ def part(study: Study, table: str, partition: str | None) -> Part | None:
         return Part(row=study.control(key))
     if table == "content_audit":
         return Part(row=study.auditor(study.audit(key).auditor), audit=key)
-    if table in ("mt_bench_judgments", "arena_hard_judgments"):
-        benchmark = study.benchmark(table.removesuffix("_judgments"))
-        return Part(row=study.judge(str(benchmark.judge)), benchmark=benchmark.name, model=key)
+    for benchmark in _judged(study):
+        if table == benchmarks.results_table(benchmark.name):
+            return Part(row=study.judge(str(benchmark.judge)), benchmark=benchmark.name, model=key)
     return None
 
 
@@ -350,20 +324,20 @@ def _judge(
     study: Study, judge: Judge, store: Store, book: Book | None, answered: int, asked: Part | None = None
 ) -> _Need:
     """The calls of a judge: those about answers there are by their texts, those about answers to come by experience."""
-    judged = [b for b in study.benchmarks if b.judge == judge.name and b.name in SIZES]
-    if asked:
-        judged = [benchmark for benchmark in judged if benchmark.name == asked.benchmark]
-    calls = _Calls(typical=SIZES[judged[0].name if judged else "mt_bench"].output)
-    for benchmark in judged:
-        size = SIZES[benchmark.name]
+    judged = [b for b in _judged(study) if b.judge == judge.name and (asked is None or b.name == asked.benchmark)]
+    sizes = [benchmarks.judged(benchmark.name).SIZE for benchmark in judged]
+    calls = _Calls(typical=_assumed(sizes[0].output) if sizes else tokens.NONE)
+    for benchmark, size in zip(judged, sizes, strict=True):
         number = _questions(benchmark, size) * size.calls_per_question * benchmark.runs
+        answers = benchmarks.answers_table(benchmark.name)
         for model in (model for model in study.models if benchmark.name in study.measured_on(model)):
             if asked and model.name != asked.model:
                 continue
-            if store.path(f"{benchmark.name}_answers", model.name).exists() and Path(benchmark.location).exists():
-                calls.known += _judges_requests(benchmark, judge, store.read(f"{benchmark.name}_answers", model.name))
+            if store.path(answers, model.name).exists() and Path(benchmark.location).exists():
+                file = benchmarks.judged(benchmark.name)
+                calls.known += file.requests(benchmark, judge, store.read(answers, model.name))
             else:
-                calls.expect(number, size.input, size.output)
+                calls.expect(number, _assumed(size.input), _assumed(size.output))
     return _called(judge, calls, store, book, answered)
 
 
@@ -458,16 +432,20 @@ def _assumed_document(study: Study, audit: Audit) -> Count | None:
     return _range(whole) if whole is not None else None
 
 
-def _judges_requests(benchmark: Benchmark, judge: Judge, answers: pl.DataFrame) -> list[Request]:
-    if benchmark.name == "mt_bench":
-        return mt_bench.requests(benchmark, judge, answers)
-    return arena_hard.requests(benchmark, judge, arena_hard.games(benchmark, answers))
+def _judged(study: Study) -> list[Benchmark]:
+    """The benchmarks whose answers a judge reads."""
+    return [benchmark for benchmark in study.benchmarks if benchmarks.is_judged(benchmark.name)]
+
+
+def _assumed(size: Range) -> Count:
+    low, expected, high = size
+    return Count(low=low, expected=expected, high=high, basis="assumed")
 
 
 def _questions(benchmark: Benchmark, size: Size) -> int:
     """How many questions the benchmark's file has, or the published one if it is not there yet."""
-    there = Path(benchmark.location, "question.jsonl").exists()
-    return len(files.rows(benchmark, "question.jsonl")) if there else size.questions
+    asked = benchmarks.load(benchmark.name).ASKED
+    return len(files.rows(benchmark, asked)) if Path(benchmark.location, asked).is_file() else size.questions
 
 
 # -- sizes -------------------------------------------------------------------------------------------------------------

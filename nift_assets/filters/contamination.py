@@ -13,14 +13,15 @@ counted in the table's metadata.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
-from nift_assets.benchmarks import files
+from nift_assets.benchmarks import load
+from nift_assets.benchmarks.scoring.files import HUB
 from nift_assets.filters import Removed
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def read(benchmarks: Sequence[Benchmark]) -> tuple[dict[str, list[tuple[str, str
     """What each benchmark asks, the Hub's tasks each for itself; and of those that cannot be read the reason."""
     asked, missing = {}, {}
     for benchmark in benchmarks:
-        on_the_hub = benchmark.location == files.HUB
+        on_the_hub = benchmark.location == HUB
         for part in [replace(benchmark, tasks=(task,)) for task in benchmark.tasks] if on_the_hub else [benchmark]:
             name = f"{benchmark.name} {part.tasks[0].name}" if on_the_hub else benchmark.name
             try:
@@ -60,6 +61,13 @@ def read(benchmarks: Sequence[Benchmark]) -> tuple[dict[str, list[tuple[str, str
             except ValueError as error:
                 missing[name] = str(error)
     return asked, missing
+
+
+def questions(benchmark: Benchmark) -> list[tuple[str, str]]:
+    """Every text a model is asked in a benchmark, with the name of its question; ValueError if there is none."""
+    if not (asked := list(load(benchmark.name).questions(benchmark))):
+        raise ValueError(f"{benchmark.location} has no question of {benchmark.name}; put its published files there")
+    return asked
 
 
 def grams(asked: Mapping[str, Sequence[tuple[str, str]]], words: int) -> dict[tuple[str, ...], str]:
@@ -71,32 +79,6 @@ def grams(asked: Mapping[str, Sequence[tuple[str, str]]], words: int) -> dict[tu
             for start in range(max(1, len(said) - words + 1)):
                 found.setdefault(tuple(said[start : start + words]), name)
     return found
-
-
-def questions(benchmark: Benchmark) -> Iterator[tuple[str, str]]:
-    """Every text a model is asked in a benchmark, with the name of its question; of a task all texts of its rows."""
-    match benchmark.name:
-        case "mt_bench":
-            for row in files.rows(benchmark, "question.jsonl"):
-                yield from ((str(row["question_id"]), turn) for turn in row["turns"])
-        case "arena_hard":
-            for row in files.rows(benchmark, "question.jsonl"):
-                yield from ((str(row["question_id"]), turn["content"]) for turn in row["turns"])
-        case "ifeval":
-            for row in files.rows(benchmark, "input_data.jsonl"):
-                yield str(row["key"]), row["prompt"]
-        case "open_llm_leaderboard":
-            for name, row in files.task_rows(benchmark):
-                yield from ((name, text) for text in _texts(row))
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Every text of a row: of its columns, and of the lists and structs in them."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | Sequence):
-        for part in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts(part)
 
 
 def _first_hit(text: str, questions: Mapping[tuple[str, ...], str], lengths: Sequence[int]) -> str | None:

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from nift_assets import benchmarks
 from nift_assets.hub import dataset_facts
 from nift_assets.rows import Adapter, Backbone, Model, Publication
 from nift_assets.store import Store
@@ -18,12 +19,6 @@ from nift_assets.study import Study
 from nift_training import artifacts
 from nift_training.recipe import name_of
 
-BENCHMARKS = {
-    "mt_bench": "MT-Bench (1-10)",
-    "arena_hard": "Arena-Hard (%)",
-    "ifeval": "IFEval (%)",
-    "open_llm_leaderboard": "Leaderboard (%)",
-}
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 CARD = "README.md"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -70,9 +65,10 @@ def facts(
         "base_link": _link(backbone),
         "base_on_the_hub": HUB_ID.fullmatch(backbone.source) is not None,
         "judges": [
-            (BENCHMARKS[benchmark.name], study.judge(benchmark.judge).model)
+            (measure.column, study.judge(benchmark.judge).model)
             for benchmark in study.benchmarks
-            if benchmark.name in BENCHMARKS and benchmark.judge
+            if benchmark.judge
+            for measure in benchmarks.measures([benchmark])
         ],
         "title": f"{study.title}: {publication.of}",
         "made": _made(study, backbone, adapter, trained, model),
@@ -80,10 +76,12 @@ def facts(
         "recipe": [
             (name.replace("_", " "), "none" if value in ("", None) else value) for name, value in learnt.items()
         ],
-        "benchmarks": list(BENCHMARKS.values()),
+        "benchmarks": [measure.column for measure in benchmarks.measures(study.benchmarks)],
         "scores": _scores(study, store, adapter, model),
         "has_paper": any(
-            _of_paper(row, benchmark) for benchmark in BENCHMARKS for row in _scored(study, adapter, model)
+            _of_paper(row, measure.name)
+            for measure in benchmarks.measures(study.benchmarks)
+            for row in _scored(study, adapter, model)
         ),
         "terms": dataset_facts.terms(study, training_set.teacher),
     }
@@ -134,7 +132,10 @@ def _scores(study: Study, store: Store, adapter: Adapter, model: Model | None) -
         {
             "model": row.name,
             "trained_on": study.adapter(row.adapter).training_set if row.adapter else "–",
-            "cells": [_cell(known.get((row.name, benchmark)), row, benchmark) for benchmark in BENCHMARKS],
+            "cells": [
+                _cell(known.get((row.name, measure.name)), row, measure.name)
+                for measure in benchmarks.measures(study.benchmarks)
+            ],
         }
         for row in _scored(study, adapter, model)
     ]

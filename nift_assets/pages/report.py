@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args
@@ -15,10 +15,10 @@ from markupsafe import Markup
 
 from expectations.contract import Test
 from expectations.results import LastResult, verdict
-from nift_assets import DEMO_FILES
+from nift_assets import DEMO_FILES, benchmarks
 from nift_assets.pages import charts, plots, sheets
 from nift_assets.protocol import Status
-from nift_assets.rows import Teacher
+from nift_assets.rows import Benchmark, Model, Teacher
 from nift_assets.study import Study
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -51,25 +51,6 @@ ANSWER_CHARACTERS = 900
 LOOP_CHARACTERS = 160
 DIGEST_CHARACTERS = 16
 MISSING = "–"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measure:
-    """How a benchmark is called, what its score is, and the highest there can be."""
-
-    title: str
-    unit: str
-    limit: float
-
-
-MEASURES = {
-    "mt_bench": Measure(title="MT-Bench", unit="mean rating, 1 to 10", limit=10),
-    "arena_hard": Measure(title="Arena-Hard", unit="win rate against the baseline, in percent", limit=100),
-    "ifeval": Measure(
-        title="IFEval", unit="mean of prompt-level and instruction-level strict accuracy, in percent", limit=100
-    ),
-    "open_llm_leaderboard": Measure(title="Open LLM Leaderboard", unit="mean of the tasks, in percent", limit=100),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +175,25 @@ class Sample:
     continuations: Sequence[Continuation]
 
 
+class _ByMeasure:
+    """A study as the page shows it, where a benchmark with several numbers stands once for each."""
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._study, name)
+
+    @property
+    def benchmarks(self) -> list[Benchmark]:
+        rows = self._study.benchmarks
+        return [replace(row, name=measure.name) for row in rows for measure in benchmarks.measures([row])]
+
+    def measured_on(self, model: Model) -> list[str]:
+        names = self._study.measured_on(model)
+        return [each.name for each in benchmarks.measures(map(self._study.benchmark, names))]
+
+
 def page(
     study: Study,
     frames: Mapping[str, pl.DataFrame],
@@ -214,7 +214,7 @@ def page(
     )
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
-        study=study,
+        study=_ByMeasure(study),
         location=_location(study.corpus.location),
         sampled=frames["raw_sample"].height,
         statuses=STATUSES,
@@ -226,7 +226,7 @@ def page(
         sheets=sheets.sheets(frames),
         table_8=frames["table_8"].to_dicts(),
         scores=_scores(frames["benchmark_scores"]),
-        measures=MEASURES,
+        measures={measure.name: measure for measure in benchmarks.measures(study.benchmarks)},
         categories=categories(frames["mt_bench_categories"]),
         costs=frames["training_costs"].to_dicts(),
         endings=frames["response_endings"].to_dicts(),

@@ -9,20 +9,10 @@ from typing import Any
 
 import polars as pl
 
+from nift_assets import benchmarks
+
 Row = Mapping[str, Any]
 
-HEADS = {
-    "mt_bench": "MT-Bench",
-    "arena_hard": "Arena-Hard",
-    "ifeval": "IFEval",
-    "open_llm_leaderboard": "Average",
-    "arc_challenge": "ARC",
-    "hellaswag": "HellaSwag",
-    "mmlu": "MMLU",
-    "truthfulqa_mc2": "TruthfulQA",
-    "winogrande": "Winogrande",
-    "gsm8k": "GSM8K",
-}
 # Beside one another three numbers each of two columns fit on paper, of more they stand below one another.
 MOST_BESIDE = 2
 
@@ -187,7 +177,7 @@ def _pairs(row: Row) -> str:
 
 
 def _head(row: Row) -> str:
-    return HEADS.get(row["benchmark"], str(row["benchmark"]))
+    return benchmarks.heads().get(row["benchmark"], str(row["benchmark"]))
 
 
 def _audited(row: Row) -> str:

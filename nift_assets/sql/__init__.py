@@ -17,7 +17,7 @@ import duckdb
 import jinja2
 import polars as pl
 
-from nift_assets import filters, providers
+from nift_assets import benchmarks, filters, providers
 from nift_assets import rows as kinds
 from nift_assets.costs import price_list
 from nift_assets.rows import Adapter, Audit, Backbone, Benchmark, Cell, ReferenceSet, Teacher, TrainingSet
@@ -87,8 +87,11 @@ def study_rows(study: Study, rows: str) -> pl.DataFrame:
     What a row has several of is a relation of its own: which filters a teacher or a training set names, in their order
     (`place`), and `cells`: the cells of the paper's tables that models, audits and quoted models fill, in the order of
     the study (`place`), each with the `kind` and `name` of the row that fills it.
-    `prices` are what the teachers' tokens cost, `providers` who answers the study's rows, and whether in process.
+    `prices` are what the teachers' tokens cost, `providers` who answers the study's rows, and whether in process,
+    `measures` the numbers that the benchmarks give.
     """
+    if rows == "measures":
+        return measures(study)
     if rows == "cells":
         return cells(study)
     if rows == "prices":
@@ -127,6 +130,19 @@ def cells(study: Study) -> pl.DataFrame:
     schema = {"kind": pl.String, "name": pl.String, **_columns(Cell)}
     placed = pl.DataFrame(found, schema=schema, orient="row").drop("line")
     return placed.with_columns(place=pl.int_range(1, pl.len() + 1, dtype=pl.Int64))
+
+
+def measures(study: Study) -> pl.DataFrame:
+    """One row per number that a benchmark of the study gives, with its scale."""
+    return pl.DataFrame(
+        [
+            {"name": measure.name, "benchmark": row.name, "least": measure.least, "most": measure.limit}
+            for row in study.benchmarks
+            for measure in benchmarks.measures([row])
+        ],
+        schema={"name": pl.String, "benchmark": pl.String, "least": pl.Float64, "most": pl.Float64},
+        orient="row",
+    )
 
 
 def prices(study: Study) -> pl.DataFrame:

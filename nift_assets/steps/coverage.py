@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
-from nift_assets import environment, sql
+from nift_assets import benchmarks, environment, sql
 from nift_assets.costs import plan
 from nift_assets.costs.plan import Line
+from nift_assets.rows import Example
 from nift_assets.steps.lineage import Graph, Kind, Partition, Standing
-from nift_assets.steps.partitions import MEASURED
 from nift_assets.store import Store
 from nift_assets.study import Study
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from nift_assets.ledger.book import Book
 
 State = Literal[Kind, "impossible"]
-# The last table of a benchmark that is one per model; `benchmark_scores` is made of these.
-RESULTS = {benchmark: table for table, benchmark in MEASURED.items()}
 SCHEMA = {
     "table": pl.String,
     "kind": pl.String,
@@ -96,8 +94,8 @@ def _result(study: Study, kind: str, name: str, benchmark: str) -> Partition:
     if kind == "audit":
         return Partition("content_audit", name)
     if kind == "example":
-        return Partition("arena_hard_answers", name)
-    return Partition(RESULTS[study.benchmark_of(benchmark)], name)
+        return Partition(benchmarks.answers_table(Example.BENCHMARK), name)
+    return Partition(benchmarks.results_table(study.benchmark_of(benchmark)), name)
 
 
 def _impossible(cell: Covered, why: str) -> Covered:
@@ -138,10 +136,15 @@ class _Seen:
 
     def _unshown(self, cell: Covered) -> str | None:
         """The table that lacks the number although it has been measured."""
-        if cell.kind == "model" and (cell.name, self._graph.study.benchmark_of(cell.benchmark)) not in self._scored:
+        if cell.kind == "model" and (cell.name, self._measure(cell)) not in self._scored:
             return "benchmark_scores"
         made = cell.table in self._graph.tables and self._store.version(cell.table, None) is None
         return cell.table if made else None
+
+    def _measure(self, cell: Covered) -> str:
+        """The number of the benchmark that a cell shows; a task's stands there with the first."""
+        numbers = [each.name for each in benchmarks.load(self._graph.study.benchmark_of(cell.benchmark)).MEASURES]
+        return cell.benchmark if cell.benchmark in numbers else numbers[0]
 
     def _scores(self) -> set[tuple[str, str]]:
         if self._store.version("benchmark_scores", None) is None:

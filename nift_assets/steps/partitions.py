@@ -12,20 +12,10 @@ from typing import Any, Literal, get_args
 
 import dagster as dg
 
-from nift_assets import filters, providers
+from nift_assets import benchmarks, filters, providers
 from nift_assets.study import Study
 
 PartitionSet = Literal["teacher", "reference_set", "control", "audit", "training_set", "backbone", "adapter", "model"]
-
-# The tables of a benchmark, each a partition per model. A model that is not measured on it has none.
-MEASURED = {
-    "mt_bench_answers": "mt_bench",
-    "mt_bench_judgments": "mt_bench",
-    "arena_hard_answers": "arena_hard",
-    "arena_hard_judgments": "arena_hard",
-    "ifeval": "ifeval",
-    "open_llm_leaderboard": "open_llm_leaderboard",
-}
 
 # The tables that leave out what filters drop, each with the rows that name the filters.
 FILTERED: dict[str, PartitionSet] = {"filtered_completions": "teacher", "training_sets": "training_set"}
@@ -43,7 +33,7 @@ class Partitions:
 
     def is_wanted(self, table: str, key: str | None) -> bool:
         """Whether a partition of a table is any row's business: of a model only what it is measured on."""
-        return table not in MEASURED or MEASURED[table] in self._measured_on[str(key)]
+        return table not in self._measured or self._measured[table] in self._measured_on[str(key)]
 
     def is_needed(self, upstream: str, table: str, key: str | None) -> bool:
         """Whether a partition of a table needs an upstream one: of what filters drop, only what its own row's do.
@@ -84,6 +74,11 @@ class Partitions:
     @cached_property
     def _definitions(self) -> Mapping[str, dg.PartitionsDefinition[str]]:
         return {name: dg.StaticPartitionsDefinition(list(rows)) for name, rows in self._rows.items()}
+
+    @cached_property
+    def _measured(self) -> Mapping[str, str]:
+        """The benchmark of each table that has a partition per model that is measured on it."""
+        return benchmarks.tables(row.name for row in self.study.benchmarks)
 
     @cached_property
     def _measured_on(self) -> Mapping[str, tuple[str, ...]]:

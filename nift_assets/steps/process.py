@@ -32,12 +32,13 @@ class Folder:
 def run(context: Context, verb: ModuleType, **options: object) -> None:
     """`python -m <verb> --option value …` to its end, with its progress in the event log.
 
-    An option that is None is left out. The launcher is the context's `pipes`, so that another machine is another
-    one of these and no change here.
+    An option that is None is left out, and one that is a tuple is told once for each of its values. The launcher is the
+    context's `pipes`, so that another machine is another one of these and no change here.
     """
     flags = [
         text
-        for name, value in options.items()
+        for name, told in options.items()
+        for value in (told if isinstance(told, tuple) else (told,))
         if value is not None
         for text in (f"--{name.replace('_', '-')}", str(value))
     ]

@@ -31,6 +31,8 @@ class Made:
 
 
 Afterwards = Callable[[Any, Mapping[str, Any]], None]
+# A file that a row names, or a function of it.
+Plugin = ModuleType | Callable[..., Any]
 Makes = Callable[..., "pl.DataFrame | Iterator[pl.DataFrame] | Made | Mapping[str, pl.DataFrame] | Mapping[str, Made]"]
 
 
@@ -53,7 +55,7 @@ class Step:
     partitions: PartitionSet | None
     rows: Callable[[str | None, str], Sequence[Any]]
     version: int | None
-    plugins: Callable[[str | None, str], Sequence[ModuleType]]
+    plugins: Callable[[str | None, str], Sequence[Plugin]]
     code_version: str
     group: str
     kinds: frozenset[str]
@@ -88,7 +90,7 @@ class Step:
 
     def own_number(self) -> Numbered | None:
         """The step as code that carries a number, if it is expensive."""
-        return None if self.version is None else _numbered(self.function, self.version, self.asks)
+        return None if self.version is None else _numbered(self.function, self.tables, self.version, self.asks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +103,7 @@ class Declaration:
 
 # A partition's key is the name of its row; of a table without partitions it is None.
 Rows = Callable[[Study, Any, str], Sequence[Any]]
-Plugins = Callable[[Study, Any, str], Sequence[ModuleType]]
+Plugins = Callable[[Study, Any, str], Sequence[Plugin]]
 Source = str | Mapping[str, str] | None
 
 
@@ -153,7 +155,7 @@ def table(
                 rows=partial(rows, study),
                 version=version,
                 plugins=partial(plugins, study),
-                code_version=_code_version(function, version, asks, statement),
+                code_version=_code_version(function, names, version, asks, statement),
                 group=group,
                 kinds=frozenset(kinds),
                 sources=_sources(made_from, names),
@@ -179,13 +181,17 @@ def _sources(source: Source, tables: Sequence[str]) -> Mapping[str, str]:
     return source or {}
 
 
-def _code_version(function: Makes, version: int | None, asks: bool, statement: str | None) -> str:
+def _code_version(
+    function: Makes, tables: Sequence[str], version: int | None, asks: bool, statement: str | None
+) -> str:
     if version is not None:
-        return versions.version(_numbered(function, version, asks))
+        return versions.version(_numbered(function, tables, version, asks))
     own = code.digest(function)
     return f"{own}-{wording.digest(statement)}" if statement else own
 
 
-def _numbered(function: Makes, version: int, asks: bool) -> Numbered:
-    """An asking step rests on how answers are read as well, which the ledger does for it."""
-    return versions.of_step(function.__name__, version, function, *((providers.answer,) if asks else ()))
+def _numbered(function: Makes, tables: Sequence[str], version: int, asks: bool) -> Numbered:
+    """An asking step rests on how answers are read as well, which the ledger does for it. A step is called as its
+    table, or as its function if it makes several."""
+    name = tables[0] if len(tables) == 1 else function.__name__
+    return versions.of_step(name, version, function, *((providers.answer,) if asks else ()))

@@ -10,7 +10,7 @@ import pkgutil
 import re
 import runpy
 
-from nift_assets import environment
+from nift_assets import benchmarks, environment
 from nift_assets.rows import (
     Adapter,
     Audit,
@@ -71,8 +71,6 @@ __all__ = [
     "rehearsed",
 ]
 
-FOLDERS = {"open_llm_leaderboard": "leaderboard"}
-PUBLISHED_BASELINE = "gpt-4-0314"
 # Where the rows lay before; studies of one's own may still import them from there.
 FORMER_ROWS = "study"
 
@@ -131,8 +129,8 @@ def active() -> Study:
 
 
 def on_benchmark_files(study: Study, folder: str) -> Study:
-    """The same study on the benchmark files of a folder, in their published layout: `mt_bench`, `arena_hard`, `ifeval`
-    and `leaderboard`. A benchmark that has no folder there keeps its own files.
+    """The same study on the benchmark files of a folder, in their published layout, each in a folder of its name (the
+    tasks in `leaderboard`). A benchmark that has no folder there keeps its own files.
 
     Where the answers of the study's baseline are not there, those of the published one are what is compared with.
     """
@@ -140,12 +138,13 @@ def on_benchmark_files(study: Study, folder: str) -> Study:
         raise ValueError(f"NIFT_BENCHMARKS is {folder!r}, and there is no such folder; name one with mt_bench in it")
     changed = []
     for benchmark in study.benchmarks:
-        place = os.path.abspath(os.path.join(folder, FOLDERS.get(benchmark.name, benchmark.name)))
+        file = benchmarks.load(benchmark.name)
+        place = os.path.abspath(os.path.join(folder, getattr(file, "FOLDER", benchmark.name)))
         if os.path.isdir(place):
             benchmark = dataclasses.replace(benchmark, location=place)
             answers = os.path.join(place, "model_answer", f"{benchmark.baseline}.jsonl")
             if benchmark.baseline and not os.path.exists(answers):
-                benchmark = dataclasses.replace(benchmark, baseline=PUBLISHED_BASELINE)
+                benchmark = dataclasses.replace(benchmark, baseline=getattr(file, "BASELINE", None))
         changed.append(benchmark)
     return dataclasses.replace(study, benchmarks=tuple(changed))
 

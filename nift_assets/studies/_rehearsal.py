@@ -22,6 +22,7 @@ from nift_assets.rows import (
     Benchmark,
     Control,
     Example,
+    Model,
     ReferenceSet,
     Task,
     Teacher,
@@ -38,6 +39,8 @@ WARNING = "A rehearsal's scores mean nothing: the models have two million parame
 RECIPE = replace(demo.RECIPE, epochs=1)
 TOKENS = 16
 TASKS = DEMO_FILES / "benchmarks" / "rehearsal"
+# Of no other benchmark questions come with the project, so no other is rehearsed.
+OURS = {row.name for row in demo.STUDY.benchmarks}
 
 Asked = TypeVar("Asked", Teacher, Auditor, Control)
 
@@ -57,9 +60,9 @@ def rehearsed(study: Study, scale: int) -> Study:
         reference_sets=tuple(_reference_set(row) for row in study.reference_sets),
         backbones=tuple(_backbone(row) for row in study.backbones),
         adapters=tuple(_adapter(row) for row in study.adapters),
-        models=tuple(replace(row, server=None) for row in study.models),
+        models=tuple(_model(study, row) for row in study.models),
         judges=demo.STUDY.judges,
-        benchmarks=tuple(_benchmark(row) for row in study.benchmarks),
+        benchmarks=tuple(_benchmark(row) for row in study.benchmarks if row.name in OURS),
         auditors=tuple(_echoed(row, "audit") for row in study.auditors),
         controls=tuple(
             replace(_echoed(row, "continue"), documents=_scaled(row.documents, scale) or LEAST)
@@ -114,6 +117,13 @@ def _adapter(row: Adapter) -> Adapter:
     return replace(row, recipe=RECIPE, machine=ONE_DEVICE)
 
 
+def _model(study: Study, row: Model) -> Model:
+    """The same row without its server, on the benchmarks that are rehearsed."""
+    measured = None if row.measured_on is None else tuple(name for name in row.measured_on if name in OURS)
+    cells = tuple(cell for cell in row.cells if study.benchmark_of(cell.benchmark) in OURS)
+    return replace(row, server=None, measured_on=measured, cells=cells)
+
+
 def _benchmark(row: Benchmark) -> Benchmark:
     """The demo's benchmark of that name, with the study's own tasks on a few questions of ours."""
     ours = demo.STUDY.benchmark(row.name)
@@ -129,6 +139,6 @@ def _audit(row: Audit, scale: int) -> Audit:
 
 def _examples(examples: Sequence[Example]) -> tuple[Example, ...]:
     """The same examples, each of another question that there is."""
-    file = Path(demo.STUDY.benchmark("arena_hard").location, "question.jsonl")
+    file = Path(demo.STUDY.benchmark(Example.BENCHMARK).location, "question.jsonl")
     there = [json.loads(line)["question_id"] for line in file.read_text(encoding="utf-8").splitlines()]
     return tuple(replace(example, question_id=question) for example, question in zip(examples, there, strict=False))

@@ -1,20 +1,26 @@
-"""A model's answers and scores on any of the four benchmarks, from one process that loads the weights once."""
+"""A model's answers and scores on any of the benchmarks, from one process that loads the weights once."""
 
 from __future__ import annotations
 
 import os
-from argparse import Namespace
+import re
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from nift_training import artifacts, templates, verbs
 from nift_training.evaluate import conversations, generation, ifeval, leaderboard, serving
 
+# What else is written beside the files of named questions.
+OWN_FILES = ("mt_bench", "arena_hard", "ifeval", "leaderboard")
+
 
 def main(argv: Sequence[str]) -> None:
-    """Reads the command line and writes `mt_bench.jsonl`, `arena_hard.jsonl`, `ifeval.jsonl`, `leaderboard.jsonl`.
+    """Reads the command line and writes `mt_bench.jsonl`, `arena_hard.jsonl`, `ifeval.jsonl`, `leaderboard.jsonl`, and
+    `NAME.jsonl` for each file of questions that is named.
 
     Each file is written whole as soon as its benchmark is done, and what a stopped run had answered until then is kept
     beside it: the same command goes on from there.
@@ -29,6 +35,10 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--mt-bench-tokens", type=verbs.positive, default=1024, help="at most, per turn")
     parser.add_argument("--arena-hard", type=Path, help="its question.jsonl")
     parser.add_argument("--arena-hard-tokens", type=verbs.positive, default=4096, help="at most, per answer")
+    several: dict[str, Any] = {"action": "append", "default": []}
+    parser.add_argument("--questions", type=_file, **several, help="NAME=FILE: any other questions, repeatable")
+    parser.add_argument("--runs", type=_number, **several, help="NAME=NUMBER: answers per question of such a file")
+    parser.add_argument("--tokens", type=_number, **several, help="NAME=NUMBER: at most per turn, 1024 if not told")
     parser.add_argument("--ifeval", type=Path, help="its input_data.jsonl")
     parser.add_argument("--ifeval-tokens", type=verbs.positive, default=1280, help="at most, per response")
     parser.add_argument(
@@ -49,15 +59,11 @@ def main(argv: Sequence[str]) -> None:
     # Everything a person may have got wrong is refused before the weights are loaded.
     example = templates.read_example(options.example) if options.example else None
     templates.render(options.template, ["?"], example)
-    asked = {
-        name: conversations.read_questions(name, path)
-        for name, path in ((conversations.MT_BENCH, options.mt_bench), (conversations.ARENA_HARD, options.arena_hard))
-        if path
-    }
+    asked = _asked(options)
     prompts = ifeval.read_prompts(options.ifeval) if options.ifeval else []
     tasks = leaderboard.read_tasks(options.tasks_folder, options.tasks) if options.tasks else []
     if not asked and not prompts and not tasks:
-        raise ValueError("no benchmark is named: give --mt-bench, --arena-hard, --ifeval or --tasks")
+        raise ValueError("no benchmark is named: give --mt-bench, --arena-hard, --questions, --ifeval or --tasks")
     ifeval.check_ready(prompts)
     if tasks and options.tasks_folder:
         leaderboard.stay_offline()
@@ -70,25 +76,23 @@ def main(argv: Sequence[str]) -> None:
     def log(name: str, by: generation.Generator, **settings: object) -> artifacts.Log:
         return artifacts.Log(options.out / f"{name}.jsonl", {"model": _who(options, by), **same, **settings})
 
-    for name, questions in asked.items():
-        limits = {conversations.MT_BENCH: options.mt_bench_tokens, conversations.ARENA_HARD: options.arena_hard_tokens}
-        runs = options.mt_bench_runs if name == conversations.MT_BENCH else 1
+    for each in asked:
         kept = log(
-            name.replace("-", "_"),
+            each.name.replace("-", "_"),
             generator,
-            questions=artifacts.digest_of([asdict(question) for question in questions]),
-            runs=runs,
-            tokens=limits[name],
+            questions=artifacts.digest_of([asdict(question) for question in each.questions]),
+            runs=each.runs,
+            tokens=each.tokens,
             seed=options.seed,
         )
         if not kept.done:
             rows = conversations.answers(
                 generator,
-                name,
+                each.name,
                 options.template,
-                questions,
-                runs=runs,
-                max_new_tokens=limits[name],
+                each.questions,
+                runs=each.runs,
+                max_new_tokens=each.tokens,
                 seed=options.seed,
                 example=example,
                 log=kept,
@@ -109,6 +113,49 @@ def main(argv: Sequence[str]) -> None:
                 weights, tasks, batch_size=options.batch_size, limit=options.limit, cache=options.out
             )
             kept.finish(leaderboard.mean_of_subjects(rows))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """The questions of a benchmark that is answered in words, and how they are."""
+
+    name: str
+    questions: Sequence[conversations.Question]
+    runs: int
+    tokens: int
+
+
+def _asked(options: Namespace) -> list[_Asked]:
+    """What is to be answered in words; ValueError for a limit of questions that are not asked."""
+    files, runs, tokens = dict(options.questions), dict(options.runs), dict(options.tokens)
+    if unknown := sorted({*runs, *tokens} - {*files}):
+        raise ValueError(f"there are no questions {unknown[0]!r}; give --questions {unknown[0]}=FILE")
+    chosen = [
+        (conversations.MT_BENCH, options.mt_bench, options.mt_bench_runs, options.mt_bench_tokens),
+        (conversations.ARENA_HARD, options.arena_hard, 1, options.arena_hard_tokens),
+        *((name, path, runs.get(name, 1), tokens.get(name, 1024)) for name, path in files.items()),
+    ]
+    return [
+        _Asked(name=name, questions=conversations.read_questions(name, path), runs=number, tokens=limit)
+        for name, path, number, limit in chosen
+        if path
+    ]
+
+
+def _file(text: str) -> tuple[str, Path]:
+    """NAME=FILE, where what is answered becomes NAME.jsonl."""
+    name, _, path = text.partition("=")
+    if not re.fullmatch("[a-z0-9_]+", name) or name in OWN_FILES or not path:
+        raise ArgumentTypeError(f"{text} is not NAME=FILE with a name of a-z 0-9 _ that is none of {OWN_FILES}")
+    return name, Path(path)
+
+
+def _number(text: str) -> tuple[str, int]:
+    """NAME=NUMBER."""
+    name, _, number = text.partition("=")
+    if not number.isdecimal():
+        raise ArgumentTypeError(f"{text} is not NAME=NUMBER")
+    return name, verbs.positive(number)
 
 
 def _who(options: Namespace, by: generation.Generator) -> object:

@@ -1,4 +1,4 @@
-"""Answers of a model to the questions of MT-Bench or Arena-Hard, one row per question and run."""
+"""Answers of a model to the questions of MT-Bench, Arena-Hard or any other file, one row per question and run."""
 
 from __future__ import annotations
 
@@ -47,14 +47,25 @@ class Reply:
 
 
 def read_questions(benchmark: str, path: Path) -> list[Question]:
-    """The questions of a file in the benchmark's published layout."""
-    questions = []
-    for row in artifacts.read_rows(path):
-        missing = {"question_id", "category", "turns"} - row.keys()
-        if missing:
+    """The questions of a file in the benchmark's published layout; of any other benchmark see `any_question`."""
+    rows = artifacts.read_rows(path)
+    if benchmark not in (MT_BENCH, ARENA_HARD):
+        return [any_question(row, path) for row in rows]
+    for row in rows:
+        if missing := {"question_id", "category", "turns"} - row.keys():
             raise ValueError(f"a question in {path} lacks {', '.join(sorted(missing))}: use the published layout")
-        questions.append(_mt_bench(row) if benchmark == MT_BENCH else _arena_hard(row))
-    return questions
+    return [_mt_bench(row) if benchmark == MT_BENCH else _arena_hard(row) for row in rows]
+
+
+def any_question(row: Mapping[str, Any], path: Path) -> Question:
+    """A question of any file: an id (`question_id`, `uid` or `key`), `turns` of text or of `content`, or one `prompt`,
+    and the `temperature` it is answered at, which is 0 where the file has none."""
+    named = next((row[name] for name in ("question_id", "uid", "key") if name in row), None)
+    turns = row["turns"] if "turns" in row else [row["prompt"]] if "prompt" in row else []
+    texts = tuple(turn["content"] if isinstance(turn, Mapping) else turn for turn in turns)
+    if named is None or not texts or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"a question in {path} needs question_id, uid or key, and turns or a prompt; it has {[*row]}")
+    return Question(id=named, temperature=float(row.get("temperature", 0.0)), turns=texts)
 
 
 def answers(
@@ -132,7 +143,7 @@ def _converse(
     for turn in range(max(len(question.turns) for question in questions)):
         asked = [place for place, question in enumerate(questions) if turn < len(question.turns)]
         prompts = [templates.render(template, _turns(questions[place], replies[place]), example) for place in asked]
-        if benchmark == ARENA_HARD:
+        if benchmark != MT_BENCH:  # FastChat's own prompts begin with two
             prompts = [generation.with_one_bos(generator, prompt) for prompt in prompts]
         said = generation.generate(
             generator,

@@ -16,9 +16,10 @@ from click.testing import CliRunner
 
 from dagster_project import definitions
 from dagster_project.command_line import main
-from nift_assets import graph, studies
-from nift_assets.benchmarks import files as benchmark_files
-from nift_assets.benchmarks.files import Published
+from nift_assets import benchmarks, graph, studies
+from nift_assets.benchmarks import arena_hard, mt_bench
+from nift_assets.benchmarks.scoring import files as benchmark_files
+from nift_assets.benchmarks.scoring.files import Published
 from nift_assets.study import Study
 from tests.corpus.loopback import Loopback
 from tests.demo import STUDY
@@ -61,7 +62,8 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
             Published(path=path[1:], url=started.url + path, sha256=hashlib.sha256(content).hexdigest())
             for path, content in files.items()
         )
-        monkeypatch.setattr(benchmark_files, "PUBLISHED", {"mt_bench": rows})
+        for name in benchmarks.names():
+            monkeypatch.setattr(benchmarks.module(name), "PUBLISHED", rows if name == mt_bench.NAME else ())
         yield started
 
 
@@ -93,11 +95,16 @@ def test_another_file_than_the_known_one_is_refused_and_not_kept(home: Home, tmp
     assert (tmp_path / "mt_bench" / "question.jsonl").read_bytes() == b"mine\n"  # whose it is, we do not know
 
 
-@pytest.mark.parametrize("name", benchmark_files.PUBLISHED)
+@pytest.mark.parametrize("name", ["arena_hard", "ifeval", "mt_bench"])
 def test_the_pinned_files_are_those_the_world_has(name: str) -> None:
-    for file in benchmark_files.PUBLISHED[name]:
+    for file in benchmarks.load(name).PUBLISHED:
         if file.path != "judge_config.yaml":  # lies in another folder of its repository
-            assert hashlib.sha256(shared(name, file.path).read_bytes()).hexdigest() == file.sha256, file.path
+            assert file.digest_of(shared(name, file.path).read_bytes()) == file.digest, file.path
+
+
+def test_a_file_may_be_known_by_the_id_that_git_has_of_it() -> None:
+    hello = Published(path="hello", url="", git_blob="ce013625030ba8dba906f756967f9e9ca394464a")
+    assert hello.digest_of(b"hello\n") == hello.digest
 
 
 def test_a_folder_of_benchmarks_takes_the_place_of_a_studys_own(
@@ -114,8 +121,8 @@ def test_a_folder_of_benchmarks_takes_the_place_of_a_studys_own(
     )
     assert study.benchmark("arena_hard").baseline == "gpt-4-0314"  # there are no answers of the demo's own
     assert study.benchmark("ifeval") == own.benchmark("ifeval")
-    assert benchmark_files.own_file("mt-bench") == tmp_path / "mt_bench" / "question.jsonl"
-    assert benchmark_files.own_file("arena-hard") is None
+    assert benchmark_files.own_file("mt_bench", mt_bench.ASKED) == tmp_path / "mt_bench" / "question.jsonl"
+    assert benchmark_files.own_file("arena_hard", arena_hard.ASKED) is None
     with pytest.raises(ValueError, match=r"has no such file; .*nift benchmarks"):
         benchmark_files.rows(study.benchmark("arena_hard"), "question.jsonl")
     monkeypatch.setenv("NIFT_BENCHMARKS", str(tmp_path / "absent"))
@@ -141,7 +148,7 @@ def test_a_file_is_described_by_its_home_only_if_it_is_the_published_one(home: H
     fetch(tmp_path)
     (tmp_path / "mt_bench" / "reference_answer" / "gpt-4.jsonl").write_bytes(b"mine")
     benchmark = dataclasses.replace(studies.load("demo").benchmark("mt_bench"), location=str(tmp_path / "mt_bench"))
-    first, second = benchmark_files.described(benchmark)
+    first, second = benchmark_files.described(benchmark, mt_bench.PUBLISHED)
     assert first["home"] == f"{home.url}/question.jsonl"
     assert (second["home"], second["sha256"]) == ("its own", hashlib.sha256(b"mine").hexdigest())
 

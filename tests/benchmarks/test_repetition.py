@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nift_assets.benchmarks import repetition
-from nift_assets.benchmarks.repetition import loop, repeated_share, sentences
+from nift_assets.benchmarks.scoring import repetition
+from nift_assets.benchmarks.scoring.repetition import loop, repeated_share, sentences
 
 PARAGRAPH = "The facilitator leads the group. Nobody speaks! Then, at last, somebody does. "
 

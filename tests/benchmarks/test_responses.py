@@ -8,7 +8,7 @@ import pytest
 from expectations import contract
 from expectations.frames import conform, schema
 from expectations.runner import check
-from nift_assets.benchmarks import repetition, responses
+from nift_assets.benchmarks.scoring import repetition, responses
 from nift_assets.rows import Example
 
 STUCK = "The group meets. The facilitator leads it. " * 30

@@ -17,7 +17,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from nift_assets.benchmarks import scores
+from nift_assets.benchmarks import arena_hard, mt_bench
 from nift_assets.store import Store
 from tests.conftest import PROJECT, Demo
 from tests.shared_data import shared
@@ -105,8 +105,8 @@ def run_killed(demo: Demo, folder: Path, environment: Mapping[str, str], questio
     final = verdicts(warehouse)
     assert set(keys) <= final.keys()  # and what was asked once more for want of a verdict
     assert half.items() <= final.items(), "what was there is older than the kill, so nobody was asked for it again"
-    assert scores.mt_bench(MODEL, made["mt_bench_judgments"]).score.expected == turns
-    assert scores.arena_hard(MODEL, made["arena_hard_judgments"]).score.expected == games
+    assert mt_bench.score(MODEL, made["mt_bench_judgments"])[0].expected == turns
+    assert arena_hard.score(MODEL, made["arena_hard_judgments"])[0].expected == games
 
 
 def verdicts(warehouse: Path) -> dict[str, str]:

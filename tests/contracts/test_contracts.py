@@ -10,7 +10,7 @@ from expectations import contract
 from expectations.frames import schema
 from expectations.runner import check
 from nift_assets import sql, studies
-from nift_assets.assets.sql_models import removals
+from nift_assets.assets.sql_models import removals, results_of
 from tests.demo import GRAPH
 
 
@@ -44,8 +44,14 @@ def test_a_row_has_a_key(table: str) -> None:
 def test_a_contract_reads_only_its_table_the_inputs_of_its_step_and_the_study(table: str) -> None:
     promised = contract.load(table)
     inputs = {name: _empty(name) for name in GRAPH.tables[table].inputs}
-    rows = sql.named_study_rows(studies.load("demo"), (test.arguments.get("sql", "") for test in promised.tests))
-    given = inputs | {name: frame.clear() for name, frame in rows.items()} | removals(inputs)
+    named = (str(test.arguments.get(argument, "")) for test in promised.tests for argument in ("sql", "to"))
+    rows = sql.named_study_rows(studies.load("demo"), named)
+    given = {
+        **inputs,
+        **{name: frame.clear() for name, frame in rows.items()},
+        **removals(GRAPH.study, inputs),
+        **results_of(GRAPH.study, inputs),
+    }
     broken = [result for result in check(_empty(table), promised, given) if not result.passed]
     assert {result.kind for result in broken} <= {"row_count"}
 

@@ -17,7 +17,7 @@ import pytest
 
 from dagster_project.definitions import definitions
 from nift_assets import DEMO_FILES, filters, graph, studies
-from nift_assets.benchmarks import files
+from nift_assets.benchmarks import open_llm_leaderboard
 from nift_assets.filters import contamination, exact_duplicates, language, near_duplicates
 from nift_assets.rows import Benchmark, Filter, Task
 from nift_assets.studies import demo
@@ -167,7 +167,7 @@ def test_the_other_benchmarks_are_looked_for_where_the_hub_cannot_be_reached() -
 def test_the_questions_of_the_hubs_tasks_are_looked_for() -> None:
     stored = io.BytesIO()
     pl.DataFrame({"question": [SUM], "choices": [["seven", "nine"]]}).write_parquet(stored)
-    gsm8k = files.TASKS["gsm8k"]
+    gsm8k = open_llm_leaderboard.TASKS["gsm8k"]
     online = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     with Hub() as hub:
         hub.hold(gsm8k.dataset, {gsm8k.file: stored.getvalue()}, commit=gsm8k.revision)

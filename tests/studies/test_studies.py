@@ -244,10 +244,14 @@ def test_a_row_that_cannot_be_run_is_refused_at_load(
         changed(kind, index, **values)
 
 
-def test_a_study_without_a_benchmark_is_refused() -> None:
+def test_a_study_has_the_benchmarks_it_names_and_no_others() -> None:
     models = tuple(dataclasses.replace(model, cells=()) for model in STUDY.models)
-    with pytest.raises(ValueError, match="no row 'ifeval'"):
-        dataclasses.replace(STUDY, models=models, benchmarks=STUDY.benchmarks[:2])
+    study = dataclasses.replace(STUDY, models=models, benchmarks=STUDY.benchmarks[:2])
+    assert study.measured_on(study.models[0]) == ("mt_bench", "arena_hard")
+    with pytest.raises(ValueError, match="there is no benchmark 'mt_bench_2'; use one of arena_hard, "):
+        changed("benchmarks", 0, name="mt_bench_2")
+    with pytest.raises(ValueError, match="nobody judges it; leave it out"):
+        changed("benchmarks", 2, judge="echo-rater")
 
 
 def test_documents_without_a_corpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,6 +188,29 @@ def test_a_log_finds_what_was_kept_and_refuses_other_settings(tmp_path: Path) ->
         artifacts.Log(tmp_path / "rows.jsonl", {"seed": 1})
 
 
+def test_any_file_of_questions_is_answered_by_its_name(tiny: Path, tmp_path: Path) -> None:
+    """A benchmark that comes later needs no edit of the runner: whatever its ids and turns are called, it is asked."""
+    from nift_training.evaluate import __main__ as verb
+
+    rows = [{"uid": "a", "prompt": "What is one?"}, {"key": 7, "turns": ["And two?", {"content": "And three?"}]}]
+    files = [write_rows(tmp_path / name, rows[: number + 1]) for number, name in enumerate(("one.jsonl", "two.jsonl"))]
+    asked = ["--questions", f"first={files[0]}", "--questions", f"second={files[1]}", "--tokens", "second=3"]
+    base = ["--model", str(tiny), "--template", "llama-3", "--out", str(tmp_path / "out"), "--threads", "1"]
+    verb.main([*base, *asked, "--runs", "second=2", "--tokens", "first=2"])
+    one, two = (artifacts.read_rows(tmp_path / "out" / f"{name}.jsonl") for name in ("first", "second"))
+    assert [(row["question_id"], row["run"], len(row["turns"])) for row in one] == [("a", 0, 1)]
+    assert [(row["question_id"], row["run"], len(row["turns"])) for row in two] == [
+        *(("a", run, 1) for run in (0, 1)),
+        *((7, run, 2) for run in (0, 1)),
+    ]
+    assert max(number for row in two for number in row["tokens"]) <= 3
+    with pytest.raises(ValueError, match="no questions 'third'"):
+        verb.main([*base, *asked, "--runs", "third=2"])
+    rows[0].pop("prompt")
+    with pytest.raises(ValueError, match="turns or a prompt"):
+        verb.main([*base, "--questions", f"first={write_rows(tmp_path / 'one.jsonl', rows)}"])
+
+
 class Broken:
     """A checker that fails, as a benchmark may after others are done."""
 

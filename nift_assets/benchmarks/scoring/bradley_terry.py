@@ -91,7 +91,7 @@ def style_controlled(
     features[np.arange(len(models)), [number[model] for model in models]] = -math.log(10)
     features = np.hstack([features, differ])
     # A battle counts twice; a tie is one win of each.
-    weights = _logistic(features, 1 - np.array(wins, dtype=float), count=2.0, penalty=1.0)
+    weights = logistic(features, 1 - np.array(wins, dtype=float), count=2.0, penalty=1.0)
     return {name: float(_rate((weights[number[name]] - weights[0]) * math.log(10))) for name in names}
 
 
@@ -128,7 +128,7 @@ def _rate(ratings: Array) -> Array:
     return np.asarray(100 / (1 + np.exp(-ratings)))
 
 
-def _logistic(features: Array, targets: Array, *, count: float, penalty: float) -> Array:
+def logistic(features: Array, targets: Array, *, count: float, penalty: float) -> Array:
     """The weights of a logistic regression without intercept: each row counts so often, the squares are penalised."""
     import numpy as np
 

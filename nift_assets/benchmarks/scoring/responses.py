@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from nift_assets.benchmarks import repetition
+from nift_assets.benchmarks.scoring import repetition
 from nift_assets.rows import Example
 
 ENDINGS: dict[str, type[pl.DataType]] = {

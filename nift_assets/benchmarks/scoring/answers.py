@@ -1,0 +1,160 @@
+"""The answers that are judged, as their files or the judge's prompts have them.
+
+Of a text only a mark is kept, so that files are read whatever their size. What the candidate wrote is known from files
+of answers or, where none are given, from what the judge was shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nift_assets.benchmarks.scoring import json_lines, verdicts
+from nift_assets.benchmarks.scoring.json_lines import Row
+
+# One answer to so large a share of the questions is no answer to them.
+MOST_ALIKE = 0.1
+
+HEADER = re.compile(r"^#{1,6}\s", re.MULTILINE)
+LIST_ITEM = re.compile(r"^\s*(?:\d+\.|[-*+])\s", re.MULTILINE)
+BOLD = re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__")
+CODE = re.compile(r"```[^`]*```")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """One model's answer to one question: the texts of its turns, and its style as the file states it or as counted."""
+
+    model: str
+    question: str
+    turns: tuple[str, ...]
+    tokens: int | None
+    headers: int
+    lists: int
+    bold: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What is kept of a text: a digest by which equals are found, and whether it holds what a verdict looks like."""
+
+    digest: bytes
+    holds_verdict: bool
+
+
+class Answers:
+    """The candidates' answers: those in files and, of models without any there, marks of what the judge was shown."""
+
+    def __init__(self, answers: Iterable[Answered]) -> None:
+        self.files = {(answer.model, answer.question): answer for answer in answers}
+        self._in_files = {model for model, _ in self.files}
+        self._shown: dict[str, dict[tuple[str, int], Mark]] = {}
+
+    def has(self, model: str) -> bool:
+        """Whether the files have answers of the model."""
+        return model in self._in_files
+
+    def turns(self, model: str, question: str) -> tuple[str, ...]:
+        """The answer in the files, none if they lack it."""
+        answer = self.files.get((model, question))
+        return answer.turns if answer else ()
+
+    def show(self, model: str, question: str, turn: int, text: str) -> None:
+        """Notes what a judge was shown as the model's answer."""
+        if not self.has(model):
+            self._shown.setdefault(model, {})[question, turn] = mark(text)
+
+    def tokens(self, model: str) -> list[int]:
+        """How long the model's answers in the files are, where they say so."""
+        return [a.tokens for (name, _), a in self.files.items() if name == model and a.tokens is not None]
+
+    def flags(self, model: str) -> dict[str, int]:
+        """How many of a model's answers are one text again and again, and how many hold what looks like a verdict."""
+        by_turn: dict[int, list[Mark]] = {}
+        for turn, one in self._marks(model):
+            by_turn.setdefault(turn, []).append(one)
+        marks = [one for each in by_turn.values() for one in each]
+        return {
+            "answers alike": sum(alike(each)["answers alike"] for each in by_turn.values()),
+            "answers that hold a verdict": sum(one.holds_verdict for one in marks),
+        }
+
+    def _marks(self, model: str) -> Iterator[tuple[int, Mark]]:
+        for (_, turn), one in self._shown.get(model, {}).items():
+            yield turn, one
+        for (name, _), answer in self.files.items():
+            if name == model:
+                yield from enumerate(map(mark, answer.turns), start=1)
+
+
+def read(paths: Sequence[Path]) -> Iterator[Answered]:
+    """The answers in files of FastChat or arena-hard-auto: turns of text, of `content`, or a list of messages."""
+    for _, path, number, row in json_lines.lines(paths):
+        question = row.get("question_id", row.get("uid"))
+        model = row.get("model_id", row.get("model"))
+        if question is None or model is None:
+            raise ValueError(f"{path} line {number} is no answer: it lacks question_id or model_id")
+        turns = _turns(row)
+        if turns is None:
+            raise ValueError(
+                f"{path} line {number} has neither choices with turns nor messages; give a file of answers"
+            )
+        texts = tuple(json_lines.content_of(turn) or "" for turn in turns)
+        style = next((s for name in ("conv_metadata", "metadata") if isinstance(s := row.get(name), dict)), {})
+        first = turns[0] if turns and isinstance(turns[0], dict) else {}
+        counted = style_of("\n".join(texts))
+        yield Answered(
+            model=str(model),
+            question=json_lines.identity(question),
+            turns=texts,
+            tokens=json_lines.whole_of(style.get("token_len", first.get("token_len"))),
+            headers=_total(style.get("header_count"), counted[0]),
+            lists=_total(style.get("list_count"), counted[1]),
+            bold=_total(style.get("bold_count"), counted[2]),
+        )
+
+
+def style_of(text: str) -> tuple[int, int, int]:
+    """How many headers, list items and bold passages a text in Markdown has, outside its blocks of code."""
+    prose = CODE.sub("", text)
+    return len(HEADER.findall(prose)), len(LIST_ITEM.findall(prose)), len(BOLD.findall(prose))
+
+
+def mark(text: str) -> Mark:
+    """What is kept of a text, spaces around it aside."""
+    return Mark(digest_of(text.strip()), verdicts.holds_label(text))
+
+
+def alike(marks: Sequence[Mark]) -> dict[str, int]:
+    """How many texts are one that is given again and again."""
+    number = Counter(one.digest for one in marks)
+    most = max(1, MOST_ALIKE * len(marks))
+    return {"answers alike": sum(times for times in number.values() if times > most)}
+
+
+def digest_of(text: str) -> bytes:
+    """By which equal texts are known."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _turns(row: Row) -> list[Any] | None:
+    """The turns of an answer: of its first choice, or what the assistant says in its messages."""
+    choices = row.get("choices")
+    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
+        turns = choices[0].get("turns")
+        return turns if isinstance(turns, list) else None
+    if isinstance(messages := row.get("messages"), list):
+        return [m.get("content") for m in messages if isinstance(m, dict) and m.get("role") == "assistant"]
+    return None
+
+
+def _total(value: Any, counted: int) -> int:
+    """A count as arena-hard-auto states it, which is a number or one number per kind."""
+    if isinstance(value, Mapping):
+        return sum(number for number in value.values() if isinstance(number, int))
+    return counted if (number := json_lines.whole_of(value)) is None else number

@@ -1,0 +1,133 @@
+"""Reading a benchmark's files where they lie, in the layouts their authors published."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nift_assets import environment
+from nift_assets.benchmarks.scoring import json_lines
+from nift_assets.rows import Benchmark
+from nift_assets.store import replacing
+
+# The location of a benchmark whose data is the Hub's.
+HUB = "hub"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """One file of a benchmark at its home: a commit of a public repository, and what is there by its sha256, or by the
+    id that git has of it."""
+
+    path: str
+    url: str
+    sha256: str = ""
+    git_blob: str = ""
+
+    def digest_of(self, content: bytes) -> str:
+        """The digest of a content, of the kind by which the file is known."""
+        if self.sha256:
+            return hashlib.sha256(content).hexdigest()
+        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+    @property
+    def digest(self) -> str:
+        return self.sha256 or self.git_blob
+
+
+def fetch(folder: Path, published: Sequence[Published]) -> list[Path]:
+    """The files of a benchmark in a folder, fetched from their home unless they are there; each whole or not at all.
+
+    ValueError for one whose digest is another, whether it was there or came so: the texts decide the score.
+    """
+    from urllib.request import urlopen
+
+    made = []
+    for file in published:
+        path = folder / file.path
+        if not path.exists():
+            with replacing(path) as temporary, urlopen(file.url, timeout=60) as answer:
+                temporary.write_bytes(_expected(answer.read(), file, file.url))
+        _expected(path.read_bytes(), file, str(path))
+        made.append(path)
+    return made
+
+
+def _expected(content: bytes, file: Published, place: str) -> bytes:
+    found, kind = file.digest_of(content), "sha256" if file.sha256 else "git id"
+    if found != file.digest:
+        raise ValueError(
+            f"{place} is not the published {file.path}: its {kind} is {found[:16]}…, not {file.digest[:16]}…; remove it"
+        )
+    return content
+
+
+def rows(benchmark: Benchmark, *parts: str) -> list[dict[str, Any]]:
+    """The JSON objects of one file of the benchmark, one per line; ValueError names a file that is not there."""
+    path = path_of(benchmark, *parts)
+    # Lines end at "\n" alone: an answer may contain U+2028, at which splitlines() would cut the object in two.
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+
+
+def path_of(benchmark: Benchmark, *parts: str) -> Path:
+    """The path of one file or folder of the benchmark; ValueError for one that is not there."""
+    path = Path(benchmark.location, *parts)
+    if not path.exists():
+        raise ValueError(
+            f"{path}: {benchmark.name} has no such file; put the benchmark's published files into {benchmark.location} "
+            "(`nift benchmarks` fetches them), or set NIFT_BENCHMARKS to the folder that has them"
+        )
+    return path
+
+
+def own_file(name: str, file: str) -> Path | None:
+    """A file of a benchmark in the folder NIFT_BENCHMARKS, if it is there."""
+    folder = environment.benchmarks()
+    path = Path(folder, name, file) if folder else None
+    return path if path and path.is_file() else None
+
+
+def ids_of(path: Path) -> list[str]:
+    """The questions of a benchmark's file, by their ids."""
+    return [json_lines.identity(row.get("question_id", row.get("uid"))) for _, _, _, row in json_lines.lines([path])]
+
+
+def options(benchmark: Benchmark, file: str) -> Mapping[str, object]:
+    """What the runner is told to have any file of questions answered: whose they are, and how."""
+    return {
+        "questions": (f"{benchmark.name}={path_of(benchmark, file)}",),
+        "runs": (f"{benchmark.name}={benchmark.runs}",),
+        "tokens": (f"{benchmark.name}={benchmark.max_new_tokens}",),
+    }
+
+
+def source(benchmark: Benchmark) -> str:
+    """What the files of a benchmark are called in the graph."""
+    return f"{benchmark.name}_files"
+
+
+def described(benchmark: Benchmark, published: Sequence[Published]) -> list[dict[str, str]]:
+    """One row per file of the published layout that lies in the benchmark's folder: its digest, and its home if it is
+    the published one."""
+    rows = []
+    for file in published:
+        path = Path(benchmark.location, file.path)
+        if path.is_file():
+            content = path.read_bytes()
+            home = file.url if file.digest_of(content) == file.digest else "its own"
+            rows.append({"file": file.path, "sha256": hashlib.sha256(content).hexdigest(), "home": home})
+    return rows
+
+
+def fingerprint(benchmark: Benchmark, *parts: str) -> str:
+    """The digest of a file or folder of the benchmark, so that what was made from other files is known to be stale."""
+    hashed = hashlib.sha256()
+    place = path_of(benchmark, *parts)
+    for path in sorted(p for p in [place, *place.rglob("*")] if p.is_file()):
+        hashed.update(path.name.encode())
+        hashed.update(path.read_bytes())
+    return hashed.hexdigest()

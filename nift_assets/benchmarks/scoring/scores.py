@@ -1,0 +1,269 @@
+"""What a benchmark comes to: the number, its interval, how much is missing, and whether two of them differ.
+
+Our tables and other tools' files become the same rows, and each benchmark has one arithmetic for both. `published` is
+what the benchmark's own tool makes of all the rows there are; `score` is the same arithmetic over what counts: each
+verdict once, on its scale, and the judge's own. In a sound file the two are one number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
+from typing import Any, Generic, Protocol, TypeVar
+
+import polars as pl
+
+from nift_assets.benchmarks.scoring import json_lines, resampling
+from nift_assets.benchmarks.scoring.resampling import Difference, Sample
+
+# Above this share of missing verdicts a score is marked incomplete (promise P11).
+MOST_MISSING = 0.02
+ANOTHER = "duplicates of another answer"
+OTHER_ANSWERS = "more than one answer to a question was judged: the first counts, unless --answers say which one it is"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measured:
+    """One model on one measure: the score, the 95% interval of a bootstrap over questions, and how complete it is.
+
+    `questions` counts what was resampled, `expected` the verdicts there should be and `missing` those there are not.
+    `parts` are the numbers the score is made of, and `counts` says what was found besides: duplicates, verdicts that
+    do not count by kind, flagged answers. `sample` is what the score is made of or, where that is not known, `error`
+    its standard error.
+    """
+
+    model: str
+    measure: str
+    score: float | None
+    published: float | None
+    low: float | None
+    high: float | None
+    questions: int
+    expected: int
+    missing: int
+    parts: Mapping[str, float | None] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    sample: Sample | None = None
+    error: float | None = None
+
+    @property
+    def complete(self) -> bool:
+        return self.missing <= MOST_MISSING * self.expected
+
+    @property
+    def missing_share(self) -> float:
+        return self.missing / self.expected
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One row of the table of scores: a model on a measure, beside the row that it is held against.
+
+    `against` is the baseline row, the backbone as it is; the difference to it is paired by question, and `p_corrected`
+    is corrected over the measure's column of the table (Holm).
+    """
+
+    model: str
+    benchmark: str
+    score: float | None
+    published: float | None
+    low: float | None
+    high: float | None
+    questions: int
+    expected: int
+    missing: int
+    missing_share: float
+    complete: bool
+    against: str | None = None
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+    p: float | None = None
+    p_corrected: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """How much one model is above another on the questions both have, with p corrected over all pairs of the table."""
+
+    one: str
+    other: str
+    difference: Difference
+    corrected: float
+
+
+SCHEMA: dict[str, type[pl.DataType]] = {
+    "model": pl.String,
+    "benchmark": pl.String,
+    "score": pl.Float64,
+    "published": pl.Float64,
+    "low": pl.Float64,
+    "high": pl.Float64,
+    "questions": pl.Int64,
+    "expected": pl.Int64,
+    "missing": pl.Int64,
+    "missing_share": pl.Float64,
+    "complete": pl.Boolean,
+    "against": pl.String,
+    "difference": pl.Float64,
+    "difference_low": pl.Float64,
+    "difference_high": pl.Float64,
+    "p": pl.Float64,
+    "p_corrected": pl.Float64,
+}
+
+
+def table(measured: Iterable[Measured], against: Mapping[str, str] | None = None) -> pl.DataFrame:
+    """One row per model × measure, beside the model that `against` names for it."""
+    columns = grouped(measured, lambda one: one.measure).values()
+    found = [score for column in columns for score in held_against(column, against or {})]
+    return pl.DataFrame([asdict(score) for score in found], schema=SCHEMA, orient="row").sort("model", "benchmark")
+
+
+def held_against(measured: Sequence[Measured], against: Mapping[str, str]) -> list[Score]:
+    """The scores on one measure, each with its difference to the model it is held against, if that was run."""
+    by_model = {one.model: one for one in measured}
+    differences = {
+        name: found
+        for name, one in by_model.items()
+        if (other := by_model.get(against.get(name, ""))) and (found := difference(one, other))
+    }
+    corrected = dict(zip(differences, resampling.holm([d.p for d in differences.values()]), strict=True))
+    return [
+        _score(one, against[name], differences[name], corrected[name]) if name in differences else _score(one)
+        for name, one in by_model.items()
+    ]
+
+
+def compare(measured: Sequence[Measured]) -> list[Compared]:
+    """Every pair of the models on the same measure, the p-values corrected over all of them."""
+    pairs = [
+        (one.model, other.model, found)
+        for one, other in combinations(measured, 2)
+        if one.measure == other.measure
+        and one.sample
+        and other.sample
+        and (found := resampling.difference(one.sample, other.sample))
+    ]
+    corrected = resampling.holm([found.p for _, _, found in pairs])
+    return [
+        Compared(one=one, other=other, difference=found, corrected=p)
+        for (one, other, found), p in zip(pairs, corrected, strict=True)
+    ]
+
+
+def difference(one: Measured, other: Measured) -> Difference | None:
+    """How much higher the first is: paired over the questions both have or, without questions, by standard errors."""
+    if one.sample and other.sample:
+        return resampling.difference(one.sample, other.sample)
+    if one.score is None or other.score is None or one.error is None or other.error is None:
+        return None
+    return resampling.normal(one.score, one.error, other.score, other.error, min(one.questions, other.questions))
+
+
+def resampled(model: str, measure: str, sample: Sample, *, published: float | None, **told: Any) -> Measured:
+    """The score of a sample of questions with its interval; `told` are the other fields of what is measured."""
+    low, high = resampling.interval(sample)
+    score = sample.score()
+    return Measured(
+        model=model, measure=measure, score=score, published=published, low=low, high=high, sample=sample, **told
+    )
+
+
+def _score(one: Measured, against: str | None = None, found: Difference | None = None, p: float | None = None) -> Score:
+    plain = {name: getattr(one, name) for name in ("model", "score", "published", "low", "high", "questions")}
+    compared: dict[str, Any] = {}
+    if found:
+        compared = {"difference": found.value, "difference_low": found.low, "difference_high": found.high, "p": found.p}
+    return Score(
+        benchmark=one.measure,
+        expected=one.expected,
+        missing=one.missing,
+        missing_share=one.missing_share,
+        complete=one.complete,
+        against=against,
+        p_corrected=p,
+        **plain,
+        **compared,
+    )
+
+
+# -- each verdict once -------------------------------------------------------------------------------------------------
+
+
+class Verdict(Protocol):
+    """A rating or the outcome of a game: about which answer it is, and whether it counts."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def judge(self) -> str: ...
+    @property
+    def question(self) -> str: ...
+    @property
+    def place(self) -> tuple[str, int] | None: ...
+    @property
+    def shown(self) -> bytes: ...
+    @property
+    def of_files(self) -> bool: ...
+    @property
+    def counts(self) -> bool: ...
+
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+Row = TypeVar("Row", bound=Verdict)
+
+
+@dataclass(frozen=True)
+class Once(Generic[Row]):
+    """The row that counts for each place, all rows, and what was left out by kind."""
+
+    kept: dict[tuple[str, int], Row]
+    rows: Sequence[Row]
+    counts: Counter[str]
+
+
+def once(rows: Sequence[Row]) -> Once[Row]:
+    """Each place's first row, unless a later one is about the answer that is in the files or is the first to count."""
+    kept: dict[tuple[str, int], Row] = {}
+    counts: Counter[str] = Counter()
+    for row in rows:
+        place = row.place or (row.question, -len(kept))  # of a battle it is not said which game it was
+        first = kept.setdefault(place, row)
+        if first is row:
+            continue
+        counts["duplicates"] += 1
+        counts[ANOTHER] += row.shown != first.shown
+        if (row.of_files, row.counts) > (first.of_files, first.counts):
+            kept[place] = row
+    return Once(kept, rows, counts)
+
+
+def named(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of each model, under its name; with several judges, those of each model and judge."""
+    several = len({row.judge for row in rows}) > 1
+    return grouped(rows, lambda row: f"{row.model} (judge {row.judge or 'unnamed'})" if several else row.model)
+
+
+def grouped(rows: Iterable[T], by: Callable[[T], K]) -> dict[K, list[T]]:
+    """The rows of each key, in the order in which the keys first appear."""
+    groups: dict[K, list[T]] = {}
+    for row in rows:
+        groups.setdefault(by(row), []).append(row)
+    return groups
+
+
+def identities(questions: Sequence[Any] | None) -> set[str] | None:
+    """The ids of the questions as texts; None where they are not known."""
+    return None if questions is None else {json_lines.identity(question) for question in questions}
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Over those there are, rounded once."""
+    there = [value for value in values if value is not None]
+    return math.fsum(there) / len(there) if there else None
