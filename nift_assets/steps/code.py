@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -131,7 +132,13 @@ class Sources:
             return None
         path = self.folder.joinpath(first, *rest)
         module, package = path.with_name(f"{path.name}.py"), path / "__init__.py"
-        return module if rest and module.is_file() else package if package.is_file() else None
+        if rest and module.is_file():
+            return module
+        if package.is_file():
+            return package
+        # A plug-in may lie in a folder of its own that its package has been told of.
+        loaded = sys.modules.get(name) if self.folder == FOLDER else None
+        return Path(loaded.__file__) if loaded and loaded.__file__ else None
 
     def _reached(self, roots: Iterable[Root], without: str | None) -> dict[Place, _Linked]:
         found: dict[Place, _Linked] = {}
