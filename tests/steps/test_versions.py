@@ -131,8 +131,18 @@ PROVIDERS = [f"providers.{name}" for name in providers.names()]
         ),
         ("nift_training/templates.py", "HEADER = ", "HEADER = 2 * ", ["backbones", "completions", "evaluations"]),
         ("nift_assets/prompts/audits.py", "\nANSWER_FIRST = ", "\nANSWER_FIRST = 2 * ", ["content_audit"]),
-        ("nift_assets/benchmarks/verdicts.py", "HIGHEST = ", "HIGHEST = 2 * ", ["mt_bench_judgments"]),
-        ("nift_assets/benchmarks/arena_hard.py", "CONTINUE = ", "CONTINUE = 2 * ", ["arena_hard_judgments"]),
+        (
+            "nift_assets/benchmarks/scoring/verdicts.py",
+            "HIGHEST = ",
+            "HIGHEST = 2 * ",
+            ["benchmarks.mt_bench.judgments"],
+        ),
+        (
+            "nift_assets/benchmarks/scoring/games.py",
+            "CONTINUE = ",
+            "CONTINUE = 2 * ",
+            ["benchmarks.arena_hard.retries"],
+        ),
         ("nift_assets/providers/__init__.py", "if stored.http_status >= 400", "if stored.http_status >= 500", ASKING),
         ("nift_assets/protocol/answer.py", 'return "refused"', 'return "other"', PROVIDERS),
         ("nift_assets/providers/anthropic.py", '"max_tokens": "cut"', '"max_tokens": "whole"', ["providers.anthropic"]),
@@ -165,9 +175,13 @@ def test_a_partition_has_the_version_of_its_own_provider() -> None:
 
 def test_a_filter_has_the_version_of_its_file() -> None:
     step = GRAPH.tables["contamination_removals"]
-    own, rule = step.version_of("echo", "contamination_removals").split()
+    own, *plugins = step.version_of("echo", "contamination_removals").split()
     assert own == step.code_version
-    assert rule == code.digest(step.plugins("echo", "contamination_removals")[0])
+    assert plugins == [code.digest(plugin) for plugin in step.plugins("echo", "contamination_removals")]
+    rule, *questions = step.plugins("echo", "contamination_removals")
+    assert isinstance(rule, ModuleType)
+    assert rule.__name__ == "nift_assets.filters.contamination"
+    assert [asked.__module__.rpartition(".")[2] for asked in questions] == [row.name for row in STUDY.benchmarks]
 
 
 def test_a_raised_number_is_recorded_and_then_stands_alone(tmp_path: Path) -> None:
