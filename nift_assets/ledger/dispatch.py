@@ -165,7 +165,7 @@ class Dispatch:
         self._queue.put_back(leaving[len(exchanged.numbers) :])
         if exchanged.over_budget is not None and not self._in_flight:
             # With nothing in flight no reservation of ours can come free.
-            self._stop(self._over_budget(exchanged.over_budget))
+            self._stop(_over_budget(self._asker, exchanged.over_budget))
         elif exchanged.over_budget is not None:
             self._throttle.delay(max(self._throttle.not_before, self._now() + 0.05))
 
@@ -235,15 +235,16 @@ class Dispatch:
         self._in_flight.abandon()
         return not self._in_flight
 
-    def _over_budget(self, who: str) -> Stop:
-        cap = dict(self._asker.caps())[who] or 0
-        account = f"{self._asker.study}/{who}" if who else f"the study {self._asker.study}"
-        remedy = "raise it in the row or by NIFT_BUDGET_USD and run again" if not who else "raise it in the row"
-        return Stop(
-            reason=f"budget reached: the cap of {account} is ${cap / 1e9:,.2f} and leaves no room for one more request",
-            remedy=f"{remedy}; what was answered is kept, and only the rest is asked then",
-            cause="budget",
-        )
-
     def _now(self) -> float:
         return self._loop.time()
+
+
+def _over_budget(asker: Asker, who: str) -> Stop:
+    cap = dict(asker.caps())[who] or 0
+    account = f"{asker.study}/{who}" if who else f"the study {asker.study}"
+    remedy = "raise it in the row or by NIFT_BUDGET_USD and run again" if not who else "raise it in the row"
+    return Stop(
+        reason=f"budget reached: the cap of {account} is ${cap / 1e9:,.2f} and leaves no room for one more request",
+        remedy=f"{remedy}; what was answered is kept, and only the rest is asked then",
+        cause="budget",
+    )
