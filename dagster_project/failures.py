@@ -1,8 +1,6 @@
 """What a failed run says to a person: what it was making, why it failed, and what to do, in one line."""
 
-import json
 import logging
-import urllib.request
 from collections.abc import Sequence
 
 import dagster as dg
@@ -11,6 +9,7 @@ from nift_assets import environment
 from nift_assets.secrets import redaction
 from nift_assets.steps.asking import STOPPED
 from nift_assets.steps.dagster_internals import PARTITION_NAME_TAG
+from nift_training import http_client
 
 TAG = "nift/failure"
 WEBHOOK_SECONDS = 10
@@ -71,10 +70,7 @@ def stopped_by(failures: Sequence[dg.DagsterEvent]) -> str | None:
 
 def post(address: str, message: str) -> None:
     """Sends a message the way Slack, Mattermost and their like take it."""
-    body = json.dumps({"text": message}).encode()
-    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=WEBHOOK_SECONDS):
-        pass
+    http_client.post(address, {"text": message}, seconds=WEBHOOK_SECONDS)
 
 
 def _selected(run: dg.DagsterRun) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from dagster_project.command_line.score_table import columns
+from dagster_project.command_line.text_table import table
 from nift_assets.benchmarks.scoring.scores import MOST_MISSING, Compared, Measured
 
 # Numbers that are there in a sound file too; all other counts are faults.
@@ -30,7 +30,7 @@ def render(scored: Sequence[Measured], compared: Sequence[Compared]) -> str:
         ]
         for one in scored
     ]
-    said = [columns(header, lines)]
+    said = [table(header, lines)]
     for one in scored:
         found = [f"{number:,} {name}" for name, number in one.counts.items() if number and name not in SIZES]
         sizes = [f"{number:,} {name}" for name, number in one.counts.items() if number and name in SIZES]
@@ -78,7 +78,7 @@ def _pairs(compared: Sequence[Compared]) -> str:
         for pair in shown
     ]
     more = [f"… and {len(compared) - len(shown)} more, see --json"] if len(compared) > len(shown) else []
-    return "\n".join([columns(["one", "other", "difference", "95% interval", "p", "p corrected"], lines), *more])
+    return "\n".join([table(["one", "other", "difference", "95% interval", "p", "p corrected"], lines), *more])
 
 
 def _number(value: float | None) -> str:

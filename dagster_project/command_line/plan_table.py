@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from dagster_project.command_line.text_table import GAP, aligned
 from nift_assets.costs.plan import Cost, Line, Plan
 from nift_assets.costs.tokens import BASES, Count
 from nift_assets.ledger.report import Account, Report
 
 SIZE_COLUMNS = ("tokens in", "tokens out", "basis")
-GAP = "  "
 
 
 def render(plan: Plan, width: int) -> str:
@@ -25,7 +25,7 @@ def render(plan: Plan, width: int) -> str:
     statuses = [_status(line) for line in plan.lines]
     if _width(table) > width:
         table = [[*cells[:2], *cells[-2:]] for cells in table]
-    lines = _aligned(table)
+    lines = aligned(table, left=1)
     inline = max(map(len, lines)) + len(GAP) + max(map(len, statuses), default=0) <= width
     body: list[str] = []
     for text, status in zip(lines[1:-1], statuses, strict=True):
@@ -72,7 +72,7 @@ def render_ledger(report: Report, caps: Mapping[tuple[str, str], float | None]) 
         return "The ledger is empty: nothing has been asked yet."
     header = ["", "", "sent", "tokens in", "tokens out", "spent USD", "reserved"]
     table = [header, *([account.study, account.who, *_account(account)] for account in report.accounts)]
-    lines = _aligned(table, left=2)
+    lines = aligned(table, left=2)
     body: list[str] = []
     for text, account in zip(lines[1:], report.accounts, strict=True):
         states = ", ".join(f"{count:,} {state}" for state, count in account.states.items())
@@ -210,17 +210,5 @@ def _money(row: dict[str, Any]) -> dict[str, Any]:
     return row | {name: row[name] / 1e9 for name in ("spent", "reserved") if name in row}
 
 
-def _aligned(table: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
-    """Lines of columns of one width each: the first ones begin together, the others end together."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return [
-        GAP.join(
-            cell.ljust(width) if place < left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        )
-        for cells in table
-    ]
-
-
 def _width(table: Sequence[Sequence[str]]) -> int:
-    return max(map(len, _aligned(table)))
+    return len(aligned(table)[0])

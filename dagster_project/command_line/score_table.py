@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dagster_project.command_line.text_table import table
 from nift_assets import benchmarks
 
 if TYPE_CHECKING:
@@ -27,18 +28,7 @@ def render(study: Study, store: Store) -> str:
         ]
         for model in study.models
     ]
-    return "\n".join([columns(header, lines), "", "* incomplete: more than 2% of verdicts missing"])
-
-
-def columns(header: list[str], lines: list[list[str]]) -> str:
-    """The lines under their header, each column as wide as its widest cell."""
-    widths = [max(len(line[column]) for line in [header, *lines]) for column in range(len(header))]
-    rule = "  ".join("-" * width for width in widths)
-    return "\n".join([_line(header, widths), rule, *(_line(line, widths) for line in lines)])
-
-
-def _line(cells: list[str], widths: list[int]) -> str:
-    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+    return "\n".join([table(header, lines), "", "* incomplete: more than 2% of verdicts missing"])
 
 
 def _cell(score: dict[str, object] | None) -> str:

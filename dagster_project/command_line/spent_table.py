@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import dagster as dg
 
-from dagster_project.command_line.score_table import columns
+from dagster_project.command_line.text_table import table
 
 HEADER = ["asset", "made", "seconds", "longest s", "peak MB"]
 MOST = 10_000
@@ -28,4 +28,4 @@ def render(instance: dg.DagsterInstance, assets: Iterable[str], since: float) ->
         if seconds:
             peak = f"{max(peaks):,.0f}" if peaks else "-"
             lines.append([name, str(len(seconds)), f"{sum(seconds):,.1f}", f"{max(seconds):,.1f}", peak])
-    return columns(HEADER, lines)
+    return table(HEADER, lines)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import os
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from nift_training import http_client
 
 TRIES = 6
 IN_FLIGHT = 32
@@ -96,26 +96,26 @@ def complete(
 
 
 def _served(server: Server) -> list[str]:
-    return [str(model["id"]) for model in _send(server, urllib.request.Request(_address(server, "models")))["data"]]
+    url, key = _address(server, "models"), _key(server)
+    listed = _patiently(server, lambda: http_client.get(url, seconds=SECONDS, key=key))
+    return [str(model["id"]) for model in listed["data"]]
 
 
 def _post(server: Server, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    data = json.dumps(body, ensure_ascii=True).encode()
-    request = urllib.request.Request(_address(server, path), data=data, headers={"Content-Type": "application/json"})
-    return _send(server, request)
+    url, key = _address(server, path), _key(server)
+    return _patiently(server, lambda: http_client.post(url, body, seconds=SECONDS, key=key))
 
 
-def _send(server: Server, request: urllib.request.Request) -> dict[str, Any]:
+def _key(server: Server) -> str | None:
+    return os.environ[server.key_variable] if server.key_variable else None
+
+
+def _patiently(server: Server, send: Callable[[], bytes]) -> dict[str, Any]:
     """The server's answer; what may pass (busy, restarting) is tried again, nothing else is."""
-    if server.key_variable:
-        # Unredirected: the key does not go to wherever the server sends us.
-        request.add_unredirected_header("Authorization", f"Bearer {os.environ[server.key_variable]}")
     for attempt in range(1, TRIES + 1):
         try:
-            with urllib.request.urlopen(request, timeout=SECONDS) as response:
-                text = response.read()
-            return _object(server, text)
-        except urllib.error.HTTPError as error:
+            return _object(server, send())
+        except http_client.Refused as error:
             detail = error.read(500).decode("utf-8", "replace")
             if error.code not in PASSING or attempt == TRIES:
                 raise ValueError(f"{server.url} refuses with {error.code}: {detail}") from None

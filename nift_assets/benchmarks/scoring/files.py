@@ -13,6 +13,7 @@ from nift_assets import environment
 from nift_assets.benchmarks.scoring import json_lines
 from nift_assets.rows import Benchmark
 from nift_assets.store import replacing
+from nift_training import http_client
 
 # The location of a benchmark whose data is the Hub's.
 HUB = "hub"
@@ -44,14 +45,12 @@ def fetch(folder: Path, published: Sequence[Published]) -> list[Path]:
 
     ValueError for one whose digest is another, whether it was there or came so: the texts decide the score.
     """
-    from urllib.request import urlopen
-
     made = []
     for file in published:
         path = folder / file.path
         if not path.exists():
-            with replacing(path) as temporary, urlopen(file.url, timeout=60) as answer:
-                temporary.write_bytes(_expected(answer.read(), file, file.url))
+            with replacing(path) as temporary:
+                temporary.write_bytes(_expected(http_client.get(file.url, seconds=60), file, file.url))
         _expected(path.read_bytes(), file, str(path))
         made.append(path)
     return made
