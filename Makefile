@@ -31,11 +31,14 @@ ui: .venv/installed ## Dagster's UI of the same study, on this machine only
 docs: .venv/installed ## every table's contract with its last results, as one page
 	@$(BIN)/nift docs $(OWN_DOCUMENTS)
 
-test: .venv/installed ## every quick test
-	@$(BIN)/python -m pytest
+# One test: .venv/bin/python -m pytest tests/FILE.py::NAME, which runs in one process.
+WHOLE = -n auto --dist loadfile --no-loadscope-reorder --durations=10
+
+test: .venv/installed ## every quick test, on all cores
+	@$(BIN)/python -m pytest $(WHOLE)
 
 test-full: .venv/installed ## every test
-	@$(BIN)/python -m pytest -m 'slow or not slow'
+	@$(BIN)/python -m pytest -m 'slow or not slow' $(WHOLE)
 
 bench-teachers: .venv/installed ## what asking a teacher costs beside the openai SDK: requests/s, CPU, memory
 	@$(BIN)/python -m tests.ledger.bench

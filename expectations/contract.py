@@ -7,6 +7,7 @@ The shape is dbt's: `tests` under a column or under the table, each a bare name 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
 
@@ -133,13 +134,10 @@ def load(table: str, folder: Path = FOLDER) -> Contract:
     kind = table.rpartition("_")[2]
     if not (folder / f"{table}.yml").is_file() and (folder / f"{kind}.yml").is_file():
         return _of_kind(load(kind, folder), table)
-    written = _read(table, folder)
-    if isinstance(written, dict) and (pattern := written.pop("like", None)):
-        inherited = _read(str(pattern), folder)
-        assert isinstance(inherited, dict), "it is loaded as a contract of its own too"
-        written = inherited | {"unit_tests": []} | written
-        written["columns"] = [_column_like(each, inherited, f"{table}.yml") for each in written["columns"] or []]
-    return _contract(written, table, f"{table}.yml")
+    text, place = _text(table, folder), f"{table}.yml"
+    written = _parsed(text, place)
+    like = written.get("like") if isinstance(written, dict) else None
+    return _contract(table, place, text, _text(str(like), folder) if like else None)
 
 
 def _of_kind(contract: Contract, table: str) -> Contract:
@@ -166,26 +164,37 @@ def _column_like(written: object, pattern: Mapping[str, Any], place: str) -> obj
     _stop(place, f"{pattern['table']} has no column {written!r} to be like", "write its type and description")
 
 
-def _read(table: str, folder: Path) -> object:
+def _text(table: str, folder: Path) -> str:
     file = folder / f"{table}.yml"
     if not file.is_file():
         raise ValueError(f"{file.name}: no such contract; write it or use one of {', '.join(tables(folder))}")
-    try:
-        return _parsed(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        _stop(file.name, f"not YAML ({' '.join(str(error).split())})", "mend that line")
+    return file.read_text(encoding="utf-8")
 
 
-def _parsed(text: str) -> object:
+# A contract is loaded again wherever its table is shown, checked, written or read. What is kept nobody changes.
+
+
+@cache
+def _parsed(text: str, place: str) -> object:
     """What `yaml.safe_load` gives."""
     loader = SAFE_LOADER(text)
     try:
         return loader.get_single_data()
+    except yaml.YAMLError as error:
+        _stop(place, f"not YAML ({' '.join(str(error).split())})", "mend that line")
     finally:
         loader.dispose()
 
 
-def _contract(written: object, table: str, place: str) -> Contract:
+@cache
+def _contract(table: str, place: str, text: str, pattern: str | None) -> Contract:
+    written = _parsed(text, place)
+    if isinstance(written, dict) and pattern is not None:
+        inherited = _parsed(pattern, f"{written['like']}.yml")
+        assert isinstance(inherited, dict), "it is loaded as a contract of its own too"
+        own = {name: value for name, value in written.items() if name != "like"}
+        written = inherited | {"unit_tests": []} | own
+        written["columns"] = [_column_like(each, inherited, place) for each in written["columns"] or []]
     fields = _fields(
         written, place, {"table": str, "description": str, "columns": list}, {"tests": list, "unit_tests": list}
     )

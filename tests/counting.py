@@ -6,11 +6,16 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
 Counts = Callable[[str, str], None]
-COUNTED = pytest.StashKey[dict[str, list[str]]]()
+Counted = dict[str, list[str]]
+COUNTED = pytest.StashKey[Counted]()
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +27,20 @@ def counts(pytestconfig: pytest.Config) -> Counts:
         counted.setdefault(row, []).append(line)
 
     return count
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process of several hands its counts to the one that prints."""
+    if hasattr(session.config, "workerinput"):
+        session.config.workeroutput["counted"] = session.config.stash.get(COUNTED, {})
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: WorkerController) -> None:
+    output: dict[str, Any] = getattr(node, "workeroutput", None) or {}  # none of one that crashed
+    counted = node.config.stash.setdefault(COUNTED, {})
+    for row, lines in output.get("counted", {}).items():
+        counted.setdefault(row, []).extend(lines)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

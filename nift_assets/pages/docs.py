@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 
 import jinja2
@@ -106,15 +107,11 @@ class Table:
 
 def page(study: Study, tables: Sequence[Table], *, made: datetime) -> str:
     """The page of all tables, in the order given, grouped by their groups."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(at=_at, count=_count, code=_code)
     groups: dict[str, list[Table]] = {}
     for table in tables:
         groups.setdefault(table.group, []).append(table)
     verdicts = [table.verdict(test) for table in tables for test in table.contract.tests]
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    return _template().render(
         study=study,
         groups=groups,
         known={table.name for table in tables},
@@ -123,6 +120,15 @@ def page(study: Study, tables: Sequence[Table], *, made: datetime) -> str:
         script=Markup(SCRIPT),  # ours, and the policy of the page lets no other run
         script_digest=base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode(),
     )
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(at=_at, count=_count, code=_code)
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
 
 
 def _code(text: str) -> Markup:

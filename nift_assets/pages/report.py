@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args
@@ -206,14 +207,7 @@ def page(
 ) -> str:
     """The page of a study over the frames of `INPUTS`, of which any may be empty, with what the ledger, the checks, the
     training logs and the coverage of the tables tell."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(
-        name=_name, count=_count, number=_number, signed=_signed, size=_size, shown=_shown, usd=_usd, p=_p
-    )
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
+    return _template().render(
         study=_ByMeasure(study),
         location=_location(study.corpus.location),
         sampled=frames["raw_sample"].height,
@@ -246,6 +240,17 @@ def page(
         bar=lambda value, limit: Markup(plots.bar(value, limit)),
         interval_bar=lambda value, low, high, limit: Markup(plots.interval_bar(value, low, high, limit)),
     )
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        name=_name, count=_count, number=_number, signed=_signed, size=_size, shown=_shown, usd=_usd, p=_p
+    )
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
 
 
 def gaps(coverage: pl.DataFrame) -> list[Gap]:

@@ -6,15 +6,19 @@ import shutil
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Locator, Page
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 LOOPBACK = "127.0.0.1,localhost,::1"
+# There for what never comes, not for a machine that is busy.
+SECONDS = 90
+TRY_MILLISECONDS = 3_000
 
 
 class Strangers:
@@ -74,6 +78,61 @@ def window(executable: str, strangers: Strangers) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=flags)
         page = browser.new_page(viewport={"width": 1500, "height": 940}, reduced_motion="reduce")
-        page.set_default_timeout(90_000)
+        page.set_default_timeout(SECONDS * 1000)
         yield page
         browser.close()
+
+
+def until(
+    page: Page,
+    reached: Callable[[], bool],
+    what: str,
+    act: Callable[[], object] = lambda: None,
+    *,
+    again: float = TRY_MILLISECONDS / 1000,
+) -> None:
+    """Waits until the page has come to what a step is for; until then the step is taken, and `again` after seconds.
+
+    Dagster draws parts of a page anew whenever it hears of something new, and a click on what is just being replaced
+    does nothing. So it is not the click that counts but what it was for.
+    """
+    from playwright.sync_api import Error
+
+    def seen() -> bool:
+        with suppress(Error):  # replaced while it was looked at
+            return reached()
+        return False
+
+    end = time.monotonic() + SECONDS
+    while not seen():
+        assert time.monotonic() < end, f"{what}: not after {SECONDS} s on {page.url}: {page.inner_text('body')[:2000]}"
+        with suppress(Error):
+            act()
+        soon = time.monotonic() + again
+        while not seen() and time.monotonic() < soon:
+            page.wait_for_timeout(50)
+
+
+def click(place: Locator) -> Callable[[], None]:
+    """A click for `until`, which is given up soon: what stands in its way may be what was waited for."""
+    return lambda: place.click(timeout=TRY_MILLISECONDS)
+
+
+def choose(page: Page, *partitions: str) -> None:
+    """Ticks partitions in the open dialog, and closes the list that they stand in."""
+    dialog = page.get_by_role("dialog").last
+    opener = dialog.locator("[class*=tagSelectorContainer]").first
+    rows = page.get_by_role("menuitem").filter(has=page.locator("[data-tooltip]"))
+    until(page, rows.first.is_visible, "the list of partitions", click(opener))
+    for key in partitions:
+        row = rows.filter(has=page.locator(f'[data-tooltip="{key}"]'))
+        ticked = row.locator("input:checked")
+
+        def tick(row: Locator = row) -> None:
+            if not row.is_visible():
+                opener.click(timeout=TRY_MILLISECONDS)
+            row.click(timeout=TRY_MILLISECONDS)
+
+        until(page, lambda ticked=ticked: ticked.count() == 1, f"a tick at {key}", tick)  # type: ignore[misc]
+    until(page, lambda: not rows.first.is_visible(), "the end of the list", lambda: page.keyboard.press("Escape"))
+    assert dialog.is_visible()

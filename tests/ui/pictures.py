@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.conftest import PROJECT, nift
-from tests.ui.browser import Strangers, needed_chromium, window
+from tests.ui.browser import Strangers, choose, needed_chromium, window
 from tests.ui.server import ui
 
 if TYPE_CHECKING:
@@ -122,14 +122,6 @@ def plots(page: Page, url: str) -> None:
 
 
 TAKEN: tuple[Callable[[Page, str], None], ...] = (lineage, dialog, preview, partitions, checks, plots)
-
-
-def choose(page: Page, *keys: str) -> None:
-    """Ticks partitions in the dialog that is about to open."""
-    page.get_by_role("dialog").get_by_text("Select a partition").click()
-    for key in keys:
-        page.locator("li, [role=option], [role=menuitem]").filter(has_text=key).first.click()
-    page.keyboard.press("Escape")
 
 
 def around(page: Page, selector: str) -> FloatRect:

@@ -31,7 +31,7 @@ from tests.demo import GRAPH
 from tests.ledger.fault_server import FaultServer
 from tests.page_reader import ALIVE, PAYLOADS
 from tests.steps.test_guard import materialize, write
-from tests.ui.browser import Strangers, chromium, window
+from tests.ui.browser import Strangers, choose, chromium, click, until, window
 from tests.ui.server import UI, ui
 from tests.ui.test_backfill import DATA, made
 
@@ -150,14 +150,17 @@ class Place:
 
 def launch(page: Page, button: str, *partitions: str) -> None:
     """Clicks through the dialog of partitions as far as its last button, which is left to the caller."""
-    page.get_by_role("button", name=button).first.click()
     # Asked where something upstream is not there, such as the backbones, which only a local teacher needs.
-    page.get_by_role("button", name="Confirm").click()
-    dialog = page.get_by_role("dialog")
-    dialog.get_by_text("Select a partition").click()
-    for key in partitions:
-        page.locator("li, [role=option], [role=menuitem]").filter(has_text=key).first.click()
-    page.keyboard.press("Escape")
+    confirm = page.get_by_role("button", name="Confirm")
+    until(page, confirm.is_visible, "the question", click(page.get_by_role("button", name=button).first))
+    until(page, page.get_by_text("Partition selection").is_visible, "the dialog of partitions", click(confirm))
+    choose(page, *partitions)
+
+
+def press(page: Page, button: str, says: str) -> None:
+    """Presses a button that starts something, which the page then tells; not again while that may be on its way."""
+    place = page.get_by_role("button", name=button)
+    until(page, page.get_by_text(says).first.is_visible, says, click(place), again=30)
 
 
 @pytest.fixture(scope="module")
@@ -199,8 +202,7 @@ def data(place: Place) -> Place:
     """The data after one click on its lineage."""
     place.select(*DATA)
     place.has_text("Never materialized")
-    place.page.get_by_role("button", name="Materialize all").click()
-    place.has_text("Launched run")
+    press(place.page, "Materialize all", "Launched run")
     place.wait(lambda: place.made().keys() == set(DATA), "the data")
     return place
 
@@ -210,13 +212,19 @@ def launched(data: Place) -> str:
     """The back-fill of two teachers, launched by clicking; the words of its preview."""
     data.select(*SELECTION)
     launch(data.page, "Materialize all", "original", "refused")
-    data.page.get_by_text("Preview", exact=True).click()
-    dialog = data.page.get_by_role("dialog").last
-    dialog.get_by_text("training_sets").first.wait_for()
-    preview = dialog.inner_text()
-    data.page.get_by_role("button", name="OK").click()
-    data.page.get_by_role("button", name="Launch backfill").click()
-    data.has_text("Created backfill")
+    dialogs = data.page.get_by_role("dialog")
+    until(data.page, lambda: dialogs.count() == 2, "the preview", click(data.page.get_by_text("Preview", exact=True)))
+    shown = dialogs.last
+    # Each table with both partitions; a table comes into the list when its own question to the server is answered.
+    until(data.page, lambda: len(told(shown.inner_text())) == 2 * len(SELECTION), "the whole preview")
+    preview = shown.inner_text()
+    until(
+        data.page,
+        lambda: dialogs.count() == 1,
+        "the end of the preview",
+        click(data.page.get_by_role("button", name="OK")),
+    )
+    press(data.page, "Launch backfill", "Created backfill")
     return preview
 
 
@@ -225,8 +233,7 @@ def echo(data: Place, launched: str) -> Place:
     """The completions of one teacher, made through the dialog while the back-fill waits for the daemon."""
     data.open("/assets/completions")
     launch(data.page, "Materialize", "echo")
-    data.page.get_by_role("button", name="Launch 1 run").click()
-    data.has_text("Launched run")
+    press(data.page, "Launch 1 run", "Launched run")
     data.wait(lambda: "echo" in data.made().get("completions", ()), "the completions")
     return data
 
@@ -243,6 +250,17 @@ def finished(teachers: Place) -> dict[str, Any]:
     """The back-fill when the daemon has seen its end."""
     teachers.wait(lambda: backfill(teachers)["status"].startswith("COMPLETED_"), "the end of the back-fill")
     return backfill(teachers)
+
+
+def told(preview: str) -> set[tuple[str, str]]:
+    """The tables in the preview of a back-fill, each with its partitions."""
+    found, name = set(), ""
+    for line in preview.splitlines():
+        if line in SELECTION:
+            name = line
+        elif line in ("original", "local", "echo", "refused"):
+            found.add((name, line))
+    return found
 
 
 def backfill(place: Place) -> dict[str, Any]:
@@ -268,14 +286,7 @@ def test_a_click_makes_what_is_not_cut_along_anything(data: Place) -> None:
 
 
 def test_the_dialog_says_beforehand_what_a_backfill_makes(launched: str) -> None:
-    keys: dict[str, set[str]] = {}
-    name = ""
-    for line in launched.splitlines():
-        if line in SELECTION:
-            name = line
-        elif line in ("original", "local", "echo", "refused"):
-            keys.setdefault(name, set()).add(line)
-    assert keys == {name: {"original", "refused"} for name in SELECTION}
+    assert told(launched) == {(name, key) for name in SELECTION for key in ("original", "refused")}
 
 
 def test_the_dialog_of_partitions_makes_one_of_them(echo: Place) -> None:
@@ -288,15 +299,18 @@ def test_numbers_are_drawn_and_rows_are_shown(echo: Place) -> None:
     echo.open("/assets/raw_sample")
     echo.has_text("Show schema")
     rows = Store(root=str(echo.folder / "warehouse"), study=echo.study).read("raw_sample", None)
-    shown = " ".join(echo.page.inner_text("body").split())
-    for text in rows["text"].head(5):
-        assert " ".join(text[:100].split()) in shown
+    texts = [" ".join(text[:100].split()) for text in rows["text"].head(5)]
+
+    def shown() -> bool:
+        body = " ".join(echo.page.inner_text("body").split())
+        return all(text in body for text in texts)
+
+    until(echo.page, shown, "the first rows")
     echo.open("/assets/completions")
-    echo.page.locator("button", has_text="Plots").click()
-    for name in ("cost_usd", "output_tokens", "status_ok"):
-        echo.has_text(name)
-    drawn = echo.page.evaluate("() => [...document.querySelectorAll('canvas')].filter(c => c.width && c.height).length")
-    assert drawn >= 3
+    plots = click(echo.page.locator("button", has_text="Plots"))
+    drawn = "() => [...document.querySelectorAll('canvas')].filter(c => c.width && c.height).length"
+    until(echo.page, lambda: echo.page.evaluate(drawn) >= 3, "three plots", plots, again=10)
+    echo.has_text("cost_usd", "output_tokens", "status_ok")
 
 
 def test_markup_in_the_data_is_text(echo: Place) -> None:
@@ -315,10 +329,12 @@ def test_a_teacher_is_made_with_all_that_is_made_from_it(teachers: Place) -> Non
 def test_a_failed_check_is_seen_on_its_partition_and_nothing_was_written(teachers: Place) -> None:
     teachers.open("/assets/completions", view="checks", checkDetail="most_are_answered")
     teachers.has_text("Latest execution")
-    teachers.page.get_by_text("Partitions", exact=True).last.click()
+    page = teachers.page
     # The first is in the box that filters the list, the second in the list.
-    teachers.page.get_by_text("refused", exact=True).and_(teachers.page.locator(":visible")).nth(1).click()
-    teachers.has_text("expected at most 0.2", "Failed")
+    refused = page.get_by_text("refused", exact=True).and_(page.locator(":visible")).nth(1)
+    until(page, refused.is_visible, "the list", click(page.get_by_text("Partitions", exact=True).last))
+    until(page, page.get_by_text("expected at most 0.2").first.is_visible, "the check", click(refused))
+    teachers.has_text("Failed")
     teachers.open("/assets/completions", view="partitions", partition="refused")
     teachers.has_text("Failed (1)")
     assert not list((teachers.folder / "warehouse").rglob("refused.parquet"))

@@ -19,7 +19,7 @@ from tests.counting import Counts
 from tests.ledger.asking import Arrivals, books, wait
 from tests.ledger.fault_server import FaultServer
 from tests.ledger.test_crashes import IN_FLIGHT, Place, alive, place
-from tests.ui.browser import Strangers, chromium, window
+from tests.ui.browser import Strangers, chromium, click, until, window
 from tests.ui.server import UI, ui
 
 pytestmark = [
@@ -101,11 +101,13 @@ def finish_by_clicking(running: UI) -> None:
     selection = " or ".join(f'key:"{name}"' for name in TABLES)
     with window(found, strangers) as page:
         page.goto(f"{running.url}/asset-groups~{urllib.parse.quote(selection, safe='')}/")
-        page.get_by_role("button", name="Materialize all").click()
-        page.get_by_role("button", name="Confirm").click()
-        page.get_by_role("dialog").get_by_text("Failed and missing", exact=True).click()
-        page.get_by_role("button", name="Launch backfill").click()
-        page.get_by_text("Created backfill").wait_for()
+        button, confirm = (page.get_by_role("button", name=name) for name in ("Materialize all", "Confirm"))
+        choice = page.get_by_role("dialog").get_by_text("Failed and missing", exact=True)
+        launch = page.get_by_role("button", name="Launch backfill")
+        until(page, confirm.is_visible, "the question", click(button))
+        until(page, choice.is_visible, "the dialog of partitions", click(confirm))
+        until(page, launch.is_enabled, "the choice", click(choice))
+        until(page, page.get_by_text("Created backfill").is_visible, "the back-fill", click(launch))
     strangers.close()
 
 

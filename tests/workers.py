@@ -1,0 +1,90 @@
+"""The whole suite on all cores: how many processes, which files first, and what all of it may cost.
+
+Without `-n` none of this happens: a single test runs in the process that was asked for it.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.demo_run import pace
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
+# CPU seconds that all quick tests may take together, on a machine at its usual pace. Who needs more raises it here.
+BUDGET = 600
+SPENT, VERDICT = pytest.StashKey[float](), pytest.StashKey[str]()
+# The files that take longest, so that no process is left alone with one of them at the end.
+LONG = (
+    "test_browser",
+    "test_batches",
+    "test_faults",
+    "test_automation",
+    "test_repository",
+    "test_page",
+    "test_secrets",
+    "test_book",
+    "test_crashes",
+    "test_rates",
+    "test_check",
+    "test_docs",
+)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores: a third of their time tests wait for servers, clocks and processes."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files come first, and last those that look at the demo, which is made while the others run."""
+    demos = {item.path for item in items if "demo" in getattr(item, "fixturenames", ())}
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: (item.path in demos, places.get(item.path.stem, len(LONG))))
+
+
+def is_whole(config: pytest.Config) -> bool:
+    """Whether this is a run of all quick tests, the one that the budget is about."""
+    everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.option.keyword
+    return everything and config.option.markexpr == "not slow"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Adds up what the tests have cost; a run of all quick tests fails if that is more than they may."""
+    config = session.config
+    if hasattr(config, "workerinput"):
+        config.workeroutput["cost"] = cost()
+        return
+    spent = config.stash.get(SPENT, 0.0) or cost()
+    if exitstatus != pytest.ExitCode.OK or not is_whole(config):
+        return
+    usual = pace()
+    config.stash[VERDICT] = f"{spent:.0f} CPU s at {usual:.1f} times the usual pace, of {BUDGET} s at the usual one"
+    if spent > BUDGET * usual:
+        config.stash[VERDICT] += ": make them cheaper, or raise BUDGET in tests/workers.py and say why"
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: WorkerController) -> None:
+    output: dict[str, Any] = getattr(node, "workeroutput", None) or {}  # none of one that crashed
+    node.config.stash[SPENT] = node.config.stash.get(SPENT, 0.0) + output.get("cost", 0.0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if verdict := config.stash.get(VERDICT, None):
+        terminalreporter.section("what the quick tests cost")
+        terminalreporter.write_line(verdict)
+
+
+def cost() -> float:
+    """The CPU seconds of this process and of all those that it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
