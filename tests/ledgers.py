@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nift_assets.ledger import Request
 from nift_assets.ledger.book import Asker, Book, Reservation, Settled
 from nift_assets.ledger.rate_limiter import Observed
+from nift_assets.protocol import Request
 from nift_assets.providers import chat_completion
 
 RESERVE = 1_000_000
