@@ -123,7 +123,7 @@ def measured(rows: int) -> Iterator[Measured]:
         empty = {each: _filled(pl.DataFrame(), each) for each in GRAPH.tables[name].inputs if each not in made}
         inputs = {each: made[each] for each in GRAPH.tables[name].inputs if each in made} | empty
         known = sql.named_study_rows(study, (test.arguments.get("sql", "") for test in promised.tests))
-        given = inputs | known | removals(inputs)
+        given = inputs | known | removals(study, inputs)
         runner.check(frame.head(WARMING), promised, given)
         began, cpu = time.perf_counter(), time.process_time()
         found = runner.check(frame, promised, given)

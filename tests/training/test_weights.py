@@ -41,7 +41,7 @@ class Here:
     """A launcher that runs a verb in this process: torch is imported already."""
 
     def run(self, *, command: list[str], context: Any) -> None:
-        importlib.import_module(command[2]).main(command[3:])
+        importlib.import_module(f"{command[2]}.__main__").main(command[3:])
 
 
 class Disk(ParquetIOManager):
