@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import dagster as dg
 import polars as pl
@@ -39,7 +39,7 @@ def declare(model: sql.Model) -> Declaration:
             name
             for ref in model.refs
             for name in (_removal_tables(study) if ref == REMOVALS else [ref])
-            if name not in absent(study)
+            if name not in _absent_tables(study)
         ],
         by=model.config.get("by"),
         rows=lambda study, key, table: [
@@ -74,8 +74,7 @@ def removals(study: Study, frames: Mapping[str, pl.DataFrame]) -> dict[str, pl.D
 
 def absent(study: Study) -> dict[str, pl.DataFrame]:
     """The tables of the benchmarks that the study does not have, without a row: SQL may name them."""
-    missing = set(benchmarks.names()) - {row.name for row in study.benchmarks}
-    return {name: pl.DataFrame(schema=schema(contract.load(name))) for name in benchmarks.tables(sorted(missing))}
+    return {name: pl.DataFrame(schema=schema(contract.load(name))) for name in _absent_tables(study)}
 
 
 def results_of(study: Study, frames: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
@@ -87,6 +86,11 @@ def results_of(study: Study, frames: Mapping[str, pl.DataFrame]) -> dict[str, pl
         frames[table].select("model").unique().with_columns(benchmark=pl.lit(name)) for name, table in made.items()
     ]
     return {"results": pl.concat([pl.DataFrame(schema={"model": pl.String, "benchmark": pl.String}), *found])}
+
+
+def _absent_tables(study: Study) -> Collection[str]:
+    missing = set(benchmarks.names()) - {row.name for row in study.benchmarks}
+    return benchmarks.tables(sorted(missing))
 
 
 def _removal_tables(study: Study) -> list[str]:
