@@ -69,12 +69,18 @@ class InFlight:
             # Ours, for a timeout; or the loop's own, when a drain has taken too long.
             outcome = _without_answer(attempt)
         except Exception as error:
-            # Nothing that comes from outside may end an attempt without a trace.
-            outcome = Failure(cause="malformed", message=redaction.safe(error), sent=True)
+            outcome = _unforeseen(error)
         try:
             self._ended(attempt, outcome)
+        except Exception as error:
+            self._ended(attempt, _unforeseen(error))
         finally:
             del self._attempts[attempt.number]
+
+
+def _unforeseen(error: Exception) -> Failure:
+    """Nothing that comes from outside may end an attempt without a trace."""
+    return Failure(cause="malformed", message=redaction.safe(error), sent=True)
 
 
 def _without_answer(attempt: Attempt) -> Failure:

@@ -9,7 +9,7 @@ import pytest
 
 from nift_assets.ledger.book import Settled
 from nift_assets.ledger.circuit_breaker import BREAK_AFTER, MOST_PROBES, CircuitBreaker
-from nift_assets.ledger.connection import Failure
+from nift_assets.ledger.connection import Failure, Response
 from nift_assets.ledger.in_flight import Attempt, InFlight
 from nift_assets.ledger.refusals import REFUSED_ALIKE, Refusals
 from nift_assets.ledger.request_queue import QueuedRequest, RequestQueue
@@ -149,6 +149,27 @@ def test_an_attempt_that_is_ended_before_it_has_begun_still_comes_to_its_end(way
     assert asyncio.run(launched()) == 0
     cause = {"time": "unreachable", "a drain": "abandoned"}[way]
     assert [failure.cause for failure in ends] == [cause]
+
+
+def test_an_attempt_whose_outcome_cannot_be_taken_is_told_of_as_malformed() -> None:
+    ends: list[Failure] = []
+
+    def ended(_: Attempt, outcome: Response | Failure) -> None:
+        if isinstance(outcome, Response):
+            raise LookupError("nobody foresaw this")
+        ends.append(outcome)
+
+    async def post(_: Attempt) -> Response:
+        return Response(status=200, headers={}, body=b"")
+
+    async def launched() -> int:
+        in_flight = InFlight(60.0, ended)
+        in_flight.launch(Attempt(QueuedRequest(question("text"), b"", amount=0, tokens=1), 1, 0.0), post)
+        await asyncio.sleep(0.01)
+        return len(in_flight)
+
+    assert asyncio.run(launched()) == 0
+    assert [(failure.cause, failure.sent) for failure in ends] == [("malformed", True)]
 
 
 def test_the_names_that_stand_in_users_ledgers_are_those_of_the_first_ones() -> None:
