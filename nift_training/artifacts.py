@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from nift_training import file_locks
+from nift_training import file_locks, json_objects
 
 MANIFEST = "manifest.json"
 JOURNAL = ".journal.jsonl"  # what is finished of a draft that can be gone on with
@@ -188,22 +188,8 @@ def line(row: Mapping[str, object]) -> str:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The JSON objects of a file, one per line; a line that is none is named in the ValueError."""
-    rows = []
-    try:
-        content = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as mistake:
-        raise ValueError(f"{path} is not UTF-8 ({mistake}): save it as UTF-8") from None
-    # Lines end at "\n" alone: a text may contain U+2028, at which `splitlines` would cut the object in two.
-    for number, text in enumerate(content.split("\n"), start=1):
-        if not text.strip():
-            continue
-        try:
-            row = json.loads(text)
-        except json.JSONDecodeError as mistake:
-            raise ValueError(f"{path} line {number} is not JSON ({mistake}): repair or remove it") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{path} line {number} is not a JSON object: write one object per line")
-        rows.append(row)
+    with path.open("rb") as file:
+        rows = [row for _, row in json_objects.read(file, path)]
     if not rows:
         raise ValueError(f"{path} has no rows: write one JSON object per line")
     return rows

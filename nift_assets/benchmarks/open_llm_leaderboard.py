@@ -22,6 +22,7 @@ from nift_assets.benchmarks.scoring.json_lines import Row
 from nift_assets.benchmarks.scoring.scores import Measured
 from nift_assets.corpus import locations
 from nift_assets.rows import Benchmark, Corpus
+from nift_training import json_objects
 from nift_training.evaluate import leaderboard
 
 VERSION = 1
@@ -145,9 +146,8 @@ def hub_file(task: str) -> str:
 def _rows_of(file: str) -> Iterator[dict[str, Any]]:
     try:
         with locations.opened(file) as opened:
-            # Lines end at "\n" alone: an answer may contain U+2028, at which splitlines() would cut the object in two.
             if file.endswith(".jsonl"):
-                yield from (json.loads(line) for line in opened.read().decode().split("\n") if line.strip())
+                yield from (row for _, row in json_objects.read(opened.read().split(b"\n"), file))
             else:
                 yield from pl.read_parquet(opened).iter_rows(named=True)
     except Exception as error:

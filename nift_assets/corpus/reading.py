@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import itertools
-import json
 import os
 import struct
 import zlib
@@ -17,6 +16,7 @@ import duckdb
 
 from nift_assets.corpus.locations import JSON_LINES, PARQUET, TEXT, files, one_line, opened, stamp
 from nift_assets.rows import Corpus
+from nift_training import json_objects
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -172,14 +172,13 @@ def _refuse_unknown(file: str, column: str, others: Iterable[str], named: bool) 
 def _object(file: str, number: int, line: bytes) -> dict[str, Any]:
     """The JSON object in a line. UnicodeDecodeError for a line in another encoding: one row's fault, not the file's."""
     try:
-        found = json.loads(line)
+        return json_objects.parse(line)
     except UnicodeDecodeError:
         raise
-    except (ValueError, RecursionError) as error:
+    except json_objects.NoObject:
+        raise ValueError(f"{file}: line {number} is no JSON object; give one object per line") from None
+    except ValueError as error:
         raise ValueError(_unreadable(file, f"line {number}: {one_line(error)}")) from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{file}: line {number} is no JSON object; give one object per line")
-    return found
 
 
 def _lines(file: str) -> Iterator[tuple[int, bytes]]:

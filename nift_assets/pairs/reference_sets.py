@@ -16,6 +16,7 @@ from typing import Any
 import polars as pl
 
 from nift_assets.rows import ReferenceSet, digest
+from nift_training import json_objects
 from nift_training.artifacts import sha256
 
 HUB = "hf://datasets/"
@@ -173,12 +174,11 @@ def _json(path: Path) -> Iterable[Mapping[str, Any]]:
             "once; make it Parquet"
         )
     try:
-        text = path.read_text(encoding="utf-8")
-        if text.lstrip().startswith("["):
-            rows: list[dict[str, Any]] = json.loads(text)
+        content = path.read_bytes()
+        if content.lstrip().startswith(b"["):
+            rows: list[dict[str, Any]] = json.loads(content.decode())
         else:
-            # Lines end at "\n" alone: a text may hold U+2028, at which `splitlines` would cut an object in two.
-            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+            rows = [row for _, row in json_objects.read(content.split(b"\n"), path.name)]
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path.name} is no JSON that can be read ({error}); mend the file") from None
     for number, row in enumerate(rows):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from nift_assets import environment
 from nift_assets.benchmarks.scoring import json_lines
 from nift_assets.rows import Benchmark
 from nift_assets.store import replacing
-from nift_training import http_client
+from nift_training import http_client, json_objects
 
 # The location of a benchmark whose data is the Hub's.
 HUB = "hub"
@@ -68,8 +67,8 @@ def _expected(content: bytes, file: Published, place: str) -> bytes:
 def rows(benchmark: Benchmark, *parts: str) -> list[dict[str, Any]]:
     """The JSON objects of one file of the benchmark, one per line; ValueError names a file that is not there."""
     path = path_of(benchmark, *parts)
-    # Lines end at "\n" alone: an answer may contain U+2028, at which splitlines() would cut the object in two.
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    with path.open("rb") as file:
+        return [row for _, row in json_objects.read(file, path)]
 
 
 def path_of(benchmark: Benchmark, *parts: str) -> Path:

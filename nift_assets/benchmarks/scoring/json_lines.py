@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nift_training import json_objects
+
 Row = Mapping[str, Any]
 
 JUDGE = re.compile(r"""[(\[]["']([^"']+)["']""")
@@ -101,15 +103,10 @@ def pointer(path: Path) -> str:
 
 
 def _objects(path: Path) -> Iterator[tuple[int, Any]]:
+    if told := pointer(path):
+        raise ValueError(f"{path} is not JSON{told}")
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                try:
-                    yield number, json.loads(line)
-                except (ValueError, RecursionError) as mistake:
-                    raise ValueError(
-                        f"{path} line {number} is not JSON ({mistake}){pointer(path)}; repair or remove it"
-                    ) from None
+        yield from json_objects.read(file, path)
 
 
 def _array(path: Path) -> Iterator[tuple[int, Any]]:

@@ -1,0 +1,40 @@
+"""Files with one JSON object per line, whoever wrote them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+
+class NoObject(ValueError):
+    """A line is JSON, but another kind of value than an object."""
+
+
+def parse(line: bytes | str) -> dict[str, Any]:
+    """The JSON object in a line. ValueError for what is none, UnicodeDecodeError for a line in another encoding."""
+    try:
+        found = json.loads(line)
+    except RecursionError as mistake:
+        raise ValueError(str(mistake)) from None
+    if not isinstance(found, dict):
+        raise NoObject(f"found {type(found).__name__}")
+    return found
+
+
+def read(lines: Iterable[bytes], where: object) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The object of each line that is not blank, with the line's number from 1. ValueError names a line that has none.
+
+    A line ends at a line break alone: a text may hold U+2028, at which `splitlines` would cut an object in two.
+    """
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            yield number, parse(line.decode("utf-8-sig"))
+        except UnicodeDecodeError as mistake:
+            raise ValueError(f"{where} line {number} is not UTF-8 ({mistake}): save it as UTF-8") from None
+        except NoObject:
+            raise ValueError(f"{where} line {number} is not a JSON object: write one object per line") from None
+        except ValueError as mistake:
+            raise ValueError(f"{where} line {number} is not JSON ({mistake}): repair or remove it") from None
