@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import dagster as dg
 import pytest
 from hypothesis import settings
 
+from dagster_project.command_line import main
 from tests import demo_run
 from tests.demo_run import NIFT, PROJECT, Demo
 
-__all__ = ["PROJECT", "Demo"]
+__all__ = ["NIFT", "PROJECT", "Demo"]
 
 pytest_plugins = ["tests.counting", "tests.workers"]
 
@@ -25,11 +27,32 @@ settings.load_profile("repeatable")
 
 # Nothing in the tests may reach the network, whatever the machine allows.
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
+# Threads that spin while they wait take the core of whoever works.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def nift(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """`nift` as a person starts it, from the environment these tests run in."""
     return subprocess.run([NIFT, *arguments], env=environment, cwd=PROJECT, capture_output=True, text=True, check=False)
+
+
+def nift_here(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """What `nift` says and how it ends, without a process of its own: for commands that only read, or that refuse.
+
+    A process costs a second, which is what its imports take.
+    """
+    before, out, error, status = dict(os.environ), io.StringIO(), io.StringIO(), 0
+    os.environ.clear()
+    os.environ.update(environment)
+    try:
+        with chdir(PROJECT), redirect_stdout(out), redirect_stderr(error):
+            main(list(arguments))
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(bool(end.code))
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    return subprocess.CompletedProcess(["nift", *arguments], status, out.getvalue(), error.getvalue())
 
 
 def _needs_demo(item: pytest.Item) -> bool:

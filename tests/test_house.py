@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
-from nift_assets import environment, studies
-from tests.conftest import PROJECT, Demo
+from dagster_project.definitions import definitions
+from nift_assets import environment, graph, studies
+from tests.conftest import PROJECT, Demo, nift_here
 
 HEAVY = (
     "torch",
@@ -99,18 +102,15 @@ def test_both_ways_in_load_the_code_location(command: tuple[str, ...]) -> None:
     assert loaded.returncode == 0, loaded.stdout + loaded.stderr
 
 
-@pytest.mark.parametrize("study", ["demo", "paper", "today"])
-def test_the_definitions_of_every_study_load(study: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NIFT_STUDY", study)
-    script = """
-import dagster as dg
-from dagster_project.definitions import defs
-dg.Definitions.validate_loadable(defs)
-for asset in defs.resolve_all_asset_specs():
-    assert asset.description and asset.group_name and asset.kinds and asset.owners, asset.key
-"""
-    loaded = run("python", "-c", script)
-    assert loaded.returncode == 0, loaded.stderr
+@pytest.mark.parametrize("study", studies.names())
+def test_the_definitions_of_every_study_load(study: str) -> None:
+    defs = definitions(graph.build(studies.load(study)))
+    dg.Definitions.validate_loadable(defs)
+    for asset in defs.resolve_all_asset_specs():
+        assert asset.description, asset.key
+        assert asset.group_name, asset.key
+        assert asset.kinds, asset.key
+        assert asset.owners, asset.key
 
 
 def test_imports_point_down() -> None:
@@ -143,7 +143,7 @@ def test_every_make_target_of_the_documents_exists() -> None:
 
 @pytest.mark.parametrize("command", sorted(NIFT))
 def test_every_nift_command_of_the_documents_has_the_options_they_name(command: str) -> None:
-    explained = run("nift", command, "--help")
+    explained = nift_here(command, "--help", environment=dict(os.environ))
     assert explained.returncode == 0
     assert not [option for option in NIFT[command] if option not in explained.stdout]
 

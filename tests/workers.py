@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import resource
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,23 +17,28 @@ from tests.demo_run import pace
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
+TESTS = Path(__file__).parent
 # CPU seconds that all quick tests may take together, on a machine at its usual pace. Who needs more raises it here.
 BUDGET = 600
 SPENT, VERDICT = pytest.StashKey[float](), pytest.StashKey[str]()
 # The files that take longest, so that no process is left alone with one of them at the end.
 LONG = (
-    "test_browser",
-    "test_batches",
-    "test_faults",
-    "test_automation",
-    "test_repository",
-    "test_page",
-    "test_secrets",
-    "test_book",
-    "test_crashes",
-    "test_rates",
-    "test_check",
-    "test_docs",
+    "ui/test_browser.py",
+    "ledger/test_batches.py",
+    "ledger/test_faults.py",
+    "training/train/test_train.py",
+    "contracts/test_defects.py",
+    "steps/test_guard.py",
+    "ledger/test_crashes.py",
+    "ledger/test_book.py",
+    "ledger/test_rates.py",
+    "ledger/test_secrets.py",
+    "hub/test_repository.py",
+    "steps/test_automation.py",
+    "costs/test_plan.py",
+    "steps/test_pools.py",
+    "training/test_warm.py",
+    "expectations/test_check.py",
 )
 
 
@@ -45,8 +51,8 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files come first, and last those that look at the demo, which is made while the others run."""
     demos = {item.path for item in items if "demo" in getattr(item, "fixturenames", ())}
-    places = {name: place for place, name in enumerate(LONG)}
-    items.sort(key=lambda item: (item.path in demos, places.get(item.path.stem, len(LONG))))
+    places = {TESTS / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: (item.path in demos, places.get(item.path, len(LONG))))
 
 
 def is_whole(config: pytest.Config) -> bool:

@@ -23,7 +23,7 @@ from nift_assets.prompts import completions
 from nift_assets.rows import Price, Teacher
 from nift_assets.store import Store, Version
 from nift_assets.study import Study
-from tests.conftest import PROJECT, nift
+from tests.conftest import PROJECT, nift_here
 from tests.ledgers import SPENT, answered, play
 
 TODAY = date(2026, 11, 21)
@@ -49,7 +49,7 @@ def environment(folder: Path, **variables: str) -> dict[str, str]:
 
 
 def command(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return nift("plan", *arguments, environment=environment(folder, **variables))
+    return nift_here("plan", *arguments, environment=environment(folder, **variables))
 
 
 def planned(folder: Path, **variables: str) -> dict[str, Any]:
@@ -317,7 +317,7 @@ def test_a_server_that_wants_a_key_stops_the_plan_without_a_price(store: Store) 
 
 def test_a_real_run_of_the_demo_is_answered_in_its_plan(demo: Any) -> None:
     """The demo's own tables and ledger: every request of its teachers and judges is found again."""
-    ran = nift("plan", "--json", environment=demo.environment() | {"NIFT_STUDY": "demo"})
+    ran = nift_here("plan", "--json", environment=demo.environment() | {"NIFT_STUDY": "demo"})
     assert ran.returncode == 0, ran.stderr
     for found in json.loads(ran.stdout)["lines"]:
         assert found["requests"] > 0, found

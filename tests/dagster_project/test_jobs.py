@@ -16,7 +16,7 @@ from dagster_project.definitions import definitions, defs
 from dagster_project.jobs import INTENTS, tables
 from dagster_project.settings import dagster_home
 from nift_assets import graph, studies
-from tests.conftest import PROJECT, nift
+from tests.conftest import PROJECT, nift, nift_here
 from tests.demo import GRAPH
 
 
@@ -96,5 +96,5 @@ def test_one_teachers_data_set_is_made_by_dg_launch_and_then_only_the_rest_by_ni
 
 
 def test_a_choice_without_a_table_is_one_line(tmp_path: Path) -> None:
-    refused = nift("run", "--partition", "echo", environment={**os.environ, "DAGSTER_HOME": str(tmp_path)})
+    refused = nift_here("run", "--partition", "echo", environment={**os.environ, "DAGSTER_HOME": str(tmp_path)})
     assert (refused.returncode, refused.stderr) == (1, "error: --partition and --only are about tables; name them\n")

@@ -17,7 +17,7 @@ from nift_assets.ledger.database import AT_A_TIME
 from nift_assets.ledger.tables import attempts, batches, requests
 from nift_assets.protocol import Request
 from nift_assets.rows import Teacher
-from tests.conftest import nift
+from tests.conftest import nift_here
 from tests.ledgers import RESERVE, SPENT, answered, exhausted, play, rejected, unknown
 
 ROW = Teacher(name="t", provider="openai", model="m")
@@ -205,7 +205,7 @@ def test_usage_is_that_of_the_same_row_and_needs_enough_answers(book: Book) -> N
 
 def ledger(folder: Path, *arguments: str) -> tuple[int, str, str]:
     ours = {name: value for name, value in os.environ.items() if not name.startswith("NIFT_")}
-    ran = nift("ledger", *arguments, environment=ours | {"NIFT_WAREHOUSE": str(folder), "NIFT_STUDY": "today"})
+    ran = nift_here("ledger", *arguments, environment=ours | {"NIFT_WAREHOUSE": str(folder), "NIFT_STUDY": "today"})
     return ran.returncode, ran.stdout, ran.stderr
 
 

@@ -6,7 +6,6 @@ import base64
 import dataclasses
 import hashlib
 import re
-import subprocess
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +25,7 @@ from nift_assets.graph import asset_definition
 from nift_assets.pages import docs
 from nift_assets.pages.docs import Stored, Table
 from nift_assets.store import Store, Version
-from tests.conftest import PROJECT, instance_at, nift
+from tests.conftest import PROJECT, instance_at, nift_here
 from tests.demo import GRAPH
 from tests.page_reader import PAYLOADS, Reading
 
@@ -140,7 +139,7 @@ def test_without_an_instance_the_contracts_are_there_alone(tmp_path: Path) -> No
         "NIFT_WAREHOUSE": str(tmp_path / "w"),
         "DAGSTER_HOME": str(tmp_path / "h"),
     }
-    ran = nift("docs", environment=environment | {"PYTHONPATH": str(PROJECT)})
+    ran = nift_here("docs", environment=environment)
     assert ran.returncode == 0, ran.stderr
     written = tmp_path / "w" / "demo" / "docs.html"
     assert str(written) in ran.stdout
@@ -177,7 +176,7 @@ def test_the_last_result_of_every_partition_is_shown(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    environment = {"PATH": "", "HOME": str(tmp_path), "NIFT_WAREHOUSE": str(tmp_path), "PYTHONPATH": str(PROJECT)}
-    ran: subprocess.CompletedProcess[str] = nift("docs", "--out", str(tmp_path / "file" / "x"), environment=environment)
+    environment = {"PATH": "", "HOME": str(tmp_path), "NIFT_WAREHOUSE": str(tmp_path)}
+    ran = nift_here("docs", "--out", str(tmp_path / "file" / "x"), environment=environment)
     assert ran.returncode == 1
     assert ran.stderr.count("\n") == 1

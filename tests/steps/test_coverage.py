@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
-import sys
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -24,7 +21,7 @@ from nift_assets.steps import coverage
 from nift_assets.steps.coverage import Covered
 from nift_assets.steps.lineage import Graph, Partition
 from nift_assets.store import Store
-from tests.conftest import PROJECT, Demo, nift
+from tests.conftest import Demo, nift, nift_here
 from tests.demo import GRAPH, STUDY
 
 TODAY = date(2026, 11, 21)
@@ -124,7 +121,7 @@ def test_a_number_that_no_table_shows_yet_is_missing(store: Store) -> None:
 
 def covered(folder: Path, *options: str, **variables: str) -> dict[str, Any]:
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("NIFT_", "OPENAI_", "ANTHROPIC"))}
-    ran = nift("coverage", "--json", *options, environment={**ours, "NIFT_WAREHOUSE": str(folder), **variables})
+    ran = nift_here("coverage", "--json", *options, environment={**ours, "NIFT_WAREHOUSE": str(folder), **variables})
     assert ran.returncode == 0, ran.stderr
     found = json.loads(ran.stdout)
     assert isinstance(found, dict)
@@ -207,16 +204,10 @@ def test_answers_that_are_paid_for_are_not_priced_again(tmp_path: Path) -> None:
 
 
 def test_the_command_of_a_missing_cell_fills_it(demo: Demo, tmp_path: Path) -> None:
-    for name, folder in (("warehouse", demo.warehouse), ("home", demo.home)):
-        shutil.copytree(folder, tmp_path / name)
-    environment = {
-        **demo.environment(),
-        "NIFT_WAREHOUSE": str(tmp_path / "warehouse"),
-        "DAGSTER_HOME": str(tmp_path / "home"),
-    }
+    environment = demo.copy(tmp_path).environment()
 
     def cells() -> list[dict[str, Any]]:
-        ran = nift("coverage", "--json", environment=environment)
+        ran = nift_here("coverage", "--json", environment=environment)
         assert ran.returncode == 0, ran.stderr
         return list(json.loads(ran.stdout)["cells"])
 
@@ -224,10 +215,7 @@ def test_the_command_of_a_missing_cell_fills_it(demo: Demo, tmp_path: Path) -> N
     Path(tmp_path / "warehouse", STUDY.name, "content_audit", "random_dialogue.parquet").unlink()
     missing = {cell["command"] for cell in cells() if cell["state"] != "present"}
     assert missing == {"nift run content_audit --partition random_dialogue"}
-    program = str(Path(sys.executable).with_name("nift"))
-    ran = subprocess.run(
-        [program, *missing.pop().split()[1:]], env=environment, cwd=PROJECT, capture_output=True, text=True, check=False
-    )
+    ran = nift(*missing.pop().split()[1:], environment=environment)
     assert ran.returncode == 0, ran.stderr
     assert "training_set" not in ran.stdout, "only what it is made of is looked at"
     assert {cell["state"] for cell in cells()} == {"present"}
