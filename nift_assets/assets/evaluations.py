@@ -5,7 +5,6 @@ One process loads a model once for all the benchmarks that are asked for: a 70B 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from nift_assets.steps.lineage import Partition
 from nift_assets.steps.table import Declaration, Made, table
 from nift_assets.study import Study
 from nift_training import evaluate
-from nift_training.artifacts import read_rows
+from nift_training.artifacts import read_rows, sha256
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -130,7 +129,7 @@ def _example_of(study: Study, model: str) -> tuple[str | None, ...]:
     """The digest of the example its template opens with, None without the file; nothing for a template without one."""
     if (example := study.backbone(study.model(model).backbone).example) is None:
         return ()
-    return (hashlib.sha256(Path(example).read_bytes()).hexdigest() if Path(example).exists() else None,)
+    return (sha256(Path(example)) if Path(example).exists() else None,)
 
 
 def _server(model: Model) -> Server | None:
