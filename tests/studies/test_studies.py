@@ -248,8 +248,10 @@ def test_a_study_has_the_benchmarks_it_names_and_no_others() -> None:
     models = tuple(dataclasses.replace(model, cells=()) for model in STUDY.models)
     study = dataclasses.replace(STUDY, models=models, benchmarks=STUDY.benchmarks[:2])
     assert study.measured_on(study.models[0]) == ("mt_bench", "arena_hard")
+    free = tuple(dataclasses.replace(model, measured_on=None) for model in models)
+    named = (*STUDY.benchmarks, dataclasses.replace(STUDY.benchmarks[0], name="mt_bench_2"))
     with pytest.raises(ValueError, match="there is no benchmark 'mt_bench_2'; use one of arena_hard, "):
-        changed("benchmarks", 0, name="mt_bench_2")
+        dataclasses.replace(STUDY, models=free, benchmarks=named)
     with pytest.raises(ValueError, match="nobody judges it; leave it out"):
         changed("benchmarks", 2, judge="echo-rater")
 
