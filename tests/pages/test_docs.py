@@ -165,7 +165,7 @@ def test_the_last_result_of_every_partition_is_shown(tmp_path: Path) -> None:
             resources={"io_manager": ParquetIOManager(store), "store": store, "ledger": None, "pipes": None},
         )
         assert ran.success
-        made = {each.name: each for each in documented(store, instance)}
+        made = {each.name: each for each in documented(GRAPH, store, instance)}
     assert made["halves"].state == "passed"
     assert [(last.partition, last.passed) for last in made["halves"].results["row_count"]] == [(None, True)]
     assert made["halves"].stored == [Stored(partition=None, rows=1)]

@@ -103,7 +103,7 @@ def make_adapter(out: Path, layers: int) -> None:
 def ours(base: Path, adapter: Path, out: Path) -> None:
     """The command line, as a person gives it."""
     from nift_training import verbs
-    from nift_training.merge import run as merge
+    from nift_training.merge import __main__ as merge
 
     verbs.run(merge.main, ["--base", str(base), "--adapter", str(adapter), "--out", str(out)])
 

@@ -19,6 +19,7 @@ import pytest
 from nift_training import artifacts, verbs
 from nift_training.machine import Machine, Place
 from nift_training.recipe import MODERN, Recipe
+from nift_training.train import __main__ as command_line
 from nift_training.train import devices, kernels, loop, lora, loss, micro_batches, pairs, run
 from nift_training.train.micro_batches import Weighed
 from tests.conftest import PROJECT
@@ -412,7 +413,7 @@ def test_ligers_kernels_change_the_loss_by_rounding_at_most(tiny: Path, pairs_fi
     for kind in ("torch", "liger"):
         out = tmp_path / kind
         options = ["--base", tiny, "--data", pairs_file, "--epochs", "1", "--batch-size", "4", "--kernels", kind]
-        run.main([*map(str, options), "--out", str(out), "--precision", "float32"])
+        command_line.main([*map(str, options), "--out", str(out), "--precision", "float32"])
         losses.append([row["loss"] for row in artifacts.read_rows(out / "train_log.jsonl")])
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
@@ -428,7 +429,7 @@ def test_deepspeed_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
 
 def exit_code(argv: list[str]) -> object:
     try:
-        verbs.run(run.main, argv)
+        verbs.run(command_line.main, argv)
     except SystemExit as end:
         return end.code
     return 0
