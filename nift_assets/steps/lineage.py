@@ -175,6 +175,7 @@ class Standing:
     ) -> None:
         self._graph, self._store, self._within, self._seen = graph, store, within, seen
         self._states: dict[Partition, State] = {}
+        self._there: dict[Partition, bool] = {}
 
     def state(self, partition: Partition) -> State:
         """How it stands, and why it is not present: the first that is missing or stale by itself, upstream first."""
@@ -197,25 +198,30 @@ class Standing:
         return [above for above in self._graph.upstream(partition) if self._within is None or above in self._within]
 
     def _look_up(self, partition: Partition) -> State:
+        kind: Kind = "stale" if self._is_there(partition) else "missing"
+        for above in self._upstream(partition):
+            if not self.is_present(above):
+                return State(kind, self.state(above).why)
         step = self._graph.tables[partition.table]
-        together = [partition] if step.any_of else [Partition(table, partition.key) for table in step.tables]
-        own = {each: self._by_itself(each) for each in together}
-        kind = own[partition].kind
-        reasons = [
-            *(self.state(above) for above in self._upstream(partition)),
-            own[partition],
-            *(state for each, state in own.items() if each != partition),
-        ]
-        why = next((state.why for state in reasons if state.kind != "present"), None)
-        return State("stale" if why and kind == "present" else kind, why)
+        together = () if step.any_of else (Partition(table, partition.key) for table in step.tables)
+        reasons = map(self._why, dict.fromkeys((partition, *together)))
+        why = next((why for why in reasons if why), None)
+        return State(kind, why) if why else State("present")
 
-    def _by_itself(self, partition: Partition) -> State:
-        if self._store.version(*partition) is None or not (self._seen is None or self._seen(partition)):
-            return State("missing", f"{partition} has not been made")
+    def _is_there(self, partition: Partition) -> bool:
+        if partition not in self._there:
+            is_stored = self._store.version(*partition) is not None
+            self._there[partition] = is_stored and (self._seen is None or self._seen(partition))
+        return self._there[partition]
+
+    def _why(self, partition: Partition) -> str | None:
+        """What is wrong with it by itself, whatever it is made from."""
+        if not self._is_there(partition):
+            return f"{partition} has not been made"
         if self._graph.is_current(self._store, partition):
-            return State("present")
+            return None
         undecided = self._graph.tables[partition.table].undecided(partition.key, partition.table)
-        return State("stale", f"{partition} was made from something else" + (f" ({undecided})" if undecided else ""))
+        return f"{partition} was made from something else" + (f" ({undecided})" if undecided else "")
 
 
 def nearest_first(starts: Iterable[Node], upstream: Callable[[Node], Iterable[Node]]) -> list[Node]:
