@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 TESTS = Path(__file__).parent
 # CPU seconds that all quick tests may take together, on a machine at its usual pace. Who needs more raises it here.
-BUDGET = 600
+# They took 586 before they ran on all cores, which has not been measured on a quiet machine yet: hence the room.
+BUDGET = 900
 SPENT, VERDICT = pytest.StashKey[float](), pytest.StashKey[str]()
 # The files that take longest, so that no process is left alone with one of them at the end.
 LONG = (

@@ -1,1 +1,1 @@
-"""How a dataset is declared, versioned, partitioned, asked for, run as a process and checked."""
+"""How a dataset is declared, versioned, partitioned, asked for, run as a process and checked; the walk of the graph."""

@@ -75,7 +75,9 @@ def test_two_studies_are_made_in_one_process_each_from_its_own_rows(tmp_path: Pa
 
 # What each of some nodes is made from: of those before it, so that there is no circle.
 GRAPHS = st.integers(1, 12).flatmap(
-    lambda nodes: st.tuples(*(st.lists(st.integers(0, node - 1), unique=True) if node else st.just([]) for node in range(nodes)))
+    lambda nodes: st.tuples(
+        *(st.lists(st.integers(0, node - 1), unique=True) if node else st.just([]) for node in range(nodes))
+    )
 )
 
 
@@ -156,7 +158,10 @@ def test_what_is_gone_makes_stale_what_is_made_from_it_and_is_named_as_the_reaso
     why = "completions/echo has not been made"
     assert standing.state(Partition("completions", "echo")) == ("missing", why)
     assert standing.state(Partition("filtered_completions", "echo")) == ("stale", why)
-    assert standing.state(Partition("filtered_completions", "original")) == ("missing", "completions/original has not been made")
+    assert standing.state(Partition("filtered_completions", "original")) == (
+        "missing",
+        "completions/original has not been made",
+    )
     assert standing.lacking(Partition("filtered_completions", "echo"))[0] == ("completions", "echo")
 
 
