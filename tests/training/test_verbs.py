@@ -19,10 +19,10 @@ def run(verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_explains_itself_without_importing_torch(verb: str) -> None:
     code = f"""
-import sys
-from nift_training import {verb}
+import runpy, sys
+sys.argv = ["{verb}", "--help"]
 try:
-    {verb}.main(["--help"])
+    runpy.run_module("nift_training.{verb}", run_name="__main__")
 except SystemExit:
     assert not {HEAVY} & sys.modules.keys()
 """
