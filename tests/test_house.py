@@ -72,7 +72,9 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_loading_the_definitions_imports_nothing_heavy_and_is_quick() -> None:
+def test_loading_the_definitions_imports_nothing_heavy_and_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As people load them: with what Python compiles, and what is worked out of the sources, kept from the first load.
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     script = f"""
 import resource, sys
 import dagster
