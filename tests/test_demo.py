@@ -234,7 +234,7 @@ def test_materializations_carry_what_a_person_looks_at(demo: Demo, instance: dg.
     assert {"dagster/row_count", "sample", "seconds", "path"} <= set(metadata("raw_sample"))
     adapters = metadata("lora_adapters")
     assert {"dagster/partition_row_count", "loss", "bytes", "tokens_per_second"} <= set(adapters)
-    assert "data:image/png;base64," in str(adapters["loss"])
+    assert "data:image/svg+xml;base64," in str(adapters["loss"])
 
 
 def test_training_reports_its_progress_to_the_event_log(demo: Demo, instance: dg.DagsterInstance) -> None:

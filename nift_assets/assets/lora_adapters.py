@@ -73,7 +73,7 @@ def lora_adapters(context: Context, training_sets: pl.DataFrame, backbones: pl.D
         "folder": folder.name,
     }
     losses = read_rows(context.store.folder(folder.name, "train_log.jsonl"))
-    plot = plots.loss_curve([entry["step"] for entry in losses], [entry["loss"] for entry in losses])
+    (plot,) = plots.loss_curves({adapter.name: [(entry["step"], entry["loss"]) for entry in losses]})
     shown = {
         "loss": dg.MetadataValue.md(plots.as_markdown(plot, "loss per step")),
         "model_card": dg.MetadataValue.path(str(context.store.folder(folder.name, "README.md"))),

@@ -23,42 +23,10 @@ if TYPE_CHECKING:
 
 BAR_HEIGHT = 12
 MOST_POINTS = 200
-FEW_POINTS = 60
 # From this ratio of the largest to the smallest on, equal factors are equally far apart.
 WIDE = 4
 MOST_CURVES = 6
 MOST_BARS = 12
-
-
-def loss_curve(steps: Sequence[int], losses: Sequence[float]) -> bytes:
-    """A PNG of the loss per step, the same bytes for the same numbers; its white ground can be read in any theme.
-
-    Of a long run each point is the mean of as many steps as keep the points below `MOST_POINTS`: more would be a band.
-    """
-    import matplotlib.style
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    width = -(-len(steps) // MOST_POINTS)
-    starts = range(0, len(steps), width)
-    with matplotlib.style.context("default"):
-        figure = Figure(figsize=(6, 2.6), dpi=100, layout="constrained")
-        axes = figure.add_subplot()
-        axes.plot(
-            [mean(steps[start : start + width]) for start in starts],
-            [mean(losses[start : start + width]) for start in starts],
-            color="#2b5f8f",
-            linewidth=1.4,
-            marker="o" if len(starts) <= FEW_POINTS else "",
-            markersize=3,
-        )
-        axes.set_xlabel("step" if width == 1 else f"step (each point the mean of {width})")
-        axes.set_ylabel("loss")
-        axes.set_title(f"first {losses[0]:.3f}, last {losses[-1]:.3f}", loc="left", fontsize=10)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-        return _small_png(figure)
 
 
 def funnel(steps: pl.DataFrame) -> bytes:
