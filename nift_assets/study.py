@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, get_args, get_type_hints
@@ -192,15 +193,22 @@ def _check_names(kind: str, names: list[str]) -> None:
                 f"{kind}: the name {name!r} cannot be a partition key, a folder and a repository at once; "
                 "use 1 to 96 of the characters a-z 0-9 . - _ with no leading dot and no '..'"
             )
-        if names.count(name) > 1:
-            raise ValueError(f"{kind}: the name {name!r} is used {names.count(name)} times; give each row its own")
+    for name, times in Counter(names).items():
+        if times > 1:
+            raise ValueError(f"{kind}: the name {name!r} is used {times} times; give each row its own")
 
 
 def _check_asked(row: LanguageModel) -> None:
     """What a row asks must be possible, as its provider says."""
     if row.provider not in providers.names():
         raise ValueError(f"{row.name!r} has the provider {row.provider!r}; use one of {', '.join(providers.names())}")
-    providers.load(row.provider).check(row)
+    provider = providers.load(row.provider)
+    if provider.ANSWERS_FROM and not isinstance(row, Teacher):
+        raise ValueError(
+            f"{row.name!r} has the provider {row.provider!r}, which answers from a {provider.ANSWERS_FROM} and so can "
+            "only be a teacher's; serve the model and name a provider that asks a server"
+        )
+    provider.check(row)
     if row.limits.in_flight < 1:
         raise ValueError(f"{row.name!r}: limits.in_flight is {row.limits.in_flight}; let it be at least 1")
 

@@ -235,6 +235,8 @@ def test_a_cell_that_is_filled_twice_by_one_row_is_refused() -> None:
         ("controls", 0, {"temperature": 0.0}, "its draws would be one text"),
         ("benchmarks", 0, {"judge": None}, "has no judge"),
         ("benchmarks", 1, {"baseline": None}, "has no baseline"),
+        ("judges", 0, {"provider": "local"}, "answers from a backbone and so can only be a teacher's"),
+        ("auditors", 0, {"provider": "original"}, "answers from a document and so can only be a teacher's"),
     ],
 )
 def test_a_row_that_cannot_be_run_is_refused_at_load(
