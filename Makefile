@@ -34,6 +34,9 @@ docs: .venv/installed ## every table's contract with its last results, as one pa
 # One test: .venv/bin/python -m pytest tests/FILE.py::NAME, which runs in one process.
 WHOLE = -n auto --dist loadfile --no-loadscope-reorder --durations=10
 
+# The tests start hundreds of processes, each of which would compile our code anew.
+test test-full: export PYTHONDONTWRITEBYTECODE =
+
 test: .venv/installed ## every quick test, on all cores
 	@$(BIN)/python -m pytest $(WHOLE)
 
