@@ -14,7 +14,7 @@ from types import ModuleType
 
 from nift_assets.steps.context import Context
 from nift_assets.store import Store
-from nift_training.artifacts import Manifest, read_manifest, sync, verify
+from nift_training.artifacts import Manifest, read_manifest, replacing, sync, verify
 
 
 @dataclass(frozen=True)
@@ -49,21 +49,33 @@ def make_folder(context: Context, table: str, verb: ModuleType, **options: objec
     """The folder a verb makes for one partition of a table, kept as `<table>/<partition>/<digest>`.
 
     It is named after its content, so what another process is reading is never replaced under its hands. Until it has
-    content its name is the same in every run, so that a verb finds what a killed run has left.
+    content its name is the same in every run, so that a verb finds what a killed run has left. What a run had finished
+    when it was stopped is not made again: beside it lies which version of its inputs it was being made from.
     """
-    draft = draft_of(context, table)
-    run(context, verb, out=draft, **options)
-    return keep(draft.parent, draft, name=f"{table}/{context.key}")
+    draft, job = _draft(context, table), context.graph.inputs_version(context.store, context.partition)
+    made_from = draft.with_name(".making.inputs")
+    if not (made_from.exists() and made_from.read_text() == job and _is_whole(draft)):
+        draft_of(context, table)
+        with replacing(made_from) as temporary:
+            temporary.write_text(job)
+        run(context, verb, out=draft, **options)
+    folder = keep(draft.parent, draft, name=f"{table}/{context.key}")
+    made_from.unlink(missing_ok=True)
+    return folder
 
 
 def draft_of(context: Context, table: str) -> Path:
     """Where the folder of one partition of a table is to be written; what a broken run has left there is gone."""
+    draft = _draft(context, table)
+    shutil.rmtree(draft, ignore_errors=True)
+    return draft
+
+
+def _draft(context: Context, table: str) -> Path:
     store = context.store
     if "://" in store.root:
         raise ValueError(f"the warehouse is {store.root}, and {table} need a local folder; set NIFT_WAREHOUSE to one")
-    draft = store.folder(table, context.key) / "making"
-    shutil.rmtree(draft, ignore_errors=True)
-    return draft
+    return store.folder(table, context.key) / "making"
 
 
 def keep(place: Path, draft: Path, *, name: str) -> Folder:

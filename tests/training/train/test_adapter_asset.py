@@ -24,11 +24,13 @@ ROW = STUDY.adapters[0]
 
 
 def making(root: Path, ran: list[list[str]]) -> Context:
-    """The partition of the row, with something that starts processes."""
+    """The partition of the row, with something that starts processes and is stopped as the first of them has ended."""
 
     def run(command: list[str], context: Any) -> None:
         ran.append(command)
         subprocess.run(command, check=True, capture_output=True, cwd=PROJECT, env=os.environ)
+        if len(ran) == 1:
+            raise KeyboardInterrupt
 
     store = Store(root=str(root), study=STUDY.name)
     return context(store, "lora_adapters", ROW.name, pipes=SimpleNamespace(run=run))
@@ -43,7 +45,11 @@ def test_an_adapter_is_its_rows_recipe_and_leaves_no_checkpoints(tiny: Path, tmp
         {"prompt": ["The old bridge"] * 9, "response": [" was closed last night."] * 9, "training_set": ["x"] * 9}
     )
     backbones = pl.DataFrame({"folder": ["backbones/tiny"], "digest": ["0" * 64]})
-    made = GRAPH.tables["lora_adapters"].function(here, pairs, backbones)
+    make = GRAPH.tables["lora_adapters"].function
+    with pytest.raises(KeyboardInterrupt):
+        make(here, pairs, backbones)
+    made = make(here, pairs, backbones)
+    assert len(ran) == 1, "what was finished as the run was stopped is not trained again"
     row = made.rows.row(0, named=True)
     assert (row["rows"], row["steps"]) == (9, ROW.recipe.steps(9))
     recorded = made.metadata["recipe"].data
