@@ -23,7 +23,7 @@ from nift_assets.study import Study
 
 # The ledger's modules are imported where they are used: the database library would slow down every load.
 if TYPE_CHECKING:
-    from nift_assets.ledger.batches.standing import Standing
+    from nift_assets.ledger.batches.standing import BatchStatus
     from nift_assets.ledger.book import Asker, Book
     from nift_assets.protocol.batches import Batches
 
@@ -193,7 +193,7 @@ def _look_at(
 
 
 def _requeue(
-    study: Study, teacher: Teacher, memory: Memory, standing: "Standing", attempt: str, why: str
+    study: Study, teacher: Teacher, memory: Memory, standing: "BatchStatus", attempt: str, why: str
 ) -> dg.RunRequest | str:
     """Another submission, unless a person is needed first or it has been tried often enough."""
     if standing.remedy:

@@ -9,25 +9,25 @@ import dagster as dg
 from expectations import contract as contracts
 from expectations.contract import Contract
 from expectations.results import LastResult
-from nift_assets.pages.docs import Stored, Table
+from nift_assets.pages.docs import DocumentedTable, Stored
 from nift_assets.steps import check_results
 from nift_assets.steps.lineage import Graph
 from nift_assets.steps.table import Step
 from nift_assets.store import Store
 
 
-def documented(graph: Graph, store: Store, instance: dg.DagsterInstance | None) -> list[Table]:
+def documented(graph: Graph, store: Store, instance: dg.DagsterInstance | None) -> list[DocumentedTable]:
     """All tables of a study, from articles to scores, with the last results the instance knows of."""
     # Models are made from nothing of ours, so they would come first.
     ordered = sorted(graph.steps, key=lambda step: step.group != "data")
     return [_table(graph, step, name, store, instance) for step in ordered for name in step.tables]
 
 
-def _table(graph: Graph, step: Step, name: str, store: Store, instance: dg.DagsterInstance | None) -> Table:
+def _table(graph: Graph, step: Step, name: str, store: Store, instance: dg.DagsterInstance | None) -> DocumentedTable:
     promised = contracts.load(name)
     keys = graph.keys(name)
     read_by = [table for other in graph.steps if name in other.inputs for table in other.tables]
-    return Table(
+    return DocumentedTable(
         contract=promised,
         group=step.group,
         made_by=" and ".join(sorted(step.kinds)),

@@ -7,7 +7,7 @@ import polars as pl
 
 from expectations import contract as contracts
 from expectations.frames import schema
-from nift_assets.graph import Checked
+from nift_assets.graph import CheckedRows
 from nift_assets.store import Store
 
 
@@ -17,7 +17,7 @@ class ParquetIOManager(dg.IOManager):
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def handle_output(self, context: dg.OutputContext, obj: Checked) -> None:
+    def handle_output(self, context: dg.OutputContext, obj: CheckedRows) -> None:
         table = context.asset_key.path[-1]
         partition = context.asset_partition_key if context.has_asset_partitions else None
         for name, content in obj.files.items():

@@ -16,7 +16,7 @@ from dagster_project import failures, worker
 from dagster_project.lost_runs import COMMAND_TAG
 from dagster_project.processes import start_warm
 from dagster_project.resources import store
-from nift_assets.steps.lineage import Graph, Partition, Standing, upstream_first
+from nift_assets.steps.lineage import Graph, Partition, PartitionStates, upstream_first
 from nift_assets.steps.table import Step
 from nift_assets.store import Store
 from nift_assets.study import Study
@@ -27,7 +27,7 @@ AGAIN = ", after the others"
 
 
 @dataclass(frozen=True)
-class Run:
+class PartitionRun:
     """The steps of one partition that are run one after the other, in one Dagster run, for those of their tables that
     are wanted; `waits_for` names other runs."""
 
@@ -44,7 +44,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """What a run did: the tables it had to make, how long it took, and the one line that says why it failed.
 
     `stopped_by` is the cause where a provider or a cap ended the asking: quota, authentication, budget, …
@@ -56,7 +56,7 @@ class Outcome:
     stopped_by: str | None = None
 
 
-def runs(graph: Graph) -> list[Run]:
+def runs(graph: Graph) -> list[PartitionRun]:
     """All runs of a study, upstream before downstream, without what is made by hand: one per partition key, and two
     without partitions (what stands before the first partitioned table and what is made from all partitions).
     Where a key's tables feed another key's that feed it again (a teacher, its audit, what the audit drops), the rest is
@@ -70,7 +70,7 @@ def runs(graph: Graph) -> list[Run]:
                 members.setdefault(name, {})[step] = wanted
                 keys[name] = key
     planned = [
-        Run(
+        PartitionRun(
             name,
             keys[name],
             tuple(step.tables[0] for step in steps),
@@ -83,8 +83,8 @@ def runs(graph: Graph) -> list[Run]:
 
 
 def needed(
-    graph: Graph, planned: Sequence[Run], tables: Collection[str], chosen: Collection[str] = (), *, only: bool
-) -> list[Run]:
+    graph: Graph, planned: Sequence[PartitionRun], tables: Collection[str], chosen: Collection[str] = (), *, only: bool
+) -> list[PartitionRun]:
     """Of all runs what it takes to have some tables, of the chosen partitions if any are, and then what is made of all
     partitions there are; `only` these tables, from what there is.
 
@@ -137,7 +137,7 @@ def _foundation(study: Study, partition: Partition) -> Partition | None:
     return Partition("backbones", backbone.instruct_of) if backbone.instruct_of and backbone.source == "pico" else None
 
 
-def undecided(graph: Graph, planned: Sequence[Run], store: Store) -> list[str]:
+def undecided(graph: Graph, planned: Sequence[PartitionRun], store: Store) -> list[str]:
     """What a person has to decide about code whose results would else be made again, each line once."""
     stored = [
         partition
@@ -151,18 +151,22 @@ def undecided(graph: Graph, planned: Sequence[Run], store: Store) -> list[str]:
 
 
 def execute(
-    planned: Sequence[Run], *, log: Path, started: Callable[[Run], None], ended: Callable[[Run, Outcome], None]
-) -> dict[str, Outcome]:
+    planned: Sequence[PartitionRun],
+    *,
+    log: Path,
+    started: Callable[[PartitionRun], None],
+    ended: Callable[[PartitionRun, RunOutcome], None],
+) -> dict[str, RunOutcome]:
     """Runs everything, upstream first; what depends on a failed run is left out of the answer.
 
     The first run, which reads the corpus, goes alone: if that fails nothing else has begun. The score tables come
     last and are made of what there is, so one failed teacher does not cost the scores of the others.
     """
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, RunOutcome] = {}
     waiting = list(planned)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(AT_ONCE, mp_context=context, initializer=worker.begin, initargs=(str(log),)) as pool:
-        going: dict[Future[Outcome], Run] = {}
+        going: dict[Future[RunOutcome], PartitionRun] = {}
         while True:
             for run in _ready(waiting, outcomes, idle=not going):
                 if len(going) == AT_ONCE or (going and not outcomes):
@@ -178,7 +182,7 @@ def execute(
                 ended(run, outcomes[run.name])
 
 
-def execute_one(run: Run) -> Outcome:
+def execute_one(run: PartitionRun) -> RunOutcome:
     """One Dagster run, in this process, of those steps of a partition that are not up to date."""
     from dagster_project.definitions import ACTIVE, defs  # the graph of this process's environment
 
@@ -187,7 +191,7 @@ def execute_one(run: Run) -> Outcome:
     with dg.DagsterInstance.get() as instance:
         tables = _to_make(ACTIVE, run, instance)
         if not tables:
-            return Outcome((), 0.0)
+            return RunOutcome((), 0.0)
         result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
             partition_key=run.key,
             asset_selection=[dg.AssetKey(name) for name in tables],
@@ -197,10 +201,10 @@ def execute_one(run: Run) -> Outcome:
         )
         failed = [event for event in result.all_events if event.is_step_failure]
         error = None if result.success else failures.reason(instance, result.run_id, failed)
-        return Outcome(tables, time.monotonic() - started, error, failures.stopped_by(failed))
+        return RunOutcome(tables, time.monotonic() - started, error, failures.stopped_by(failed))
 
 
-def _ready(waiting: Sequence[Run], outcomes: Mapping[str, Outcome], *, idle: bool) -> list[Run]:
+def _ready(waiting: Sequence[PartitionRun], outcomes: Mapping[str, RunOutcome], *, idle: bool) -> list[PartitionRun]:
     """The runs that can start now: those whose upstream is done; the scores when nothing else is left to do."""
     done = {name for name, outcome in outcomes.items() if outcome.error is None}
     if DATA in outcomes.keys() - done:
@@ -209,7 +213,7 @@ def _ready(waiting: Sequence[Run], outcomes: Mapping[str, Outcome], *, idle: boo
     return ready or [run for run in waiting if idle and run.name == SCORES]
 
 
-def _outcome(future: Future[Outcome]) -> Outcome:
+def _outcome(future: Future[RunOutcome]) -> RunOutcome:
     try:
         return future.result()
     except BrokenProcessPool:
@@ -229,9 +233,9 @@ def _waits_for(graph: Graph, name: str, steps: Iterable[Step], key: str | None) 
     return frozenset(_run_of(graph, graph.tables[above.table], above.key) for above in made_from) - {name}
 
 
-def _to_make(graph: Graph, run: Run, instance: dg.DagsterInstance) -> tuple[str, ...]:
+def _to_make(graph: Graph, run: PartitionRun, instance: dg.DagsterInstance) -> tuple[str, ...]:
     """The tables of a run that are not up to date, or that stand below one that is made again."""
-    standing = Standing(
+    standing = PartitionStates(
         graph, store(graph.study), within={*run.partitions}, seen=lambda partition: _known(instance, *partition)
     )
     return tuple(partition.table for partition in run.partitions if not standing.is_present(partition))

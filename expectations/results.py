@@ -20,7 +20,7 @@ class LastResult:
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckResult:
     """The last result of one check of a stored table."""
 
     table: str

@@ -31,7 +31,7 @@ from nift_assets.steps import lineage
 from nift_assets.steps.check_results import MESSAGE
 from nift_assets.steps.context import Context
 from nift_assets.steps.lineage import Graph, Partition
-from nift_assets.steps.table import Declaration, Made, Step
+from nift_assets.steps.table import Declaration, Step, TableOutput
 from nift_assets.store import Store, Version, data_version, write_portions
 from nift_assets.study import Study
 from nift_training import memory
@@ -44,7 +44,7 @@ RESOURCES = {"store", "ledger", "pipes"}
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedRows:
     """Rows that keep their contract and the version they are to be stored under: all the IO manager ever writes."""
 
     rows: Table
@@ -200,19 +200,19 @@ def _read_by_itself(graph: Graph, step: Step, store: Store, tests: Sequence[Test
     }
 
 
-def _made(value: Any, promised: Mapping[str, Contract]) -> dict[str, Made]:
+def _made(value: Any, promised: Mapping[str, Contract]) -> dict[str, TableOutput]:
     several = value if isinstance(value, dict) else dict.fromkeys(promised, value)
-    return {name: what if isinstance(what, Made) else Made(what) for name, what in several.items()}
+    return {name: what if isinstance(what, TableOutput) else TableOutput(what) for name, what in several.items()}
 
 
-def _drafted(made: Made, contract: Contract, draft: Path, inputs: str) -> Checked:
+def _drafted(made: TableOutput, contract: Contract, draft: Path, inputs: str) -> CheckedRows:
     """A table as it is going to be checked and stored; rows that come a portion at a time go to the file `draft`."""
     if isinstance(made.rows, pl.DataFrame):
         frame = conform(made.rows, contract)
-        return Checked(frame, Version(data=data_version(frame), inputs=inputs), made.files, made.metadata)
+        return CheckedRows(frame, Version(data=data_version(frame), inputs=inputs), made.files, made.metadata)
     rows = (conform(portion, contract) for portion in made.rows)
     first = next(rows, pl.DataFrame(schema=schema(contract)))
-    return Checked(draft, write_portions(draft, chain([first], rows), inputs), made.files, made.metadata)
+    return CheckedRows(draft, write_portions(draft, chain([first], rows), inputs), made.files, made.metadata)
 
 
 def _errors(results: Mapping[str, Sequence[Result]]) -> list[str]:
@@ -308,7 +308,9 @@ def _check_result(name: str, result: Result) -> dg.AssetCheckResult:
     )
 
 
-def _result(name: str, made: Checked, spent: Mapping[str, float], key: str | None) -> dg.MaterializeResult[Checked]:
+def _result(
+    name: str, made: CheckedRows, spent: Mapping[str, float], key: str | None
+) -> dg.MaterializeResult[CheckedRows]:
     return dg.MaterializeResult(
         asset_key=name,
         value=made,

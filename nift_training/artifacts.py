@@ -20,7 +20,7 @@ JOURNAL = ".journal.jsonl"  # what is finished of a draft that can be gone on wi
 
 
 @dataclass(frozen=True, kw_only=True)
-class File:
+class ManifestFile:
     """One file of a folder: its name relative to the folder, its size and the hash of its content."""
 
     name: str
@@ -37,7 +37,7 @@ class Manifest:
 
     kind: str
     digest: str
-    files: tuple[File, ...]
+    files: tuple[ManifestFile, ...]
     facts: dict[str, Any]
 
 
@@ -50,7 +50,7 @@ class Draft:
 
     path: Path
     facts: dict[str, Any] = field(default_factory=dict)
-    known: dict[str, File] = field(default_factory=dict)
+    known: dict[str, ManifestFile] = field(default_factory=dict)
 
 
 @contextmanager
@@ -109,7 +109,7 @@ def resumed_folder(out: Path, kind: str, job: str) -> Iterator[Draft]:
             raise
 
 
-def finish(draft: Draft, file: File) -> None:
+def finish(draft: Draft, file: ManifestFile) -> None:
     """Notes in a resumed folder that a file is whole and on the disk."""
     with (draft.path / JOURNAL).open("a", encoding="utf-8") as journal:
         journal.write(line(asdict(file)))
@@ -207,7 +207,7 @@ def read_manifest(path: Path) -> Manifest:
         raise ValueError(f"{path} has no {MANIFEST}: it is incomplete or was not made by nift_training")
     try:
         content = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        files = tuple(File(**file) for file in content["files"])
+        files = tuple(ManifestFile(**file) for file in content["files"])
         return Manifest(kind=content["kind"], digest=content["digest"], files=files, facts=content["facts"])
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path / MANIFEST} is damaged: make {path} again") from None
@@ -287,14 +287,14 @@ def _only_writer(out: Path) -> Iterator[None]:
             path.unlink()  # it lies beside somebody's results; who waits for it is refused, and not let in
 
 
-def _finished(path: Path, job: str) -> dict[str, File]:
+def _finished(path: Path, job: str) -> dict[str, ManifestFile]:
     """The files a killed process finished of this job and that are still as it left them; all else is removed."""
-    files: dict[str, File] = {}
+    files: dict[str, ManifestFile] = {}
     if (path / JOURNAL).is_file():
         # The last line may be torn: only what ends in a line break was flushed.
         first, *lines = (path / JOURNAL).read_text(encoding="utf-8").split("\n")[:-1] or [""]
         if first == json.dumps({"job": job}):
-            files = {file.name: file for file in (File(**json.loads(text)) for text in lines)}
+            files = {file.name: file for file in (ManifestFile(**json.loads(text)) for text in lines)}
     files = {name: file for name, file in files.items() if (path / name).is_file() and _describe(path, name) == file}
     for old in path.iterdir():
         if old.is_dir():
@@ -307,11 +307,11 @@ def _finished(path: Path, job: str) -> dict[str, File]:
     return files
 
 
-def _describe(root: Path, name: str) -> File:
-    return File(name=name, bytes=(root / name).stat().st_size, sha256=sha256(root / name))
+def _describe(root: Path, name: str) -> ManifestFile:
+    return ManifestFile(name=name, bytes=(root / name).stat().st_size, sha256=sha256(root / name))
 
 
-def _digest(files: Iterable[File]) -> str:
+def _digest(files: Iterable[ManifestFile]) -> str:
     listing = "".join(f"{name}\0{sha256}\n" for name, sha256 in sorted((file.name, file.sha256) for file in files))
     return hashlib.sha256(listing.encode()).hexdigest()
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Backbone:
+class BackboneFolder:
     """A folder that holds a model: its tokenizer, and what identifies it.
 
     `digest` is its manifest's where it has one; for another download `identity` is made of its configuration and of
@@ -29,7 +29,7 @@ class Backbone:
     identity: str
 
 
-def read(folder: Path, *, verified: bool = True) -> Backbone:
+def read(folder: Path, *, verified: bool = True) -> BackboneFolder:
     """The folder's tokenizer, after its manifest was held against its files if it has one.
 
     Of several processes one does that for all; the others take the manifest as it is. Code that comes with a model is
@@ -42,7 +42,7 @@ def read(folder: Path, *, verified: bool = True) -> Backbone:
     tokenizer = _tokenizer(folder)
     if tokenizer.eos_token is None:
         raise ValueError(f"the tokenizer of {folder} has no end-of-sequence token: set eos_token in its config")
-    return Backbone(folder, tokenizer, digest, digest or _identity(folder))
+    return BackboneFolder(folder, tokenizer, digest, digest or _identity(folder))
 
 
 def weights(folder: Path, recipe: Recipe, device: torch.device, *, shared: bool = False) -> Any:

@@ -46,7 +46,7 @@ ONE_DEVICE = Machine()
 
 
 @dataclass(frozen=True)
-class Place:
+class ProcessRank:
     """Which of how many processes this is, as torchrun and DeepSpeed's launcher say it in the environment."""
 
     rank: int
@@ -59,10 +59,10 @@ class Place:
         return self.rank == 0
 
 
-def place() -> Place:
+def place() -> ProcessRank:
     """This process's place; a process that nobody launched is the first and only one."""
     rank, world, local = (int(os.environ.get(name, default)) for name, default in _VARIABLES)
-    return Place(rank, world, local)
+    return ProcessRank(rank, world, local)
 
 
 _VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))

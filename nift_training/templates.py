@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-Example = tuple[str, str]
+OneShotExample = tuple[str, str]
 """The question and answer that `one_shot` opens with."""
 
 
@@ -69,7 +69,7 @@ def named(name: str) -> Template:
     return TEMPLATES[name]
 
 
-def read_example(path: Path) -> Example:
+def read_example(path: Path) -> OneShotExample:
     """The example in a JSON file: `messages` of two, as FastChat's `one_shot` conversation lists them, either pairs of
     role and text or objects with `content`; ValueError for another shape."""
     try:
@@ -83,7 +83,7 @@ def read_example(path: Path) -> Example:
     return question, answer
 
 
-def render(name: str, turns: Sequence[str], example: Example | None = None) -> str:
+def render(name: str, turns: Sequence[str], example: OneShotExample | None = None) -> str:
     """The prompt that asks the last of the turns, which alternate question, answer, …, question.
 
     `one_shot` opens with an example question and answer; the text is FastChat's, so it is given, not kept here.

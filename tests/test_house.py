@@ -216,6 +216,17 @@ def test_the_bundled_articles_are_varied_and_of_web_length() -> None:
     assert genres == {"news", "how-to", "opinion", "forum", "listicle", "review"}
 
 
+def test_no_class_name_is_defined_twice() -> None:
+    """Whoever reads a class's name knows which class it is."""
+    modules_by_name: dict[str, list[str]] = {}
+    for package in ("nift_assets", "nift_training", "dagster_project", "expectations"):
+        for path in sorted((PROJECT / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ClassDef):
+                    modules_by_name.setdefault(node.name, []).append(str(path.relative_to(PROJECT)))
+    assert {name: modules for name, modules in modules_by_name.items() if len(modules) > 1} == {}
+
+
 def test_every_variable_of_ours_is_read_in_one_module_and_is_in_the_example() -> None:
     """Whoever wants to know what can be set from outside finds it in one place."""
     named = re.compile(r"NIFT_[A-Z_]+")

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from dagster_project.command_line.text_table import GAP, aligned
-from nift_assets.costs.plan import Cost, Line, Plan
+from nift_assets.costs.plan import Cost, Plan, PlanRow
 from nift_assets.costs.tokens import BASES, Count
 from nift_assets.ledger.report import Account, Report
 
@@ -99,7 +99,7 @@ def ledger_as_json(report: Report, caps: Mapping[tuple[str, str], float | None])
     }
 
 
-def _cells(line: Line) -> list[str]:
+def _cells(line: PlanRow) -> list[str]:
     requests = "?" if line.missing is None else f"{line.missing:,}"
     if line.answered and line.requests is not None:
         requests = f"{requests} of {line.requests:,}"
@@ -115,7 +115,7 @@ def _cells(line: Line) -> list[str]:
     ]
 
 
-def _status(line: Line) -> str:
+def _status(line: PlanRow) -> str:
     if line.state == "free":
         return ""  # the columns say so
     cap = f", cap ${line.cap / 1e9:,.2f}" if line.cap is not None else ""

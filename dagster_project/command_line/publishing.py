@@ -22,7 +22,7 @@ ACTIONS = ("new", "changed", "removed", "same")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PublishOutcome:
     """What became of one publication: where each of its files goes, the commit if it was pushed, or why it was not."""
 
     publication: Publication
@@ -41,7 +41,7 @@ def chosen(study: Study, names: Sequence[str]) -> list[Publication]:
     return [study.publication(name) for name in names] if names else list(study.publications)
 
 
-def publish(publications: Sequence[Publication], *, push: bool, log: Path) -> Iterator[Outcome]:
+def publish(publications: Sequence[Publication], *, push: bool, log: Path) -> Iterator[PublishOutcome]:
     """Writes each publication's folder and says what would go where; pushes it if told to. Dagster's lines go to a
     log."""
     job = defs.resolve_implicit_global_asset_job_def()
@@ -59,7 +59,7 @@ def publish(publications: Sequence[Publication], *, push: bool, log: Path) -> It
             if result.success:
                 yield _outcome(publication, result.asset_materializations_for_node(table)[0].metadata)
             else:
-                yield Outcome(
+                yield PublishOutcome(
                     publication,
                     {},
                     error=failures.reason(
@@ -68,7 +68,7 @@ def publish(publications: Sequence[Publication], *, push: bool, log: Path) -> It
                 )
 
 
-def render(outcome: Outcome) -> str:
+def render(outcome: PublishOutcome) -> str:
     """A publication's place, a line per file with what becomes of it, and what was sent."""
     plan = outcome.plan
     seen = "private" if plan["private"] else "PUBLIC"
@@ -83,7 +83,7 @@ def render(outcome: Outcome) -> str:
     return "\n".join([head, f"  from {outcome.folder}", *lines, f"  {_sent(outcome)}"])
 
 
-def _sent(outcome: Outcome) -> str:
+def _sent(outcome: PublishOutcome) -> str:
     changed = [change for change in outcome.plan["changes"] if change["action"] != "same"]
     size = sum(change["bytes"] for change in changed if change["action"] != "removed")
     if outcome.revision is None:
@@ -114,9 +114,9 @@ def _table(publication: Publication) -> str:
     return "hub_adapters" if publication.adapter else "hub_models"
 
 
-def _outcome(publication: Publication, shown: Mapping[str, dg.MetadataValue[Any]]) -> Outcome:
+def _outcome(publication: Publication, shown: Mapping[str, dg.MetadataValue[Any]]) -> PublishOutcome:
     revision = shown.get("revision")
-    return Outcome(
+    return PublishOutcome(
         publication,
         plan=shown[PLAN].value,
         folder=str(shown["folder"].value),

@@ -18,7 +18,7 @@ from nift_assets.store import CATALOGUE, Store, replacing
 from nift_training import file_locks
 
 if TYPE_CHECKING:
-    from dagster_project.run_study import Outcome, Run
+    from dagster_project.run_study import PartitionRun, RunOutcome
 
 DEMO_BYTES = 250 * 2**20
 # How a run ends that was stopped before everything was asked: at a cap, or by the provider (quota, key, model).
@@ -213,10 +213,10 @@ class _Progress:
         self._total = total
         self._ended = 0
 
-    def started(self, run: Run) -> None:
+    def started(self, run: PartitionRun) -> None:
         click.echo(f"        … {run.name}: {', '.join(run.tables)}")
 
-    def ended(self, run: Run, outcome: Outcome) -> None:
+    def ended(self, run: PartitionRun, outcome: RunOutcome) -> None:
         self._ended += 1
         count = f"[{self._ended:2}/{self._total}]"
         if outcome.error:

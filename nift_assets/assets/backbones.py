@@ -12,7 +12,7 @@ from nift_assets.steps import process
 from nift_assets.steps.context import Context
 from nift_assets.steps.lineage import Partition
 from nift_assets.steps.process import Folder
-from nift_assets.steps.table import Made, table
+from nift_assets.steps.table import TableOutput, table
 from nift_training import fetch, pico
 
 
@@ -24,7 +24,7 @@ from nift_training import fetch, pico
     version=1,
     pool="hub",
 )
-def backbones(context: Context) -> Made:
+def backbones(context: Context) -> TableOutput:
     backbone = context.study.backbone(context.key)
     folder = _make_pico(context, backbone) if backbone.source == "pico" else _fetch(context, backbone)
     row = {
@@ -38,7 +38,7 @@ def backbones(context: Context) -> Made:
         "digest": folder.manifest.digest,
         "folder": folder.name,
     }
-    return Made(pl.DataFrame([row]), metadata=process.facts(folder))
+    return TableOutput(pl.DataFrame([row]), metadata=process.facts(folder))
 
 
 def _articles() -> str:

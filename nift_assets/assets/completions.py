@@ -10,7 +10,7 @@ from nift_assets.providers import Material
 from nift_assets.rows import Teacher
 from nift_assets.steps import asking
 from nift_assets.steps.context import Context
-from nift_assets.steps.table import Made, table
+from nift_assets.steps.table import TableOutput, table
 
 
 @table(
@@ -23,13 +23,13 @@ from nift_assets.steps.table import Made, table
     version=1,
     plugins=lambda study, key, table: (providers.module(study.teacher(key).provider),),
 )
-def completions(context: Context, halves: pl.DataFrame, backbones: pl.DataFrame) -> Made:
+def completions(context: Context, halves: pl.DataFrame, backbones: pl.DataFrame) -> TableOutput:
     teacher = context.study.teacher(context.key)
     local_model = backbones["digest"][0] if providers.runs_backbone(teacher) else None
     requests = asking_teachers.requests(teacher, halves, local_model=local_model)
     asked = asking.ask(context, teacher, requests, _material(context, teacher, halves, backbones))
     frame = asking_teachers.rows(teacher, halves, requests, asked.answers)
-    return Made(frame, metadata=asking.metadata(asked))
+    return TableOutput(frame, metadata=asking.metadata(asked))
 
 
 def _material(context: Context, teacher: Teacher, halves: pl.DataFrame, backbones: pl.DataFrame) -> Material:

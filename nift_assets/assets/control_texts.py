@@ -6,7 +6,7 @@ from nift_assets import providers
 from nift_assets.prompts import controls
 from nift_assets.steps import asking
 from nift_assets.steps.context import Context
-from nift_assets.steps.table import Made, table
+from nift_assets.steps.table import TableOutput, table
 
 
 @table(
@@ -18,8 +18,8 @@ from nift_assets.steps.table import Made, table
     version=1,
     plugins=lambda study, key, table: (providers.module(study.control(key).provider),),
 )
-def control_texts(context: Context) -> Made:
+def control_texts(context: Context) -> TableOutput:
     control = context.study.control(context.key)
     requests = controls.requests(control)
     asked = asking.ask(context, control, requests)
-    return Made(controls.rows(control, requests, asked.answers), metadata=asking.metadata(asked))
+    return TableOutput(controls.rows(control, requests, asked.answers), metadata=asking.metadata(asked))

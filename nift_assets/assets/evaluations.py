@@ -19,7 +19,7 @@ from nift_assets.rows import Benchmark, Model, Server, digest, without_places
 from nift_assets.steps import process
 from nift_assets.steps.context import Context
 from nift_assets.steps.lineage import Partition
-from nift_assets.steps.table import Declaration, Made, table
+from nift_assets.steps.table import Declaration, TableOutput, table
 from nift_assets.study import Study
 from nift_training import evaluate
 from nift_training.artifacts import read_rows, sha256
@@ -57,14 +57,14 @@ def declare(names: Sequence[str]) -> Declaration:
         any_of=True,
         afterwards=_free_when_answered,
     )
-    def evaluations(context: Context, wanted: Sequence[str], merged_models: pl.DataFrame) -> dict[str, Made]:
+    def evaluations(context: Context, wanted: Sequence[str], merged_models: pl.DataFrame) -> dict[str, TableOutput]:
         rows = {table: context.study.benchmark(asked[table]) for table in wanted}
         return answered(context, merged_models.row(0, named=True), rows)
 
     return evaluations
 
 
-def answered(context: Context, model: Mapping[str, Any], wanted: Mapping[str, Benchmark]) -> dict[str, Made]:
+def answered(context: Context, model: Mapping[str, Any], wanted: Mapping[str, Benchmark]) -> dict[str, TableOutput]:
     """What a model answers on some benchmarks, by their tables, from one process."""
     study = context.study
     server = _server(study.model(model["model"]))
@@ -111,9 +111,9 @@ def _options(rows: Sequence[Benchmark]) -> dict[str, object]:
     return options
 
 
-def _answers(row: Benchmark, model: str, rows: Rows) -> Made:
+def _answers(row: Benchmark, model: str, rows: Rows) -> TableOutput:
     made = benchmarks.load(row.name).answers(row, model, rows)
-    return Made(made.rows, metadata=made.metadata)
+    return TableOutput(made.rows, metadata=made.metadata)
 
 
 def _what_shapes(row: Benchmark) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ from nift_assets.assets import sql_models
 from nift_assets.benchmarks.scoring import files
 from nift_assets.rows import Benchmark, Filter, without_places
 from nift_assets.steps.context import Context
-from nift_assets.steps.table import Declaration, Made, table
+from nift_assets.steps.table import Declaration, TableOutput, table
 from nift_assets.study import Study
 
 
@@ -41,9 +41,9 @@ def declare(row: Filter) -> Declaration:
         metadata={"drops": dg.MetadataValue.md(filters.module(row).__doc__ or "")},
         follows=True,
     )
-    def run(context: Context, completions: pl.DataFrame, halves: pl.DataFrame) -> Made:
+    def run(context: Context, completions: pl.DataFrame, halves: pl.DataFrame) -> TableOutput:
         removed = filters.run(row, completions, halves, context.study.benchmarks)
-        return Made(removed.rows, metadata={"removed": removed.rows.height, **removed.metadata})
+        return TableOutput(removed.rows, metadata={"removed": removed.rows.height, **removed.metadata})
 
     return run
 

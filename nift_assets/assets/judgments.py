@@ -12,7 +12,7 @@ from nift_assets.benchmarks.scoring import files
 from nift_assets.rows import Benchmark, without_places
 from nift_assets.steps import asking
 from nift_assets.steps.context import Context
-from nift_assets.steps.table import Declaration, Made, table
+from nift_assets.steps.table import Declaration, TableOutput, table
 from nift_assets.study import Study
 
 
@@ -40,14 +40,14 @@ def declare(name: str) -> Declaration:
             *(file.requests, file.retries, file.judgments),
         ),
     )
-    def judgments(context: Context, **frames: pl.DataFrame) -> Made:
+    def judgments(context: Context, **frames: pl.DataFrame) -> TableOutput:
         (answers,) = frames.values()
         return judged(context, context.study.benchmark(name), answers)
 
     return judgments
 
 
-def judged(context: Context, row: Benchmark, answers: pl.DataFrame) -> Made:
+def judged(context: Context, row: Benchmark, answers: pl.DataFrame) -> TableOutput:
     """What the row's judge says of the answers, with what it is asked once more where it gave no verdict."""
     file, judge = benchmarks.judged(row.name), context.study.judge(str(row.judge))
     requests = file.requests(row, judge, answers)
@@ -60,7 +60,7 @@ def judged(context: Context, row: Benchmark, answers: pl.DataFrame) -> Made:
         retried = dict(zip(again, more.answers, strict=True))
         metadata = asking.together(metadata, asking.metadata(more))
     made = file.judgments(row, judge, answers, requests, asked.answers, retried)
-    return Made(made.rows, metadata={**made.metadata, **_readings(made.rows), **metadata})
+    return TableOutput(made.rows, metadata={**made.metadata, **_readings(made.rows), **metadata})
 
 
 def _what_shapes(study: Study, benchmark: Benchmark) -> tuple[Any, ...]:

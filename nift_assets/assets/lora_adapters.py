@@ -14,7 +14,7 @@ from nift_assets.pages import plots
 from nift_assets.rows import Adapter
 from nift_assets.steps import process
 from nift_assets.steps.context import Context
-from nift_assets.steps.table import Made, table
+from nift_assets.steps.table import TableOutput, table
 from nift_assets.store import data_version
 from nift_training import train
 from nift_training.artifacts import read_rows
@@ -35,7 +35,7 @@ def _learnt(adapter: Adapter) -> Adapter:
     version=1,
     pool="gpu",
 )
-def lora_adapters(context: Context, training_sets: pl.DataFrame, backbones: pl.DataFrame) -> Made:
+def lora_adapters(context: Context, training_sets: pl.DataFrame, backbones: pl.DataFrame) -> TableOutput:
     adapter = context.study.adapter(context.key)
     rows = training_sets.select("prompt", "response")
     # What an interrupted run has done is found again by the next one; of other weights or pairs it is a folder apart.
@@ -79,7 +79,7 @@ def lora_adapters(context: Context, training_sets: pl.DataFrame, backbones: pl.D
         "model_card": dg.MetadataValue.path(str(context.store.folder(folder.name, "README.md"))),
         "recipe": dg.MetadataValue.json(facts["recipe"]),
     }
-    return Made(pl.DataFrame([row]), metadata={**process.facts(folder), **shown})
+    return TableOutput(pl.DataFrame([row]), metadata={**process.facts(folder), **shown})
 
 
 def _work(context: Context, adapter: Adapter, of: str) -> Path:

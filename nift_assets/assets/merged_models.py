@@ -14,7 +14,7 @@ from nift_assets.rows import Model
 from nift_assets.steps import process
 from nift_assets.steps.context import Context
 from nift_assets.steps.process import Folder
-from nift_assets.steps.table import Made, table
+from nift_assets.steps.table import TableOutput, table
 from nift_training import merge
 
 
@@ -26,7 +26,7 @@ from nift_training import merge
     rows=lambda study, key, table: (_what_is_merged(study.model(key)),),
     version=1,
 )
-def merged_models(context: Context, backbones: pl.DataFrame, lora_adapters: pl.DataFrame) -> Made:
+def merged_models(context: Context, backbones: pl.DataFrame, lora_adapters: pl.DataFrame) -> TableOutput:
     model = context.study.model(context.key)
     backbone = backbones.row(0, named=True)
     row = {
@@ -44,7 +44,7 @@ def merged_models(context: Context, backbones: pl.DataFrame, lora_adapters: pl.D
     if model.adapter is None:
         # Nothing to merge: the row points at the backbone's own folder, 140 GB for the largest.
         unchanged = {name: backbone[name] for name in ("parameters", "bytes", "digest", "folder")}
-        return Made(pl.DataFrame([{**row, **unchanged}]))
+        return TableOutput(pl.DataFrame([{**row, **unchanged}]))
     adapter = lora_adapters.row(0, named=True)
     folder = _merge(context, model, backbone, adapter)
     merged = {
@@ -57,7 +57,7 @@ def merged_models(context: Context, backbones: pl.DataFrame, lora_adapters: pl.D
         "digest": folder.manifest.digest,
         "folder": folder.name,
     }
-    return Made(pl.DataFrame([{**row, **merged}]), metadata=process.facts(folder))
+    return TableOutput(pl.DataFrame([{**row, **merged}]), metadata=process.facts(folder))
 
 
 def weights(context: Context, merged: Mapping[str, Any]) -> Path:

@@ -16,13 +16,13 @@ import polars as pl
 from nift_assets import filters
 from nift_assets.hub import commits, folders, repository
 from nift_assets.hub.folders import Content, Upstream
-from nift_assets.hub.repository import Change, Remote, Repository
+from nift_assets.hub.repository import Change, Repository, RepositoryState
 from nift_assets.rows import Publication
 from nift_assets.secrets import keys
 from nift_assets.steps import check_results, process
 from nift_assets.steps.context import Context
 from nift_assets.steps.partitions import PartitionSet
-from nift_assets.steps.table import Made, Rows, table
+from nift_assets.steps.table import Rows, TableOutput, table
 from nift_assets.study import Study
 from nift_training import artifacts
 from nift_training.artifacts import Manifest
@@ -60,7 +60,7 @@ def _row(kind: PartitionSet) -> Rows:
     streams=True,
     by_hand=True,
 )
-def hub_datasets(context: Context) -> Made:
+def hub_datasets(context: Context) -> TableOutput:
     return _publish(context, "teacher")
 
 
@@ -74,7 +74,7 @@ def hub_datasets(context: Context) -> Made:
     streams=True,
     by_hand=True,
 )
-def hub_adapters(context: Context) -> Made:
+def hub_adapters(context: Context) -> TableOutput:
     return _publish(context, "adapter")
 
 
@@ -88,11 +88,11 @@ def hub_adapters(context: Context) -> Made:
     streams=True,
     by_hand=True,
 )
-def hub_models(context: Context) -> Made:
+def hub_models(context: Context) -> TableOutput:
     return _publish(context, "model")
 
 
-def _publish(context: Context, kind: PartitionSet) -> Made:
+def _publish(context: Context, kind: PartitionSet) -> TableOutput:
     """The row of one publication: its folder, and the commit that holds it if this run was to push."""
     publication = publication_of(context.study, kind, context.key)
     if publication is None:
@@ -136,7 +136,7 @@ def _publish(context: Context, kind: PartitionSet) -> Made:
     else:
         pushed, seen = _push(to, path, manifest, content, remote, planned)
         row, shown = row | pushed, shown | seen
-    return Made(pl.DataFrame([row]), metadata=shown)
+    return TableOutput(pl.DataFrame([row]), metadata=shown)
 
 
 def _upstream(context: Context, kind: PartitionSet) -> Upstream:
@@ -162,7 +162,7 @@ def _push(
     path: Path,
     manifest: Manifest,
     content: Content,
-    remote: Remote | None,
+    remote: RepositoryState | None,
     planned: Sequence[Change],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Pushes what is not on the Hub yet and reads all of it back: columns of the row, and what is shown in the UI."""

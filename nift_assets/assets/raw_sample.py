@@ -5,7 +5,7 @@ from __future__ import annotations
 from nift_assets import corpus
 from nift_assets.rows import without_places
 from nift_assets.steps.context import Context
-from nift_assets.steps.table import Made, table
+from nift_assets.steps.table import TableOutput, table
 
 
 @table(
@@ -16,7 +16,7 @@ from nift_assets.steps.table import Made, table
     source=lambda study: study.corpus.name,
     rows=lambda study, key, table: (without_places(study.corpus), corpus.fingerprint(study.corpus)),
 )
-def raw_sample(context: Context) -> dict[str, Made]:
+def raw_sample(context: Context) -> dict[str, TableOutput]:
     sample = corpus.sample(context.study.corpus, report=lambda progress: context.log(str(progress)))
     context.log(str(sample.read))
     read = {
@@ -27,6 +27,8 @@ def raw_sample(context: Context) -> dict[str, Made]:
     }
     reasons = sample.rejects["reason"].value_counts().sort("reason").rows()
     return {
-        "raw_sample": Made(sample.portions(), metadata=read),
-        "raw_sample_rejects": Made(sample.rejects, metadata={reason.replace(" ", "_"): n for reason, n in reasons}),
+        "raw_sample": TableOutput(sample.portions(), metadata=read),
+        "raw_sample_rejects": TableOutput(
+            sample.rejects, metadata={reason.replace(" ", "_"): n for reason, n in reasons}
+        ),
     }

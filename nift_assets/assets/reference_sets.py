@@ -5,7 +5,7 @@ from __future__ import annotations
 from nift_assets.pairs import reference_sets as publications
 from nift_assets.rows import without_places
 from nift_assets.steps.context import Context
-from nift_assets.steps.table import Made, table
+from nift_assets.steps.table import TableOutput, table
 
 
 @table(
@@ -18,7 +18,7 @@ from nift_assets.steps.table import Made, table
     ),
     pool="hub",
 )
-def reference_sets(context: Context) -> Made:
+def reference_sets(context: Context) -> TableOutput:
     reference = context.study.reference_set(context.key)
     published = publications.read(reference)
     facts = {
@@ -30,4 +30,4 @@ def reference_sets(context: Context) -> Made:
         "empty_responses": int((published.rows["response"].str.strip_chars() == "").sum()),
         "repeated_rows": published.rows.height - published.rows["document_id"].n_unique(),
     }
-    return Made(published.rows, metadata={name: value for name, value in facts.items() if value is not None})
+    return TableOutput(published.rows, metadata={name: value for name, value in facts.items() if value is not None})

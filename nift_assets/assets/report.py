@@ -17,7 +17,7 @@ from nift_assets.rows import without_places
 from nift_assets.steps import check_results, coverage
 from nift_assets.steps.context import Context
 from nift_assets.steps.lineage import Graph
-from nift_assets.steps.table import Made, table
+from nift_assets.steps.table import TableOutput, table
 from nift_assets.store import Store
 from nift_assets.study import Study
 from nift_training.artifacts import read_rows
@@ -37,7 +37,7 @@ PLAIN = str | int | float | None
     rows=lambda study, key, table: (_content(study), pages.TEMPLATE.read_text(encoding="utf-8")),
     follows=True,
 )
-def report(context: Context, **frames: pl.DataFrame) -> Made:
+def report(context: Context, **frames: pl.DataFrame) -> TableOutput:
     graph, store = context.graph, context.store
     content = pages.page(
         graph.study,
@@ -57,7 +57,7 @@ def report(context: Context, **frames: pl.DataFrame) -> Made:
     }
     # `nift ui` serves it; a browser opens no file for a page.
     shown = {"page": dg.MetadataValue.url(PAGE), "file": FILE, "bytes": len(content)}
-    return Made(pl.DataFrame([row]), files={FILE: content}, metadata=shown)
+    return TableOutput(pl.DataFrame([row]), files={FILE: content}, metadata=shown)
 
 
 def _content(study: Study) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from nift_assets.pages import plots
 from nift_assets.rows import PLACES
 from nift_assets.sql import REMOVALS
 from nift_assets.steps.context import Context
-from nift_assets.steps.table import Declaration, Made, table
+from nift_assets.steps.table import Declaration, TableOutput, table
 from nift_assets.study import Study
 
 
@@ -23,7 +23,7 @@ def steps(study: Study) -> list[Declaration]:
     return [declare(sql.compile(name)) for name in sql.names()]
 
 
-def declare(model: sql.Model) -> Declaration:
+def declare(model: sql.SqlModel) -> Declaration:
     """The step that runs one SQL model; an edit of the SQL makes it stale.
 
     A model with `config(plot='funnel')` shows the picture `plots.funnel` draws of its rows.
@@ -49,13 +49,13 @@ def declare(model: sql.Model) -> Declaration:
         metadata={"sql": dg.MetadataValue.md(f"```sql\n{model.sql}\n```")},
         follows=True,
     )
-    def run(context: Context, **frames: pl.DataFrame) -> Made:
+    def run(context: Context, **frames: pl.DataFrame) -> TableOutput:
         study = context.study
         given = {**frames, **absent(study), **_study_rows(study, model), **removals(study, frames)}
         made = sql.run(model, given, context.partition.key)
         if plot is None or draw is None:
-            return Made(made)
-        return Made(made, metadata={plot: dg.MetadataValue.md(plots.as_markdown(draw(made), plot))})
+            return TableOutput(made)
+        return TableOutput(made, metadata={plot: dg.MetadataValue.md(plots.as_markdown(draw(made), plot))})
 
     return run
 
@@ -97,6 +97,6 @@ def _removal_tables(study: Study) -> list[str]:
     return [filters.table(row) for row in study.filters]
 
 
-def _study_rows(study: Study, model: sql.Model) -> dict[str, pl.DataFrame]:
+def _study_rows(study: Study, model: sql.SqlModel) -> dict[str, pl.DataFrame]:
     """The rows of the study that a model reads, by the names of their relations."""
     return {f"{sql.STUDY_PREFIX}{rows}": sql.study_rows(study, rows) for rows in model.studies}

@@ -7,7 +7,7 @@ import polars as pl
 from nift_assets.pairs import training_files as files
 from nift_assets.steps import process
 from nift_assets.steps.context import Context
-from nift_assets.steps.table import Made, table
+from nift_assets.steps.table import TableOutput, table
 from nift_training import artifacts
 
 
@@ -18,7 +18,7 @@ from nift_training import artifacts
     by="training_set",
     follows=True,
 )
-def training_files(context: Context, training_sets: pl.DataFrame) -> Made:
+def training_files(context: Context, training_sets: pl.DataFrame) -> TableOutput:
     name = context.key
     draft = process.draft_of(context, "training_files")
     with artifacts.folder(draft, "training files") as making:
@@ -33,4 +33,4 @@ def training_files(context: Context, training_sets: pl.DataFrame) -> Made:
         "digest": folder.manifest.digest,
         "folder": folder.name,
     }
-    return Made(pl.DataFrame([row]), metadata=process.facts(folder))
+    return TableOutput(pl.DataFrame([row]), metadata=process.facts(folder))

@@ -14,9 +14,9 @@ import yaml
 from nift_assets import providers
 from nift_assets.benchmarks.scoring import answers as candidates
 from nift_assets.benchmarks.scoring import files, games, json_lines, verdicts
-from nift_assets.benchmarks.scoring.files import Published
-from nift_assets.benchmarks.scoring.games import Outcome
-from nift_assets.benchmarks.scoring.interface import Given, Measure, Runner, Size, Table
+from nift_assets.benchmarks.scoring.files import PublishedFile
+from nift_assets.benchmarks.scoring.games import GameOutcome
+from nift_assets.benchmarks.scoring.interface import BenchmarkTable, Given, Measure, Runner, Size
 from nift_assets.benchmarks.scoring.scores import Measured
 from nift_assets.protocol import Answer, Request
 from nift_assets.rows import Benchmark, Judge
@@ -37,18 +37,18 @@ ASKED = "question.jsonl"
 RUNNER: Runner = "conversations"
 _HOME = "https://raw.githubusercontent.com/lmarena/arena-hard-auto/{}/"
 PUBLISHED = (
-    Published(
+    PublishedFile(
         path=ASKED,
         url=_HOME.format("6c82720015d5da7b8795b809b91f63ef74abbf6a") + "data/arena-hard-v0.1/question.jsonl",
         sha256="4daad38811161c3ba5c248f26b90c3cef89634f4c772002ed9138c1e13f63e9f",
     ),
-    Published(
+    PublishedFile(
         path="model_answer/gpt-4-0314.jsonl",
         url=_HOME.format("e0a8ea1df42c1df76451a6cd04b14e31ff992b87")
         + "data/arena-hard-v0.1/model_answer/gpt-4-0314.jsonl",
         sha256="245109b8fe7c3bef0304f1c559d29da377f97f61535ad1170b46a61a08eb9ac7",
     ),
-    Published(
+    PublishedFile(
         path="judge_config.yaml",
         url=_HOME.format("b88a301e1b9abca0fe37458ed69e0bbb35b09a69") + "config/judge_config.yaml",
         sha256="6e001736bacacdb1591ffca7eec953a7089f8f5604872d1ca4f9a6f9de1ee451",
@@ -77,7 +77,7 @@ def questions(row: Benchmark) -> Iterator[tuple[str, str]]:
         yield from ((str(question["question_id"]), turn["content"]) for turn in question["turns"])
 
 
-def answers(row: Benchmark, model: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+def answers(row: Benchmark, model: str, rows: Sequence[Mapping[str, Any]]) -> BenchmarkTable:
     """One row per question."""
     frame = pl.DataFrame(
         {
@@ -89,7 +89,7 @@ def answers(row: Benchmark, model: str, rows: Sequence[Mapping[str, Any]]) -> Ta
         }
         for said in rows
     )
-    return Table(frame, {"mean_tokens": frame["tokens"].mean()})
+    return BenchmarkTable(frame, {"mean_tokens": frame["tokens"].mean()})
 
 
 def requests(row: Benchmark, judge: Judge, answers: pl.DataFrame) -> list[Request]:
@@ -126,7 +126,7 @@ def judgments(
     requests: Sequence[Request],
     judged: Sequence[Answer],
     retried: Mapping[int, Answer],
-) -> Table:
+) -> BenchmarkTable:
     """One row per game: the verdict, the model's points in it (1 won, 0.5 tied, 0 lost) and how often it counts.
 
     The judgment of a game that was asked about twice is both texts, the key and status those of the second.
@@ -152,7 +152,7 @@ def judgments(
         pl.Series("weight", [w for _, w in points], dtype=pl.Int64),
         pl.Series("request_key", [a.key for a in last], dtype=pl.String),
     )
-    return Table(made, {"without_verdict": made["verdict"].null_count(), "asked_twice": len(retried)})
+    return BenchmarkTable(made, {"without_verdict": made["verdict"].null_count(), "asked_twice": len(retried)})
 
 
 def score(model: str, results: pl.DataFrame) -> list[Measured]:
@@ -162,7 +162,7 @@ def score(model: str, results: pl.DataFrame) -> list[Measured]:
     for judge, baseline, question, game, verdict, points, weight, reading in results.select(columns).iter_rows():
         theirs, their_weight = games.points_of(verdict, game)
         outcomes.append(
-            Outcome(
+            GameOutcome(
                 model=model,
                 judge=judge,
                 baseline=baseline,

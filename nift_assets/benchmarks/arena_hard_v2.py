@@ -18,9 +18,9 @@ import yaml
 from nift_assets import providers
 from nift_assets.benchmarks.scoring import answers as candidates
 from nift_assets.benchmarks.scoring import bradley_terry, files, games, json_lines, scores, verdicts
-from nift_assets.benchmarks.scoring.files import Published
-from nift_assets.benchmarks.scoring.games import Outcome, Style
-from nift_assets.benchmarks.scoring.interface import Given, Measure, Runner, Size, Table
+from nift_assets.benchmarks.scoring.files import PublishedFile
+from nift_assets.benchmarks.scoring.games import GameOutcome, Style
+from nift_assets.benchmarks.scoring.interface import BenchmarkTable, Given, Measure, Runner, Size
 from nift_assets.benchmarks.scoring.scores import Measured
 from nift_assets.protocol import Answer, Request
 from nift_assets.rows import Benchmark, Judge
@@ -50,27 +50,27 @@ RUNNER: Runner = "conversations"
 _HOME = "https://raw.githubusercontent.com/lmarena/arena-hard-auto/196f6b826783b3da7310e361a805fa36f0be83f3/"
 _DATA = f"{_HOME}data/arena-hard-v2.0/"
 PUBLISHED = (
-    Published(
+    PublishedFile(
         path=ASKED,
         url=f"{_DATA}question.jsonl",
         sha256="a75cef6623db6b27aec810497b059f0659705d7ff48dcbccc5bd5b130728ac73",
     ),
-    Published(
+    PublishedFile(
         path="model_answer/o3-mini-2025-01-31.jsonl",
         url=f"{_DATA}model_answer/o3-mini-2025-01-31.jsonl",
         sha256="c23a7c255eead99f7f86ad48aa1d8ccdb5b3334f2097e0e1e09184df87265e03",
     ),
-    Published(
+    PublishedFile(
         path="model_answer/gemini-2.0-flash-001.jsonl",
         url=f"{_DATA}model_answer/gemini-2.0-flash-001.jsonl",
         git_blob="75513a4feb8e2f642a9bdb952d1c3ed245b9c952",
     ),
-    Published(
+    PublishedFile(
         path="judge_config.yaml",
         url=f"{_HOME}config/arena-hard-v2.0.yaml",
         sha256="ee68e5c6ac98a79720bf11014fc3f7fc3c3e5899153b3b08efe3db0e174215a0",
     ),
-    Published(
+    PublishedFile(
         path=SETTINGS,
         url=f"{_HOME}utils/judge_utils.py",
         sha256="cbb093f4fc27408d8447e946392f26f98538b1e3950f574aca91a0f7595167b4",
@@ -97,7 +97,7 @@ def questions(row: Benchmark) -> Iterator[tuple[str, str]]:
     yield from ((question["uid"], question["prompt"]) for question in files.rows(row, ASKED))
 
 
-def answers(row: Benchmark, model: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+def answers(row: Benchmark, model: str, rows: Sequence[Mapping[str, Any]]) -> BenchmarkTable:
     """One row per question."""
     categories = {question["uid"]: question["category"] for question in files.rows(row, ASKED)}
     frame = pl.DataFrame(
@@ -113,7 +113,7 @@ def answers(row: Benchmark, model: str, rows: Sequence[Mapping[str, Any]]) -> Ta
         }
         for said in rows
     )
-    return Table(frame, {"mean_tokens": frame["tokens"].mean()})
+    return BenchmarkTable(frame, {"mean_tokens": frame["tokens"].mean()})
 
 
 # -- the judge ---------------------------------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ def judgments(
     requests: Sequence[Request],
     judged: Sequence[Answer],
     retried: Mapping[int, Answer],
-) -> Table:
+) -> BenchmarkTable:
     """One row per game: the verdict, the model's points in it (1 won, 0.5 tied, 0 lost) and how often it counts."""
     frame = played(row, answers)
     told = [
@@ -184,7 +184,7 @@ def judgments(
         pl.Series("published_weight", [w for _, w in theirs], dtype=pl.Int64),
         pl.Series("request_key", [a.key for a in judged], dtype=pl.String),
     )
-    return Table(made, {"without_verdict": made["verdict"].null_count()})
+    return BenchmarkTable(made, {"without_verdict": made["verdict"].null_count()})
 
 
 def _settings(row: Benchmark) -> Mapping[str, Mapping[str, str]]:
@@ -227,10 +227,10 @@ def score(model: str, results: pl.DataFrame) -> list[Measured]:
     ]
 
 
-def _outcomes(model: str, results: pl.DataFrame) -> list[Outcome]:
+def _outcomes(model: str, results: pl.DataFrame) -> list[GameOutcome]:
     columns = ("judge", "baseline", "question_id", "game", "published_points", "published_weight", "points", "weight")
     return [
-        Outcome(
+        GameOutcome(
             model=model,
             judge=judge,
             baseline=baseline,

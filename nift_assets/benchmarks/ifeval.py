@@ -11,8 +11,8 @@ from typing import Any
 import polars as pl
 
 from nift_assets.benchmarks.scoring import files, instructions
-from nift_assets.benchmarks.scoring.files import Published
-from nift_assets.benchmarks.scoring.interface import Given, Measure, Runner, Table
+from nift_assets.benchmarks.scoring.files import PublishedFile
+from nift_assets.benchmarks.scoring.interface import BenchmarkTable, Given, Measure, Runner
 from nift_assets.benchmarks.scoring.scores import Measured
 from nift_assets.rows import Benchmark
 
@@ -31,7 +31,7 @@ MEASURES = (
 ASKED = "input_data.jsonl"
 RUNNER: Runner = "ifeval"
 PUBLISHED = (
-    Published(
+    PublishedFile(
         path=ASKED,
         url="https://raw.githubusercontent.com/google-research/google-research/"
         "19638399cc9e03623c5b9087a1d6fa8813974ce9/instruction_following_eval/data/input_data.jsonl",
@@ -54,7 +54,7 @@ def questions(row: Benchmark) -> Iterator[tuple[str, str]]:
         yield str(prompt["key"]), prompt["prompt"]
 
 
-def answers(row: Benchmark, model: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+def answers(row: Benchmark, model: str, rows: Sequence[Mapping[str, Any]]) -> BenchmarkTable:
     """One row per prompt, with the verdict on each of its instructions."""
     return instructions.table(model, rows)
 

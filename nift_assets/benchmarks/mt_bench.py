@@ -18,9 +18,9 @@ import polars as pl
 from nift_assets import providers
 from nift_assets.benchmarks.scoring import answers as candidates
 from nift_assets.benchmarks.scoring import files, json_lines, resampling, scores, verdicts
-from nift_assets.benchmarks.scoring.answers import Answered, Answers
-from nift_assets.benchmarks.scoring.files import Published
-from nift_assets.benchmarks.scoring.interface import Given, Measure, Runner, Size, Table
+from nift_assets.benchmarks.scoring.answers import Answered, AnswerIndex
+from nift_assets.benchmarks.scoring.files import PublishedFile
+from nift_assets.benchmarks.scoring.interface import BenchmarkTable, Given, Measure, Runner, Size
 from nift_assets.benchmarks.scoring.scores import Measured
 from nift_assets.protocol import Answer, Request
 from nift_assets.rows import Benchmark, Judge
@@ -33,17 +33,17 @@ ASKED = "question.jsonl"
 RUNNER: Runner = "conversations"
 _FASTCHAT = "https://raw.githubusercontent.com/lm-sys/FastChat/{}/fastchat/llm_judge/data/"
 PUBLISHED = (
-    Published(
+    PublishedFile(
         path=ASKED,
         url=_FASTCHAT.format("589532dcfa83700f950b9aa3983416c543afabc0") + "mt_bench/question.jsonl",
         sha256="119565adbab82227089cefdb44c8d7e2cf04dc0a0ec233634c82e7d4e2a944f7",
     ),
-    Published(
+    PublishedFile(
         path="judge_prompts.jsonl",
         url=_FASTCHAT.format("0e6e7fdc78bf64aceea1508694ce4e6472810b8b") + "judge_prompts.jsonl",
         sha256="fd283293406d024f44c174b094ef48031d0687a4682fd3a56b29b138f80281b6",
     ),
-    Published(
+    PublishedFile(
         path="reference_answer/gpt-4.jsonl",
         url=_FASTCHAT.format("ae7cdfd1b823f0a7ed50b843963887a8b460c451") + "mt_bench/reference_answer/gpt-4.jsonl",
         sha256="f957a5bc977badb66885ec970e6cd08527845780313f0995764260e5777b9b3f",
@@ -84,10 +84,10 @@ def questions(row: Benchmark) -> Iterator[tuple[str, str]]:
         yield from ((str(question["question_id"]), turn) for turn in question["turns"])
 
 
-def answers(row: Benchmark, model: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+def answers(row: Benchmark, model: str, rows: Sequence[Mapping[str, Any]]) -> BenchmarkTable:
     """One row per question × run × turn."""
     categories = {q["question_id"]: q["category"] for q in files.rows(row, ASKED)}
-    return Table(
+    return BenchmarkTable(
         pl.DataFrame(
             {
                 "model": model,
@@ -145,7 +145,7 @@ def judgments(
     requests: Sequence[Request],
     judged: Sequence[Answer],
     retried: Mapping[int, Answer],
-) -> Table:
+) -> BenchmarkTable:
     """One row per answer row with the judge's rating, null where it gave none that counts."""
     told = [verdicts.rated(a.text, answers=said, prompt=_told(r)) for said, r, a in _judged(answers, requests, judged)]
     frame = answers.select("model", "question_id", "category", "run", "turn").with_columns(
@@ -157,7 +157,7 @@ def judgments(
         pl.Series("published_rating", [rating(a.text) for a in judged], dtype=pl.Float64),
         pl.Series("request_key", [a.key for a in judged], dtype=pl.String),
     )
-    return Table(frame, {"mean_rating": frame["rating"].mean(), "unrated": frame["rating"].null_count()})
+    return BenchmarkTable(frame, {"mean_rating": frame["rating"].mean(), "unrated": frame["rating"].null_count()})
 
 
 def rating(judgment: str) -> float | None:
@@ -262,7 +262,7 @@ def _measured(
     *,
     expected: int,
     known: set[str] | None = None,
-    said: Answers | None = None,
+    said: AnswerIndex | None = None,
 ) -> Measured:
     """As FastChat's `show_result` averages one run, unrated rows being left out, and the mean of the runs that have any
     rating."""
@@ -334,7 +334,7 @@ def of_files(
 ) -> list[Measured]:
     """One score per model, with several judges per model and judge: the mean over its runs. A file is a run; one that
     has nothing another has is part of the same run."""
-    said, known = Answers(answers), scores.identities(questions)
+    said, known = AnswerIndex(answers), scores.identities(questions)
     ratings = [rating_of(row, said) for row in judgments]
     found = []
     for name, rows in scores.named(ratings).items():
@@ -364,7 +364,7 @@ def judged_in(paths: Sequence[Path]) -> Iterator[Judged]:
         )
 
 
-def rating_of(row: Judged, said: Answers) -> Rating:
+def rating_of(row: Judged, said: AnswerIndex) -> Rating:
     """The rating that counts: read from the judge's own words where the file has them, else what the file says."""
     shown = _candidate(row.prompt)
     if shown:

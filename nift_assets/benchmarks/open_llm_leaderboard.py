@@ -16,8 +16,8 @@ from typing import Any
 import polars as pl
 
 from nift_assets.benchmarks.scoring import files, json_lines
-from nift_assets.benchmarks.scoring.files import HUB, Published
-from nift_assets.benchmarks.scoring.interface import Given, Measure, Runner, Table
+from nift_assets.benchmarks.scoring.files import HUB, PublishedFile
+from nift_assets.benchmarks.scoring.interface import BenchmarkTable, Given, Measure, Runner
 from nift_assets.benchmarks.scoring.json_lines import Row
 from nift_assets.benchmarks.scoring.scores import Measured
 from nift_assets.corpus import locations
@@ -42,7 +42,7 @@ HEADS = {
 }
 ASKED = ""
 RUNNER: Runner = "leaderboard"
-PUBLISHED: tuple[Published, ...] = ()
+PUBLISHED: tuple[PublishedFile, ...] = ()
 # Splits whose rows are examples in a prompt, or nothing at all; they are not asked.
 SHOWN = ("train", "dev")
 
@@ -165,13 +165,13 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(part)
 
 
-def answers(row: Benchmark, model: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+def answers(row: Benchmark, model: str, rows: Sequence[Mapping[str, Any]]) -> BenchmarkTable:
     """One row per task: the metric that counts. ValueError for a task that lm-eval gave another metric for."""
     for task in row.tasks:
         given = [(result["metric"], result["filter"]) for result in rows if result["task"] == task.name]
         if (task.metric, task.filter) not in given:
             raise ValueError(f"lm-eval gave {given} for {task.name}, not {task.metric}, {task.filter}; mend the row")
-    return Table(
+    return BenchmarkTable(
         pl.DataFrame(
             {
                 "model": model,

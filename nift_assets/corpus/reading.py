@@ -51,7 +51,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Batch:
+class TextBatch:
     """Rows of one file, from row `row` on: each one's text in UTF-8, or None and in `faults` the reason by place."""
 
     row: int
@@ -67,7 +67,7 @@ def read(corpus: Corpus) -> Iterator[Found]:
                 yield Found(None if text is None else text.decode(), file, batch.row + place)
 
 
-def batches(file: str, column: str) -> Iterator[Batch]:
+def batches(file: str, column: str) -> Iterator[TextBatch]:
     """The rows of one file, about a megabyte at a time. ValueError names the file, the problem and the remedy."""
     name = file.lower()
     before = stamp(file) if "://" in file or os.path.exists(file) else None
@@ -90,7 +90,7 @@ def batches(file: str, column: str) -> Iterator[Batch]:
 # -- text --------------------------------------------------------------------------------------------------------------
 
 
-def _text(file: str) -> Batch:
+def _text(file: str) -> TextBatch:
     """A text file is one document."""
     try:
         with opened(file) as there:
@@ -105,7 +105,7 @@ def _text(file: str) -> Batch:
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}: byte {error.start} is not UTF-8 text; convert the file to UTF-8") from None
     fault = _fault(content)
-    return Batch(0, [None], {0: fault}) if fault else Batch(0, [content], {})
+    return TextBatch(0, [None], {0: fault}) if fault else TextBatch(0, [content], {})
 
 
 def _fault(content: bytes) -> Reason | None:
@@ -124,7 +124,7 @@ def _fault(content: bytes) -> Reason | None:
 # -- JSON lines --------------------------------------------------------------------------------------------------------
 
 
-def _json_lines(file: str, column: str) -> Iterator[Batch]:
+def _json_lines(file: str, column: str) -> Iterator[TextBatch]:
     """One JSON object per line; a line that says nothing under `column` is a row without text."""
     row, size = 0, 0
     texts: list[bytes | None] = []
@@ -135,9 +135,9 @@ def _json_lines(file: str, column: str) -> Iterator[Batch]:
         texts.append(text)
         size += len(text or b"")
         if size >= BYTES_AT_ONCE or len(texts) == ROWS_AT_ONCE:
-            yield Batch(row, texts, faults)
+            yield TextBatch(row, texts, faults)
             row, size, texts, faults = row + len(texts), 0, [], {}
-    yield Batch(row, texts, faults)
+    yield TextBatch(row, texts, faults)
 
 
 def _json_texts(file: str, column: str) -> Iterator[tuple[bytes | None, Reason | None]]:
@@ -204,7 +204,7 @@ def _lines(file: str) -> Iterator[tuple[int, bytes]]:
 # -- Parquet -----------------------------------------------------------------------------------------------------------
 
 
-def _parquet(file: str, column: str) -> Iterator[Batch]:
+def _parquet(file: str, column: str) -> Iterator[TextBatch]:
     """The rows of a Parquet file page by page; one that would unpack to too much is refused by its footer."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -227,7 +227,7 @@ def _parquet(file: str, column: str) -> Iterator[Batch]:
         raise ValueError(_unreadable(file, one_line(error))) from None
 
 
-def _arrow_batch(column: pa.Array, row: int) -> Batch:
+def _arrow_batch(column: pa.Array, row: int) -> TextBatch:
     """The texts as they are in Arrow's memory, without decoding them."""
     import pyarrow as pa
 
@@ -246,7 +246,7 @@ def _arrow_batch(column: pa.Array, row: int) -> Batch:
         faults |= {place: fault for place, fault in named if fault}
     for place in faults:
         found[place] = None
-    return Batch(row, found, faults)
+    return TextBatch(row, found, faults)
 
 
 def _refuse_other_types(file: str, column: str, schema: pa.Schema) -> None:

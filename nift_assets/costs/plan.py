@@ -73,7 +73,7 @@ NOTHING = Cost(low=0, expected=0, high=0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class PlanRow:
     """What one teacher, judge, auditor or control has still to be asked and what that costs; None is what nobody knows.
 
     `requests` are all that are wanted, `missing` those without an answer; tokens and costs are of the missing ones.
@@ -105,7 +105,7 @@ class Plan:
     """
 
     study: str
-    lines: Sequence[Line]
+    lines: Sequence[PlanRow]
     online: Cost
     batch: Cost | None
     unknown: Sequence[str]
@@ -187,7 +187,7 @@ def part(study: Study, table: str, partition: str | None) -> Part | None:
     return None
 
 
-def line(study: Study, asked: Part, *, store: Store, book: Book | None, today: date) -> Line:
+def line(study: Study, asked: Part, *, store: Store, book: Book | None, today: date) -> PlanRow:
     """The line of a part of a row's questions, which is what one partition costs on that day."""
     row = asked.row
     taken = report.taken(book, study.name) if book else {}
@@ -209,12 +209,12 @@ def line(study: Study, asked: Part, *, store: Store, book: Book | None, today: d
     return _line(row, need, taken.get(row.name, 0), room, today)
 
 
-def _line(row: LanguageModel, need: _Need, taken: int, room: int | None, today: date) -> Line:
+def _line(row: LanguageModel, need: _Need, taken: int, room: int | None, today: date) -> PlanRow:
     price = price_list.last_price(row)
     cap = _billionths(row.budget_usd)
     online = _cost(price, need, batch=False)
     state, status = _state(row, need, online, _least(room, None if cap is None else cap - taken), today)
-    return Line(
+    return PlanRow(
         name=row.name,
         role=ROLES[type(row)],
         provider=row.provider,

@@ -10,12 +10,12 @@ from typing import Any
 
 from nift_assets.hub import data_files, repository
 from nift_assets.hub.folders import Content
-from nift_assets.hub.repository import Change, Remote, Repository
+from nift_assets.hub.repository import Change, Repository, RepositoryState
 from nift_assets.rows import Publication
 
 
 def plan(
-    publication: Publication, place: str, remote: Remote | None, changes: Sequence[Change], *, looked: bool
+    publication: Publication, place: str, remote: RepositoryState | None, changes: Sequence[Change], *, looked: bool
 ) -> dict[str, Any]:
     """What would go where, as it is shown; `looked` says whether the Hub was asked what it has."""
     return {
@@ -30,7 +30,9 @@ def plan(
     }
 
 
-def message(to: Repository, folder: Path, content: Content, remote: Remote | None, changed: Sequence[Change]) -> str:
+def message(
+    to: Repository, folder: Path, content: Content, remote: RepositoryState | None, changed: Sequence[Change]
+) -> str:
     """What a commit does: a title, and a line for each file that is not the same."""
     listing = "\n".join(f"{change.action}: {change.path} ({change.bytes:,} bytes)" for change in changed)
     if remote is None or remote.marker is None:
@@ -45,7 +47,7 @@ def message(to: Repository, folder: Path, content: Content, remote: Remote | Non
 
 
 def _changed_rows(
-    to: Repository, folder: Path, content: Content, remote: Remote, changed: Sequence[Change]
+    to: Repository, folder: Path, content: Content, remote: RepositoryState, changed: Sequence[Change]
 ) -> list[str]:
     """What became of the rows of each folder of shards, for which those that are replaced are fetched."""
     lines = []

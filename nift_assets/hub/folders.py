@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from expectations.results import Checked
+from expectations.results import CheckResult
 from nift_assets.hub import cards, data_files, dataset_facts, repository, weights_facts
 from nift_assets.hub.data_files import Configuration
 from nift_assets.rows import Publication, digest
@@ -33,7 +33,7 @@ class Upstream:
     """What a publication rests on: the checks of all tables above it, the versions of those it is made from and of all
     of them, and what the ledger says of its teacher."""
 
-    checks: Sequence[Checked]
+    checks: Sequence[CheckResult]
     inputs: Versions
     lineage: Versions
     account: Account | None
@@ -132,7 +132,7 @@ def _write_card(folder: Path, template: str, head: Mapping[str, Any], facts: Map
     (folder / weights_facts.CARD).write_text(text, encoding="utf-8")
 
 
-def _about_checks(checks: Sequence[Checked]) -> dict[str, Any]:
+def _about_checks(checks: Sequence[CheckResult]) -> dict[str, Any]:
     tables: dict[str, list[bool]] = {}
     for each in checks:
         tables.setdefault(each.place, []).append(each.result.passed)

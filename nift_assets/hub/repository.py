@@ -74,7 +74,7 @@ class RemoteFile:
 
 
 @dataclass(frozen=True)
-class Remote:
+class RepositoryState:
     """What a repository holds at the commit `head`; `marker` is our `nift.json`, None if there is none."""
 
     head: str
@@ -150,7 +150,7 @@ def find(api: HfApi, study: str, publication: Publication) -> Repository:
     return Repository(api, study, publication, f"{owner}/{name}")
 
 
-def look(to: Repository) -> Remote | None:
+def look(to: Repository) -> RepositoryState | None:
     """What lies in the repository now, None if there is none; ValueError if it is not this publication's to change."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
@@ -165,7 +165,7 @@ def look(to: Repository) -> Remote | None:
                 "row, or choose another repository"
             )
         head = str(info.sha)
-        remote = Remote(
+        remote = RepositoryState(
             head=head,
             private=bool(info.private),
             files=_persistently(lambda: _listed(to, head)),
@@ -174,12 +174,12 @@ def look(to: Repository) -> Remote | None:
         )
         if MARKER in remote.files:
             content = _persistently(lambda: _fetched(to, head, MARKER))
-            remote = Remote(remote.head, remote.private, remote.files, _marker(content), remote.tags)
+            remote = RepositoryState(remote.head, remote.private, remote.files, _marker(content), remote.tags)
     _refuse_foreign(to, remote)
     return remote
 
 
-def changes(folder: Path, manifest: Manifest, remote: Remote | None) -> list[Change]:
+def changes(folder: Path, manifest: Manifest, remote: RepositoryState | None) -> list[Change]:
     """What a commit of the folder does to each file, by path: what the Hub has with the same content stays."""
     there = remote.files if remote else {}
     found: list[Change] = []
@@ -192,7 +192,9 @@ def changes(folder: Path, manifest: Manifest, remote: Remote | None) -> list[Cha
     return sorted([*found, *removed], key=lambda change: change.path)
 
 
-def push(to: Repository, folder: Path, manifest: Manifest, remote: Remote | None, *, message: str, tag: str) -> str:
+def push(
+    to: Repository, folder: Path, manifest: Manifest, remote: RepositoryState | None, *, message: str, tag: str
+) -> str:
     """The commit that holds the folder, made unless it is there, and tagged with the version of its data.
 
     What a killed push had uploaded is not sent again: the Hub says which contents it has.
@@ -255,7 +257,7 @@ def _create(to: Repository) -> None:
     _persistently(lambda: to.api.create_repo(to.name, repo_type=to.kind, private=to.publication.private, exist_ok=True))
 
 
-def _commit(to: Repository, folder: Path, manifest: Manifest, remote: Remote, message: str) -> str:
+def _commit(to: Repository, folder: Path, manifest: Manifest, remote: RepositoryState, message: str) -> str:
     """One commit on top of what was looked at, or none if the same is there; the commit that holds the folder."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
     from huggingface_hub.errors import HfHubHTTPError
@@ -343,7 +345,7 @@ def _may_not_write(who: Mapping[str, Any], owner: str, repository: str) -> str |
     return None
 
 
-def _refuse_foreign(to: Repository, remote: Remote) -> None:
+def _refuse_foreign(to: Repository, remote: RepositoryState) -> None:
     if remote.private != to.publication.private:
         is_, should = ("private", "public") if remote.private else ("public", "private")
         raise ValueError(

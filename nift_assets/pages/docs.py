@@ -55,7 +55,7 @@ class Stored:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class DocumentedTable:
     """A table as it is documented: its contract, its place in the graph, what is stored, the last results by test."""
 
     contract: Contract
@@ -105,9 +105,9 @@ class Table:
         return " ".join(told).lower()
 
 
-def page(study: Study, tables: Sequence[Table], *, made: datetime) -> str:
+def page(study: Study, tables: Sequence[DocumentedTable], *, made: datetime) -> str:
     """The page of all tables, in the order given, grouped by their groups."""
-    groups: dict[str, list[Table]] = {}
+    groups: dict[str, list[DocumentedTable]] = {}
     for table in tables:
         groups.setdefault(table.group, []).append(table)
     verdicts = [table.verdict(test) for table in tables for test in table.contract.tests]

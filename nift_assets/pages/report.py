@@ -126,7 +126,7 @@ class Side:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers:
+class AnswerComparison:
     """A question and what two models answer."""
 
     name: str
@@ -168,7 +168,7 @@ class Continuation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class SampleDocument:
     """A document at its cut: the end of its first half, and how each teacher goes on from there."""
 
     document_id: str
@@ -279,10 +279,10 @@ def categories(rows: pl.DataFrame) -> tuple[list[str], dict[str, dict[str, float
     return list(dict.fromkeys(rows["category"])), found
 
 
-def answers(examples: pl.DataFrame) -> list[Answers]:
+def answers(examples: pl.DataFrame) -> list[AnswerComparison]:
     """The examples, each answer cut to its beginning and each loop to one round."""
     return [
-        Answers(
+        AnswerComparison(
             name=row["name"],
             table=row["table"],
             question=row["question"] and _beginning(row["question"], ANSWER_CHARACTERS),
@@ -312,13 +312,13 @@ def funnel(teacher: Teacher, frames: Mapping[str, pl.DataFrame]) -> Funnel:
     )
 
 
-def samples(teachers: Iterable[Teacher], halves: pl.DataFrame, completions: pl.DataFrame) -> list[Sample]:
+def samples(teachers: Iterable[Teacher], halves: pl.DataFrame, completions: pl.DataFrame) -> list[SampleDocument]:
     """The first documents of the sample that have an answer, so that the same ones show for every teacher."""
     shown = halves.join(completions, on="document_id", how="semi").sort("sample_rank").head(SAMPLES)
     found = completions.join(shown, on="document_id", how="semi")
     answers = {(row["document_id"], row["teacher"]): row for row in found.iter_rows(named=True)}
     return [
-        Sample(
+        SampleDocument(
             document_id=document_id,
             first_half=_end(first_half),
             continuations=[

@@ -18,7 +18,7 @@ MOST_BESIDE = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class SheetCell:
     """What stands in one place of a table: ours, the paper's, the difference, and the letters of their notes."""
 
     score: float | None
@@ -35,13 +35,13 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class SheetRow:
     """A row of a table: what it is called, what it is, and a place per column, None where no cell of the study is."""
 
     label: str
     about: str
     id: int | None
-    places: Sequence[Place | None]
+    places: Sequence[SheetCell | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class Sheet:
     title: str
     about: str
     heads: Sequence[str]
-    lines: Sequence[Line]
+    lines: Sequence[SheetRow]
     notes: Sequence[tuple[str, str]]
 
     @property
@@ -94,7 +94,7 @@ def sheets(frames: Mapping[str, pl.DataFrame]) -> list[Sheet]:
 def _sheet(table: str, layout: Layout, cells: Sequence[Row]) -> Sheet:
     heads = list(dict.fromkeys(layout.column(cell) for cell in cells))
     notes = _lettered(cells)
-    lines: list[tuple[Row, list[Place | None]]] = []
+    lines: list[tuple[Row, list[SheetCell | None]]] = []
     for cell in cells:
         key = (layout.label(cell), layout.tells(cell))
         column = heads.index(layout.column(cell))
@@ -109,15 +109,15 @@ def _sheet(table: str, layout: Layout, cells: Sequence[Row]) -> Sheet:
         about=layout.about,
         heads=heads,
         lines=[
-            Line(label=layout.label(row), about=layout.tells(row), id=row.get("id"), places=places)
+            SheetRow(label=layout.label(row), about=layout.tells(row), id=row.get("id"), places=places)
             for row, places in lines
         ],
         notes=[(letter, note) for note, letter in notes.items()],
     )
 
 
-def _place(cell: Row, notes: Mapping[str, str]) -> Place:
-    return Place(
+def _place(cell: Row, notes: Mapping[str, str]) -> SheetCell:
+    return SheetCell(
         **{name: cell[name] for name in ("score", "low", "high", "paper", "difference", "outside", "complete")},
         gain=cell.get("gain"),
         p=cell.get("p_corrected"),

@@ -35,7 +35,7 @@ TOO_LARGE = "{file} unpacks to more than {most:,} bytes; this is no table of tex
 
 
 @dataclass(frozen=True, kw_only=True)
-class File:
+class SourceFile:
     """A file that was read: its name, its size and the sha256 of its bytes."""
 
     name: str
@@ -44,15 +44,15 @@ class File:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published:
+class PublishedPairs:
     """The rows of a reference set, the files they are from, and the commit these are of; None for a local folder."""
 
     rows: pl.DataFrame
-    files: tuple[File, ...]
+    files: tuple[SourceFile, ...]
     commit: str | None
 
 
-def read(reference: ReferenceSet) -> Published:
+def read(reference: ReferenceSet) -> PublishedPairs:
     """One row per published pair, in the order of the files and their rows; ValueError where it is not what is pinned.
 
     Columns: `source`, `row_id` (stable, since files and revision are pinned), `row`, `document_id` (of prompt and
@@ -75,7 +75,7 @@ def read(reference: ReferenceSet) -> Published:
             f"reference set {reference.name!r}: {reference.file} has {len(pairs):,} rows, not the {reference.rows:,} "
             "of the study; mend the row or the file"
         )
-    return Published(rows=_frame(reference.name, pairs), files=files, commit=commit)
+    return PublishedPairs(rows=_frame(reference.name, pairs), files=files, commit=commit)
 
 
 def fingerprint(reference: ReferenceSet) -> str | None:
@@ -107,11 +107,11 @@ def _folder(reference: ReferenceSet) -> tuple[Path, str | None]:
     return Path(folder), Path(folder).name
 
 
-def _described(path: Path) -> File:
+def _described(path: Path) -> SourceFile:
     size = path.stat().st_size
     if size > MOST_FILE_BYTES:
         raise ValueError(f"{path.name} has {size:,} bytes, more than the {MOST_FILE_BYTES:,} that are read; split it")
-    return File(name=path.name, bytes=size, sha256=sha256(path))
+    return SourceFile(name=path.name, bytes=size, sha256=sha256(path))
 
 
 Pair = tuple[str, str]

@@ -70,7 +70,7 @@ def safe(error: BaseException) -> str:
     return " ".join(redact(str(error)).split()) or type(error).__name__
 
 
-class Filter(logging.Filter):
+class RedactionFilter(logging.Filter):
     """A filter that keeps every record and takes the keys out of it, `extra` fields included."""
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -81,15 +81,15 @@ class Filter(logging.Filter):
 def install() -> None:
     """Has every log record of this process redacted as it is made, before any handler of any library sees it.
 
-    The fields of `extra` are added to a record after that, so the root logger's handlers are given a `Filter` too.
-    Calling this again changes nothing but the handlers that have been added since.
+    The fields of `extra` are added to a record after that, so the root logger's handlers are given a
+    `RedactionFilter` too. Calling this again changes nothing but the handlers that have been added since.
     """
     make = logging.getLogRecordFactory()
     if not isinstance(make, _Factory):
         logging.setLogRecordFactory(_Factory(make))
     for handler in logging.getLogger().handlers:
-        if not any(isinstance(there, Filter) for there in handler.filters):
-            handler.addFilter(Filter())
+        if not any(isinstance(there, RedactionFilter) for there in handler.filters):
+            handler.addFilter(RedactionFilter())
 
 
 class _Factory:

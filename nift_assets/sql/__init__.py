@@ -29,7 +29,7 @@ REMOVALS = "removals"
 
 
 @dataclass(frozen=True)
-class Model:
+class SqlModel:
     """A compiled SQL model: plain SQL over the tables in `refs` and the study's rows in `studies`."""
 
     name: str
@@ -44,7 +44,7 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.sql"))
 
 
-def compile(name: str) -> Model:
+def compile(name: str) -> SqlModel:
     """The model in `sql/<name>.sql`, or of the filter whose table has the name; a misspelt placeholder is an error
     of the template engine with its line."""
     config: dict[str, Any] = {}
@@ -67,10 +67,10 @@ def compile(name: str) -> Model:
     file = FOLDER / f"{name}.sql"
     template = environment.from_string((file if file.exists() else filters.sql_file(name)).read_text())
     sql = template.render(ref=ref, study=study, config=configure, partition="getvariable('partition')").strip()
-    return Model(name, sql, config, tuple(dict.fromkeys(refs)), tuple(dict.fromkeys(studies)))
+    return SqlModel(name, sql, config, tuple(dict.fromkeys(refs)), tuple(dict.fromkeys(studies)))
 
 
-def run(model: Model, frames: Mapping[str, pl.DataFrame], partition: str | None) -> pl.DataFrame:
+def run(model: SqlModel, frames: Mapping[str, pl.DataFrame], partition: str | None) -> pl.DataFrame:
     """The rows of the model over the given frames, which carry the names of its refs and of its study rows."""
     with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as connection:
         for name, frame in frames.items():

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from expectations import contract as contracts
-from expectations.results import Checked, LastResult
+from expectations.results import CheckResult, LastResult
 from nift_assets.steps.dagster_internals import PartitionKeyFilter
 from nift_assets.steps.lineage import Partition
 from nift_assets.store import Store
@@ -37,10 +37,10 @@ def last(instance: dg.DagsterInstance, table: str, partition: str | None) -> dic
     return found
 
 
-def refuse_unchecked(instance: dg.DagsterInstance, store: Store, partitions: Sequence[Partition]) -> list[Checked]:
+def refuse_unchecked(instance: dg.DagsterInstance, store: Store, partitions: Sequence[Partition]) -> list[CheckResult]:
     """The last result of every check of the given tables; ValueError if one that counts has failed or never ran, or if
     a table is not the one that Dagster has seen."""
-    found: list[Checked] = []
+    found: list[CheckResult] = []
     for partition in partitions:
         name = partition.table
         remedy = f"materialize {name} again before it is published"
@@ -49,7 +49,7 @@ def refuse_unchecked(instance: dg.DagsterInstance, store: Store, partitions: Seq
         results = last(instance, *partition)
         for test in contracts.load(name).tests:
             if test.name in results:
-                found.append(Checked(*partition, test.name, test.severity, results[test.name]))
+                found.append(CheckResult(*partition, test.name, test.severity, results[test.name]))
             elif test.severity == "error":
                 raise ValueError(f"{partition}: the check {test.name} has never run on it; {remedy}")
     for checked in _failed(found):
@@ -59,7 +59,7 @@ def refuse_unchecked(instance: dg.DagsterInstance, store: Store, partitions: Seq
     return found
 
 
-def _failed(found: Sequence[Checked]) -> Iterator[Checked]:
+def _failed(found: Sequence[CheckResult]) -> Iterator[CheckResult]:
     return (checked for checked in found if checked.severity == "error" and not checked.result.passed)
 
 

@@ -59,7 +59,7 @@ SAID = (VERSION, "TERMS")
 
 
 @dataclass(frozen=True, order=True)
-class Place:
+class QualifiedName:
     """Where a definition is found: its module and its name there; for a module as a whole the name is empty."""
 
     module: str
@@ -69,7 +69,7 @@ class Place:
         return f"{self.module}.{self.name}" if self.name else self.module
 
 
-Root = Callable[..., Any] | ModuleType | Place
+Root = Callable[..., Any] | ModuleType | QualifiedName
 """What is begun with: a step's function, a plug-in, or where either is found."""
 
 
@@ -78,7 +78,7 @@ class _Linked:
     """A definition as it counts by itself, and the definitions of ours that it names, in its order."""
 
     local: str
-    names: tuple[Place, ...]
+    names: tuple[QualifiedName, ...]
 
 
 @dataclass
@@ -89,7 +89,7 @@ class Sources:
     kept: Kept | None = None
     _modules: dict[str, Module | None] = field(default_factory=dict)
     _files: dict[str, str] = field(default_factory=dict)
-    _linked: dict[Place, _Linked] = field(default_factory=dict)
+    _linked: dict[QualifiedName, _Linked] = field(default_factory=dict)
     _digests: dict[str, str] = field(default_factory=dict)
 
     def digest(self, *roots: Root, without: str | None = None) -> str:
@@ -140,8 +140,8 @@ class Sources:
         loaded = sys.modules.get(name) if self.folder == FOLDER else None
         return Path(loaded.__file__) if loaded and loaded.__file__ else None
 
-    def _reached(self, roots: Iterable[Root], without: str | None) -> dict[Place, _Linked]:
-        found: dict[Place, _Linked] = {}
+    def _reached(self, roots: Iterable[Root], without: str | None) -> dict[QualifiedName, _Linked]:
+        found: dict[QualifiedName, _Linked] = {}
         for root in roots:
             first, *waiting = _places(root)
             found[first] = self._linking(first, undecorated=True)
@@ -156,13 +156,13 @@ class Sources:
         """The digest of a definition with those it names: two of one name that change places are told apart."""
         return _sha(linked.local, *(self._link(named).local for named in _named_by(linked, without)))
 
-    def _link(self, place: Place) -> _Linked:
+    def _link(self, place: QualifiedName) -> _Linked:
         """A definition with its references looked up."""
         if place not in self._linked:
             self._linked[place] = self._linking(place)
         return self._linked[place]
 
-    def _linking(self, place: Place, *, undecorated: bool = False) -> _Linked:
+    def _linking(self, place: QualifiedName, *, undecorated: bool = False) -> _Linked:
         """Of a root the decorators count for nothing: they say how it is declared."""
         if not place.name:
             return self._whole(place)
@@ -178,28 +178,28 @@ class Sources:
                 names += [target] if target and not _is_outside(target.module, place.module) else []
         return _Linked(_sha(*parts), tuple(names))
 
-    def _whole(self, place: Place) -> _Linked:
+    def _whole(self, place: QualifiedName) -> _Linked:
         """A module that is named as a value: all its definitions, what it hands on, and for a package what runs as its
         `__main__`."""
-        names: list[Place | None] = []
+        names: list[QualifiedName | None] = []
         for module in filter(None, map(self.module, (place.module, f"{place.module}.__main__"))):
             defined = (name for name in sorted(module.definitions) if name not in SAID and LOCALS not in name)
-            names += [Place(module.name, name) for name in defined]
+            names += [QualifiedName(module.name, name) for name in defined]
             names += [self._follow(*module.imports[name], ())[1] for name in module.handed_on]
         return _Linked("module", tuple(name for name in names if name and not _is_outside(name.module, place.module)))
 
-    def _look_up(self, module: Module, reference: Reference) -> tuple[str, Place | None]:
+    def _look_up(self, module: Module, reference: Reference) -> tuple[str, QualifiedName | None]:
         """What a reference is called in a digest, and the definition of ours it leads to, if it does."""
         names = reference.names
         if reference.imported:
             return self._follow(*reference.imported, names)
         if names[0] in module.definitions:
-            return _named(Place(module.name, names[0]), names[1:])
+            return _named(QualifiedName(module.name, names[0]), names[1:])
         if names[0] in module.imports:
             return self._follow(*module.imports[names[0]], names[1:])
         return ".".join(names), None
 
-    def _follow(self, name: str, wanted: str, rest: tuple[str, ...]) -> tuple[str, Place | None]:
+    def _follow(self, name: str, wanted: str, rest: tuple[str, ...]) -> tuple[str, QualifiedName | None]:
         """Where a name of a module leads, through whatever hands it on."""
         module = self.module(name)
         if module is None:
@@ -207,9 +207,9 @@ class Sources:
         if not wanted:
             if rest and not rest[0].startswith("__"):
                 return self._follow(name, rest[0], rest[1:])
-            return _named(Place(name, ""), rest)
+            return _named(QualifiedName(name, ""), rest)
         if wanted in module.definitions:
-            return _named(Place(name, wanted), rest)
+            return _named(QualifiedName(name, wanted), rest)
         if wanted in module.imports:
             return self._follow(*module.imports[wanted], rest)
         if self._file(f"{name}.{wanted}"):
@@ -232,13 +232,13 @@ def digest(*roots: Root, folder: Path = FOLDER) -> str:
     return sources(folder).digest(*roots)[:12]
 
 
-def _places(root: Root) -> Iterator[Place]:
+def _places(root: Root) -> Iterator[QualifiedName]:
     """A root's own definition, and what of ours its closure holds."""
-    if isinstance(root, ModuleType | Place):
-        yield root if isinstance(root, Place) else Place(root.__name__, "")
+    if isinstance(root, ModuleType | QualifiedName):
+        yield root if isinstance(root, QualifiedName) else QualifiedName(root.__name__, "")
         return
     function = inspect.unwrap(root)
-    yield Place(function.__module__, function.__qualname__)
+    yield QualifiedName(function.__module__, function.__qualname__)
     for cell in (isinstance(function, FunctionType) and function.__closure__) or ():
         held = cell.cell_contents
         if isinstance(held, ModuleType | FunctionType | type) and _is_ours(held):
@@ -258,11 +258,11 @@ def _is_in(module: str, room: str) -> bool:
     return f"{module}.".startswith(f"{room}.")
 
 
-def _named_by(linked: _Linked, without: str | None) -> list[Place]:
+def _named_by(linked: _Linked, without: str | None) -> list[QualifiedName]:
     return [place for place in linked.names if without is None or not _is_in(place.module, without)]
 
 
-def _named(place: Place, rest: tuple[str, ...]) -> tuple[str, Place]:
+def _named(place: QualifiedName, rest: tuple[str, ...]) -> tuple[str, QualifiedName]:
     """A definition by its bare name, since where it lies counts for nothing."""
     return ".".join((place.name or "module", *rest)), place
 

@@ -12,9 +12,9 @@ import polars as pl
 
 from nift_assets import benchmarks, environment, sql
 from nift_assets.costs import plan
-from nift_assets.costs.plan import Line
+from nift_assets.costs.plan import PlanRow
 from nift_assets.rows import Example
-from nift_assets.steps.lineage import Graph, Kind, Partition, Standing
+from nift_assets.steps.lineage import Graph, Kind, Partition, PartitionStates
 from nift_assets.store import Store
 from nift_assets.study import Study
 
@@ -107,8 +107,8 @@ class _Seen:
 
     def __init__(self, graph: Graph, store: Store, book: Book | None, today: date) -> None:
         self._graph, self._store, self._book, self._today = graph, store, book, today
-        self._standing = Standing(graph, store)
-        self._lines: dict[Partition, Line | None] = {}
+        self._standing = PartitionStates(graph, store)
+        self._lines: dict[Partition, PlanRow | None] = {}
         self._scored = self._scores()
 
     def look(self, cell: Covered, partition: Partition) -> Covered:
@@ -152,11 +152,11 @@ class _Seen:
         scores = self._store.read("benchmark_scores", None).filter(pl.col("score").is_not_null())
         return set(scores.select("model", "benchmark").iter_rows())
 
-    def _lines_of(self, partition: Partition) -> Sequence[Line]:
+    def _lines_of(self, partition: Partition) -> Sequence[PlanRow]:
         """Who has still to be asked for a partition, each once, upstream first."""
         return [line for here in self._standing.lacking(partition) if (line := self._line(here))]
 
-    def _line(self, partition: Partition) -> Line | None:
+    def _line(self, partition: Partition) -> PlanRow | None:
         if partition not in self._lines:
             study, asked = self._graph.study, plan.part(self._graph.study, *partition)
             self._lines[partition] = (

@@ -28,7 +28,7 @@ class Partition(NamedTuple):
         return f"{self.table}/{self.key}" if self.key else self.table
 
 
-class State(NamedTuple):
+class PartitionState(NamedTuple):
     """How a partition stands, and why it is not present; what is stale would come out otherwise now."""
 
     kind: Kind
@@ -157,7 +157,7 @@ def ordered(study: Study, steps: Sequence[Step]) -> Graph:
     return Graph(study, tuple(upstream_first(steps, lambda step: [made_by[name] for name in step.inputs])))
 
 
-class Standing:
+class PartitionStates:
     """How the partitions of a graph stand in a store, each looked up once.
 
     A partition is stale if it was made from something else than its step would take now, if anything upstream is not
@@ -174,10 +174,10 @@ class Standing:
         seen: Callable[[Partition], bool] | None = None,
     ) -> None:
         self._graph, self._store, self._within, self._seen = graph, store, within, seen
-        self._states: dict[Partition, State] = {}
+        self._states: dict[Partition, PartitionState] = {}
         self._there: dict[Partition, bool] = {}
 
-    def state(self, partition: Partition) -> State:
+    def state(self, partition: Partition) -> PartitionState:
         """How it stands, and why it is not present: the first that is missing or stale by itself, upstream first."""
         if partition not in self._states:
             self._states[partition] = self._look_up(partition)
@@ -197,16 +197,16 @@ class Standing:
     def _upstream(self, partition: Partition) -> list[Partition]:
         return [above for above in self._graph.upstream(partition) if self._within is None or above in self._within]
 
-    def _look_up(self, partition: Partition) -> State:
+    def _look_up(self, partition: Partition) -> PartitionState:
         kind: Kind = "stale" if self._is_there(partition) else "missing"
         for above in self._upstream(partition):
             if not self.is_present(above):
-                return State(kind, self.state(above).why)
+                return PartitionState(kind, self.state(above).why)
         step = self._graph.tables[partition.table]
         together = () if step.any_of else (Partition(table, partition.key) for table in step.tables)
         reasons = map(self._why, dict.fromkeys((partition, *together)))
         why = next((why for why in reasons if why), None)
-        return State(kind, why) if why else State("present")
+        return PartitionState(kind, why) if why else PartitionState("present")
 
     def _is_there(self, partition: Partition) -> bool:
         if partition not in self._there:

@@ -19,7 +19,7 @@ from nift_assets.study import Study
 
 
 @dataclass(frozen=True)
-class Made:
+class TableOutput:
     """What a table's function gives back when a frame is not all: metadata to look at, and files that lie beside it.
 
     The rows of a table that may be larger than memory come a portion at a time.
@@ -33,7 +33,9 @@ class Made:
 Afterwards = Callable[[Any, Mapping[str, Any]], None]
 # A file that a row names, or a function of it.
 Plugin = ModuleType | Callable[..., Any]
-Makes = Callable[..., "pl.DataFrame | Iterator[pl.DataFrame] | Made | Mapping[str, pl.DataFrame] | Mapping[str, Made]"]
+Makes = Callable[
+    ..., "pl.DataFrame | Iterator[pl.DataFrame] | TableOutput | Mapping[str, pl.DataFrame] | Mapping[str, TableOutput]"
+]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from nift_assets.rows import Audit, Auditor, Cell, Judge, Teacher, TrainingSet
 from nift_assets.studies import paper
-from nift_assets.studies.paper import Made, numbers
+from nift_assets.studies.paper import PaperModel, numbers
 from nift_training.machine import Machine
 
 TEACHER = "gpt-4o-mini-2024-07-18"
@@ -42,11 +42,11 @@ TABLE_1 = (("table_1", "mt_bench"), ("table_1", "open_llm_leaderboard"))
 LEADERBOARD = tuple(("table_15", column) for column in numbers.TABLE_15_COLUMNS)
 TABLE_8 = cells(("table_8", "instruction"), ("table_8", "dialogue"))
 MAIN = f"{TEACHER}-10k"
-MODELS: dict[Made, tuple[Cell, ...]] = {
-    Made(BASE, "none", None): cells(*TABLE_1, *LEADERBOARD, ("table_5", "arena_hard"), ("table_7", "ifeval")),
-    Made(INSTRUCT, "none", None): cells(*TABLE_1, *LEADERBOARD, ("table_5", "arena_hard"), ("table_7", "ifeval")),
-    Made(BASE, "lora", "original-10k"): cells(*TABLE_1, *LEADERBOARD),
-    Made(BASE, "lora", MAIN): cells(
+MODELS: dict[PaperModel, tuple[Cell, ...]] = {
+    PaperModel(BASE, "none", None): cells(*TABLE_1, *LEADERBOARD, ("table_5", "arena_hard"), ("table_7", "ifeval")),
+    PaperModel(INSTRUCT, "none", None): cells(*TABLE_1, *LEADERBOARD, ("table_5", "arena_hard"), ("table_7", "ifeval")),
+    PaperModel(BASE, "lora", "original-10k"): cells(*TABLE_1, *LEADERBOARD),
+    PaperModel(BASE, "lora", MAIN): cells(
         *TABLE_1,
         *LEADERBOARD,
         ("table_3", "mt_bench"),
@@ -54,15 +54,15 @@ MODELS: dict[Made, tuple[Cell, ...]] = {
         ("table_7", "ifeval"),
         ("figure_2", "mt_bench"),
     ),
-    Made(INSTRUCT, "lora", MAIN): cells(*TABLE_1, *LEADERBOARD),
-    Made(INSTRUCT, "lora-base", MAIN): cells(*TABLE_1, *LEADERBOARD, ("table_5", "arena_hard")),
-    Made(BASE, "lora", f"{CLAUDE}-10k"): cells(("table_2", "mt_bench"), ("table_3", "mt_bench")),
-    Made(INSTRUCT, "lora-base", f"{CLAUDE}-10k"): cells(("table_2", "mt_bench")),
-    Made(BASE, "lora", "alpaca-10k"): cells(("table_3", "mt_bench")),
-    Made(BASE, "lora", f"{TEACHER}-1k"): cells(("figure_2", "mt_bench"), ("table_9", "mt_bench")),
-    Made(BASE, "lora", f"{TEACHER}-1k-audited"): cells(("table_9", "mt_bench")),
-    Made(BASE, "lora", f"{TEACHER}-2k"): cells(("figure_2", "mt_bench")),
-    Made(BASE, "lora", f"{TEACHER}-5k"): cells(("figure_2", "mt_bench")),
+    PaperModel(INSTRUCT, "lora", MAIN): cells(*TABLE_1, *LEADERBOARD),
+    PaperModel(INSTRUCT, "lora-base", MAIN): cells(*TABLE_1, *LEADERBOARD, ("table_5", "arena_hard")),
+    PaperModel(BASE, "lora", f"{CLAUDE}-10k"): cells(("table_2", "mt_bench"), ("table_3", "mt_bench")),
+    PaperModel(INSTRUCT, "lora-base", f"{CLAUDE}-10k"): cells(("table_2", "mt_bench")),
+    PaperModel(BASE, "lora", "alpaca-10k"): cells(("table_3", "mt_bench")),
+    PaperModel(BASE, "lora", f"{TEACHER}-1k"): cells(("figure_2", "mt_bench"), ("table_9", "mt_bench")),
+    PaperModel(BASE, "lora", f"{TEACHER}-1k-audited"): cells(("table_9", "mt_bench")),
+    PaperModel(BASE, "lora", f"{TEACHER}-2k"): cells(("figure_2", "mt_bench")),
+    PaperModel(BASE, "lora", f"{TEACHER}-5k"): cells(("figure_2", "mt_bench")),
 }
 
 
@@ -118,6 +118,6 @@ STUDY = replace(
         ),
     ),
     quoted=(),
-    examples=paper.examples(Made(BASE, "none", None), Made(BASE, "lora", MAIN)),
+    examples=paper.examples(PaperModel(BASE, "none", None), PaperModel(BASE, "lora", MAIN)),
     inconsistencies=(),
 )

@@ -120,7 +120,7 @@ class _Asked:
     """The questions of a benchmark that is answered in words, and how they are."""
 
     name: str
-    questions: Sequence[conversations.Question]
+    questions: Sequence[conversations.BenchmarkQuestion]
     runs: int
     tokens: int
 
@@ -160,7 +160,7 @@ def _number(text: str) -> tuple[str, int]:
 
 def _who(options: Namespace, by: generation.Generator) -> object:
     """Who answers, so that no file holds the answers of two: a folder without a manifest is known by its path alone."""
-    if isinstance(by.model, serving.Server):
+    if isinstance(by.model, serving.ModelServer):
         adapter = options.server_adapter and artifacts.verified_digest(options.server_adapter)
         return {"server": by.model.url, "model": by.model.model, "adapter": adapter}
     return by.digest or [str(options.model), options.revision]
@@ -172,7 +172,9 @@ def _generator(options: Namespace) -> generation.Generator:
         return generation.load(options.model, options.revision)
     if not options.server_model:
         raise ValueError(f"what does {options.server} call the model? Give --server-model")
-    server = serving.Server(url=options.server, model=options.server_model, key_variable=options.server_key_variable)
+    server = serving.ModelServer(
+        url=options.server, model=options.server_model, key_variable=options.server_key_variable
+    )
     serving.connect(server, options.server_adapter)
     return generation.served(options.model, server, options.revision)
 

@@ -29,7 +29,7 @@ UNLISTED_TEMPERATURE = 0.7
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class BenchmarkQuestion:
     """One question: the texts of its turns and the temperature it is answered at."""
 
     id: str | int
@@ -46,7 +46,7 @@ class Reply:
     stopped: str
 
 
-def read_questions(benchmark: str, path: Path) -> list[Question]:
+def read_questions(benchmark: str, path: Path) -> list[BenchmarkQuestion]:
     """The questions of a file in the benchmark's published layout; of any other benchmark see `any_question`."""
     rows = artifacts.read_rows(path)
     if benchmark not in (MT_BENCH, ARENA_HARD):
@@ -57,7 +57,7 @@ def read_questions(benchmark: str, path: Path) -> list[Question]:
     return [_mt_bench(row) if benchmark == MT_BENCH else _arena_hard(row) for row in rows]
 
 
-def any_question(row: Mapping[str, Any], path: Path) -> Question:
+def any_question(row: Mapping[str, Any], path: Path) -> BenchmarkQuestion:
     """A question of any file: an id (`question_id`, `uid` or `key`), `turns` of text or of `content`, or one `prompt`,
     and the `temperature` it is answered at, which is 0 where the file has none."""
     named = next((row[name] for name in ("question_id", "uid", "key") if name in row), None)
@@ -65,19 +65,19 @@ def any_question(row: Mapping[str, Any], path: Path) -> Question:
     texts = tuple(turn["content"] if isinstance(turn, Mapping) else turn for turn in turns)
     if named is None or not texts or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"a question in {path} needs question_id, uid or key, and turns or a prompt; it has {[*row]}")
-    return Question(id=named, temperature=float(row.get("temperature", 0.0)), turns=texts)
+    return BenchmarkQuestion(id=named, temperature=float(row.get("temperature", 0.0)), turns=texts)
 
 
 def answers(
     generator: Generator,
     benchmark: str,
     template: str,
-    questions: Sequence[Question],
+    questions: Sequence[BenchmarkQuestion],
     *,
     runs: int,
     max_new_tokens: int,
     seed: int,
-    example: templates.Example | None = None,
+    example: templates.OneShotExample | None = None,
     log: artifacts.Log | None = None,
 ) -> list[dict[str, Any]]:
     """One row per question and run, in that order; run `r` samples with the seed `seed + r`.
@@ -102,8 +102,8 @@ def answers(
 
 
 def _batches(
-    generator: Generator, questions: Sequence[Question], runs: int
-) -> Iterator[tuple[float, int, list[Question]]]:
+    generator: Generator, questions: Sequence[BenchmarkQuestion], runs: int
+) -> Iterator[tuple[float, int, list[BenchmarkQuestion]]]:
     """Questions that are answered together: of one temperature and similar length. Sampled answers depend on who
     shares a batch, so the batches are the same however much of them is already answered."""
     lengths = {question.id: len(generator.tokenizer(question.turns[0])["input_ids"]) for question in questions}
@@ -133,11 +133,11 @@ def _converse(
     generator: Generator,
     benchmark: str,
     template: str,
-    questions: Sequence[Question],
+    questions: Sequence[BenchmarkQuestion],
     temperature: float,
     max_new_tokens: int,
     seed: int,
-    example: templates.Example | None,
+    example: templates.OneShotExample | None,
 ) -> list[list[Reply]]:
     replies: list[list[Reply]] = [[] for _ in questions]
     for turn in range(max(len(question.turns) for question in questions)):
@@ -158,21 +158,21 @@ def _converse(
     return replies
 
 
-def _turns(question: Question, replies: Sequence[Reply]) -> list[str]:
+def _turns(question: BenchmarkQuestion, replies: Sequence[Reply]) -> list[str]:
     said = [text for asked, reply in zip(question.turns, replies, strict=False) for text in (asked, reply.text)]
     return [*said, question.turns[len(replies)]]
 
 
-def _mt_bench(row: Mapping[str, Any]) -> Question:
+def _mt_bench(row: Mapping[str, Any]) -> BenchmarkQuestion:
     temperature = TEMPERATURES.get(row["category"], UNLISTED_TEMPERATURE)
-    return Question(id=row["question_id"], temperature=temperature, turns=tuple(row["turns"]))
+    return BenchmarkQuestion(id=row["question_id"], temperature=temperature, turns=tuple(row["turns"]))
 
 
-def _arena_hard(row: Mapping[str, Any]) -> Question:
-    return Question(id=row["question_id"], temperature=0.0, turns=(row["turns"][0]["content"],))
+def _arena_hard(row: Mapping[str, Any]) -> BenchmarkQuestion:
+    return BenchmarkQuestion(id=row["question_id"], temperature=0.0, turns=(row["turns"][0]["content"],))
 
 
-def _row(question: Question, run: int, replies: Sequence[Reply]) -> dict[str, Any]:
+def _row(question: BenchmarkQuestion, run: int, replies: Sequence[Reply]) -> dict[str, Any]:
     return {
         "question_id": question.id,
         "run": run,

@@ -21,7 +21,7 @@ GREEDY_BELOW = 1e-4  # FastChat samples only from this temperature on
 class Generator:
     """A model on its device, its tokenizer, which pads on the left, and the digest of its folder if it has one.
 
-    The model may be a `serving.Server` that answers instead.
+    The model may be a `serving.ModelServer` that answers instead.
     """
 
     model: Any
@@ -64,7 +64,7 @@ def load(model: str | Path, revision: str | None = None) -> Generator:
     return Generator(weights.eval(), tokenizer, digest)
 
 
-def served(model: str | Path, server: serving.Server, revision: str | None = None) -> Generator:
+def served(model: str | Path, server: serving.ModelServer, revision: str | None = None) -> Generator:
     """The generator that asks a server; of the model's folder or Hub repository only the tokenizer is read."""
     return Generator(server, _tokenizer(model, revision))
 
@@ -84,7 +84,7 @@ def generate(
     Prompts of similar length share a batch, and the seed is set anew for every batch. Other sampling settings
     (top-p, top-k) are those of the model's own generation_config, as in FastChat.
     """
-    if isinstance(generator.model, serving.Server):
+    if isinstance(generator.model, serving.ModelServer):
         said = serving.complete(
             generator.model,
             prompts,

@@ -36,7 +36,7 @@ def respond(
     prompts: Sequence[Mapping[str, Any]],
     max_new_tokens: int,
     *,
-    example: templates.Example | None = None,
+    example: templates.OneShotExample | None = None,
     log: artifacts.Log | None = None,
 ) -> list[dict[str, Any]]:
     """One checked row per prompt: its greedy response, how it ended, and the verdict on each instruction.

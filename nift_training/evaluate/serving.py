@@ -26,7 +26,7 @@ LOCAL = {"localhost", "127.0.0.1", "::1"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Server:
+class ModelServer:
     """A server and the name by which it knows the model; the key is never shown."""
 
     url: str
@@ -44,7 +44,7 @@ class Said:
     stopped: Literal["eos", "length"]
 
 
-def connect(server: Server, adapter: Path | None = None) -> None:
+def connect(server: ModelServer, adapter: Path | None = None) -> None:
     """Refuses a server that does not serve the model; one that can is asked to load the adapter under that name."""
     host = urllib.parse.urlsplit(server.url)
     if host.scheme not in ("http", "https"):
@@ -65,7 +65,13 @@ def connect(server: Server, adapter: Path | None = None) -> None:
 
 
 def complete(
-    server: Server, prompts: Sequence[str], *, max_tokens: int, temperature: float, seed: int, stop: Sequence[str] = ()
+    server: ModelServer,
+    prompts: Sequence[str],
+    *,
+    max_tokens: int,
+    temperature: float,
+    seed: int,
+    stop: Sequence[str] = (),
 ) -> list[Said]:
     """What follows each prompt, in the order of the prompts, up to 32 of them asked at a time."""
 
@@ -95,22 +101,22 @@ def complete(
         return list(threads.map(ask, prompts))
 
 
-def _served(server: Server) -> list[str]:
+def _served(server: ModelServer) -> list[str]:
     url, key = _address(server, "models"), _key(server)
     listed = _patiently(server, lambda: http_client.get(url, seconds=SECONDS, key=key))
     return [str(model["id"]) for model in listed["data"]]
 
 
-def _post(server: Server, path: str, body: dict[str, Any]) -> dict[str, Any]:
+def _post(server: ModelServer, path: str, body: dict[str, Any]) -> dict[str, Any]:
     url, key = _address(server, path), _key(server)
     return _patiently(server, lambda: http_client.post(url, body, seconds=SECONDS, key=key))
 
 
-def _key(server: Server) -> str | None:
+def _key(server: ModelServer) -> str | None:
     return os.environ[server.key_variable] if server.key_variable else None
 
 
-def _patiently(server: Server, send: Callable[[], bytes]) -> dict[str, Any]:
+def _patiently(server: ModelServer, send: Callable[[], bytes]) -> dict[str, Any]:
     """The server's answer; what may pass (busy, restarting) is tried again, nothing else is."""
     for attempt in range(1, TRIES + 1):
         try:
@@ -126,12 +132,12 @@ def _patiently(server: Server, send: Callable[[], bytes]) -> dict[str, Any]:
     raise AssertionError("the last try returns or raises")
 
 
-def _object(server: Server, text: bytes) -> dict[str, Any]:
+def _object(server: ModelServer, text: bytes) -> dict[str, Any]:
     if not text.startswith(b"{"):
         return {"said": text.decode("utf-8", "replace")}  # vLLM answers a loaded adapter with a sentence
     content: dict[str, Any] = json.loads(text)
     return content
 
 
-def _address(server: Server, path: str) -> str:
+def _address(server: ModelServer, path: str) -> str:
     return f"{server.url.rstrip('/')}/{path}"

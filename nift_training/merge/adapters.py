@@ -53,7 +53,7 @@ class Whole:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adapter:
+class AdapterWeights:
     """An adapter: its folder, its configuration, what it does to each tensor of a base, and its content's digest."""
 
     path: Path
@@ -70,7 +70,7 @@ class Adapter:
         return str(self.config.get("base_model_name_or_path"))
 
 
-def read(path: Path) -> Adapter:
+def read(path: Path) -> AdapterWeights:
     """The adapter of a peft folder; any kind but plain LoRA is refused by the setting that makes it so."""
     for needed in (CONFIG, WEIGHTS):
         if not (path / needed).is_file():
@@ -83,10 +83,10 @@ def read(path: Path) -> Adapter:
             raise ValueError(f"{path / WEIGHTS} has {tensor.name} {tensor.shape} as {tensor.dtype}: cannot merge")
     content = hashlib.sha256((path / CONFIG).read_bytes())
     content.update(bytes.fromhex(artifacts.sha256(path / WEIGHTS)))
-    return Adapter(path=path, config=config, changes=_changes(path, config, found), digest=content.hexdigest())
+    return AdapterWeights(path=path, config=config, changes=_changes(path, config, found), digest=content.hexdigest())
 
 
-def match(lora: Adapter, base: Mapping[str, Tensor], *, tied: bool) -> dict[str, Low | Whole]:
+def match(lora: AdapterWeights, base: Mapping[str, Tensor], *, tied: bool) -> dict[str, Low | Whole]:
     """What the adapter does to each tensor of the base, by the base's name of it.
 
     Refuses an adapter of which any part has no partner in the base, or one of another shape: peft only warns of such

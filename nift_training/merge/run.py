@@ -22,7 +22,7 @@ from nift_training import artifacts, disk, lineage, progress, shards
 from nift_training.lineage import Lineage
 from nift_training.memory import peak_rss_mb
 from nift_training.merge import adapters, recomputation, streaming
-from nift_training.merge.adapters import Adapter, Low, Whole
+from nift_training.merge.adapters import AdapterWeights, Low, Whole
 from nift_training.shards import INDEX, SINGLE, Shard
 
 __all__ = ["INDEX", "SINGLE", "Job", "Origin", "merge", "plan"]
@@ -42,7 +42,7 @@ class Job:
 
     base: Path
     found: tuple[Shard, ...]
-    adapter: Adapter
+    adapter: AdapterWeights
     changes: Mapping[str, Low | Whole]
     base_lineage: Lineage
     relation: str
@@ -139,7 +139,7 @@ def plan(base: Path, adapter: Path, *, sibling_of: str | None = None, origin: Or
     )
 
 
-def _relation(base: Path, base_lineage: Lineage, lora_: Adapter, sibling_of: str | None) -> tuple[str, int]:
+def _relation(base: Path, base_lineage: Lineage, lora_: AdapterWeights, sibling_of: str | None) -> tuple[str, int]:
     """How base and adapter belong together, and how many tokens the base has more than what was trained on."""
     trained_on = lineage.recorded(lora_.path)
     if trained_on is None and (Path(lora_.base_name) / "config.json").is_file():
@@ -152,7 +152,7 @@ def _relation(base: Path, base_lineage: Lineage, lora_: Adapter, sibling_of: str
     return f"a sibling of {sibling_of}", lineage.check_sibling(trained_on, sibling_of, base, base_lineage)
 
 
-def _unrecorded(base: Path, base_lineage: Lineage, lora_: Adapter, sibling_of: str | None) -> str:
+def _unrecorded(base: Path, base_lineage: Lineage, lora_: AdapterWeights, sibling_of: str | None) -> str:
     """All that can be held against an adapter from elsewhere: peft records the base's name, at best a revision."""
     revision = lora_.config.get("revision")
     if sibling_of is not None and sibling_of != lora_.base_name:
@@ -184,7 +184,7 @@ def _merge_shards(job: Job, draft: artifacts.Draft, started: float) -> int:
     One is flushed to the disk and held against its sources while the next is merged.
     """
 
-    def finish(shard: Shard, written: artifacts.File) -> int:
+    def finish(shard: Shard, written: artifacts.ManifestFile) -> int:
         streaming.flush(draft.path / written.name)
         checked = recomputation.check(shard, job.changes, job.adapter.file, draft.path / written.name)
         artifacts.finish(draft, written)
@@ -202,7 +202,7 @@ def _merge_shards(job: Job, draft: artifacts.Draft, started: float) -> int:
             )
             if job.manifest and written.source_sha256 != _listed(job.manifest, name):
                 raise artifacts.differs(job.base, name)
-            done = artifacts.File(name=name, bytes=written.bytes, sha256=written.sha256)
+            done = artifacts.ManifestFile(name=name, bytes=written.bytes, sha256=written.sha256)
             finishing.append(finisher.submit(finish, shard, done))
             seconds = time.monotonic() - started
             progress.say(f"merge: shard {number}/{len(job.found)}, {disk.size(shard.bytes)}, after {seconds:.0f} s")

@@ -23,7 +23,7 @@ from nift_training import recipe, verbs
 from nift_training.machine import Machine
 from nift_training.recipe import Recipe
 from nift_training.train import launch, loop
-from nift_training.train.run import Run, carry_out, work_beside
+from nift_training.train.run import TrainingRun, carry_out, work_beside
 
 
 def parser() -> argparse.ArgumentParser:
@@ -110,7 +110,7 @@ def main(argv: Sequence[str]) -> None:
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     verbs.use_threads(max(1, options.threads // local))
     work = options.work or work_beside(options.out)
-    run = Run(
+    run = TrainingRun(
         base=options.base,
         base_name=options.base_name or options.base.resolve().name,
         data=options.data,

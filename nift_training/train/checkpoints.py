@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nift_training import artifacts, progress
-from nift_training.train.engines import Scale, State
+from nift_training.train.engines import Scale, TrainingState
 
 KEPT = 2
 PREFIX = "checkpoint-"
@@ -28,10 +28,12 @@ class Checkpoint:
 
     done: int
     log: list[dict[str, Any]]
-    state: State
+    state: TrainingState
 
 
-def write(folder: Path, done: int, state: State, log: Sequence[dict[str, Any]], identity: dict[str, Any]) -> Path:
+def write(
+    folder: Path, done: int, state: TrainingState, log: Sequence[dict[str, Any]], identity: dict[str, Any]
+) -> Path:
     """The checkpoint after so many steps; older ones than the last two go once it stands and holds."""
     from safetensors.torch import save_file
 
@@ -103,7 +105,7 @@ def _read(checkpoint: Path) -> Checkpoint:
     from safetensors.torch import load_file
 
     stood = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-    state = State(
+    state = TrainingState(
         masters=load_file(checkpoint / MASTERS),
         first_moments=load_file(checkpoint / FIRST),
         second_moments=load_file(checkpoint / SECOND),

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nift_training.machine import Machine, Place
+from nift_training.machine import Machine, ProcessRank
 from nift_training.memory import available_bytes
 from nift_training.train import launch
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 16384}
 
 
-def choose(asked: str, place: Place) -> torch.device:
+def choose(asked: str, place: ProcessRank) -> torch.device:
     """The device of a process: a GPU where there is one, unless a CPU is asked for."""
     import torch
 
@@ -35,7 +35,7 @@ def choose(asked: str, place: Place) -> torch.device:
     return torch.device("cuda", place.local_rank)
 
 
-def join(device: torch.device, place: Place, wanted: Machine) -> None:
+def join(device: torch.device, place: ProcessRank, wanted: Machine) -> None:
     """Meets the other processes through DeepSpeed; the launcher has told where."""
     if not launch.launched():
         raise ValueError(
@@ -68,7 +68,7 @@ def needs_checkpointing(model: Any, wanted: Machine, at_once: int, device: torch
     return bool(numbers * model.dtype.itemsize > available_bytes(device) / 2)
 
 
-def hardware(device: torch.device, place: Place) -> str:
+def hardware(device: torch.device, place: ProcessRank) -> str:
     """What was computed on, by its maker's name."""
     import torch
 
@@ -102,7 +102,7 @@ def memory_errors(wanted: Machine) -> Iterator[None]:
 
 
 @contextmanager
-def first_goes_first(place: Place) -> Iterator[None]:
+def first_goes_first(place: ProcessRank) -> Iterator[None]:
     """Lets the first of several processes do something before the others, who then find it done."""
     import torch
 
@@ -113,7 +113,7 @@ def first_goes_first(place: Place) -> Iterator[None]:
         torch.distributed.barrier()
 
 
-def check_agreement(place: Place, number: int, what: str) -> None:
+def check_agreement(place: ProcessRank, number: int, what: str) -> None:
     """Refuses to go on when the processes see different numbers: nodes that share no folder, for one."""
     import torch
 

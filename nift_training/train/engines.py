@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from nift_training.machine import Machine, Place
+from nift_training.machine import Machine, ProcessRank
 from nift_training.recipe import Recipe
 from nift_training.train import lora
-from nift_training.train.micro_batches import Batch
+from nift_training.train.micro_batches import MicroBatch
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +32,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")  # torch's names of Adam's running means
 
 
 @dataclass(frozen=True)
-class State:
+class TrainingState:
     """All that a step changes: masters and moments by the parameter's name, updates made, and the loss scale."""
 
     masters: Tensors
@@ -74,7 +74,7 @@ class Engine(Protocol):
 
     scaled: bool
 
-    def loss(self, batch: Batch) -> torch.Tensor:
+    def loss(self, batch: MicroBatch) -> torch.Tensor:
         """The batch's part of the step's loss, on the device."""
         ...
 
@@ -93,11 +93,11 @@ class Engine(Protocol):
         """The sum of a number over all devices."""
         ...
 
-    def state(self) -> State:
+    def state(self) -> TrainingState:
         """All that a step changes, whole, on the CPU; every process takes part."""
         ...
 
-    def load(self, state: State) -> None:
+    def load(self, state: TrainingState) -> None:
         """Goes on from a state of either engine."""
         ...
 
@@ -117,7 +117,7 @@ class Plain:
         self.scale = Scale()
         self.updates = 0
 
-    def loss(self, batch: Batch) -> torch.Tensor:
+    def loss(self, batch: MicroBatch) -> torch.Tensor:
         made: torch.Tensor = self.objective(batch)
         return made
 
@@ -145,15 +145,15 @@ class Plain:
     def total(self, loss: torch.Tensor) -> float:
         return float(loss)
 
-    def state(self) -> State:
+    def state(self) -> TrainingState:
         first, second = (
             {name: self.optimizer.state[parameter][moment].cpu() for name, parameter in self.trained.items()}
             for moment in MOMENTS
         )
         masters = {name: parameter.detach().cpu() for name, parameter in self.trained.items()}
-        return State(masters, first, second, self.updates, self.scale)
+        return TrainingState(masters, first, second, self.updates, self.scale)
 
-    def load(self, state: State) -> None:
+    def load(self, state: TrainingState) -> None:
         import torch
 
         with torch.no_grad():
@@ -171,7 +171,7 @@ class Plain:
 class DeepSpeed:
     """Several devices or shared weights, through DeepSpeed's engine."""
 
-    def __init__(self, objective: Any, recipe: Recipe, machine: Machine, place: Place) -> None:
+    def __init__(self, objective: Any, recipe: Recipe, machine: Machine, place: ProcessRank) -> None:
         import deepspeed
         import torch
 
@@ -191,9 +191,9 @@ class DeepSpeed:
         lower_minimum(getattr(self.zero, "loss_scaler", None), recipe)
         self.updates = 0
         nothing = {name: torch.zeros_like(master) for name, master in masters.items()}
-        self.load(State(masters, nothing, nothing, 0, Scale()))
+        self.load(TrainingState(masters, nothing, nothing, 0, Scale()))
 
-    def loss(self, batch: Batch) -> torch.Tensor:
+    def loss(self, batch: MicroBatch) -> torch.Tensor:
         made: torch.Tensor = self.engine(batch)
         return made
 
@@ -223,7 +223,7 @@ class DeepSpeed:
         torch.distributed.all_reduce(summed)
         return float(summed)
 
-    def state(self) -> State:
+    def state(self) -> TrainingState:
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
         masters = {name: safe_get_full_fp32_param(p).cpu().clone() for name, p in self.trained.items()}
@@ -231,9 +231,9 @@ class DeepSpeed:
             {name: safe_get_full_optimizer_state(p, moment).cpu().clone() for name, p in self.trained.items()}
             for moment in MOMENTS
         )
-        return State(masters, first, second, self.updates, self._scale())
+        return TrainingState(masters, first, second, self.updates, self._scale())
 
-    def load(self, state: State) -> None:
+    def load(self, state: TrainingState) -> None:
         import deepspeed
         import torch
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state

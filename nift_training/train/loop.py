@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nift_training import progress
-from nift_training.machine import Place
+from nift_training.machine import ProcessRank
 from nift_training.memory import peak_rss_mb
 from nift_training.recipe import Recipe
 from nift_training.train import devices, micro_batches
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 SAY_EVERY_SECONDS = 5.0
 SAVE_EVERY_STEPS = 25
-ALONE = Place(0, 1, 0)
+ALONE = ProcessRank(0, 1, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class TrainStep:
     """One optimiser step: its loss, its learning rate, the norm of its gradient, and the tokens it read.
 
     A step whose gradient overflowed float16 has no norm and changed nothing but the loss scale.
@@ -48,11 +48,11 @@ def optimise(
     layout: Layout,
     at_once: int,
     device: torch.device,
-    place: Place = ALONE,
-    log: Sequence[Step] = (),
-    save: Callable[[int, Sequence[Step]], None] | None = None,
+    place: ProcessRank = ALONE,
+    log: Sequence[TrainStep] = (),
+    save: Callable[[int, Sequence[TrainStep]], None] | None = None,
     save_steps: int = SAVE_EVERY_STEPS,
-) -> list[Step]:
+) -> list[TrainStep]:
     """Trains the adapter in place from the steps in `log` on; one row per optimiser step is returned."""
     total = recipe.steps(len(examples))
     steps = list(log)
@@ -73,7 +73,7 @@ def optimise(
         if math.isnan(norm) or (math.isinf(norm) and not engine.scaled):
             raise ValueError(_diverged(f"gradient norm {norm}", number))
         steps.append(
-            Step(
+            TrainStep(
                 step=number,
                 epoch=round(number * recipe.epochs / total, 4),
                 loss=value,
@@ -97,7 +97,7 @@ class Clock:
         self.first: int | None = None
         self.tokens = 0
 
-    def say(self, step: Step) -> None:
+    def say(self, step: TrainStep) -> None:
         now = time.monotonic()
         begins = self.first is None
         self.first = self.first or step.step

@@ -10,7 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from nift_training import attention
-from nift_training.train.micro_batches import Batch, Layout
+from nift_training.train.micro_batches import Layout, MicroBatch
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ def objective(model: Any) -> Any:
                 for parameter in head.parameters():
                     deepspeed.zero.register_external_parameter(self, parameter)
 
-        def forward(self, batch: Batch) -> Any:
+        def forward(self, batch: MicroBatch) -> Any:
             head = model.get_base_model().get_output_embeddings()
             hidden = hidden_states(model, batch).flatten(0, 1)
             chosen = hidden.index_select(0, batch.places)
@@ -47,7 +47,7 @@ def objective(model: Any) -> Any:
     return Objective()
 
 
-def hidden_states(model: Any, batch: Batch) -> torch.Tensor:
+def hidden_states(model: Any, batch: MicroBatch) -> torch.Tensor:
     """The last hidden states [rows, tokens, width] of a batch, packed or padded."""
     inside = (
         {"attention_mask": batch.mask}
@@ -71,12 +71,12 @@ def choose_layout(model: Any, cutoff: int) -> Layout:
     import torch
 
     from nift_training.train import micro_batches
-    from nift_training.train.pairs import Example
+    from nift_training.train.pairs import TrainingExample
 
     causal = model.get_base_model()
     head, device = causal.get_output_embeddings(), next(model.parameters()).device
     rows = [
-        micro_batches.Weighed(Example(np.array(ids, dtype=np.int32), np.ones(len(ids), dtype=bool)), 1.0)
+        micro_batches.Weighed(TrainingExample(np.array(ids, dtype=np.int32), np.ones(len(ids), dtype=bool)), 1.0)
         for ids in PROBES
     ]
     with torch.no_grad():

@@ -13,7 +13,7 @@ from itertools import cycle, islice
 from typing import TYPE_CHECKING, Literal
 
 from nift_training.recipe import Recipe
-from nift_training.train.pairs import Example
+from nift_training.train.pairs import TrainingExample
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,7 @@ Layout = Literal["packed", "padded"]
 class Weighed:
     """An example of a step, and what each of its response tokens weighs in the step's loss."""
 
-    example: Example
+    example: TrainingExample
     weight: float
 
     def __len__(self) -> int:
@@ -33,7 +33,7 @@ class Weighed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class MicroBatch:
     """What a device computes at once.
 
     `ids` and `positions` are [rows, tokens]; a packed batch is one row of examples end to end, whose `lengths` keep
@@ -78,7 +78,7 @@ def _order(rows: int, multiple: int, seed: int) -> list[int]:
     return order + list(islice(cycle(order[:multiple]), -rows % multiple))
 
 
-def weigh(examples: Sequence[Example], window: Sequence[Sequence[int]]) -> list[Weighed]:
+def weigh(examples: Sequence[TrainingExample], window: Sequence[Sequence[int]]) -> list[Weighed]:
     """The examples of a step with their weights, which sum to one over all its response tokens."""
     weighed = []
     for group in window:
@@ -88,7 +88,7 @@ def weigh(examples: Sequence[Example], window: Sequence[Sequence[int]]) -> list[
     return weighed
 
 
-def targets(example: Example) -> int:
+def targets(example: TrainingExample) -> int:
     """The tokens of an example that are predicted: the first of a sequence has nothing before it."""
     return int(example.trained[1:].sum())
 
@@ -130,7 +130,7 @@ def _split(batches: list[list[Weighed]], wanted: int) -> list[list[Weighed]]:
     return batches
 
 
-def lay_out(rows: Sequence[Weighed], layout: Layout, device: torch.device) -> Batch:
+def lay_out(rows: Sequence[Weighed], layout: Layout, device: torch.device) -> MicroBatch:
     """The micro-batch as tensors on the device, copied without waiting for it."""
     import numpy as np
     import torch
@@ -153,7 +153,7 @@ def lay_out(rows: Sequence[Weighed], layout: Layout, device: torch.device) -> Ba
         made = torch.from_numpy(values).reshape(shape or (-1,))
         return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made
 
-    return Batch(
+    return MicroBatch(
         ids=tensor(flat, -1, width),
         positions=tensor(positions, -1, width),
         lengths=tuple(lengths),

@@ -38,7 +38,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Example:
+class TrainingExample:
     """One training example in token ids, and which of them give loss."""
 
     ids: NDArray[np.int32]
@@ -49,7 +49,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Examples(Sequence[Example]):
+class Examples(Sequence[TrainingExample]):
     """All examples end to end: the i-th is `ids[starts[i]:starts[i + 1]]`."""
 
     ids: NDArray[np.int32]
@@ -61,7 +61,7 @@ class Examples(Sequence[Example]):
 
     def __getitem__(self, index: Any) -> Any:
         part = slice(self.starts[index], self.starts[index + 1])
-        return Example(self.ids[part], self.trained[part])
+        return TrainingExample(self.ids[part], self.trained[part])
 
 
 def read(path: Path) -> list[Row]:
@@ -76,9 +76,9 @@ def read(path: Path) -> list[Row]:
     return [_row(row, f"{path} row {number}") for number, row in enumerate(rows, start=1)]
 
 
-def encode(tokenizer: Any, row: Row, recipe: Recipe) -> Example:
+def encode(tokenizer: Any, row: Row, recipe: Recipe) -> TrainingExample:
     """One row in token ids; see `examples`."""
-    encoded: Example = examples(tokenizer, [row], recipe)[0]
+    encoded: TrainingExample = examples(tokenizer, [row], recipe)[0]
     return encoded
 
 

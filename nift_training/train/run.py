@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nift_training import artifacts, backbone, file_locks, lineage, machine, progress
-from nift_training.machine import Machine, Place
+from nift_training.machine import Machine, ProcessRank
 from nift_training.memory import peak_rss_mb
 from nift_training.recipe import Recipe
 from nift_training.train import (
@@ -27,8 +27,8 @@ from nift_training.train import (
     micro_batches,
     pairs,
 )
-from nift_training.train.engines import Engine, State
-from nift_training.train.loop import Step
+from nift_training.train.engines import Engine, TrainingState
+from nift_training.train.loop import TrainStep
 from nift_training.train.micro_batches import Layout
 from nift_training.train.pairs import Examples
 
@@ -39,7 +39,7 @@ PACKAGES = ("torch", "transformers", "peft")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class TrainingRun:
     """Where a run reads, writes and keeps what it needs to go on: `work` holds its checkpoints, `cache` its tokens."""
 
     base: Path
@@ -60,16 +60,18 @@ def train(
 ) -> artifacts.Manifest:
     """The manifest of the adapter folder `out`: the same inputs and threads give the same bytes on a CPU.
 
-    Here, on one device; `options` are further fields of `Run`.
+    Here, on one device; `options` are further fields of `TrainingRun`.
     """
     work: Path = options.pop("work", work_beside(out))
     cache: Path = options.pop("cache", work)
-    run = Run(base=base, base_name=base_name, data=data, out=out, work=work, cache=cache, threads=threads, **options)
+    run = TrainingRun(
+        base=base, base_name=base_name, data=data, out=out, work=work, cache=cache, threads=threads, **options
+    )
     carry_out(run, recipe, machine.ONE_DEVICE)
     return artifacts.read_manifest(out)
 
 
-def carry_out(run: Run, recipe: Recipe, wanted: Machine) -> None:
+def carry_out(run: TrainingRun, recipe: Recipe, wanted: Machine) -> None:
     """The run, in each of the processes that share it; the first of them writes the adapter."""
     artifacts.check_free(run.out)
     if not run.data.is_file():
@@ -78,7 +80,7 @@ def carry_out(run: Run, recipe: Recipe, wanted: Machine) -> None:
         _train(run, recipe, wanted)
 
 
-def _train(run: Run, recipe: Recipe, wanted: Machine) -> None:
+def _train(run: TrainingRun, recipe: Recipe, wanted: Machine) -> None:
     started, place = time.monotonic(), machine.place()
     device = devices.choose(run.device, place)
     kernels.check(wanted, device)
@@ -97,14 +99,14 @@ def _train(run: Run, recipe: Recipe, wanted: Machine) -> None:
     }
     with devices.first_goes_first(place):
         begun = checkpoints.latest(run.work, identity, start_over=run.start_over and place.first)
-    log = [Step(**row) for row in begun.log] if begun else []
+    log = [TrainStep(**row) for row in begun.log] if begun else []
     devices.check_agreement(place, len(log), f"the steps done in {run.work}")
     prepared = prepare(run.base, recipe, wanted, device, place)
     engine = prepared.engine
     if begun:
         engine.load(begun.state)
 
-    def save(done: int, log: Sequence[Step]) -> None:
+    def save(done: int, log: Sequence[TrainStep]) -> None:
         state = engine.state()
         if place.first:
             checkpoints.write(run.work, done, state, [asdict(step) for step in log], identity)
@@ -137,7 +139,7 @@ def _train(run: Run, recipe: Recipe, wanted: Machine) -> None:
         _publish(run, prepared.model, state, recipe, steps, facts, started)
 
 
-def _what_was_done(steps: Sequence[Step], examples: Examples, recipe: Recipe) -> dict[str, Any]:
+def _what_was_done(steps: Sequence[TrainStep], examples: Examples, recipe: Recipe) -> dict[str, Any]:
     return {
         "rows": len(examples),
         "steps": len(steps),
@@ -148,7 +150,7 @@ def _what_was_done(steps: Sequence[Step], examples: Examples, recipe: Recipe) ->
     }
 
 
-def _how(prepared: Prepared, wanted: Machine, device: torch.device, place: Place) -> dict[str, Any]:
+def _how(prepared: Prepared, wanted: Machine, device: torch.device, place: ProcessRank) -> dict[str, Any]:
     return {
         "precision": str(prepared.model.dtype).removeprefix("torch."),
         "layout": prepared.layout,
@@ -163,7 +165,13 @@ def _how(prepared: Prepared, wanted: Machine, device: torch.device, place: Place
 
 
 def _publish(
-    run: Run, model: Any, state: State, recipe: Recipe, steps: Sequence[Step], facts: dict[str, Any], started: float
+    run: TrainingRun,
+    model: Any,
+    state: TrainingState,
+    recipe: Recipe,
+    steps: Sequence[TrainStep],
+    facts: dict[str, Any],
+    started: float,
 ) -> None:
     """Writes the adapter folder and, when it stands, removes what an interrupted run would have gone on from."""
     artifacts.remove_partials(run.out)
@@ -196,7 +204,7 @@ class Prepared:
     checkpointing: bool
 
 
-def prepare(base: Path, recipe: Recipe, wanted: Machine, device: torch.device, place: Place) -> Prepared:
+def prepare(base: Path, recipe: Recipe, wanted: Machine, device: torch.device, place: ProcessRank) -> Prepared:
     """The model of a folder with a fresh adapter, in the engine that the machine asks for."""
     shares_weights = wanted.zero == 3
     told: Any = None
@@ -227,10 +235,10 @@ def prepare(base: Path, recipe: Recipe, wanted: Machine, device: torch.device, p
 
 def save_adapter(
     model: Any,
-    state: State,
+    state: TrainingState,
     base_name: str,
     recipe: Recipe,
-    steps: Sequence[Step],
+    steps: Sequence[TrainStep],
     facts: dict[str, Any],
     out: Path,
 ) -> None:

@@ -61,7 +61,7 @@ def test_llama_2_judgments_give_fastchats_means_to_the_last_digit() -> None:
 
 
 def test_every_real_judgment_is_read_as_its_file_says() -> None:
-    said = answers.Answers([])
+    said = answers.AnswerIndex([])
     for row in mt_bench.judged_in([shared("mt_bench", "model_judgment")]):
         rating = mt_bench.rating_of(row, said)
         assert (rating.rating, rating.reading in ("verdict", "several")) == (row.score, True), row.judgment
@@ -460,7 +460,7 @@ def test_the_command_prints_the_table_and_the_same_as_json(tmp_path: Path, monke
 # -- statistics
 
 
-def scores(values: Iterator[float] | list[float]) -> resampling.Sample:
+def scores(values: Iterator[float] | list[float]) -> resampling.QuestionPoints:
     return resampling.sample([{place: (value, 1.0) for place, value in enumerate(values)}])
 
 

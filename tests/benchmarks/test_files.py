@@ -19,7 +19,7 @@ from dagster_project.command_line import main
 from nift_assets import benchmarks, graph, studies
 from nift_assets.benchmarks import arena_hard, mt_bench
 from nift_assets.benchmarks.scoring import files as benchmark_files
-from nift_assets.benchmarks.scoring.files import Published
+from nift_assets.benchmarks.scoring.files import PublishedFile
 from nift_assets.study import Study
 from tests.corpus.loopback import Loopback
 from tests.demo import STUDY
@@ -59,7 +59,7 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     files = {"/question.jsonl": QUESTIONS, "/reference_answer/gpt-4.jsonl": b"{}\n"}
     with Home(files) as started:
         rows = tuple(
-            Published(path=path[1:], url=started.url + path, sha256=hashlib.sha256(content).hexdigest())
+            PublishedFile(path=path[1:], url=started.url + path, sha256=hashlib.sha256(content).hexdigest())
             for path, content in files.items()
         )
         for name in benchmarks.names():
@@ -103,7 +103,7 @@ def test_the_pinned_files_are_those_the_world_has(name: str) -> None:
 
 
 def test_a_file_may_be_known_by_the_id_that_git_has_of_it() -> None:
-    hello = Published(path="hello", url="", git_blob="ce013625030ba8dba906f756967f9e9ca394464a")
+    hello = PublishedFile(path="hello", url="", git_blob="ce013625030ba8dba906f756967f9e9ca394464a")
     assert hello.digest_of(b"hello\n") == hello.digest
 
 

@@ -16,7 +16,7 @@ from expectations import contract
 from expectations.frames import Table, conform
 from nift_assets.graph import asset_definition
 from nift_assets.steps.context import Context
-from nift_assets.steps.table import Made, Step
+from nift_assets.steps.table import Step, TableOutput
 from nift_assets.store import Store, Version, data_version
 from tests.counting import Counts
 from tests.demo import GRAPH, STUDY
@@ -176,11 +176,11 @@ def job(store: Store) -> dg.JobDefinition:
     """The real graph, each step of which makes the frames of `MADE` instead of its own."""
 
     def making(step: Step) -> dg.AssetsDefinition:
-        def make(context: Context, **tables: Table) -> dict[str, Made]:
+        def make(context: Context, **tables: Table) -> dict[str, TableOutput]:
             frames = {name: MADE.get(name, empty(name)) for name in step.tables}
             # What may be larger than memory comes in portions, and is checked in the file they are written to.
             streamed = {"raw_sample", "halves"}
-            return {name: Made(iter([f[:2], f[2:]]) if name in streamed else f) for name, f in frames.items()}
+            return {name: TableOutput(iter([f[:2], f[2:]]) if name in streamed else f) for name, f in frames.items()}
 
         return asset_definition(GRAPH, dataclasses.replace(step, function=make))
 

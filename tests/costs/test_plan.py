@@ -17,7 +17,7 @@ import pytest
 from dagster_project.command_line import plan_table
 from nift_assets import studies
 from nift_assets.costs import plan, tokens
-from nift_assets.costs.plan import Line, Plan
+from nift_assets.costs.plan import Plan, PlanRow
 from nift_assets.ledger.book import Book
 from nift_assets.prompts import completions
 from nift_assets.rows import Price, Teacher
@@ -201,7 +201,7 @@ def book(tmp_path: Path) -> Book:
     return Book(f"sqlite:///{tmp_path}/ledger.sqlite")
 
 
-def line(found: Plan, name: str) -> Line:
+def line(found: Plan, name: str) -> PlanRow:
     return next(each for each in found.lines if each.name == name)
 
 

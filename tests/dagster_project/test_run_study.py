@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dagster_project import run_study
-from dagster_project.run_study import Outcome, Run
+from dagster_project.run_study import PartitionRun, RunOutcome
 from nift_assets import graph, studies
 from tests.demo import GRAPH
 
@@ -59,13 +59,13 @@ def test_what_an_audit_drops_of_a_teacher_is_run_after_the_audit() -> None:
     assert done == found.keys(), "no run waits for one that waits for it"
 
 
-def ready(outcomes: dict[str, Outcome], *, idle: bool = True) -> set[str]:
+def ready(outcomes: dict[str, RunOutcome], *, idle: bool = True) -> set[str]:
     waiting = [run for run in RUNS.values() if run.name not in outcomes]
     return {run.name for run in run_study._ready(waiting, outcomes, idle=idle)}
 
 
-def outcome(error: str | None = None) -> Outcome:
-    return Outcome((), 0.0, error)
+def outcome(error: str | None = None) -> RunOutcome:
+    return RunOutcome((), 0.0, error)
 
 
 def test_nothing_starts_after_a_corpus_that_cannot_be_read() -> None:
@@ -85,7 +85,7 @@ def test_a_failed_teacher_stops_its_own_branch_only_and_the_scores_are_made_of_t
 
 def test_every_run_waits_only_for_runs_there_are() -> None:
     for run in RUNS.values():
-        assert isinstance(run, Run)
+        assert isinstance(run, PartitionRun)
         assert run.waits_for <= RUNS.keys() - {run.name}
 
 

@@ -152,11 +152,11 @@ from dagster_project import worker
 from dagster_project.settings import dagster_home
 dagster_home("canaries")
 worker.begin(sys.argv[1])
-from dagster_project.run_study import Run, execute_one
+from dagster_project.run_study import PartitionRun, execute_one
 articles = ("raw_sample", "raw_sample_rejects", "halves")
-outcomes = {"data": execute_one(Run("data", None, ("raw_sample", "halves"), articles, frozenset())).error}
+outcomes = {"data": execute_one(PartitionRun("data", None, ("raw_sample", "halves"), articles, frozenset())).error}
 for name in json.loads(sys.argv[2]):
-    outcomes[name] = execute_one(Run(name, name, ("completions",), ("completions",), frozenset())).error
+    outcomes[name] = execute_one(PartitionRun(name, name, ("completions",), ("completions",), frozenset())).error
 Path(sys.argv[3]).write_text(json.dumps(outcomes))
 print(json.dumps(outcomes))
 """

@@ -23,7 +23,7 @@ from expectations.results import LastResult
 from nift_assets import studies
 from nift_assets.graph import asset_definition
 from nift_assets.pages import docs
-from nift_assets.pages.docs import Stored, Table
+from nift_assets.pages.docs import DocumentedTable, Stored
 from nift_assets.store import Store, Version
 from tests.conftest import PROJECT, instance_at, nift_here
 from tests.demo import GRAPH
@@ -33,12 +33,12 @@ DEMO = studies.load("demo")
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 
 
-def page(*tables: Table) -> str:
+def page(*tables: DocumentedTable) -> str:
     return docs.page(DEMO, tables, made=NOW)
 
 
-def table(promised: Contract, results: dict[str, list[LastResult]] | None = None) -> Table:
-    return Table(
+def table(promised: Contract, results: dict[str, list[LastResult]] | None = None) -> DocumentedTable:
+    return DocumentedTable(
         contract=promised,
         group="data",
         made_by="python",
@@ -54,7 +54,7 @@ def result(*, passed: bool, message: str = "0 of 3 rows fail", partition: str | 
     return LastResult(partition=partition, passed=passed, message=message, at=NOW)
 
 
-def hostile(text: str) -> Table:
+def hostile(text: str) -> DocumentedTable:
     """A table with `text` wherever a person or a row can have put one."""
     promised = contract.load("halves")
     columns = tuple(Column(name=each.name, type=each.type, description=text) for each in promised.columns)

@@ -22,7 +22,7 @@ from nift_assets import DEMO_FILES, studies
 from nift_assets.pages import report, sheets
 from nift_assets.pages.report import CheckedTable, DataVersion, Spent
 from nift_assets.steps.coverage import SCHEMA
-from nift_assets.steps.table import Made
+from nift_assets.steps.table import TableOutput
 from nift_assets.store import Store, Version
 from nift_assets.study import Study
 from tests.demo import GRAPH, context
@@ -320,7 +320,7 @@ def test_the_asset_keeps_its_contract_and_names_the_stored_versions(
     with dg.DagsterInstance.ephemeral() as instance:
         here = context(store, "report", book=LazyLedger().book, dagster=SimpleNamespace(instance=instance))
         made = GRAPH.tables["report"].function(here, **tables)
-    assert isinstance(made, Made)
+    assert isinstance(made, TableOutput)
     assert isinstance(made.rows, pl.DataFrame)
     assert all(result.passed for result in check(made.rows, contract.load("report"), tables))
     content = made.files["report.html"]

@@ -113,7 +113,7 @@ def test_what_is_not_as_pinned_is_refused(tmp_path: Path) -> None:
     file = written(tmp_path / "a.json", [row()])
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     published = reference_sets.read(reference(tmp_path, "a.json", rows=1, sha256=sha256))
-    assert published.files == (reference_sets.File(name="a.json", bytes=file.stat().st_size, sha256=sha256),)
+    assert published.files == (reference_sets.SourceFile(name="a.json", bytes=file.stat().st_size, sha256=sha256),)
     with pytest.raises(ValueError, match=f"has the sha256 {sha256}, not {'0' * 64}"):
         reference_sets.read(reference(tmp_path, "a.json", sha256="0" * 64))
     with pytest.raises(ValueError, match="has 1 rows, not the 52,002 of the study"):

@@ -232,7 +232,7 @@ def test_arguments_that_do_not_fit_are_redacted_since_logging_prints_them(
 
 def test_a_filter_redacts_the_fields_a_caller_adds(logged: io.StringIO) -> None:
     record = LOG.makeRecord("a", logging.INFO, "f", 1, "text", (), None, extra={"sent": KEY, "more": {"k": [KEY]}})
-    assert redaction.Filter().filter(record) is True
+    assert redaction.RedactionFilter().filter(record) is True
     assert "canary" not in str(vars(record))
 
 
@@ -241,7 +241,7 @@ def test_installing_twice_redacts_once(logged: io.StringIO) -> None:
     redaction.install()
     assert logging.getLogRecordFactory() is make
     for handler in logging.getLogger().handlers:
-        assert sum(isinstance(there, redaction.Filter) for there in handler.filters) == 1
+        assert sum(isinstance(there, redaction.RedactionFilter) for there in handler.filters) == 1
 
 
 def test_a_process_that_loads_the_code_location_logs_no_key() -> None:

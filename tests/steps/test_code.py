@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import pytest
 
-from nift_assets.steps.code import Place, Sources
+from nift_assets.steps.code import QualifiedName, Sources
 from nift_assets.steps.kept import ABSENT, Kept
 
 STEP = """
@@ -42,7 +42,7 @@ TREE = {
     "nift_training/__init__.py": "",
     "nift_training/loss.py": "CHUNK = 7\n",
 }
-MAKE = Place("nift_assets.step", "make")
+MAKE = QualifiedName("nift_assets.step", "make")
 
 Write = Callable[..., Sources]
 
@@ -216,7 +216,7 @@ def test_a_step_within_a_function_reaches_what_its_closure_holds(write: Write) -
         "    return make\n"
     )
     sources = write({"nift_assets/step.py": step})
-    nested = Place("nift_assets.step", "declare.<locals>.make")
+    nested = QualifiedName("nift_assets.step", "declare.<locals>.make")
     assert set(sources.definitions(nested)) == {
         "nift_assets.step.declare.<locals>.make",
         "nift_assets.step.declare.<locals>.shown",
@@ -240,7 +240,7 @@ def test_functions_that_call_each_other_have_a_digest(write: Write) -> None:
 
 def test_what_a_plug_in_says_of_itself_is_no_part_of_its_digest(write: Write) -> None:
     def digest(text: str) -> str:
-        return write({"nift_training/loss.py": text}).digest(Place("nift_training.loss", ""))
+        return write({"nift_training/loss.py": text}).digest(QualifiedName("nift_training.loss", ""))
 
     assert digest("CHUNK = 7\nVERSION = 1\n") == digest("VERSION = 2\nTERMS = 'none'\nCHUNK = 7\n")
     assert digest("CHUNK = 7\n") != digest("CHUNK = 8\n")
@@ -255,7 +255,7 @@ def test_what_a_plug_in_says_of_itself_is_no_part_of_its_digest(write: Write) ->
 )
 def test_a_plug_in_is_reached_with_what_it_hands_on_of_others(write: Write, handing_on: str) -> None:
     sources = write({"nift_assets/plugin.py": f"{handing_on}\ndef connect():\n    return 1\n"})
-    reached = set(sources.definitions(Place("nift_assets.plugin", "")))
+    reached = set(sources.definitions(QualifiedName("nift_assets.plugin", "")))
     assert {"nift_assets.plugin.connect", "nift_assets.cutting.cut", "nift_assets.cutting.LIMIT"} <= reached
     assert "nift_assets.cutting.unused" not in reached
 

@@ -21,7 +21,7 @@ from expectations.frames import schema
 from nift_assets import graph, studies
 from nift_assets.rows import Filter
 from nift_assets.steps import lineage
-from nift_assets.steps.lineage import Graph, Partition, Standing, nearest_first, upstream_first
+from nift_assets.steps.lineage import Graph, Partition, PartitionStates, nearest_first, upstream_first
 from nift_assets.store import Store
 from nift_assets.study import Study
 from tests.demo import GRAPH, STUDY
@@ -66,8 +66,8 @@ def test_two_studies_are_made_in_one_process_each_from_its_own_rows(tmp_path: Pa
     for built, store in stores.items():
         make(built, store)
     assert [store.rows("halves", None) for store in stores.values()] == [3, 5]
-    assert all(Standing(built, store).is_present(HALVES) for built, store in stores.items())
-    of_another = Standing(more, stores[few])
+    assert all(PartitionStates(built, store).is_present(HALVES) for built, store in stores.items())
+    of_another = PartitionStates(more, stores[few])
     assert of_another.state(HALVES) == ("stale", "raw_sample was made from something else")
 
 
@@ -147,14 +147,14 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_what_is_up_to_date_is_present_and_lacks_nothing(store: Store) -> None:
-    standing = Standing(GRAPH, store)
+    standing = PartitionStates(GRAPH, store)
     assert standing.state(Partition("filtered_completions", "echo")) == ("present", None)
     assert standing.lacking(Partition("filtered_completions", "echo")) == []
 
 
 def test_what_is_gone_makes_stale_what_is_made_from_it_and_is_named_as_the_reason(store: Store) -> None:
     store.path("completions", "echo").unlink()
-    standing = Standing(GRAPH, store)
+    standing = PartitionStates(GRAPH, store)
     why = "completions/echo has not been made"
     assert standing.state(Partition("completions", "echo")) == ("missing", why)
     assert standing.state(Partition("filtered_completions", "echo")) == ("stale", why)
@@ -167,8 +167,8 @@ def test_what_is_gone_makes_stale_what_is_made_from_it_and_is_named_as_the_reaso
 
 def test_a_table_is_stale_if_one_that_is_made_with_it_is_gone(store: Store) -> None:
     store.path(*REJECTS).unlink()
-    assert Standing(GRAPH, store).state(RAW) == ("stale", "raw_sample_rejects has not been made")
-    assert Standing(GRAPH, store).state(HALVES).kind == "stale"
+    assert PartitionStates(GRAPH, store).state(RAW) == ("stale", "raw_sample_rejects has not been made")
+    assert PartitionStates(GRAPH, store).state(HALVES).kind == "stale"
 
 
 def test_a_run_looks_at_its_own_tables_alone_and_makes_what_dagster_has_not_seen(store: Store) -> None:
@@ -176,10 +176,12 @@ def test_a_run_looks_at_its_own_tables_alone_and_makes_what_dagster_has_not_seen
     made_here = [partition for partition in run.partitions if store.version(*partition)]
     assert {"completions", "uppercase_start_removals"} <= {partition.table for partition in made_here}
     store.path(*RAW).unlink()
-    of_run = Standing(GRAPH, store, within=set(run.partitions))
+    of_run = PartitionStates(GRAPH, store, within=set(run.partitions))
     assert all(of_run.is_present(partition) for partition in made_here), "another run makes the articles"
-    assert not Standing(GRAPH, store).is_present(made_here[0])
-    unseen = Standing(GRAPH, store, within=set(run.partitions), seen=lambda partition: partition.table != "completions")
+    assert not PartitionStates(GRAPH, store).is_present(made_here[0])
+    unseen = PartitionStates(
+        GRAPH, store, within=set(run.partitions), seen=lambda partition: partition.table != "completions"
+    )
     assert {unseen.state(partition) for partition in made_here if partition.table != "completions"} == {
         ("stale", "completions/echo has not been made")
     }
@@ -189,8 +191,8 @@ def test_a_filter_that_a_teacher_does_not_name_makes_nothing_of_it_stale(store: 
     """`contamination` only reports."""
     reported = Partition("contamination_removals", "echo")
     assert reported not in GRAPH.upstream(Partition("filtered_completions", "echo"))
-    assert Standing(GRAPH, store).state(reported).kind == "missing"
-    assert Standing(GRAPH, store).is_present(Partition("filtered_completions", "echo"))
+    assert PartitionStates(GRAPH, store).state(reported).kind == "missing"
+    assert PartitionStates(GRAPH, store).is_present(Partition("filtered_completions", "echo"))
 
 
 def test_what_a_publication_rests_on_ends_where_a_table_is_of_all_partitions() -> None:

@@ -22,7 +22,7 @@ from expectations import contract
 from expectations.frames import schema
 from nift_assets import graph
 from nift_assets.assets import backbones
-from nift_assets.graph import Checked, asset_definition
+from nift_assets.graph import CheckedRows, asset_definition
 from nift_assets.steps.lineage import Graph, Partition
 from nift_assets.store import Store, Version, data_version
 from nift_training import artifacts, fetch
@@ -51,7 +51,7 @@ class Disk(ParquetIOManager):
         super().__init__(store)
         self.refused: set[str] = set()
 
-    def handle_output(self, context: dg.OutputContext, obj: Checked) -> None:
+    def handle_output(self, context: dg.OutputContext, obj: CheckedRows) -> None:
         if context.asset_key.path[-1] in self.refused:
             raise OSError(errno.ENOSPC, "the disk is full")
         super().handle_output(context, obj)

@@ -47,7 +47,7 @@ class Mark:
     holds_verdict: bool
 
 
-class Answers:
+class AnswerIndex:
     """The candidates' answers: those in files and, of models without any there, marks of what the judge was shown."""
 
     def __init__(self, answers: Iterable[Answered]) -> None:

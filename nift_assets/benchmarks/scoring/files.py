@@ -19,7 +19,7 @@ HUB = "hub"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published:
+class PublishedFile:
     """One file of a benchmark at its home: a commit of a public repository, and what is there by its sha256, or by the
     id that git has of it."""
 
@@ -39,7 +39,7 @@ class Published:
         return self.sha256 or self.git_blob
 
 
-def fetch(folder: Path, published: Sequence[Published]) -> list[Path]:
+def fetch(folder: Path, published: Sequence[PublishedFile]) -> list[Path]:
     """The files of a benchmark in a folder, fetched from their home unless they are there; each whole or not at all.
 
     ValueError for one whose digest is another, whether it was there or came so: the texts decide the score.
@@ -55,7 +55,7 @@ def fetch(folder: Path, published: Sequence[Published]) -> list[Path]:
     return made
 
 
-def _expected(content: bytes, file: Published, place: str) -> bytes:
+def _expected(content: bytes, file: PublishedFile, place: str) -> bytes:
     found, kind = file.digest_of(content), "sha256" if file.sha256 else "git id"
     if found != file.digest:
         raise ValueError(
@@ -108,7 +108,7 @@ def source(benchmark: Benchmark) -> str:
     return f"{benchmark.name}_files"
 
 
-def described(benchmark: Benchmark, published: Sequence[Published]) -> list[dict[str, str]]:
+def described(benchmark: Benchmark, published: Sequence[PublishedFile]) -> list[dict[str, str]]:
     """One row per file of the published layout that lies in the benchmark's folder: its digest, and its home if it is
     the published one."""
     rows = []

@@ -17,7 +17,7 @@ import polars as pl
 
 from nift_assets.benchmarks.scoring import answers as candidates
 from nift_assets.benchmarks.scoring import bradley_terry, json_lines, resampling, scores, verdicts
-from nift_assets.benchmarks.scoring.answers import Answered, Answers
+from nift_assets.benchmarks.scoring.answers import Answered, AnswerIndex
 from nift_assets.benchmarks.scoring.json_lines import Row
 from nift_assets.benchmarks.scoring.scores import Measured
 from nift_assets.protocol import Answer, Message, Request
@@ -89,7 +89,7 @@ def points_of(verdict: str | None, game: int) -> tuple[float | None, int]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class GameOutcome:
     """One game, or one battle, whose game is not known: the model's points (1 won, 0.5 tied) and how
     often they count; `theirs` are both as the tool has them, None where it takes the game for nothing."""
 
@@ -117,11 +117,11 @@ class Outcome:
 def measured(
     name: str,
     measure: str,
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[GameOutcome],
     *,
     expected: int,
     known: set[str] | None = None,
-    said: Answers | None = None,
+    said: AnswerIndex | None = None,
     rate: bradley_terry.Rate | None = None,
     controlled: float | None = None,
 ) -> Measured:
@@ -220,7 +220,7 @@ def of_files(
     for where `questions` are not known. With `style` also the rate that is controlled for style, for which both
     answers to every question must be there. How the tool fits all models' battles together is `fit`, without which the
     closed form stands in its place, and how it takes the style out `control`."""
-    said, known = Answers(answers), scores.identities(questions)
+    said, known = AnswerIndex(answers), scores.identities(questions)
     outcomes = [outcome_of(row, said, baseline) for row in rows]
     rates: dict[tuple[str, str], bradley_terry.Rate] = {}
     controlled: dict[tuple[str, str], float] = {}
@@ -296,10 +296,10 @@ def _battle(source: int, path: Path, number: int, row: Row) -> Battle:
     )
 
 
-def outcome_of(row: Game | Battle, said: Answers, baseline: str) -> Outcome:
+def outcome_of(row: Game | Battle, said: AnswerIndex, baseline: str) -> GameOutcome:
     """The outcome that counts: of a game by the judge's own words where the file has them, else by its score."""
     if isinstance(row, Battle):
-        return Outcome(
+        return GameOutcome(
             model=row.model,
             judge=row.judge,
             baseline=row.baseline,
@@ -326,7 +326,7 @@ def outcome_of(row: Game | Battle, said: Answers, baseline: str) -> Outcome:
         )
         (points, weight), reading = points_of(read.verdict, row.game), read.reading
     answer = said.turns(row.model, row.question)
-    return Outcome(
+    return GameOutcome(
         model=row.model,
         judge=row.judge,
         baseline=against,
@@ -341,7 +341,7 @@ def outcome_of(row: Game | Battle, said: Answers, baseline: str) -> Outcome:
     )
 
 
-def _styles(one: Outcome, said: Answers) -> dict[str, tuple[float, float]]:
+def _styles(one: GameOutcome, said: AnswerIndex) -> dict[str, tuple[float, float]]:
     """What the baseline's and the model's answer have of each element of style."""
     pair = [said.files.get((name, one.question)) for name in (one.baseline, one.model)]
     first, second = (answer if answer and answer.tokens is not None else None for answer in pair)

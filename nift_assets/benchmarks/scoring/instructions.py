@@ -14,7 +14,7 @@ import polars as pl
 
 from nift_assets.benchmarks.scoring import answers as candidates
 from nift_assets.benchmarks.scoring import json_lines, resampling, scores
-from nift_assets.benchmarks.scoring.interface import Table
+from nift_assets.benchmarks.scoring.interface import BenchmarkTable
 from nift_assets.benchmarks.scoring.scores import Measured
 
 # For each row with a `response`: `strict` and `loose`, one verdict per instruction.
@@ -31,7 +31,7 @@ class Followed:
     loose: int
 
 
-def table(model: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+def table(model: str, rows: Sequence[Mapping[str, Any]]) -> BenchmarkTable:
     """One row per prompt with its verdicts and how many of them are good."""
     frame = pl.DataFrame(
         {
@@ -45,7 +45,7 @@ def table(model: str, rows: Sequence[Mapping[str, Any]]) -> Table:
         }
         for row in rows
     )
-    return Table(frame, {"prompts_followed": int(frame["prompt_strict"].sum())})
+    return BenchmarkTable(frame, {"prompts_followed": int(frame["prompt_strict"].sum())})
 
 
 def of_table(model: str, measure: str, checked: pl.DataFrame) -> Measured:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import polars as pl
 
 if TYPE_CHECKING:
-    from nift_assets.benchmarks.scoring.files import Published
+    from nift_assets.benchmarks.scoring.files import PublishedFile
     from nift_assets.benchmarks.scoring.scores import Measured
     from nift_assets.protocol import Answer, Request
     from nift_assets.rows import Benchmark, Judge
@@ -45,7 +45,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Table:
+class BenchmarkTable:
     """A frame, and what there is to say of it."""
 
     rows: pl.DataFrame
@@ -74,7 +74,7 @@ class BenchmarkFile(Protocol):
     """What the benchmark is called."""
     MEASURES: Sequence[Measure]
     """The numbers it gives, as they stand beside one another."""
-    PUBLISHED: Sequence[Published]
+    PUBLISHED: Sequence[PublishedFile]
     """Its files at their homes."""
     ASKED: str
     """The one of its files that has what a model is asked; empty for the whole folder."""
@@ -89,7 +89,7 @@ class BenchmarkFile(Protocol):
     def questions(self, row: Benchmark) -> Iterable[tuple[str, str]]:
         """Every text a model is asked, with the name of its question."""
 
-    def answers(self, row: Benchmark, model: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    def answers(self, row: Benchmark, model: str, rows: Sequence[Mapping[str, Any]]) -> BenchmarkTable:
         """The table of what the runner wrote."""
 
     def score(self, model: str, results: pl.DataFrame) -> Sequence[Measured]:
@@ -115,7 +115,7 @@ class JudgedFile(BenchmarkFile, Protocol):
         requests: Sequence[Request],
         judged: Sequence[Answer],
         retried: Mapping[int, Answer],
-    ) -> Table:
+    ) -> BenchmarkTable:
         """The table of what the judge said."""
 
 

@@ -24,7 +24,7 @@ LEVEL = (2.5, 97.5)
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class QuestionPoints:
     """What a score is made of: points and weights per question, in one or several parts (part × question).
 
     The score is the mean over the parts of points per weight: the runs of MT-Bench, the two accuracies of IFEval.
@@ -52,7 +52,7 @@ class Difference:
     questions: int
 
 
-def sample(parts: Sequence[Mapping[Any, tuple[float, float]]]) -> Sample:
+def sample(parts: Sequence[Mapping[Any, tuple[float, float]]]) -> QuestionPoints:
     """The sample of parts that map a question to its points and weight; a question a part lacks weighs nothing."""
     import numpy as np
 
@@ -60,10 +60,10 @@ def sample(parts: Sequence[Mapping[Any, tuple[float, float]]]) -> Sample:
     shape = (len(parts), len(questions), 2)
     values = np.array([part.get(question, (0.0, 0.0)) for part in parts for question in questions], dtype=float)
     values = values.reshape(shape)
-    return Sample(questions, values[:, :, 0], values[:, :, 1])
+    return QuestionPoints(questions, values[:, :, 0], values[:, :, 1])
 
 
-def interval(measured: Sample) -> tuple[float | None, float | None]:
+def interval(measured: QuestionPoints) -> tuple[float | None, float | None]:
     """The middle 95% of the score when as many questions are drawn again, with replacement, a thousand times."""
     import numpy as np
 
@@ -76,7 +76,7 @@ def interval(measured: Sample) -> tuple[float | None, float | None]:
     return float(low), float(high)
 
 
-def difference(one: Sample, other: Sample) -> Difference | None:
+def difference(one: QuestionPoints, other: QuestionPoints) -> Difference | None:
     """The paired difference of two scores: a bootstrap over the questions both have, and a permutation test in which
     the two change their names question by question. None without a common question that counts for both."""
     import numpy as np
@@ -140,14 +140,14 @@ def _signs(questions: int) -> Array:
 
 # A table of many models compares every pair of them: what one sample comes to is worked out once.
 @lru_cache(maxsize=256)
-def _resampled(measured: Sample) -> Array:
+def _resampled(measured: QuestionPoints) -> Array:
     """One score per resample, NaN where a part drew nothing that counts."""
     draws = _draws(len(measured.questions))
     return _ratio(draws @ measured.points.T, draws @ measured.weights.T)
 
 
 @lru_cache(maxsize=256)
-def _signed(measured: Sample) -> tuple[Array, Array]:
+def _signed(measured: QuestionPoints) -> tuple[Array, Array]:
     """The points and weights of each part in every permutation, summed with the signs of the questions."""
     signs = _signs(len(measured.questions))
     return signs @ measured.points.T, signs @ measured.weights.T
@@ -161,7 +161,7 @@ def _ratio(points: Array, weights: Array) -> Array:
     return mean
 
 
-def _permuted(a: Sample, b: Sample, observed: float) -> float:
+def _permuted(a: QuestionPoints, b: QuestionPoints, observed: float) -> float:
     """The share of permutations, itself included, that differ at least as much."""
     import numpy as np
 
@@ -178,15 +178,15 @@ def _permuted(a: Sample, b: Sample, observed: float) -> float:
 
 
 @lru_cache(maxsize=256)
-def _aligned(measured: Sample, questions: tuple[Hashable, ...]) -> Sample:
+def _aligned(measured: QuestionPoints, questions: tuple[Hashable, ...]) -> QuestionPoints:
     places = {question: place for place, question in enumerate(measured.questions)}
     chosen = [places[question] for question in questions]
-    return Sample(questions, measured.points[:, chosen], measured.weights[:, chosen])
+    return QuestionPoints(questions, measured.points[:, chosen], measured.weights[:, chosen])
 
 
 @lru_cache(maxsize=256)
-def _pooled(measured: Sample) -> Sample:
-    return Sample(
+def _pooled(measured: QuestionPoints) -> QuestionPoints:
+    return QuestionPoints(
         measured.questions,
         measured.points.sum(axis=0, keepdims=True),
         measured.weights.sum(axis=0, keepdims=True),

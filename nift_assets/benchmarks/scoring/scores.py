@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import polars as pl
 
 from nift_assets.benchmarks.scoring import json_lines, resampling
-from nift_assets.benchmarks.scoring.resampling import Difference, Sample
+from nift_assets.benchmarks.scoring.resampling import Difference, QuestionPoints
 
 # Above this share of missing verdicts a score is marked incomplete (promise P11).
 MOST_MISSING = 0.02
@@ -47,7 +47,7 @@ class Measured:
     parts: Mapping[str, float | None] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    sample: Sample | None = None
+    sample: QuestionPoints | None = None
     error: float | None = None
 
     @property
@@ -165,7 +165,7 @@ def difference(one: Measured, other: Measured) -> Difference | None:
     return resampling.normal(one.score, one.error, other.score, other.error, min(one.questions, other.questions))
 
 
-def resampled(model: str, measure: str, sample: Sample, *, published: float | None, **told: Any) -> Measured:
+def resampled(model: str, measure: str, sample: QuestionPoints, *, published: float | None, **told: Any) -> Measured:
     """The score of a sample of questions with its interval; `told` are the other fields of what is measured."""
     low, high = resampling.interval(sample)
     score = sample.score()

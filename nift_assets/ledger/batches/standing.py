@@ -16,7 +16,7 @@ from nift_assets.ledger.tables import batches
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class BatchStatus:
     """Where the batches of one teacher stand.
 
     `under_way` are batches at the provider, `unsent` chunks that may have to be created. `remedy` is what the last
@@ -30,13 +30,13 @@ class Standing:
     digest: str
 
 
-def standing_of(book: Book, study: str, who: str) -> Standing:
+def standing_of(book: Book, study: str, who: str) -> BatchStatus:
     """Where the batches of a teacher stand now."""
     mine = (batches.c.study == study) & (batches.c.who == who)
     query = sa.select(batches.c.id, batches.c.state, batches.c.remedy).where(mine)
     with book.reading() as connection:
         chunks = connection.execute(query.order_by(batches.c.intended_at, batches.c.id)).all()
-    return Standing(
+    return BatchStatus(
         batches=len(chunks),
         under_way=sum(state == "submitted" for _, state, _ in chunks),
         unsent=sum(state in rows.UNSENT for _, state, _ in chunks),

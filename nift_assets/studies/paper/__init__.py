@@ -112,7 +112,7 @@ V100S, V100S_70B = Machine(devices=8, zero=2), Machine(devices=8, zero=3)
 LARGE = ("llama-3-70b", "llama-3-70b-instruct")
 
 
-class Made(NamedTuple):
+class PaperModel(NamedTuple):
     """A model of the paper's tables: a backbone, and what its adapter, or its foundation's, was trained on."""
 
     backbone: str
@@ -135,12 +135,12 @@ class Made(NamedTuple):
         return None if self.training_set is None else f"{self.trained}.{self.training_set}"
 
 
-def filled() -> Iterator[tuple[Made, Cell]]:
+def filled() -> Iterator[tuple[PaperModel, Cell]]:
     """Every cell that a model of ours fills, with that model, table by table."""
     yield from _table_1_and_its_tasks()
     for backbone, module, scores in numbers.TABLE_2:
         for training_set, score in zip(numbers.TABLE_2_SETS, scores, strict=True):
-            yield Made(backbone, module, training_set), Cell(table="table_2", benchmark="mt_bench", paper=score)
+            yield PaperModel(backbone, module, training_set), Cell(table="table_2", benchmark="mt_bench", paper=score)
     for line, (training_set, score) in enumerate(numbers.TABLE_3):
         yield _mistral(training_set), Cell(table="table_3", benchmark="mt_bench", paper=score, line=line)
     yield from _arena_hard()
@@ -154,13 +154,13 @@ def filled() -> Iterator[tuple[Made, Cell]]:
     yield _mistral("gpt-4-0125-preview-73k"), without
 
 
-def _mistral(training_set: str) -> Made:
-    return Made("mistral-7b-v0.1", "lora", training_set)
+def _mistral(training_set: str) -> PaperModel:
+    return PaperModel("mistral-7b-v0.1", "lora", training_set)
 
 
-def _table_1_and_its_tasks() -> Iterator[tuple[Made, Cell]]:
+def _table_1_and_its_tasks() -> Iterator[tuple[PaperModel, Cell]]:
     for row in numbers.TABLE_1:
-        made = Made(row.backbone, row.module, row.training_set)
+        made = PaperModel(row.backbone, row.module, row.training_set)
         yield made, Cell(table="table_1", benchmark="mt_bench", paper=row.mt_bench)
         yield made, Cell(table="table_1", benchmark="open_llm_leaderboard", paper=row.leaderboard)
         for table in ("table_4", "table_15") if row.id in numbers.TABLE_4_IDS else ("table_15",):
@@ -168,25 +168,28 @@ def _table_1_and_its_tasks() -> Iterator[tuple[Made, Cell]]:
                 yield made, Cell(table=table, benchmark=column, paper=score)
 
 
-def _arena_hard() -> Iterator[tuple[Made, Cell]]:
+def _arena_hard() -> Iterator[tuple[PaperModel, Cell]]:
     fifth = partial(Cell, table="table_5", benchmark="arena_hard")
     for line, (backbone, win_rate) in enumerate(numbers.TABLE_5_QUOTED):
-        yield Made(backbone, "none", None), fifth(paper=win_rate, quoted_from=ARENA_HARD_LEADERBOARD, line=line)
+        yield PaperModel(backbone, "none", None), fifth(paper=win_rate, quoted_from=ARENA_HARD_LEADERBOARD, line=line)
     for line, (backbone, module, win_rate) in enumerate(numbers.TABLE_5, start=len(numbers.TABLE_5_QUOTED)):
-        yield Made(backbone, module, "gpt-4-0125-preview-80k"), fifth(paper=win_rate, line=line)
+        yield PaperModel(backbone, module, "gpt-4-0125-preview-80k"), fifth(paper=win_rate, line=line)
     for training_set, win_rate in numbers.TABLE_6:
         cell = Cell(table="table_6", benchmark="arena_hard", paper=win_rate)
-        yield Made("llama-3-8b", "lora", training_set), cell
+        yield PaperModel("llama-3-8b", "lora", training_set), cell
     training_set, win_rate, accuracy = numbers.TABLE_7_OURS
-    made = Made("llama-3-8b", "lora", training_set)
+    made = PaperModel("llama-3-8b", "lora", training_set)
     yield made, Cell(table="table_7", benchmark="arena_hard", paper=win_rate)
     yield made, Cell(table="table_7", benchmark="ifeval", paper=accuracy)
     backbone, win_rate, accuracy = numbers.TABLE_7_INSTRUCT
-    instruct, last = Made(backbone, "none", None), partial(Cell, table="table_7", line=len(numbers.TABLE_7_QUOTED) + 1)
+    instruct, last = (
+        PaperModel(backbone, "none", None),
+        partial(Cell, table="table_7", line=len(numbers.TABLE_7_QUOTED) + 1),
+    )
     yield instruct, last(benchmark="arena_hard", paper=win_rate, quoted_from=ARENA_HARD_LEADERBOARD)
     yield instruct, last(benchmark="ifeval", paper=accuracy)
     magpie = Cell(table="section_5", benchmark="arena_hard", paper=numbers.SECTION_5_MAGPIE)
-    yield Made("llama-3-8b", "lora", "magpie"), magpie
+    yield PaperModel("llama-3-8b", "lora", "magpie"), magpie
 
 
 QUOTED = (
@@ -216,10 +219,10 @@ QUOTED = (
 )
 
 # The models of Tables 10 to 14 are called LLaMA-3-8B before and after; after training on what is not said.
-BEFORE, AFTER = Made("llama-3-8b", "none", None), Made("llama-3-8b", "lora", "gpt-4-0125-preview-80k")
+BEFORE, AFTER = PaperModel("llama-3-8b", "none", None), PaperModel("llama-3-8b", "lora", "gpt-4-0125-preview-80k")
 
 
-def examples(before: Made, after: Made) -> tuple[Example, ...]:
+def examples(before: PaperModel, after: PaperModel) -> tuple[Example, ...]:
     """The questions of Tables 10 to 14, answered by these two."""
     return tuple(
         Example(name=table, table=table, question_id=question, before=before.name, after=after.name)
@@ -227,9 +230,9 @@ def examples(before: Made, after: Made) -> tuple[Example, ...]:
     )
 
 
-def models(cells: Mapping[Made, Sequence[Cell]], shown: Sequence[Made] = ()) -> tuple[Model, ...]:
+def models(cells: Mapping[PaperModel, Sequence[Cell]], shown: Sequence[PaperModel] = ()) -> tuple[Model, ...]:
     """A row for every model that fills cells, each run on what its cells need; those `shown` answer Arena-Hard, too."""
-    ids = {Made(row.backbone, row.module, row.training_set): row.id for row in numbers.TABLE_1}
+    ids = {PaperModel(row.backbone, row.module, row.training_set): row.id for row in numbers.TABLE_1}
     return tuple(
         Model(
             name=made.name,
@@ -250,7 +253,7 @@ def _measured_on(cells: Sequence[Cell], shown: tuple[str, ...]) -> tuple[str, ..
     return tuple(sorted({*shown, *(tasks.get(cell.benchmark, cell.benchmark) for cell in cells)}))
 
 
-def adapters(made: Iterable[Made], machine: Callable[[str], Machine]) -> tuple[Adapter, ...]:
+def adapters(made: Iterable[PaperModel], machine: Callable[[str], Machine]) -> tuple[Adapter, ...]:
     """A row for every backbone and training set that these models need, by the paper's recipe."""
     trained = dict.fromkeys((model.trained, model.training_set) for model in made)
     return tuple(
@@ -266,9 +269,9 @@ def adapters(made: Iterable[Made], machine: Callable[[str], Machine]) -> tuple[A
     )
 
 
-def by_model(filled: Iterable[tuple[Made, Cell]]) -> dict[Made, list[Cell]]:
+def by_model(filled: Iterable[tuple[PaperModel, Cell]]) -> dict[PaperModel, list[Cell]]:
     """The cells of each model, in the order of the tables."""
-    cells: dict[Made, list[Cell]] = {}
+    cells: dict[PaperModel, list[Cell]] = {}
     for made, cell in filled:
         cells.setdefault(made, []).append(cell)
     return cells

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 Module = Literal["none", "lora", "lora-base"]
 
 
-class Score(NamedTuple):
+class Table1Row(NamedTuple):
     """A row of Table 1: the ID, the model and what it was trained on, MT-Bench and the leaderboard's average."""
 
     id: int
@@ -23,35 +23,35 @@ class Score(NamedTuple):
 
 
 TABLE_1 = (
-    Score(1, "llama-2-7b", "none", None, 3.88, 50.97),
-    Score(2, "llama-2-7b-chat", "none", None, 6.27, 50.74),
-    Score(3, "llama-2-7b", "lora", "original-80k", 3.82, 50.65),
-    Score(4, "llama-2-7b", "lora", "llama-2-7b-chat-80k", 4.59, 49.49),
-    Score(5, "llama-2-7b", "lora", "gpt-3.5-turbo-0125-80k", 4.93, 50.64),
-    Score(6, "llama-2-7b-chat", "lora-base", "gpt-3.5-turbo-0125-80k", 6.60, 50.27),
-    Score(7, "llama-2-7b-chat", "lora", "gpt-3.5-turbo-0125-80k", 6.33, 51.75),
-    Score(8, "llama-2-7b", "lora", "gpt-4-0125-preview-80k", 5.12, 52.71),
-    Score(9, "llama-2-7b-chat", "lora-base", "gpt-4-0125-preview-80k", 6.71, 49.86),
-    Score(10, "llama-2-7b-chat", "lora", "gpt-4-0125-preview-80k", 6.57, 52.98),
-    Score(11, "mistral-7b-v0.1", "none", None, 3.73, 60.97),
-    Score(12, "mistral-7b-v0.1", "lora", "original-80k", 3.57, 61.01),
-    Score(13, "mistral-7b-v0.1", "lora", "gpt-4-0125-preview-80k", 7.29, 62.00),
-    Score(14, "mistral-7b-instruct-v0.1", "none", None, 6.84, 54.96),
-    Score(15, "mistral-7b-instruct-v0.1", "lora-base", "gpt-4-0125-preview-80k", 6.54, 54.78),
-    Score(16, "mistral-7b-instruct-v0.1", "lora", "gpt-4-0125-preview-80k", 7.02, 57.27),
-    Score(17, "mistral-7b-instruct-v0.2", "none", None, 7.6, 65.71),
-    Score(18, "mistral-7b-instruct-v0.2", "lora-base", "gpt-4-0125-preview-80k", 7.46, 60.82),
-    Score(19, "mistral-7b-instruct-v0.2", "lora", "gpt-4-0125-preview-80k", 7.74, 62.51),
-    Score(20, "llama-3-8b", "none", None, 5.5, 62.62),
-    Score(21, "llama-3-8b-instruct", "none", None, 7.86, 66.87),
-    Score(22, "llama-3-8b", "lora", "gpt-4-0125-preview-80k", 7.03, 63.67),
-    Score(23, "llama-3-8b-instruct", "lora", "gpt-4-0125-preview-80k", 7.97, 64.88),
-    Score(24, "llama-3-8b-instruct", "lora-base", "gpt-4-0125-preview-80k", 8.21, 60.10),
-    Score(25, "llama-3-70b", "none", None, 2.71, 73.96),
-    Score(26, "llama-3-70b-instruct", "none", None, 8.63, 77.88),
-    Score(27, "llama-3-70b", "lora", "gpt-4-0125-preview-80k", 8.18, None),
-    Score(28, "llama-3-70b-instruct", "lora", "gpt-4-0125-preview-80k", 9.03, None),
-    Score(29, "llama-3-70b-instruct", "lora-base", "gpt-4-0125-preview-80k", 8.71, None),
+    Table1Row(1, "llama-2-7b", "none", None, 3.88, 50.97),
+    Table1Row(2, "llama-2-7b-chat", "none", None, 6.27, 50.74),
+    Table1Row(3, "llama-2-7b", "lora", "original-80k", 3.82, 50.65),
+    Table1Row(4, "llama-2-7b", "lora", "llama-2-7b-chat-80k", 4.59, 49.49),
+    Table1Row(5, "llama-2-7b", "lora", "gpt-3.5-turbo-0125-80k", 4.93, 50.64),
+    Table1Row(6, "llama-2-7b-chat", "lora-base", "gpt-3.5-turbo-0125-80k", 6.60, 50.27),
+    Table1Row(7, "llama-2-7b-chat", "lora", "gpt-3.5-turbo-0125-80k", 6.33, 51.75),
+    Table1Row(8, "llama-2-7b", "lora", "gpt-4-0125-preview-80k", 5.12, 52.71),
+    Table1Row(9, "llama-2-7b-chat", "lora-base", "gpt-4-0125-preview-80k", 6.71, 49.86),
+    Table1Row(10, "llama-2-7b-chat", "lora", "gpt-4-0125-preview-80k", 6.57, 52.98),
+    Table1Row(11, "mistral-7b-v0.1", "none", None, 3.73, 60.97),
+    Table1Row(12, "mistral-7b-v0.1", "lora", "original-80k", 3.57, 61.01),
+    Table1Row(13, "mistral-7b-v0.1", "lora", "gpt-4-0125-preview-80k", 7.29, 62.00),
+    Table1Row(14, "mistral-7b-instruct-v0.1", "none", None, 6.84, 54.96),
+    Table1Row(15, "mistral-7b-instruct-v0.1", "lora-base", "gpt-4-0125-preview-80k", 6.54, 54.78),
+    Table1Row(16, "mistral-7b-instruct-v0.1", "lora", "gpt-4-0125-preview-80k", 7.02, 57.27),
+    Table1Row(17, "mistral-7b-instruct-v0.2", "none", None, 7.6, 65.71),
+    Table1Row(18, "mistral-7b-instruct-v0.2", "lora-base", "gpt-4-0125-preview-80k", 7.46, 60.82),
+    Table1Row(19, "mistral-7b-instruct-v0.2", "lora", "gpt-4-0125-preview-80k", 7.74, 62.51),
+    Table1Row(20, "llama-3-8b", "none", None, 5.5, 62.62),
+    Table1Row(21, "llama-3-8b-instruct", "none", None, 7.86, 66.87),
+    Table1Row(22, "llama-3-8b", "lora", "gpt-4-0125-preview-80k", 7.03, 63.67),
+    Table1Row(23, "llama-3-8b-instruct", "lora", "gpt-4-0125-preview-80k", 7.97, 64.88),
+    Table1Row(24, "llama-3-8b-instruct", "lora-base", "gpt-4-0125-preview-80k", 8.21, 60.10),
+    Table1Row(25, "llama-3-70b", "none", None, 2.71, 73.96),
+    Table1Row(26, "llama-3-70b-instruct", "none", None, 8.63, 77.88),
+    Table1Row(27, "llama-3-70b", "lora", "gpt-4-0125-preview-80k", 8.18, None),
+    Table1Row(28, "llama-3-70b-instruct", "lora", "gpt-4-0125-preview-80k", 9.03, None),
+    Table1Row(29, "llama-3-70b-instruct", "lora-base", "gpt-4-0125-preview-80k", 8.71, None),
 )
 
 # MT-Bench after training on 10,000 completions of Claude 3 Haiku, Sonnet and Opus.

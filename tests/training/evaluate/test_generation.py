@@ -6,7 +6,7 @@ import pytest
 
 from nift_training import templates
 from nift_training.evaluate import conversations, generation, serving
-from nift_training.evaluate.conversations import Question
+from nift_training.evaluate.conversations import BenchmarkQuestion
 from nift_training.evaluate.generation import Generation, Generator
 from tests.shared_data import shared
 
@@ -60,7 +60,7 @@ def test_a_prompt_is_encoded_as_fastchat_encoded_it(prompt: str, ids: list[int],
         "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
     }
     (tmp_path / "tokenizer.json").write_text(json.dumps(written), encoding="utf-8")
-    asked = generation.served(tmp_path, serving.Server(url="http://127.0.0.1:1", model="none"))
+    asked = generation.served(tmp_path, serving.ModelServer(url="http://127.0.0.1:1", model="none"))
     assert asked.tokenizer(prompt)["input_ids"] == ids
     assert generation.with_one_bos(asked, f"<s>{prompt}") == prompt
 
@@ -103,8 +103,10 @@ def test_servers_see_one_begin_of_text_and_mt_bench_two(generator: Generator) ->
 
 def test_runs_differ_where_sampled_and_repeat_at_temperature_zero(generator: Generator) -> None:
     questions = [
-        Question(id=81, temperature=conversations.TEMPERATURES["writing"], turns=("Write a poem", "Shorter")),
-        Question(id=111, temperature=conversations.TEMPERATURES["math"], turns=("What is 2 + 2?", "And 3 + 3?")),
+        BenchmarkQuestion(id=81, temperature=conversations.TEMPERATURES["writing"], turns=("Write a poem", "Shorter")),
+        BenchmarkQuestion(
+            id=111, temperature=conversations.TEMPERATURES["math"], turns=("What is 2 + 2?", "And 3 + 3?")
+        ),
     ]
     rows = conversations.answers(generator, "mt-bench", "llama-3", questions, runs=3, max_new_tokens=6, seed=0)
     assert [(row["question_id"], row["run"]) for row in rows] == [(i, run) for i in (81, 111) for run in range(3)]

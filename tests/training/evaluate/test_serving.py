@@ -10,15 +10,17 @@ import pytest
 
 from nift_training.evaluate import __main__ as evaluate
 from nift_training.evaluate import conversations, generation, serving
-from nift_training.evaluate.serving import Server
+from nift_training.evaluate.serving import ModelServer
 from tests.training.vllm import Vllm
 
 
 def test_a_server_gives_the_answers_the_weights_give(vllm: Vllm, tiny: Path) -> None:
-    questions = [conversations.Question(id=n, temperature=0.0, turns=(f"What is {n}?", "Why?")) for n in range(3)]
+    questions = [
+        conversations.BenchmarkQuestion(id=n, temperature=0.0, turns=(f"What is {n}?", "Why?")) for n in range(3)
+    ]
     options: dict[str, Any] = {"runs": 1, "max_new_tokens": 8, "seed": 0}
     vllm.busy = 2
-    server = Server(url=vllm.url, model="base", first_wait=0.01)
+    server = ModelServer(url=vllm.url, model="base", first_wait=0.01)
     through = generation.served(tiny, server)
     rows = conversations.answers(through, conversations.MT_BENCH, "zephyr", questions, **options)
     assert rows == conversations.answers(generation.load(tiny), conversations.MT_BENCH, "zephyr", questions, **options)
@@ -28,8 +30,8 @@ def test_a_server_gives_the_answers_the_weights_give(vllm: Vllm, tiny: Path) -> 
 
 def test_a_server_is_asked_to_lay_the_adapter_over_its_base(vllm: Vllm, adapter: Path) -> None:
     with pytest.raises(ValueError, match="does not serve 'tuned' but base"):
-        serving.connect(Server(url=vllm.url, model="tuned"))
-    serving.connect(Server(url=vllm.url, model="tuned"), adapter)
+        serving.connect(ModelServer(url=vllm.url, model="tuned"))
+    serving.connect(ModelServer(url=vllm.url, model="tuned"), adapter)
     assert vllm.loaded == {"tuned": str(adapter)}
 
 
@@ -47,8 +49,8 @@ def test_evaluate_answers_through_the_server(vllm: Vllm, tiny: Path, tmp_path: P
 def test_a_key_goes_to_no_other_machine_in_the_clear(vllm: Vllm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A_KEY", "secret-of-the-server")
     with pytest.raises(ValueError, match="in the clear"):
-        serving.connect(Server(url="http://gpu.example.org/v1", model="base", key_variable="A_KEY"))
-    server = Server(url=vllm.url, model="base", key_variable="A_KEY")
+        serving.connect(ModelServer(url="http://gpu.example.org/v1", model="base", key_variable="A_KEY"))
+    server = ModelServer(url=vllm.url, model="base", key_variable="A_KEY")
     serving.complete(server, ["a"], max_tokens=2, temperature=0.0, seed=0)
     assert vllm.keys == ["Bearer secret-of-the-server"]
     monkeypatch.delenv("A_KEY")
@@ -60,7 +62,7 @@ def test_what_no_try_can_mend_is_said_at_once(vllm: Vllm) -> None:
     vllm.busy = serving.TRIES
     with pytest.raises(ValueError, match="refuses with 503: loading"):
         serving.complete(
-            Server(url=vllm.url, model="base", first_wait=0.001), ["a"], max_tokens=2, temperature=0.0, seed=0
+            ModelServer(url=vllm.url, model="base", first_wait=0.001), ["a"], max_tokens=2, temperature=0.0, seed=0
         )
     with pytest.raises(ValueError, match="is no address"):
-        serving.connect(Server(url="file:///etc/passwd", model="base"))
+        serving.connect(ModelServer(url="file:///etc/passwd", model="base"))

@@ -191,7 +191,7 @@ def nift(load: Load, folder: Path, clock: Clock, *, profiled: bool = False) -> N
     import torch
 
     from nift_training import backbone
-    from nift_training.machine import Machine, Place
+    from nift_training.machine import Machine, ProcessRank
     from nift_training.recipe import Recipe
     from nift_training.train import loop, pairs
     from nift_training.train import run as train
@@ -199,7 +199,7 @@ def nift(load: Load, folder: Path, clock: Clock, *, profiled: bool = False) -> N
     recipe = Recipe(epochs=1, batch_size=load.batch, rounds=1, mean_rows=None, precision="bfloat16")
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     examples = pairs.examples(backbone.read(folder / "model").tokenizer, pairs.read(folder / "pairs.jsonl"), recipe)
-    ready = train.prepare(folder / "model", recipe, Machine(), device, Place(0, 1, 0))
+    ready = train.prepare(folder / "model", recipe, Machine(), device, ProcessRank(0, 1, 0))
 
     def optimise() -> None:
         loop.optimise(ready.engine, examples, recipe, layout=ready.layout, at_once=ready.at_once, device=device)

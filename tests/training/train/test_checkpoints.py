@@ -58,7 +58,7 @@ def interrupted(tiny: Path, pairs_file: Path, tmp_path: Path, monkeypatch: pytes
 def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     say = loop.Clock.say
 
-    def stop(clock: loop.Clock, step: loop.Step) -> None:
+    def stop(clock: loop.Clock, step: loop.TrainStep) -> None:
         say(clock, step)
         if step.step > steps:
             raise Killed

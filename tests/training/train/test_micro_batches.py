@@ -12,15 +12,15 @@ import pytest
 from nift_training.recipe import FAITHFUL, MODERN, Recipe
 from nift_training.train import micro_batches
 from nift_training.train.micro_batches import Weighed
-from nift_training.train.pairs import Example
+from nift_training.train.pairs import TrainingExample
 
 
 def flat(window: list[list[int]]) -> list[int]:
     return [row for group in window for row in group]
 
 
-def example(length: int, prompt: int = 1) -> Example:
-    return Example(np.arange(length, dtype=np.int32), np.arange(length) >= prompt)
+def example(length: int, prompt: int = 1) -> TrainingExample:
+    return TrainingExample(np.arange(length, dtype=np.int32), np.arange(length) >= prompt)
 
 
 @pytest.mark.parametrize("rows", [50, 64, 100, 300, 1000])
@@ -107,8 +107,8 @@ def test_labels_hide_prompt_and_padding() -> None:
     import torch
 
     rows = [
-        Weighed(Example(np.array([5, 6, 7, 1], dtype=np.int32), np.array([False, False, True, True])), 0.5),
-        Weighed(Example(np.array([8, 1], dtype=np.int32), np.array([False, True])), 0.25),
+        Weighed(TrainingExample(np.array([5, 6, 7, 1], dtype=np.int32), np.array([False, False, True, True])), 0.5),
+        Weighed(TrainingExample(np.array([8, 1], dtype=np.int32), np.array([False, True])), 0.25),
     ]
     padded = micro_batches.lay_out(rows, "padded", torch.device("cpu"))
     assert padded.ids.tolist() == [[5, 6, 7, 1], [8, 1, 0, 0]]

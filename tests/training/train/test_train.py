@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from nift_training import artifacts, verbs
-from nift_training.machine import Machine, Place
+from nift_training.machine import Machine, ProcessRank
 from nift_training.recipe import MODERN, Recipe
 from nift_training.train import __main__ as command_line
 from nift_training.train import devices, kernels, loop, lora, loss, micro_batches, pairs, run
@@ -26,7 +26,7 @@ from tests.conftest import PROJECT
 from tests.counting import Counts
 from tests.training.conftest import RECIPE
 
-ALONE = Place(0, 1, 0)
+ALONE = ProcessRank(0, 1, 0)
 
 
 def prepared(model: Path, recipe: Recipe = RECIPE, **machine: Any) -> run.Prepared:
@@ -171,7 +171,7 @@ def test_packed_sequences_do_not_see_each_other(tiny: Path) -> None:
 
     def last_state(*sequences: list[int]) -> Any:
         rows = [
-            Weighed(pairs.Example(np.array(ids, dtype=np.int32), np.ones(len(ids), dtype=bool)), 1.0)
+            Weighed(pairs.TrainingExample(np.array(ids, dtype=np.int32), np.ones(len(ids), dtype=bool)), 1.0)
             for ids in sequences
         ]
         with torch.no_grad():
