@@ -203,7 +203,7 @@ def _shape(model: LanguageModel) -> dict[str, Any]:
 def _documents(corpus: Corpus, move: Callable[[str], str]) -> str:
     """A digest of the names, sizes and times of the corpus's files."""
     local = [] if "://" in corpus.location else locations.files(corpus)
-    described = [(move(file), *locations.stamp(file)) for file in local]
+    described = [(move(file), *locations.size_and_mtime(file)) for file in local]
     return hashlib.sha256(repr(described).encode()).hexdigest()
 
 

@@ -20,7 +20,7 @@ def raw_sample(context: Context) -> dict[str, TableOutput]:
     sample = corpus.sample(context.study.corpus, report=lambda progress: context.log(str(progress)))
     context.log(str(sample.read))
     read = {
-        "files": sample.read.of,
+        "files": sample.read.total_files,
         "corpus_rows": sample.read.rows,
         "corpus_bytes": sample.read.bytes,
         "corpus_seconds": round(sample.read.seconds, 1),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nift_assets.corpus.locations import files, fingerprint
-from nift_assets.corpus.reading import Found, read
+from nift_assets.corpus.reading import Document, read
 from nift_assets.corpus.sampling import Progress, Sample, document_id, sample
 
-__all__ = ["Found", "Progress", "Sample", "document_id", "files", "fingerprint", "read", "sample"]
+__all__ = ["Document", "Progress", "Sample", "document_id", "files", "fingerprint", "read", "sample"]

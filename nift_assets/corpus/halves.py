@@ -15,7 +15,7 @@ from nift_assets.corpus import words
 
 # The same characters as str.split(): every Unicode white space, so that counting and cutting agree on what a word is.
 WORD = re.compile(r"\S+")
-IN_THE_VIEW = 12
+INLINE_BYTES = 12
 
 
 @dataclass(frozen=True)
@@ -87,31 +87,31 @@ def _cut_at(texts: pl.Series, at: NDArray[np.int64]) -> tuple[pl.Series, pl.Seri
     """
     import pyarrow as pa
 
-    whole = texts.to_arrow(compat_level=pl.CompatLevel.newest())
-    _, views, *buffers = whole.buffers()
-    first = np.frombuffer(views or b"", dtype=np.int32).reshape(-1, 4)[whole.offset : whole.offset + len(whole)].copy()
+    array = texts.to_arrow(compat_level=pl.CompatLevel.newest())
+    _, views, *buffers = array.buffers()
+    first = np.frombuffer(views or b"", dtype=np.int32).reshape(-1, 4)[array.offset : array.offset + len(array)].copy()
     second = first.copy()
     first[:, 0], second[:, 0] = at, second[:, 0] - at
-    long = second[:, 0] > IN_THE_VIEW
+    long = second[:, 0] > INLINE_BYTES
     second[long, 3] += at[long].astype(np.int32)
     for number in np.unique(second[long, 2]):
         rows = np.flatnonzero(long & (second[:, 2] == number))
         content = np.frombuffer(buffers[number], dtype=np.uint8)
         second[rows, 1] = content[second[rows, 3, None] + np.arange(4)].view(np.int32)[:, 0]
     for half, begins, ends in ((first, 0 * at, at), (second, at, at + second[:, 0])):
-        rows = np.flatnonzero(half[:, 0] <= IN_THE_VIEW)
+        rows = np.flatnonzero(half[:, 0] <= INLINE_BYTES)
         for row, text in zip(rows.tolist(), texts.gather(rows).to_list(), strict=True):
-            inside = text.encode()[begins[row] : ends[row]].ljust(IN_THE_VIEW, b"\0")
+            inside = text.encode()[begins[row] : ends[row]].ljust(INLINE_BYTES, b"\0")
             half[row, 1:] = np.frombuffer(inside, dtype=np.int32)
-    made = (
-        pa.Array.from_buffers(pa.string_view(), len(at), [None, pa.py_buffer(each), *buffers])
-        for each in (first, second)
+    arrays = (
+        pa.Array.from_buffers(pa.string_view(), len(at), [None, pa.py_buffer(half), *buffers])
+        for half in (first, second)
     )
-    return pl.Series(next(made)), pl.Series(next(made))
+    return pl.Series(next(arrays)), pl.Series(next(arrays))
 
 
 def _end_of_word(text: str, index: int) -> int:
-    found = WORD.finditer(text)
+    matches = WORD.finditer(text)
     for _ in range(index - 1):
-        next(found)
-    return next(found).end()
+        next(matches)
+    return next(matches).end()

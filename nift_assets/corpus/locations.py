@@ -30,11 +30,11 @@ def files(corpus: Corpus) -> list[str]:
     shards that lacks some.
     """
     location = corpus.location
-    found = _remote_files(location, corpus.revision) if "://" in location else _local_files(location, corpus.revision)
+    paths = _remote_files(location, corpus.revision) if "://" in location else _local_files(location, corpus.revision)
     # Who names a file or a pattern wants these; a folder is wanted whole.
-    if not glob.has_magic(location) and os.path.basename(location) != os.path.basename(found[0]):
-        _refuse_missing_shards(location, found)
-    return found
+    if not glob.has_magic(location) and os.path.basename(location) != os.path.basename(paths[0]):
+        _refuse_missing_shards(location, paths)
+    return paths
 
 
 def fingerprint(corpus: Corpus) -> str:
@@ -42,20 +42,20 @@ def fingerprint(corpus: Corpus) -> str:
     large corpus, which nobody would read to see whether it has changed, by its size and time of change."""
     if "://" in corpus.location:
         return hashlib.sha256(b"").hexdigest()
-    found = files(corpus)
-    folder = os.path.commonpath([os.path.dirname(file) for file in found])
-    is_small = sum(stamp(file)[0] for file in found) <= MOST_READ_BYTES
+    paths = files(corpus)
+    folder = os.path.commonpath([os.path.dirname(file) for file in paths])
+    is_small = sum(size_and_mtime(file)[0] for file in paths) <= MOST_READ_BYTES
     described = [
         (
             os.path.relpath(file, folder),
-            *((hashlib.sha256(Path(file).read_bytes()).hexdigest(),) if is_small else stamp(file)),
+            *((hashlib.sha256(Path(file).read_bytes()).hexdigest(),) if is_small else size_and_mtime(file)),
         )
-        for file in found
+        for file in paths
     ]
     return hashlib.sha256(repr(described).encode()).hexdigest()
 
 
-def stamp(file: str) -> tuple[int, int]:
+def size_and_mtime(file: str) -> tuple[int, int]:
     """The size of a local file and the time of its last change; of a remote one nothing."""
     if "://" in file:
         return (0, 0)
@@ -91,10 +91,11 @@ def _local_files(location: str, revision: str | None) -> list[str]:
             "files in it; give an existing one"
         )
     for file in matches:
-        known = _revision_of_copy(Path(file))
-        if revision and known and known != revision:
+        commit = _revision_of_copy(Path(file))
+        if revision and commit and commit != revision:
             raise ValueError(
-                f"{file}: it is of the revision {known}, and the study's corpus is pinned to {revision}; fetch that one"
+                f"{file}: it is of the revision {commit}, and the study's corpus is pinned to {revision}; "
+                "fetch that one"
             )
     return sorted(matches)
 
@@ -133,7 +134,7 @@ def _remote_files(location: str, revision: str | None) -> list[str]:
 
 def _pinned(location: str, revision: str | None) -> str:
     """The address with the commit in it, so that every file is of the same one whatever is pushed meanwhile."""
-    kind, owner, name, *rest = (location.removeprefix("hf://") + "//").split("/")
+    kind, owner, name, *path_parts = (location.removeprefix("hf://") + "//").split("/")
     name, _, asked = name.partition("@")
     revision = revision or asked or None
     try:
@@ -147,7 +148,7 @@ def _pinned(location: str, revision: str | None) -> str:
         ) from None
     if revision and COMMIT.fullmatch(revision) and commit != revision:
         raise ValueError(f"{location}: pinned to the revision {revision}, but the Hub serves {commit}; fetch that one")
-    return "/".join([f"hf://{kind}", owner, f"{name}@{commit}", *rest]).rstrip("/")
+    return "/".join([f"hf://{kind}", owner, f"{name}@{commit}", *path_parts]).rstrip("/")
 
 
 def _filesystem(location: str) -> tuple[Any, str]:
@@ -165,12 +166,12 @@ def _filesystem(location: str) -> tuple[Any, str]:
     return filesystem, path
 
 
-def _refuse_missing_shards(location: str, found: Sequence[str]) -> None:
+def _refuse_missing_shards(location: str, paths: Sequence[str]) -> None:
     """ValueError if files are numbered `…-00003-of-00080` and not all of the eighty are there."""
-    matches = [match for file in found if (match := SHARD.fullmatch(os.path.basename(file)))]
+    matches = [match for file in paths if (match := SHARD.fullmatch(os.path.basename(file)))]
     for match in matches:
-        there = {m["number"] for m in matches if (m["before"], m["all"]) == (match["before"], match["all"])}
-        absent = [n for n in (f"{number:05}" for number in range(int(match["all"]))) if n not in there]
+        present = {m["number"] for m in matches if (m["before"], m["all"]) == (match["before"], match["all"])}
+        absent = [n for n in (f"{number:05}" for number in range(int(match["all"]))) if n not in present]
         if absent:
             name = f"{match['before']}{absent[0]}-of-{match['all']}{match['after']}"
             raise ValueError(

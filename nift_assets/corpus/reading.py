@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import duckdb
 
-from nift_assets.corpus.locations import JSON_LINES, PARQUET, TEXT, files, one_line, opened, stamp
+from nift_assets.corpus.locations import JSON_LINES, PARQUET, TEXT, files, one_line, opened, size_and_mtime
 from nift_assets.rows import Corpus
 from nift_training import json_objects
 
@@ -42,7 +42,7 @@ Reason = Literal["no text", "lone surrogate", "not UTF-8"]
 
 
 @dataclass(frozen=True)
-class Found:
+class Document:
     """A document as it was found: its text (None if there is none), the file and the row in it, counted from 0."""
 
     text: str | None
@@ -59,18 +59,18 @@ class TextBatch:
     faults: Mapping[int, Reason]
 
 
-def read(corpus: Corpus) -> Iterator[Found]:
+def read(corpus: Corpus) -> Iterator[Document]:
     """Every document of the corpus, file by file. ValueError names the file, the problem and the remedy."""
     for file in files(corpus):
         for batch in batches(file, corpus.text_column):
             for place, text in enumerate(batch.texts):
-                yield Found(None if text is None else text.decode(), file, batch.row + place)
+                yield Document(None if text is None else text.decode(), file, batch.row + place)
 
 
 def batches(file: str, column: str) -> Iterator[TextBatch]:
     """The rows of one file, about a megabyte at a time. ValueError names the file, the problem and the remedy."""
     name = file.lower()
-    before = stamp(file) if "://" in file or os.path.exists(file) else None
+    before = size_and_mtime(file) if "://" in file or os.path.exists(file) else None
     if before and "://" not in file and before[0] == 0 and not name.endswith(TEXT):
         raise ValueError(f"{file}: is empty, not even a header; fetch it again")
     if name.endswith(TEXT):
@@ -83,7 +83,7 @@ def batches(file: str, column: str) -> Iterator[TextBatch]:
         raise ValueError(
             f"{file}: not a kind of file that can be read; give {', '.join((*PARQUET, *JSON_LINES, *TEXT))}"
         )
-    if stamp(file) != before:
+    if size_and_mtime(file) != before:
         raise ValueError(f"{file}: was changed while it was read; sample again when it is whole")
 
 
@@ -93,8 +93,8 @@ def batches(file: str, column: str) -> Iterator[TextBatch]:
 def _text(file: str) -> TextBatch:
     """A text file is one document."""
     try:
-        with opened(file) as there:
-            content = there.read(LONGEST_DOCUMENT + 1)
+        with opened(file) as stream:
+            content = stream.read(LONGEST_DOCUMENT + 1)
     except OSError as error:
         problem = error.strerror or one_line(error)
         raise ValueError(f"{file}: cannot be read ({problem}); check its permissions") from None
@@ -141,18 +141,18 @@ def _json_lines(file: str, column: str) -> Iterator[TextBatch]:
 
 
 def _json_texts(file: str, column: str) -> Iterator[tuple[bytes | None, Reason | None]]:
-    named, others = False, dict[str, None]()
+    has_column, others = False, dict[str, None]()
     for number, line in _lines(file):
         try:
-            found = _object(file, number, line)
+            record = _object(file, number, line)
         except UnicodeDecodeError:
             yield None, "not UTF-8"
             continue
-        named = named or column in found
-        others |= dict.fromkeys(found) if not named else {}
+        has_column = has_column or column in record
+        others |= dict.fromkeys(record) if not has_column else {}
         if number >= ROWS_AT_ONCE:
-            _refuse_unknown(file, column, others, named)
-        value = found.get(column)
+            _refuse_unknown(file, column, others, has_column)
+        value = record.get(column)
         if value is not None and not isinstance(value, str):
             kind = JSON_NAMES[type(value)]
             raise ValueError(f"{file}: the column {column!r} is {kind} in line {number}, not text; {REMEDY}")
@@ -160,11 +160,11 @@ def _json_texts(file: str, column: str) -> Iterator[tuple[bytes | None, Reason |
             yield (None, "no text") if value is None else (value.encode(), None)
         except UnicodeEncodeError:
             yield None, "lone surrogate"
-    _refuse_unknown(file, column, others, named)
+    _refuse_unknown(file, column, others, has_column)
 
 
-def _refuse_unknown(file: str, column: str, others: Iterable[str], named: bool) -> None:
-    if others and not named:
+def _refuse_unknown(file: str, column: str, others: Iterable[str], has_column: bool) -> None:
+    if others and not has_column:
         shown = ", ".join([*others][:20])
         raise ValueError(f"{file}: there is no column {column!r}, but {shown}; {REMEDY}")
 
@@ -185,9 +185,9 @@ def _lines(file: str) -> Iterator[tuple[int, bytes]]:
     """The lines that are not blank, numbered from 1; none is read further than a document may be long."""
     try:
         with opened(file) as raw:
-            there: Any = io.BufferedReader(gzip.GzipFile(fileobj=raw)) if file.lower().endswith(".gz") else raw
+            stream: Any = io.BufferedReader(gzip.GzipFile(fileobj=raw)) if file.lower().endswith(".gz") else raw
             for number in itertools.count(1):
-                line = there.readline(LONGEST_DOCUMENT + 1)
+                line = stream.readline(LONGEST_DOCUMENT + 1)
                 if not line:
                     return
                 if len(line) > LONGEST_DOCUMENT:
@@ -235,18 +235,20 @@ def _arrow_batch(column: pa.Array, row: int) -> TextBatch:
     _, places, content = texts.buffers()
     offsets = memoryview(places).cast("q")[texts.offset : texts.offset + len(texts) + 1].tolist()
     joined = content.to_pybytes() if content else b""  # slices of it are no work for the garbage collector
-    found: list[bytes | None] = [joined[start:stop] for start, stop in itertools.pairwise(offsets)]
+    values: list[bytes | None] = [joined[start:stop] for start, stop in itertools.pairwise(offsets)]
     faults: dict[int, Reason] = {}
     if texts.null_count:
         faults |= dict.fromkeys(texts.is_null().to_numpy(zero_copy_only=False).nonzero()[0].tolist(), "no text")
     try:
         texts.validate(full=True)
     except pa.ArrowInvalid:
-        named = ((place, _fault(text)) for place, text in enumerate(found) if text is not None and place not in faults)
-        faults |= {place: fault for place, fault in named if fault}
+        checked = (
+            (place, _fault(text)) for place, text in enumerate(values) if text is not None and place not in faults
+        )
+        faults |= {place: fault for place, fault in checked if fault}
     for place in faults:
-        found[place] = None
-    return TextBatch(row, found, faults)
+        values[place] = None
+    return TextBatch(row, values, faults)
 
 
 def _refuse_other_types(file: str, column: str, schema: pa.Schema) -> None:
@@ -259,8 +261,8 @@ def _refuse_other_types(file: str, column: str, schema: pa.Schema) -> None:
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
         # By the name it has in SQL, as everywhere else.
         with duckdb.connect() as connection:
-            said = connection.from_arrow(pa.schema([pa.field("c", kind)]).empty_table()).types[0]
-        raise ValueError(f"{file}: the column {column!r} is {said}, not text; {REMEDY}")
+            sql_type = connection.from_arrow(pa.schema([pa.field("c", kind)]).empty_table()).types[0]
+        raise ValueError(f"{file}: the column {column!r} is {sql_type}, not text; {REMEDY}")
 
 
 def _refuse_large_footer(file: str, raw: Any) -> None:

@@ -27,7 +27,7 @@ import numpy as np
 import polars as pl
 
 from nift_assets.corpus import locations, reading, words
-from nift_assets.corpus.seen import Seen
+from nift_assets.corpus.duplicates import DocumentIndex
 from nift_assets.rows import Corpus
 from nift_assets.store import telling_of_a_full_disk
 
@@ -50,7 +50,7 @@ class Progress:
     """How far the reading has come: files read to their end, of all; rows of the corpus and bytes of text so far."""
 
     files: int
-    of: int
+    total_files: int
     rows: int
     bytes: int
     seconds: float
@@ -59,7 +59,7 @@ class Progress:
         speed = self.bytes / 2**20 / max(self.seconds, 1e-9)
         return (
             f"{self.rows:,} documents, {self.bytes / 2**20:,.0f} MB of text ({speed:,.0f} MB/s), "
-            f"{self.files} of {self.of} files read"
+            f"{self.files} of {self.total_files} files read"
         )
 
 
@@ -81,7 +81,7 @@ def sample(
     files = locations.files(corpus)
     with _scratch() as folder, ExitStack() as opened:
         texts = opened.enter_context((folder / "texts").open("w+b"))
-        drawing = _Drawing(corpus, files, texts, Seen(folder), report)
+        drawing = _Drawing(corpus, files, texts, DocumentIndex(folder), report)
         with ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1)) as pool:
             try:
                 for _ in pool.map(drawing.take, range(len(files))):
@@ -96,7 +96,7 @@ def sample(
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _DrawnText:
     """A text among the first so far: where it lies on the disk, and the first place it was found in."""
 
     start: int
@@ -112,7 +112,7 @@ class Sample:
     """
 
     def __init__(
-        self, kept: Sequence[_Kept], files: Sequence[str], texts: IO[bytes], rejects: pl.DataFrame, read: Progress
+        self, kept: Sequence[_DrawnText], files: Sequence[str], texts: IO[bytes], rejects: pl.DataFrame, read: Progress
     ) -> None:
         self.rejects = rejects
         self.read = read
@@ -124,30 +124,30 @@ class Sample:
     def portions(self) -> Iterator[pl.DataFrame]:
         """The documents in sample order, a few megabytes at a time."""
         rank = 0
-        for some in _few_at_a_time(self._kept):
-            yield self._read_back(some, rank)
-            rank += len(some)
+        for portion in _few_at_a_time(self._kept):
+            yield self._read_back(portion, rank)
+            rank += len(portion)
 
     @cached_property
     def documents(self) -> pl.DataFrame:
         """The documents in sample order; their texts lie in memory once."""
         return pl.concat(self.portions(), rechunk=False)
 
-    def _read_back(self, kept: Sequence[_Kept], rank: int) -> pl.DataFrame:
+    def _read_back(self, kept: Sequence[_DrawnText], rank: int) -> pl.DataFrame:
         import pyarrow as pa
 
-        texts = [os.pread(self._texts.fileno(), each.size, each.start) for each in kept]
+        texts = [os.pread(self._texts.fileno(), document.size, document.start) for document in kept]
         offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
         joined = pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(b"".join(texts)))
         text = pl.Series("text", joined)
         return pl.DataFrame(
             {
-                "document_id": [sha256(each).hexdigest()[:32] for each in texts],
+                "document_id": [sha256(content).hexdigest()[:32] for content in texts],
                 "sample_rank": pl.int_range(rank, rank + len(texts), dtype=pl.Int64, eager=True),
                 "text": text,
                 "words": words.counts(text),
-                "file": self._files.gather([each.file for each in kept]),
-                "row": pl.Series([each.row for each in kept], dtype=pl.Int64),
+                "file": self._files.gather([document.file for document in kept]),
+                "row": pl.Series([document.row for document in kept], dtype=pl.Int64),
             },
             schema=SAMPLE_SCHEMA,
         )
@@ -157,15 +157,20 @@ class _Drawing:
     """The reading of one corpus as it goes on; several threads may take a file each."""
 
     def __init__(
-        self, corpus: Corpus, files: Sequence[str], texts: IO[bytes], seen: Seen, report: Callable[[Progress], None]
+        self,
+        corpus: Corpus,
+        files: Sequence[str],
+        texts: IO[bytes],
+        index: DocumentIndex,
+        report: Callable[[Progress], None],
     ) -> None:
         self._corpus = corpus
         self._files = files
         self._texts = texts
-        self._seen = seen
+        self._index = index
         self._report = report
         self._wanted = corpus.documents or sys.maxsize
-        self._first: dict[bytes, _Kept] = {}  # by rank: the wanted ones so far, and a few more
+        self._first: dict[bytes, _DrawnText] = {}  # by rank: the wanted ones so far, and a few more
         self._limit: bytes | None = None  # once there are enough, what comes behind this rank is not wanted
         self._faults: list[tuple[int, int, str]] = []
         self._written, self._ended, self._rows, self._bytes = 0, 0, 0, 0
@@ -180,7 +185,7 @@ class _Drawing:
     def progress(self) -> Progress:
         return Progress(
             files=self._ended,
-            of=len(self._files),
+            total_files=len(self._files),
             rows=self._rows,
             bytes=self._bytes,
             seconds=time.monotonic() - self._began,
@@ -197,7 +202,7 @@ class _Drawing:
                 names = [sha256(text).digest()[:16] for text in texts]
                 ranks = [_rank(name, self._corpus.seed) for name in names]
                 with self._lock:
-                    self._seen.add(names, number, rows)
+                    self._index.add(names, number, rows)
                     self._keep(number, rows, texts, ranks)
                     self._faults += [(number, batch.row + place, reason) for place, reason in batch.faults.items()]
                     self._count(len(batch.texts), sum(map(len, texts)))
@@ -217,7 +222,7 @@ class _Drawing:
                     self._first[rank] = replace(kept, file=number, row=row)
             else:
                 self._texts.write(text)
-                self._first[rank] = _Kept(self._written, len(text), number, row)
+                self._first[rank] = _DrawnText(self._written, len(text), number, row)
                 self._written += len(text)
         # Now and then, not for each: a quarter more than wanted costs little to carry along.
         if len(self._first) >= self._wanted + max(self._wanted // 4, 1_000):
@@ -241,11 +246,13 @@ class _Drawing:
     def rejects(self) -> pl.DataFrame:
         """What could not be sampled, by file and row: repeated texts, and rows that are no text."""
         rows: list[tuple[int, int, str | None, str]] = [(file, row, None, reason) for file, row, reason in self._faults]
-        for again in self._seen.again():
-            names = np.stack([again["first"], again["last"]], axis=1).astype(">u8").tobytes().hex()
+        for duplicates in self._index.duplicates():
+            names = np.stack([duplicates["first"], duplicates["last"]], axis=1).astype(">u8").tobytes().hex()
             rows += [
                 (file, row, names[32 * place : 32 * place + 32], "duplicate")
-                for place, (file, row) in enumerate(zip(again["file"].tolist(), again["row"].tolist(), strict=True))
+                for place, (file, row) in enumerate(
+                    zip(duplicates["file"].tolist(), duplicates["row"].tolist(), strict=True)
+                )
             ]
         frame = pl.DataFrame(rows, schema=REJECTS_SCHEMA | {"file": pl.Int64}, orient="row").sort("file", "row")
         return frame.with_columns(file=pl.Series(self._files, dtype=pl.String).gather(frame["file"]))
@@ -256,10 +263,10 @@ def _rank(name: bytes, seed: int) -> bytes:
     return blake2b(b"%d\0%s" % (seed, hexlify(name)), digest_size=16, person=b"nift.sample").digest()
 
 
-def _few_at_a_time(kept: Sequence[_Kept]) -> Iterator[Sequence[_Kept]]:
+def _few_at_a_time(kept: Sequence[_DrawnText]) -> Iterator[Sequence[_DrawnText]]:
     start, size = 0, 0
-    for place, each in enumerate(kept):
-        size += each.size
+    for place, document in enumerate(kept):
+        size += document.size
         if size >= TEXT_AT_ONCE:
             yield kept[start : place + 1]
             start, size = place + 1, 0

@@ -97,7 +97,7 @@ def test_of_a_repeated_text_the_first_place_stays_and_the_others_are_listed(thre
 def test_what_is_seen_is_looked_at_a_part_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = written(tmp_path / "c", TEXTS[:400] * 3, 3)
     expected = corpus.sample(at(place, 9))
-    monkeypatch.setattr("nift_assets.corpus.seen.MOST_IN_MEMORY", 64)
+    monkeypatch.setattr("nift_assets.corpus.duplicates.MOST_IN_MEMORY", 64)
     monkeypatch.setattr(sampling, "TEXT_AT_ONCE", 100)
     again = corpus.sample(at(place, 9))
     assert expected.rejects.height == 800

@@ -14,7 +14,7 @@ PARTS = 256
 MOST_IN_MEMORY = 2**20
 
 
-class Seen:
+class DocumentIndex:
     """The names of all documents and where each was found; of many, in 256 files by the name's first byte."""
 
     def __init__(self, folder: Path) -> None:
@@ -32,7 +32,7 @@ class Seen:
         if self._rows >= MOST_IN_MEMORY:
             self._write()
 
-    def again(self) -> Iterator[NDArray[np.void]]:
+    def duplicates(self) -> Iterator[NDArray[np.void]]:
         """The places where a document occurs that occurs in an earlier file or row as well, a part at a time."""
         for part in self._parts():
             places = part[np.lexsort([part[field] for field in ("row", "file", "last", "first")])]
