@@ -9,13 +9,15 @@ a kill loses nothing, a power cut at most the last events of a run, whose tables
 from __future__ import annotations
 
 import os
+import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import sqlalchemy as sa
 
 from nift_assets.steps.dagster_internals import (
@@ -28,6 +30,8 @@ from nift_assets.steps.dagster_internals import (
 # The index of all runs and the latest runs; each open database is three file descriptors.
 MOST_OPEN = 8
 BUSY_SECONDS = 60
+# A run's database without events, of this version's schema. Dagster takes every *.db for one of a run.
+EMPTY = f".empty-{dg.__version__}"
 
 
 @dataclass(frozen=True)
@@ -69,12 +73,37 @@ class EventLog(SqliteEventLogStorage):
         )
         sa.event.listen(engine, "connect", _relax)
         if shard not in self._initialized_dbs:
-            self._initdb(engine)
+            if not self._begun(shard):
+                self._initdb(engine)
             self._initialized_dbs.add(shard)
         self._open[shard] = _Open(engine, os.stat(self.path_for_shard(shard)))
         while len(self._open) > MOST_OPEN:
             self._close(next(iter(self._open)))
         return engine
+
+    def _begun(self, shard: str) -> bool:
+        """Whether the database of a run was missing and is there now: a copy of an empty one, which costs a thousandth
+        of what it costs to make its tables and to look up which version of Dagster's schema they are."""
+        path, empty = Path(self.path_for_shard(shard)), Path(self._base_dir, EMPTY)
+        if path.exists():
+            return False
+        if not empty.exists():
+            self._make_empty(empty)
+        with tempfile.NamedTemporaryFile(dir=self._base_dir, prefix=EMPTY) as copy:
+            copy.write(empty.read_bytes())
+            copy.flush()
+            with suppress(OSError):  # another process was faster, or the disk has no links: then as Dagster does it
+                os.link(copy.name, path)
+                return True
+        return False
+
+    def _make_empty(self, empty: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=self._base_dir, prefix=EMPTY) as folder:
+            made = Path(folder, "empty.db")
+            engine = sa.create_engine(create_db_conn_string(folder, "empty"), poolclass=sa.pool.NullPool)
+            self._initdb(engine)
+            engine.dispose()
+            made.replace(empty)
 
     def _close(self, shard: str) -> None:
         self._initialized_dbs.discard(shard)

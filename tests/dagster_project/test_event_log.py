@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from dagster_project.event_log import MOST_OPEN, EventLog
+from nift_assets.steps.dagster_internals import SqliteEventLogStorage
 from tests.conftest import PROJECT
 
 RUN = """
@@ -68,6 +71,26 @@ def test_another_process_sees_each_event_at_once(home: Path) -> None:
         for count in (1, 2, 3):
             assert dg.materialize([table], instance=writer).success
             assert materialized(reader) == count
+
+
+def test_the_database_of_a_run_is_the_one_that_dagster_would_have_made(tmp_path: Path) -> None:
+    for name, kind in {"ours": EventLog, "theirs": SqliteEventLogStorage}.items():
+        log = kind(str(tmp_path / name))
+        for run in ("first", "second"):
+            log.get_logs_for_run(run)
+        assert set(log.get_all_run_ids()) == {"first", "second"}
+        log.dispose()
+
+    def schema(path: Path) -> list[tuple[str, ...]]:
+        with closing(sqlite3.connect(path)) as database:
+            return [
+                *database.execute("select type, name, tbl_name, sql from sqlite_master order by name"),
+                *database.execute("select version_num from alembic_version"),
+                *database.execute("pragma journal_mode"),
+            ]
+
+    assert schema(tmp_path / "ours" / "second.db") == schema(tmp_path / "theirs" / "second.db")
+    assert schema(tmp_path / "ours" / "first.db") == schema(tmp_path / "theirs" / "first.db")
 
 
 def test_few_databases_stay_open_however_many_runs_there_are(home: Path) -> None:
