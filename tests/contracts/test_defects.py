@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -171,9 +171,16 @@ def removals() -> pl.DataFrame:
     return conform(new_thought.select(column.name for column in declared.columns), declared)
 
 
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """The real graph, each step of which makes the frames of `MADE` instead of its own, and where its runs are kept."""
+
+    definition: dg.JobDefinition
+    instance: dg.DagsterInstance
+
+
 @pytest.fixture(scope="module")
-def job(store: Store) -> dg.JobDefinition:
-    """The real graph, each step of which makes the frames of `MADE` instead of its own."""
+def job(store: Store) -> Iterator[Job]:
 
     def making(step: Step) -> dg.AssetsDefinition:
         def make(context: Context, **tables: Table) -> dict[str, TableOutput]:
@@ -186,14 +193,16 @@ def job(store: Store) -> dg.JobDefinition:
 
     resources = {"io_manager": ParquetIOManager(store), "store": store, "ledger": None, "pipes": None}
     definitions = dg.Definitions(assets=[making(step) for step in GRAPH.steps], resources=resources)
-    return definitions.resolve_implicit_global_asset_job_def()
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Job(definitions.resolve_implicit_global_asset_job_def(), instance)
 
 
-def materialize(job: dg.JobDefinition, table: str, frame: pl.DataFrame) -> dg.ExecuteInProcessResult:
+def materialize(job: Job, table: str, frame: pl.DataFrame) -> dg.ExecuteInProcessResult:
     """One run of the real asset of a table, whose function gives back `frame`."""
     MADE[table] = frame
     step = GRAPH.tables[table]
-    return job.execute_in_process(
+    return job.definition.execute_in_process(
+        instance=job.instance,
         asset_selection=[dg.AssetKey(name) for name in step.tables],
         partition_key=PARTITIONS[step.partitions],
         raise_on_error=False,
@@ -212,7 +221,7 @@ def on_disk(store: Store) -> dict[str, tuple[bytes, int]]:
 
 
 @pytest.mark.parametrize("table", GOOD)
-def test_what_is_as_it_should_be_is_written(table: str, job: dg.JobDefinition, store: Store) -> None:
+def test_what_is_as_it_should_be_is_written(table: str, job: Job, store: Store) -> None:
     assert materialize(job, table, GOOD[table]).success
     version = store.version(table, PARTITIONS[GRAPH.tables[table].partitions])
     assert version is not None
@@ -225,7 +234,7 @@ def test_what_is_as_it_should_be_is_written(table: str, job: dg.JobDefinition, s
     ids=[f"{d[0]}-{d[1]}" for d in DEFECTS],
 )
 def test_a_planted_defect_is_named_and_nothing_is_written(
-    table: str, plant: Plant, test: str, job: dg.JobDefinition, store: Store
+    table: str, plant: Plant, test: str, job: Job, store: Store
 ) -> None:
     before = on_disk(store)
     run = materialize(job, table, plant(GOOD[table]))

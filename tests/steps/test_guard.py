@@ -64,21 +64,29 @@ def materialize(
     partition: str | None = None,
     functions: Mapping[str, Callable[..., Any]] | None = None,
 ) -> dg.ExecuteInProcessResult:
-    """One run of the selected tables of the real graph, some with another function than their own."""
-    definitions = dict(AS_THEY_ARE)
+    """One run of the selected tables of the real graph, some with another function than their own; of the graph as much
+    is there as they are made from."""
+    definitions = {table: AS_THEY_ARE[GRAPH.tables[table].tables[0]] for table in made_from(*selection)}
     for table, function in (functions or {}).items():
         # A function in the place of one that reads what is stored is handed frames.
         definitions[table] = asset_definition(
             GRAPH, dataclasses.replace(GRAPH.tables[table], function=function, streams=False)
         )
     return dg.materialize(
-        list(definitions.values()),
+        list(dict.fromkeys(definitions.values())),
         selection=list(selection),
         partition_key=partition,
         instance=instance,
         resources={"io_manager": ParquetIOManager(store), "store": store, "ledger": None, "pipes": None},
         raise_on_error=False,
     )
+
+
+def made_from(*tables: str) -> set[str]:
+    """The tables and all that they are made from, of those that are made together the first."""
+    first = {GRAPH.tables[table].tables[0] for table in tables}
+    above = {name for table in first for name in GRAPH.tables[table].inputs}
+    return first | made_from(*above) if above else first
 
 
 def halves_that(change: Change) -> dict[str, Callable[..., Any]]:
