@@ -25,7 +25,7 @@ from nift_assets.study import Study
 if TYPE_CHECKING:
     from nift_assets.ledger.batches.standing import BatchStatus
     from nift_assets.ledger.book import Asker, Book
-    from nift_assets.protocol.batches import Batches
+    from nift_assets.protocol.batches import BatchApi
 
 MOST_REQUEUES = 3
 # A tick of a sensor is cut off after a minute; a batch that is begun by then still comes to its end.
@@ -124,10 +124,10 @@ def _strays(study: Study, book: "Book") -> list[str]:
     from nift_assets.ledger.batches import rows
 
     found: dict[str, list[Any]] = {}
-    for batch in rows.strays(book, study.name, [teacher.name for teacher in study.teachers]):
+    for batch in rows.open_of_others(book, study.name, [teacher.name for teacher in study.teachers]):
         found.setdefault(batch["who"], []).append(batch)
     return [
-        f"{who}: the study has no such teacher, and {', '.join(map(rows.called, open_ones))} is still open; put "
+        f"{who}: the study has no such teacher, and {', '.join(map(rows.describe, open_ones))} is still open; put "
         f"back its row ({open_ones[0]['provider']}, {open_ones[0]['model']}) to collect what was paid for"
         for who, open_ones in found.items()
     ]
@@ -148,10 +148,10 @@ def _look_at(
 ) -> dg.RunRequest | str | None:
     """The run a teacher needs next, or what is waited for, in words; None for one that has no batches."""
     from nift_assets.ledger.batches import collection, creation
-    from nift_assets.ledger.batches.standing import missing, standing_of
+    from nift_assets.ledger.batches.standing import missing, status_of
 
     book: Book = context.resources.ledger.book
-    standing = standing_of(book, study.name, teacher.name)
+    standing = status_of(book, study.name, teacher.name)
     if not standing.batches:
         return None
     if standing.under_way or standing.unsent:
@@ -160,7 +160,7 @@ def _look_at(
         collected = collection.collect(book, asker(study, teacher), adapter, price, seconds=SECONDS_PER_TICK)
         for batch, counts in collected.imported.items():
             context.log.info(f"{teacher.name}: the chunk {batch[:8]} has ended: {counts}")
-        standing = standing_of(book, study.name, teacher.name)
+        standing = status_of(book, study.name, teacher.name)
         if standing.under_way:
             return "; ".join(collected.waiting)
     if not book.locks.free(f"writer {asker(study, teacher).writer}"):
@@ -226,7 +226,7 @@ def asker(study: Study, teacher: Teacher) -> "Asker":
     return asking.asker(study, teacher, Partition("completions", teacher.name))
 
 
-def _connect(study: Study, teacher: Teacher) -> "tuple[Batches, Price]":
+def _connect(study: Study, teacher: Teacher) -> "tuple[BatchApi, Price]":
     price = asking.price(study, teacher)
     adapter = providers.connect(teacher, price)
     assert price is not None, "a batch API is refused to a row without a price"

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nift_assets.ledger.book import Asker, Book, Reservation, Settled
-from nift_assets.ledger.rate_limiter import Observed
+from nift_assets.ledger.book import Asker, AttemptResult, Book, Reservation
+from nift_assets.ledger.rate_limiter import LimitObservations
 from nift_assets.protocol import Request
 from nift_assets.providers import chat_completion
 
@@ -54,11 +54,13 @@ def play(book: Book, study: str, who: str, endings: Sequence[tuple[Request, Mapp
         book.open_accounts(asker)
         book.intend(session, asker, [request for request, _ in endings])
         wanted = [Reservation(key=request.key, amount=RESERVE, tokens=1) for request, _ in sent]
-        exchanged = book.exchange(session, asker, [], wanted, first_number=1, limiter="l", observed=Observed())
+        exchanged = book.exchange(session, asker, [], wanted, first_number=1, limiter="l", observed=LimitObservations())
         assert len(exchanged.numbers) == len(sent)
         settled = [
-            Settled(number=number, key=request.key, reserved=RESERVE, **ending)
+            AttemptResult(number=number, key=request.key, reserved=RESERVE, **ending)
             for number, (request, ending) in zip(exchanged.numbers, sent, strict=True)
         ]
-        book.exchange(session, asker, settled, [], first_number=len(sent) + 1, limiter="l", observed=Observed())
+        book.exchange(
+            session, asker, settled, [], first_number=len(sent) + 1, limiter="l", observed=LimitObservations()
+        )
     return session

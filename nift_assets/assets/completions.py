@@ -6,7 +6,7 @@ import polars as pl
 
 from nift_assets import providers
 from nift_assets.prompts import completions as asking_teachers
-from nift_assets.providers import Material
+from nift_assets.providers import ProviderInputs
 from nift_assets.rows import Teacher
 from nift_assets.steps import asking
 from nift_assets.steps.context import Context
@@ -27,13 +27,15 @@ def completions(context: Context, halves: pl.DataFrame, backbones: pl.DataFrame)
     teacher = context.study.teacher(context.key)
     local_model = backbones["digest"][0] if providers.runs_backbone(teacher) else None
     requests = asking_teachers.requests(teacher, halves, local_model=local_model)
-    asked = asking.ask(context, teacher, requests, _material(context, teacher, halves, backbones))
+    asked = asking.ask(context, teacher, requests, _provider_inputs(context, teacher, halves, backbones))
     frame = asking_teachers.rows(teacher, halves, requests, asked.answers)
     return TableOutput(frame, metadata=asking.metadata(asked))
 
 
-def _material(context: Context, teacher: Teacher, halves: pl.DataFrame, backbones: pl.DataFrame) -> Material:
-    return Material(
+def _provider_inputs(
+    context: Context, teacher: Teacher, halves: pl.DataFrame, backbones: pl.DataFrame
+) -> ProviderInputs:
+    return ProviderInputs(
         second_halves=lambda: dict(halves.select("document_id", "second_half").iter_rows()),
         weights=lambda: context.store.folder(backbones["folder"][0]),
         threads=context.study.backbone(teacher.model).threads if providers.runs_backbone(teacher) else None,

@@ -132,7 +132,7 @@ class _Need:
 
 def plan(study: Study, *, store: Store, book: Book | None, today: date) -> Plan:
     """What is still to be asked for a study, and what it will cost on that day."""
-    taken = report.taken(book, study.name) if book else {}
+    taken = report.spent_and_reserved(book, study.name) if book else {}
     budget = price_list.budget(study)
     cap = _billionths(budget)
     room = None if cap is None else cap - taken.get("", 0)
@@ -190,7 +190,7 @@ def part(study: Study, table: str, partition: str | None) -> Part | None:
 def line(study: Study, asked: Part, *, store: Store, book: Book | None, today: date) -> PlanRow:
     """The line of a part of a row's questions, which is what one partition costs on that day."""
     row = asked.row
-    taken = report.taken(book, study.name) if book else {}
+    taken = report.spent_and_reserved(book, study.name) if book else {}
     cap, own_cap = _billionths(price_list.budget(study)), _billionths(row.budget_usd)
     room = _least(
         None if cap is None else cap - taken.get("", 0), None if own_cap is None else own_cap - taken.get(row.name, 0)

@@ -21,7 +21,7 @@ from nift_assets import crash_points
 from nift_assets.ledger import accounts, database, rate_limiter
 from nift_assets.ledger.database import chunks, clean, insert_new
 from nift_assets.ledger.locks import AdvisoryLocks, FileLocks, Locks, held
-from nift_assets.ledger.rate_limiter import Observed, RateLimiter
+from nift_assets.ledger.rate_limiter import LimitObservations, RateLimiter
 from nift_assets.ledger.tables import answers, attempts, rate_limiters, requests, sessions, wanted
 from nift_assets.protocol.answer import Status, StoredResponse
 from nift_assets.protocol.request import Request
@@ -55,7 +55,7 @@ class Reservation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settled:
+class AttemptResult:
     """How one attempt ended. With `body` it is a final answer; with `outcome` the request is given up for this run."""
 
     number: int
@@ -76,7 +76,7 @@ class Settled:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exchanged:
+class ExchangeResult:
     """What an exchange came to: the attempts that may leave now, first come first served, and what holds the next back.
 
     `fenced` says that others have taken this session for dead, and may be asking what it asked.
@@ -91,7 +91,7 @@ class Exchanged:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claimed:
+class Claims:
     """The keys of some requests by what has to be done: asked by us, waited for, or left alone."""
 
     ours: Sequence[str]
@@ -151,7 +151,7 @@ class Book:
 
     # -- what is asked -------------------------------------------------------------------------------------------
 
-    def intend(self, session: int, asker: Asker, questions: Sequence[Request]) -> Claimed:
+    def intend(self, session: int, asker: Asker, questions: Sequence[Request]) -> Claims:
         """Writes down that the questions are wanted, and takes those nobody has answered or is asking."""
         ours: list[str] = []
         elsewhere: list[str] = []
@@ -169,7 +169,7 @@ class Book:
                 else:
                     elsewhere.append(key)
         crash_points.reach("after_intent")
-        return Claimed(ours=ours, elsewhere=elsewhere, in_batch=in_batch, unknown=unknown)
+        return Claims(ours=ours, elsewhere=elsewhere, in_batch=in_batch, unknown=unknown)
 
     def _claim(self, session: int, asker: Asker, portion: Sequence[Request]) -> list[Any]:
         by_key = {question.key: question for question in portion}
@@ -252,13 +252,13 @@ class Book:
         self,
         session: int,
         asker: Asker,
-        settled: Sequence[Settled],
+        settled: Sequence[AttemptResult],
         reservations: Sequence[Reservation],
         *,
         first_number: int,
         limiter: str,
-        observed: Observed,
-    ) -> Exchanged:
+        observed: LimitObservations,
+    ) -> ExchangeResult:
         """One commit: how attempts ended and what came back, and which waiting requests may leave, in their order.
 
         A request may leave if the shared rate limiter and every cap have room for it; its attempt is written down here.
@@ -271,14 +271,14 @@ class Book:
             accounts.lock(connection, asker.study, asker.who)
             settle(connection, session, asker.study, asker.who, settled)
             if ended is not False:
-                return Exchanged(numbers=(), fenced=True)
+                return ExchangeResult(numbers=(), fenced=True)
             exchanged = _admit(connection, session, asker, reservations, first_number, limiter, observed)
         crash_points.reach("after_commit")
         return exchanged
 
     def reconcile(
-        self, session: int, asker: Asker, settled: Sequence[Settled], first_number: int
-    ) -> tuple[list[Settled], int]:
+        self, session: int, asker: Asker, settled: Sequence[AttemptResult], first_number: int
+    ) -> tuple[list[AttemptResult], int]:
         """What is left to settle after an exchange that failed, and the number of the next attempt.
 
         The commit may have gone through all the same. What it admitted unheard has never left, and costs nothing.
@@ -313,7 +313,7 @@ class Book:
         return self._engine.begin()
 
 
-def settle(connection: sa.Connection, session: int, study: str, who: str, settled: Sequence[Settled]) -> None:
+def settle(connection: sa.Connection, session: int, study: str, who: str, settled: Sequence[AttemptResult]) -> None:
     """Writes down how attempts ended, keeps the final answers, and moves what was reserved; no commit."""
     if not settled:
         return
@@ -347,8 +347,8 @@ def _admit(
     reservations: Sequence[Reservation],
     first_number: int,
     limiter_name: str,
-    observed: Observed,
-) -> Exchanged:
+    observed: LimitObservations,
+) -> ExchangeResult:
     amounts = [reservation.amount for reservation in reservations]
     affordable, over = accounts.affordable(connection, asker.study, asker.caps(), amounts)
     limiter = _rate_limiter(connection, limiter_name)
@@ -376,7 +376,7 @@ def _admit(
         ]
         connection.execute(sa.insert(attempts), rows)
         accounts.post(connection, asker.study, asker.who, reserved=sum(amounts[:count]), spent=0)
-    return Exchanged(
+    return ExchangeResult(
         numbers=range(first_number, first_number + count),
         wait=admission.wait,
         rate_limited=admission.rate_limited,
@@ -440,7 +440,7 @@ _GIVE_UP = (
 )
 
 
-def _settling(session: int, s: Settled) -> dict[str, Any]:
+def _settling(session: int, s: AttemptResult) -> dict[str, Any]:
     return {
         "of_session": session,
         "of_number": s.number,

@@ -30,7 +30,7 @@ KEEP_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class AskResult:
     """What a call of the door came to: one answer per question, in order, and why it stopped early if it did."""
 
     answers: Sequence[Answer]
@@ -51,7 +51,7 @@ def ask(
     limits: Limits | None = None,
     price: Price | Callable[[], Price | None] | None = None,
     report: Callable[[Counts], None] | None = None,
-) -> Asked:
+) -> AskResult:
     """One answer per question, in order; only what has no final answer in the book reaches the provider.
 
     A provider and a price that are given as functions are only asked for when something has to be asked: what is in the
@@ -71,7 +71,7 @@ def ask(
     counts: dict[str, int] = {}
     for row in answers:
         counts[row.status] = counts.get(row.status, 0) + 1
-    return Asked(
+    return AskResult(
         answers=answers,
         stopped=stopped,
         sent=done.sent,

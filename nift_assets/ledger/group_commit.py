@@ -6,8 +6,8 @@ import hashlib
 import logging
 from collections.abc import Sequence
 
-from nift_assets.ledger.book import Asker, Book, Exchanged, Reservation, Settled
-from nift_assets.ledger.rate_limiter import Observed
+from nift_assets.ledger.book import Asker, AttemptResult, Book, ExchangeResult, Reservation
+from nift_assets.ledger.rate_limiter import LimitObservations
 from nift_assets.protocol.server import Remote
 from nift_assets.secrets import redaction
 
@@ -25,14 +25,14 @@ class GroupCommit:
         # All who ask one model with one key share a limiter.
         limiter = f"{server.name} {server.model} {server.key_fingerprint()}"
         self._limiter = hashlib.sha256(limiter.encode()).hexdigest()
-        self._to_settle: list[Settled] = []
+        self._to_settle: list[AttemptResult] = []
         self._next_number = 1
         self._failing_since: float | None = None
 
     def __len__(self) -> int:
         return len(self._to_settle)
 
-    def add(self, settled: Sequence[Settled]) -> None:
+    def add(self, settled: Sequence[AttemptResult]) -> None:
         """Takes how attempts ended into the next exchange; nobody uses it before that is through."""
         self._to_settle += settled
 
@@ -40,7 +40,7 @@ class GroupCommit:
         """How many of the attempts that the next exchange settles end their request."""
         return sum(1 for attempt in self._to_settle if attempt.body is not None or attempt.outcome)
 
-    def exchange(self, reservations: Sequence[Reservation], observed: Observed) -> Exchanged:
+    def exchange(self, reservations: Sequence[Reservation], observed: LimitObservations) -> ExchangeResult:
         """One commit. After an exception nothing is forgotten, and `reconcile` says what the book has of it."""
         exchanged = self._book.exchange(
             self._session,

@@ -65,8 +65,8 @@ class AdvisoryLocks:
 
     def hold(self, name: str) -> Lock | None:
         connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        got = connection.execute(sa.select(sa.func.pg_try_advisory_lock(_number(name)))).scalar_one()
-        if not got:
+        is_ours = connection.execute(sa.select(sa.func.pg_try_advisory_lock(_number(name)))).scalar_one()
+        if not is_ours:
             connection.close()
             return None
         return _ConnectionLock(connection, name)

@@ -40,7 +40,7 @@ class RateLimiter:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Observed:
+class LimitObservations:
     """What one process tells the limiter: its row's limits, what headers stated, the rate it learned, and for how many
     seconds nobody gets through."""
 
@@ -64,7 +64,7 @@ class Admission:
     rate_limited: bool = False
 
 
-def admit(limiter: RateLimiter, observed: Observed, tokens: Sequence[int], now: float) -> Admission:
+def admit(limiter: RateLimiter, observed: LimitObservations, tokens: Sequence[int], now: float) -> Admission:
     """Which of the waiting requests, of so many tokens each, may leave now, in view of what a process has observed.
 
     A row's limits bind only those who go by that row; the limiter keeps what the server states and what was learned.
@@ -88,7 +88,7 @@ def admit(limiter: RateLimiter, observed: Observed, tokens: Sequence[int], now: 
     return replace(admission, limiter=kept)
 
 
-def _within_row(limiter: RateLimiter, observed: Observed) -> RateLimiter:
+def _within_row(limiter: RateLimiter, observed: LimitObservations) -> RateLimiter:
     return replace(
         limiter,
         requests_per_minute=_least(limiter.requests_per_minute, observed.requests_per_minute),
@@ -164,5 +164,5 @@ def _until(missing: float, per_minute: float | None) -> float:
 
 
 def _least(*values: float | None) -> float | None:
-    known = [value for value in values if value is not None]
-    return min(known) if known else None
+    known_values = [value for value in values if value is not None]
+    return min(known_values) if known_values else None

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from nift_assets.ledger.book import Settled
+from nift_assets.ledger.book import AttemptResult
 
 # So many refusals in a row with the same words are not about so many texts.
 REFUSED_ALIKE = 20
@@ -16,7 +16,7 @@ REFUSED_ALIKE = 20
 class Ruling:
     """The refusals that are to be settled now; `stop` says that every request is refused alike."""
 
-    settled: Sequence[Settled]
+    settled: Sequence[AttemptResult]
     stop: bool = False
 
 
@@ -28,13 +28,13 @@ class Refusals:
     """
 
     def __init__(self) -> None:
-        self._held: list[tuple[float, Settled]] = []
+        self._held: list[tuple[float, AttemptResult]] = []
         self._message = ""
 
     def __len__(self) -> int:
         return len(self._held)
 
-    def add(self, refusal: Settled, message: str, now: float) -> Ruling:
+    def add(self, refusal: AttemptResult, message: str, now: float) -> Ruling:
         """Holds a refusal back, and says what is to be settled because of it."""
         believed = self.believe() if message != self._message else []
         self._message = message
@@ -43,13 +43,13 @@ class Refusals:
             return Ruling(settled=believed)
         return Ruling(settled=[*believed, *self.doubt()], stop=True)
 
-    def believe(self, *, before: float = math.inf) -> list[Settled]:
+    def believe(self, *, before: float = math.inf) -> list[AttemptResult]:
         """Those that came before a moment, as final answers."""
         believed = [refusal for at, refusal in self._held if at < before]
         self._held = [(at, refusal) for at, refusal in self._held if at >= before]
         return believed
 
-    def doubt(self) -> list[Settled]:
+    def doubt(self) -> list[AttemptResult]:
         """All of them, as attempts that failed: the next run asks again."""
         doubted = [replace(refusal, body=None, headers=None) for _, refusal in self._held]
         self._held = []

@@ -39,7 +39,7 @@ class Account:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lost:
+class LostAttempt:
     """One attempt nobody knows the end of: it may have been billed, and its cost stays reserved.
 
     `sent_as` is the X-Client-Request-Id it left with, to look it up at the provider; `answered` whether another attempt
@@ -79,12 +79,12 @@ class Report:
 
     accounts: Sequence[Account]
     totals: Mapping[str, tuple[int, int]]
-    lost: Sequence[Lost]
+    lost: Sequence[LostAttempt]
     batches: Sequence[SentChunk]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Released:
+class ReleaseResult:
     """How many questions may be asked again, and how many attempts were written off, or freed as not billed, for how
     many billionths."""
 
@@ -122,7 +122,7 @@ def report(book: Book, *, study: str | None = None) -> Report:
     return Report(accounts=accounts, totals=totals, lost=lost, batches=chunks_sent)
 
 
-def taken(book: Book, study: str) -> dict[str, int]:
+def spent_and_reserved(book: Book, study: str) -> dict[str, int]:
     """What each account of a study has spent and reserved, in billionths of a dollar; the study's own is ''."""
     query = sa.select(spending.c.who, spending.c.spent + spending.c.reserved).where(spending.c.study == study)
     with book.reading() as connection:
@@ -165,7 +165,7 @@ def usage(book: Book, provider: str, model: str, who: str) -> Usage | None:
 
 def ask_unknown_again(
     book: Book, *, study: str | None = None, who: str | None = None, not_billed: bool = False
-) -> Released:
+) -> ReleaseResult:
     """Lets the next run ask the questions whose fate is unknown once more, and books what they may have cost as spent.
 
     So it books every other unknown attempt that nobody is at work on: of a question that was asked again and answered,
@@ -188,7 +188,7 @@ def ask_unknown_again(
             connection.execute(again.values(outcome=None, detail=None))
         total = _release(connection, lost, not_billed=not_billed)
     amounts = {"freed": total} if not_billed else {"written_off": total}
-    return Released(questions=len(keys), attempts=len(lost), **amounts)
+    return ReleaseResult(questions=len(keys), attempts=len(lost), **amounts)
 
 
 def _lost_attempts(
@@ -260,8 +260,8 @@ def _states(book: Book, study: str, who: str) -> Iterator[str]:
         after = rows[-1].key
 
 
-def _lost(row: Any) -> Lost:
-    return Lost(
+def _lost(row: Any) -> LostAttempt:
+    return LostAttempt(
         study=row.study,
         who=row.who,
         key=row.key,

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping, Sized
 from dataclasses import replace
 
-from nift_assets.ledger.book import Asker, Settled
+from nift_assets.ledger.book import Asker, AttemptResult
 from nift_assets.ledger.circuit_breaker import CircuitBreaker
 from nift_assets.ledger.connection import asked_wait
 from nift_assets.ledger.in_flight import Attempt
@@ -51,8 +51,8 @@ class Retries:
         self._throttle.came_through(now)
 
     def failed(
-        self, settled: Settled, queued: QueuedRequest, message: str, now: float, *, asked: float | None = None
-    ) -> Settled:
+        self, settled: AttemptResult, queued: QueuedRequest, message: str, now: float, *, asked: float | None = None
+    ) -> AttemptResult:
         """After an attempt that failed and cost nothing; `asked` is the wait that the server wants."""
         queued.tries += 1
         why = f"{settled.cause}: {message}"
@@ -62,7 +62,7 @@ class Retries:
         self._queue.delay(queued, now + max(self._backoff(queued.tries), asked or 0.0))
         return settled
 
-    def unknown(self, settled: Settled, queued: QueuedRequest, message: str, now: float) -> Settled:
+    def unknown(self, settled: AttemptResult, queued: QueuedRequest, message: str, now: float) -> AttemptResult:
         """After an attempt that may have been billed without an answer that counts."""
         queued.unknown += 1
         why = f"{settled.cause}: {message}"
@@ -73,7 +73,9 @@ class Retries:
             self._queue.delay(queued, now + self._backoff(queued.unknown))
         return settled
 
-    def turned_away(self, settled: Settled, attempt: Attempt, headers: Mapping[str, str], now: float) -> Settled:
+    def turned_away(
+        self, settled: AttemptResult, attempt: Attempt, headers: Mapping[str, str], now: float
+    ) -> AttemptResult:
         """After an attempt that the server turned away because it wants fewer requests."""
         queued = attempt.queued
         queued.turned_away += 1

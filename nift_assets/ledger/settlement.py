@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from nift_assets.ledger.book import Asker, Settled
+from nift_assets.ledger.book import Asker, AttemptResult
 from nift_assets.ledger.connection import Failure, Response, asked_wait
 from nift_assets.ledger.in_flight import Attempt
 from nift_assets.ledger.progress import Counts, Stop
@@ -15,7 +15,7 @@ from nift_assets.ledger.refusals import Refusals
 from nift_assets.ledger.retries import Retries
 from nift_assets.ledger.throttle import Throttle
 from nift_assets.protocol.answer import Reading
-from nift_assets.protocol.server import Remote, Trouble
+from nift_assets.protocol.server import Remote, ServerError
 from nift_assets.rows import Price
 from nift_assets.secrets import redaction
 
@@ -47,7 +47,7 @@ class Settlement:
         self._answered_any = False
         self._secrets = redaction.Snapshot(server.key)
 
-    def settled(self, attempt: Attempt, outcome: Response | Failure, now: float) -> list[Settled]:
+    def settled(self, attempt: Attempt, outcome: Response | Failure, now: float) -> list[AttemptResult]:
         """The attempts that are settled now: this one, unless it is held back, and those that waited for it."""
         if isinstance(outcome, Failure):
             if outcome.sent:
@@ -60,7 +60,7 @@ class Settlement:
             why = f"the response is no whole answer: {redaction.safe(error)}"
             return [self._unknown(attempt, "malformed", why, now, response)]
 
-    def _read(self, attempt: Attempt, response: Response, now: float) -> list[Settled]:
+    def _read(self, attempt: Attempt, response: Response, now: float) -> list[AttemptResult]:
         """How an attempt ended that has a response. Raises whatever reading a response that is none may raise."""
         status = response.status
         self._listen(response.headers)
@@ -69,15 +69,15 @@ class Settlement:
         if 200 < status < 300:
             return [self._unknown(attempt, "malformed", f"HTTP {status} is no answer", now, response)]
         if 300 <= status < 400:
-            trouble = Trouble(
+            server_error = ServerError(
                 kind="stop",
                 cause="redirected",
                 message=f"{self._server.url} redirects ({status}), and a key is sent to no other place",
                 remedy="set base_url in the row to the server's real address",
             )
         else:
-            trouble = self._server.trouble(status, response.headers, response.body)
-        return self._in_trouble(attempt, response, trouble, now)
+            server_error = self._server.read_error(status, response.headers, response.body)
+        return self._error_response(attempt, response, server_error, now)
 
     def _listen(self, headers: Mapping[str, str]) -> None:
         """Takes what the headers say of the limits; what cannot be read there spoils no answer."""
@@ -87,18 +87,18 @@ class Settlement:
         except Exception as error:
             log.warning("the limits in the headers cannot be read: %s", redaction.safe(error))
 
-    def _answered(self, attempt: Attempt, response: Response, reading: Reading, now: float) -> list[Settled]:
+    def _answered(self, attempt: Attempt, response: Response, reading: Reading, now: float) -> list[AttemptResult]:
         self._answered_any = True
         self._retries.succeeded(now)
         spent = 0
         if self._price:
-            known = reading.input_tokens is not None and reading.output_tokens is not None
+            counted = reading.input_tokens is not None and reading.output_tokens is not None
             # A response that does not count its tokens is booked at the most it can have cost.
             cost = self._price.cost(reading.input_tokens or 0, reading.output_tokens or 0)
-            spent = cost if known else attempt.queued.amount
+            spent = cost if counted else attempt.queued.amount
         self._counts.output_tokens += reading.output_tokens or 0
         self._counts.spent += spent
-        answered = Settled(
+        answered = AttemptResult(
             number=attempt.number,
             key=attempt.queued.request.key,
             state="answered",
@@ -113,11 +113,13 @@ class Settlement:
         )
         return [*self.refusals.believe(before=attempt.left_at), answered]
 
-    def _in_trouble(self, attempt: Attempt, response: Response, trouble: Trouble, now: float) -> list[Settled]:
-        message = redaction.redact(trouble.message)
+    def _error_response(
+        self, attempt: Attempt, response: Response, server_error: ServerError, now: float
+    ) -> list[AttemptResult]:
+        message = redaction.redact(server_error.message)
         safe_body = redaction.redact(response.body[:EVIDENCE_BYTES].decode("utf-8", "replace")).encode()
-        failed = _failed(attempt, trouble.cause, safe_body, response)
-        kind = trouble.kind
+        failed = _failed(attempt, server_error.cause, safe_body, response)
+        kind = server_error.kind
         if kind == "row":
             # What has been accepted from others is wrong with this text, not with the row of the study.
             kind = "reject" if self._answered_any else "stop"
@@ -126,17 +128,17 @@ class Settlement:
                 refusal = replace(failed, headers=self._secrets.headers(response.headers), body=safe_body)
                 return self._refused(refusal, message, now)
             case "unclear":
-                return [self._unknown(attempt, trouble.cause, message, now, response)]
+                return [self._unknown(attempt, server_error.cause, message, now, response)]
             case "wait":
                 return [self._retries.turned_away(failed, attempt, response.headers, now)]
             case "again":
                 asked = asked_wait(response.headers)
                 return [self._retries.failed(failed, attempt.queued, message, now, asked=asked)]
         reason = f"{self._asker.who}: {self._server.name} answers {response.status} {message[:500]}"
-        self._stop(Stop(reason=reason, remedy=trouble.remedy, cause=trouble.cause))
+        self._stop(Stop(reason=reason, remedy=server_error.remedy, cause=server_error.cause))
         return [failed]
 
-    def _refused(self, refusal: Settled, message: str, now: float) -> list[Settled]:
+    def _refused(self, refusal: AttemptResult, message: str, now: float) -> list[AttemptResult]:
         ruling = self.refusals.add(refusal, message, now)
         if ruling.stop:
             reason = f"{self._asker.who}: every request is refused alike: {message[:500]}"
@@ -144,22 +146,22 @@ class Settlement:
             self._stop(Stop(reason=reason, remedy=remedy, cause="rejected"))
         return list(ruling.settled)
 
-    def _never_sent(self, attempt: Attempt, failure: Failure, now: float) -> Settled:
+    def _never_sent(self, attempt: Attempt, failure: Failure, now: float) -> AttemptResult:
         """An attempt that never reached the server and costs nothing."""
         failed = _failed(attempt, failure.cause, failure.message.encode())
         return self._retries.failed(failed, attempt.queued, failure.message, now)
 
     def _unknown(
         self, attempt: Attempt, cause: str, message: str, now: float, response: Response | None = None
-    ) -> Settled:
+    ) -> AttemptResult:
         """An attempt that may have been billed without an answer that counts: it stays reserved."""
         evidence = (response.body if response else b"") or message.encode()
         unknown = replace(_failed(attempt, cause, evidence[:EVIDENCE_BYTES], response), state="unknown")
         return self._retries.unknown(unknown, attempt.queued, message, now)
 
 
-def _failed(attempt: Attempt, cause: str, evidence: bytes, response: Response | None = None) -> Settled:
-    return Settled(
+def _failed(attempt: Attempt, cause: str, evidence: bytes, response: Response | None = None) -> AttemptResult:
+    return AttemptResult(
         number=attempt.number,
         key=attempt.queued.request.key,
         state="failed",

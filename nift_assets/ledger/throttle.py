@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from nift_assets.ledger.book import Exchanged
+from nift_assets.ledger.book import ExchangeResult
 from nift_assets.ledger.pace import Pace
-from nift_assets.ledger.rate_limiter import Observed
+from nift_assets.ledger.rate_limiter import LimitObservations
 from nift_assets.protocol.server import Quota
 from nift_assets.rows import Limits
 
@@ -34,9 +34,9 @@ class Throttle:
         """Lets nothing leave before a moment."""
         self.not_before = until
 
-    def observed(self, now: float) -> Observed:
+    def observed(self, now: float) -> LimitObservations:
         """What the shared limiter has to be told."""
-        return Observed(
+        return LimitObservations(
             requests_per_minute=self._limits.requests_per_minute,
             tokens_per_minute=self._limits.tokens_per_minute,
             quotas=self._quotas,
@@ -44,7 +44,7 @@ class Throttle:
             gate_seconds=self._gate_seconds,
         )
 
-    def exchanged(self, now: float, exchanged: Exchanged, *, asked: bool) -> None:
+    def exchanged(self, now: float, exchanged: ExchangeResult, *, asked: bool) -> None:
         """Takes over what the shared limiter says; `asked` is whether any request wanted to leave."""
         self._quotas, self._gate_seconds = [], None
         self._pace.sent(now, len(exchanged.numbers))

@@ -55,14 +55,14 @@ def documents(audit: Audit, frames: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     match audit.kind:
         case "control":
             written = frames["control_texts"].filter(pl.col("status").is_in(filters.CANDIDATE_STATUSES))
-            found = written.sort("draw").select("document_id", "text")
+            source_documents = written.sort("draw").select("document_id", "text")
         case "reference":
-            found = of_reference(frames["reference_sets"])
+            source_documents = of_reference(frames["reference_sets"])
         case "teacher" | "planted":
-            found = filters.candidates(frames["completions"], frames["halves"]).select(
+            source_documents = filters.candidates(frames["completions"], frames["halves"]).select(
                 "document_id", (pl.col("first_half") + pl.col("completion")).alias("text")
             )
-    first = found.head(audit.documents)
+    first = source_documents.head(audit.documents)
     if audit.kind != "planted":
         return first.with_columns(pl.lit(None, dtype=pl.String).alias("attack"))
     planted = [
@@ -117,8 +117,8 @@ def rows(
 
 def verdict(answer: str) -> Verdict:
     """Yes or no if the answer begins with that word in any case, quotation marks and Markdown aside; else invalid."""
-    found = LEADING.match(answer)
-    match found[1].lower() if found else "":
+    match = LEADING.match(answer)
+    match match[1].lower() if match else "":
         case "yes":
             return "yes"
         case "no":
@@ -128,8 +128,8 @@ def verdict(answer: str) -> Verdict:
 
 def boundary(question: Question, text: str) -> str:
     """The line before and behind a document: 128 bits of a hash of what is asked and the document."""
-    said = "\0".join((question.text, question.positive, question.negative, text))
-    return f"----- {hashlib.sha256(said.encode('utf-8', 'surrogatepass')).hexdigest()[:32]} -----"
+    content = "\0".join((question.text, question.positive, question.negative, text))
+    return f"----- {hashlib.sha256(content.encode('utf-8', 'surrogatepass')).hexdigest()[:32]} -----"
 
 
 def _request(auditor: Auditor, question: Question, text: str) -> Request:

@@ -61,7 +61,7 @@ class Answer:
     detail: str | None = None
 
 
-def ending(text: str, *, how: Literal["whole", "cut", "refused", "other"]) -> Status:
+def status_of_text(text: str, *, how: Literal["whole", "cut", "refused", "other"]) -> Status:
     """The status of a text that ended in one of four ways; a text without a word is empty however it ended."""
     if how == "refused":
         return "refused"
@@ -72,7 +72,7 @@ def ending(text: str, *, how: Literal["whole", "cut", "refused", "other"]) -> St
     return "ok" if how == "whole" else "truncated"
 
 
-def tokens(value: Any) -> int | None:
+def token_count(value: Any) -> int | None:
     """A count of tokens as a response states it; None for what is no count."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_TOKENS:
         return None

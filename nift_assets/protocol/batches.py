@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeGuard
 
 from nift_assets.protocol.request import Request
-from nift_assets.protocol.server import Remote, Trouble
+from nift_assets.protocol.server import Remote, ServerError
 from nift_assets.rows import Price
 from nift_assets.secrets import redaction
 
@@ -28,9 +28,9 @@ TRANSFER_BYTES = 2**20
 class Refused(Exception):
     """The provider answered that it did not do it, and why."""
 
-    def __init__(self, status: int, trouble: Trouble) -> None:
-        super().__init__(trouble.message)
-        self.status, self.trouble = status, trouble
+    def __init__(self, status: int, error: ServerError) -> None:
+        super().__init__(error.message)
+        self.status, self.error = status, error
 
 
 class Unclear(Exception):
@@ -41,7 +41,7 @@ class Unclear(Exception):
         self.reached = reached
 
 
-Final = Literal["completed", "failed", "expired", "cancelled"]
+BatchEnding = Literal["completed", "failed", "expired", "cancelled"]
 LineKind = Literal["answered", "error", "expired", "cancelled", "unreadable"]
 
 
@@ -55,11 +55,11 @@ class ListedBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Polled:
+class BatchProgress:
     """How far a batch is: `done` requests are answered, so the provider says; `sources` is where the results are."""
 
     ended: bool
-    final: Final = "completed"
+    final: BatchEnding = "completed"
     done: int = 0
     sources: Sequence[str] = ()
     detail: str | None = None
@@ -79,7 +79,7 @@ class ResultLine:
     body: bytes = b""
 
 
-class Batches(ABC):
+class BatchApi(ABC):
     """The batch API of a server. Every method raises `Refused` or `Unclear`, and sends its request exactly once."""
 
     server: Remote
@@ -103,7 +103,7 @@ class Batches(ABC):
         """All batches created since then, in seconds since 1970, that can be this chunk of so many requests."""
 
     @abstractmethod
-    def poll(self, provider_id: str) -> Polled:
+    def poll(self, provider_id: str) -> BatchProgress:
         """How far a batch is."""
 
     @abstractmethod
@@ -119,7 +119,7 @@ class Batches(ABC):
         """Asks the provider to stop; what it has answered by then is still delivered, and billed."""
 
 
-def sold(price: Price | None) -> TypeGuard[Price]:
+def has_batch_price(price: Price | None) -> TypeGuard[Price]:
     """Whether a price names what a batch costs."""
     return price is not None and price.batch_input is not None and price.batch_output is not None
 
@@ -132,13 +132,13 @@ def sdk_errors(sdk: ModuleType, server: Remote) -> Iterator[None]:
     try:
         yield
     except sdk.APIStatusError as error:
-        trouble = server.trouble(error.status_code, dict(error.response.headers), _content(error.response))
-        message = f"{error.status_code} {redaction.redact(trouble.message)}"
-        if trouble.kind == "again":
+        server_error = server.read_error(error.status_code, dict(error.response.headers), _content(error.response))
+        message = f"{error.status_code} {redaction.redact(server_error.message)}"
+        if server_error.kind == "again":
             raise Unclear(message) from None
         raise Refused(
             error.status_code,
-            Trouble(kind=trouble.kind, cause=trouble.cause, message=message, remedy=trouble.remedy),
+            ServerError(kind=server_error.kind, cause=server_error.cause, message=message, remedy=server_error.remedy),
         ) from None
     except (sdk.APIConnectionError, httpx2.HTTPError) as error:
         cause = error.__cause__ or error

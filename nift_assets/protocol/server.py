@@ -28,11 +28,11 @@ class Quota:
     tokens_left: float | None = None
 
 
-Kind = Literal["again", "unclear", "wait", "reject", "stop", "row"]
+ErrorKind = Literal["again", "unclear", "wait", "reject", "stop", "row"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trouble:
+class ServerError:
     """What an error response means.
 
     `again`: this request may be sent once more (a 5xx, a 529); `unclear`: it may have been billed all the same (a
@@ -40,7 +40,7 @@ class Trouble:
     `stop`: none will get one until a person does something, the remedy says what; `row`: the same, if none got one yet.
     """
 
-    kind: Kind
+    kind: ErrorKind
     cause: str
     message: str
     remedy: str = ""
@@ -67,7 +67,7 @@ class Remote(ABC):
         """What a response says. Raises KeyError, IndexError, TypeError or ValueError for what is no whole response."""
 
     @abstractmethod
-    def trouble(self, status: int, headers: Mapping[str, str], body: bytes) -> Trouble:
+    def read_error(self, status: int, headers: Mapping[str, str], body: bytes) -> ServerError:
         """What a response with an error status means."""
 
     @abstractmethod

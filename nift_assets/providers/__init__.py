@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from nift_assets.protocol.answer import Answer, StoredResponse
-from nift_assets.protocol.batches import Batches, sold
+from nift_assets.protocol.batches import BatchApi, has_batch_price
 
 if TYPE_CHECKING:
     from nift_assets.protocol.answer import Reading
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Material:
+class ProviderInputs:
     """What a provider in this process may need, made when it is needed: second halves by document, and weights."""
 
     second_halves: Callable[[], Mapping[str, str]]
@@ -51,13 +51,13 @@ class Provider(Protocol):
     TERMS: str
     IN_PROCESS: bool
     ANSWERS_FROM: Literal["backbone", "document"] | None
-    connect_batches: Callable[[LanguageModel], Batches] | None
+    connect_batches: Callable[[LanguageModel], BatchApi] | None
 
     def check(self, row: LanguageModel) -> None:
         """Raises ValueError for a row of the study that this provider cannot follow."""
         ...
 
-    def connect(self, model: LanguageModel, material: Material | None) -> InProcess | Remote:
+    def connect(self, model: LanguageModel, inputs: ProviderInputs | None) -> InProcess | Remote:
         """The provider ready to be asked. Raises ValueError for a missing key or a row it cannot follow."""
         ...
 
@@ -84,10 +84,10 @@ def module(name: str) -> ModuleType:
     """The file of a provider, whole; ValueError as for `load`."""
     if name not in names():
         raise ValueError(f"there is no provider {name!r}; use one of {', '.join(names())}")
-    found = importlib.import_module(f"{__name__}.{name}")
-    if missing := [part for part in PARTS if not hasattr(found, part)]:
-        raise ValueError(f"the provider {name!r} lacks {', '.join(missing)}; add it to {found.__file__}")
-    return found
+    provider = importlib.import_module(f"{__name__}.{name}")
+    if missing := [part for part in PARTS if not hasattr(provider, part)]:
+        raise ValueError(f"the provider {name!r} lacks {', '.join(missing)}; add it to {provider.__file__}")
+    return provider
 
 
 def runs_backbone(row: LanguageModel) -> bool:
@@ -177,7 +177,7 @@ def answer(stored: StoredResponse) -> Answer:
     What no rule can read is an answer too, of status `other`: it was paid for.
     """
     if stored.http_status >= 400:
-        return Answer(key=stored.key, status="rejected", detail=_whole(_error_message(stored.body)))
+        return Answer(key=stored.key, status="rejected", detail=_without_surrogates(_error_message(stored.body)))
     try:
         reading = read(stored.provider, json.loads(stored.body))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
@@ -185,17 +185,17 @@ def answer(stored: StoredResponse) -> Answer:
     return Answer(
         key=stored.key,
         status=reading.status,
-        text=_whole(reading.text),
+        text=_without_surrogates(reading.text),
         model=reading.model,
         fingerprint=reading.fingerprint,
         finish_reason=reading.finish_reason,
         input_tokens=reading.input_tokens,
         output_tokens=reading.output_tokens,
-        detail=_whole(reading.detail) if reading.detail else None,
+        detail=_without_surrogates(reading.detail) if reading.detail else None,
     )
 
 
-def _whole(text: str) -> str:
+def _without_surrogates(text: str) -> str:
     """The text with each half of a character that JSON can carry, and no table can, replaced."""
     try:
         text.encode()
@@ -212,10 +212,10 @@ def _error_message(body: bytes) -> str:
         return body[:300].decode("utf-8", "replace")
 
 
-def connect(model: LanguageModel, price: Price | None) -> Batches:
+def connect(model: LanguageModel, price: Price | None) -> BatchApi:
     """The batch API of a row, to submit to; ValueError for a provider that has none, or a price that names none."""
     connected = _maker(model)
-    if not sold(price):
+    if not has_batch_price(price):
         raise ValueError(
             f"{model.name!r}: no batch price is known for {model.model!r}; give the row a price with batch_input and "
             "batch_output, or materialize `completions`, which asks it directly"
@@ -223,12 +223,12 @@ def connect(model: LanguageModel, price: Price | None) -> Batches:
     return connected(model)
 
 
-def reconnect(model: LanguageModel) -> Batches:
+def reconnect(model: LanguageModel) -> BatchApi:
     """The batch API of a row, to collect what has been submitted: paid for, whatever the row costs by now."""
     return _maker(model)(model)
 
 
-def _maker(model: LanguageModel) -> Callable[[LanguageModel], Batches]:
+def _maker(model: LanguageModel) -> Callable[[LanguageModel], BatchApi]:
     connect_batches = load(model.provider).connect_batches
     if connect_batches is None:
         raise ValueError(

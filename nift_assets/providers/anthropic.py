@@ -13,21 +13,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
-from nift_assets.protocol.answer import Reading, ending, tokens
+from nift_assets.protocol.answer import Reading, status_of_text, token_count
 from nift_assets.protocol.batches import (
     TRANSFER_BYTES,
-    Batches,
+    BatchApi,
+    BatchProgress,
     ListedBatch,
-    Polled,
     ResultLine,
     client,
     json_bytes,
     sdk_errors,
 )
 from nift_assets.protocol.request import Request
-from nift_assets.protocol.server import Kind, Quota, Remote, Trouble
-from nift_assets.providers import Material
-from nift_assets.providers.openai import GATEWAY_TIMEOUTS, number, said
+from nift_assets.protocol.server import ErrorKind, Quota, Remote, ServerError
+from nift_assets.providers import ProviderInputs
+from nift_assets.providers.openai import GATEWAY_TIMEOUTS, number, text_or_none
 from nift_assets.providers.openai import key as key_for
 from nift_assets.rows import LanguageModel
 
@@ -78,7 +78,7 @@ def check(row: LanguageModel) -> None:
         raise ValueError(f"{row.name!r}: Anthropic's messages need a limit; set max_tokens (the paper's is 4096)")
 
 
-def connect(model: LanguageModel, material: Material | None = None) -> Anthropic:
+def connect(model: LanguageModel, inputs: ProviderInputs | None = None) -> Anthropic:
     """The server of a row with its key and protocol version."""
     url = HOME if model.base_url is None else model.base_url
     version = model.api_version or API_VERSION
@@ -122,8 +122,8 @@ class Anthropic(Remote):
     def read(self, body: Mapping[str, Any]) -> Reading:
         return read(body)
 
-    def trouble(self, status: int, headers: Mapping[str, str], body: bytes) -> Trouble:
-        return trouble(status, body, self.model)
+    def read_error(self, status: int, headers: Mapping[str, str], body: bytes) -> ServerError:
+        return read_error(status, body, self.model)
 
     def quota(self, headers: Mapping[str, str]) -> Quota | None:
         return quota(headers)
@@ -144,63 +144,63 @@ def read(body: Mapping[str, Any]) -> Reading:
     usage = usage if isinstance(usage, dict) else {}
     how: Any = ENDINGS.get(reason, "other")
     return Reading(
-        status=ending(text, how=how),
+        status=status_of_text(text, how=how),
         text=text,
         finish_reason=reason,
-        model=said(body.get("model")),
-        input_tokens=tokens(usage.get("input_tokens")),
-        output_tokens=tokens(usage.get("output_tokens")),
+        model=text_or_none(body.get("model")),
+        input_tokens=token_count(usage.get("input_tokens")),
+        output_tokens=token_count(usage.get("output_tokens")),
     )
 
 
-def trouble(status: int, body: bytes, model: str) -> Trouble:
+def read_error(status: int, body: bytes, model: str) -> ServerError:
     """What an error response of Anthropic means."""
     error = _error(body)
     kind, message = str(error.get("type") or ""), str(error.get("message") or f"HTTP {status}")
     if kind == "billing_error" or status == 402 or any(words in message for words in OUT_OF_FUNDS):
         remedy = "add credit to the account or raise its limit, then run again: only the rest is asked"
-        return Trouble(kind="stop", cause="quota", message=message, remedy=remedy)
+        return ServerError(kind="stop", cause="quota", message=message, remedy=remedy)
     if status == 401:
         remedy = f"put a valid key into {KEY} (or the variable the row names)"
-        return Trouble(kind="stop", cause="authentication", message=message, remedy=remedy)
+        return ServerError(kind="stop", cause="authentication", message=message, remedy=remedy)
     if status == 403:
         # A firewall's refusal of one text looks different from the provider's refusal of a key: it is no JSON.
-        refused: Kind = "stop" if kind else "row"
+        refused: ErrorKind = "stop" if kind else "row"
         remedy = "give the key's workspace access to it"
-        return Trouble(kind=refused, cause="permission", message=message, remedy=remedy)
+        return ServerError(kind=refused, cause="permission", message=message, remedy=remedy)
     if status == 404:
         remedy = f"there is no model {model!r} (any more): name another one in the row"
-        return Trouble(kind="stop", cause="not_found", message=message, remedy=remedy)
+        return ServerError(kind="stop", cause="not_found", message=message, remedy=remedy)
     if status == 400 and "temperature" in message:
         remedy = "set supports_temperature=False in the row, or an api_version that accepts it (2023-06-01)"
-        return Trouble(kind="row", cause="parameter", message=message, remedy=remedy)
+        return ServerError(kind="row", cause="parameter", message=message, remedy=remedy)
     if status == 429:
-        return Trouble(kind="wait", cause="rate_limit", message=message)
+        return ServerError(kind="wait", cause="rate_limit", message=message)
     if status == 529:
-        return Trouble(kind="again", cause="overloaded", message=message)
+        return ServerError(kind="again", cause="overloaded", message=message)
     if status in GATEWAY_TIMEOUTS:
-        return Trouble(kind="unclear", cause=f"http_{status}", message=message)
+        return ServerError(kind="unclear", cause=f"http_{status}", message=message)
     if status == 409 or status >= 500:
-        return Trouble(kind="again", cause=f"http_{status}", message=message)
-    return Trouble(kind="reject", cause=kind or f"http_{status}", message=message)
+        return ServerError(kind="again", cause=f"http_{status}", message=message)
+    return ServerError(kind="reject", cause=kind or f"http_{status}", message=message)
 
 
 def quota(headers: Mapping[str, str]) -> Quota | None:
     """The limits in the `anthropic-ratelimit-*` headers, if there are any; tokens are the scarcer of in and out."""
     prefix = "anthropic-ratelimit"
-    found = Quota(
+    limits = Quota(
         requests_per_minute=number(headers.get(f"{prefix}-requests-limit")),
         requests_left=number(headers.get(f"{prefix}-requests-remaining")),
         tokens_per_minute=_least(headers, "limit"),
         tokens_left=_least(headers, "remaining"),
     )
-    return found if found != Quota() else None
+    return limits if limits != Quota() else None
 
 
 def _least(headers: Mapping[str, str], what: str) -> float | None:
     names = ("tokens", "input-tokens", "output-tokens")
-    known = [n for name in names if (n := number(headers.get(f"anthropic-ratelimit-{name}-{what}"))) is not None]
-    return min(known) if known else None
+    values = [n for name in names if (n := number(headers.get(f"anthropic-ratelimit-{name}-{what}"))) is not None]
+    return min(values) if values else None
 
 
 def _error(body: bytes) -> Mapping[str, Any]:
@@ -221,7 +221,7 @@ def connect_batches(model: LanguageModel) -> AnthropicBatches:
 
 
 @dataclass(kw_only=True)
-class AnthropicBatches(Batches):
+class AnthropicBatches(BatchApi):
     """Anthropic's batch API: the requests travel with the creation, and one file comes back.
 
     A batch carries no name of ours. After a creation without an answer it is known by the number of its requests, until
@@ -246,11 +246,11 @@ class AnthropicBatches(Batches):
             from anthropic.types.messages import MessageBatch
 
             headers = {"Content-Type": "application/json"}
-            made = sdk.post(BATCHES, cast_to=MessageBatch, content=body, options={"headers": headers})
-            return str(made.id)
+            batch = sdk.post(BATCHES, cast_to=MessageBatch, content=body, options={"headers": headers})
+            return str(batch.id)
 
     def find(self, chunk: str, size: int, since: float) -> list[ListedBatch]:
-        found = []
+        candidates = []
         with self._client() as (sdk, _):
             for batch in sdk.messages.batches.list(limit=100):  # newest first, page after page
                 created_at = batch.created_at.timestamp()
@@ -259,14 +259,14 @@ class AnthropicBatches(Batches):
                 counts = batch.request_counts
                 total = counts.processing + counts.succeeded + counts.errored + counts.canceled + counts.expired
                 if total == size:
-                    found.append(ListedBatch(provider_id=batch.id, created_at=created_at, proven=False))
-        return found
+                    candidates.append(ListedBatch(provider_id=batch.id, created_at=created_at, proven=False))
+        return candidates
 
-    def poll(self, provider_id: str) -> Polled:
+    def poll(self, provider_id: str) -> BatchProgress:
         with self._client() as (sdk, _):
             batch = sdk.messages.batches.retrieve(provider_id)
             counts = batch.request_counts
-            return Polled(
+            return BatchProgress(
                 ended=batch.processing_status == "ended",
                 final="cancelled" if counts.canceled else "expired" if counts.expired else "completed",
                 done=counts.succeeded,

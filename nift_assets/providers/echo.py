@@ -15,7 +15,7 @@ from typing import Any
 
 from nift_assets.protocol.request import Request
 from nift_assets.protocol.server import InProcess
-from nift_assets.providers import Material, chat_completion
+from nift_assets.providers import ProviderInputs, chat_completion
 from nift_assets.providers.openai import read as read
 from nift_assets.rows import LanguageModel
 
@@ -40,7 +40,7 @@ def check(row: LanguageModel) -> None:
     """Any row can be followed; `connect` refuses a model that is none of the behaviours."""
 
 
-def connect(model: LanguageModel, material: Material | None = None) -> Echo:
+def connect(model: LanguageModel, inputs: ProviderInputs | None = None) -> Echo:
     """The fake provider; ValueError for a model that is none of its behaviours."""
     if model.model not in BEHAVIOURS:
         raise ValueError(f"{model.name!r}: echo has no model {model.model!r}; use one of {', '.join(BEHAVIOURS)}")

@@ -9,7 +9,7 @@ from typing import Any
 from nift_assets.protocol.answer import Reading
 from nift_assets.protocol.request import Request
 from nift_assets.protocol.server import InProcess
-from nift_assets.providers import Material, chat_completion, openai
+from nift_assets.providers import ProviderInputs, chat_completion, openai
 from nift_assets.rows import LanguageModel, Teacher
 from nift_training.evaluate import generation
 from nift_training.verbs import use_threads
@@ -33,10 +33,10 @@ def check(row: LanguageModel) -> None:
         )
 
 
-def connect(model: LanguageModel, material: Material | None) -> Local:
+def connect(model: LanguageModel, inputs: ProviderInputs | None) -> Local:
     """The model in the folder of its backbone."""
-    assert material is not None, "a local model needs its weights"
-    return Local(str(material.weights()), material.threads)
+    assert inputs is not None, "a local model needs its weights"
+    return Local(str(inputs.weights()), inputs.threads)
 
 
 def read(body: Mapping[str, Any]) -> Reading:
@@ -88,15 +88,15 @@ def _answer(
 ) -> Iterator[tuple[Request, dict[str, Any]]]:
     prompts = [request.messages[-1].content for _, request in sized]
     limit = max(request.parameters["max_tokens"] for _, request in sized)
-    said = generation.generate(generator, prompts, max_new_tokens=limit)
-    for (tokens, request), made in zip(sized, said, strict=True):
+    replies = generation.generate(generator, prompts, max_new_tokens=limit)
+    for (tokens, request), reply in zip(sized, replies, strict=True):
         yield (
             request,
             chat_completion(
                 model=request.model,
-                text=made.text,
-                finish_reason="length" if made.stopped == "length" else "stop",
+                text=reply.text,
+                finish_reason="length" if reply.stopped == "length" else "stop",
                 input_tokens=tokens,
-                output_tokens=made.tokens,
+                output_tokens=reply.tokens,
             ),
         )

@@ -17,22 +17,22 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from nift_assets.protocol.answer import Reading, ending, tokens
+from nift_assets.protocol.answer import Reading, status_of_text, token_count
 from nift_assets.protocol.batches import (
     TRANSFER_BYTES,
-    Batches,
+    BatchApi,
+    BatchProgress,
     LineKind,
     ListedBatch,
-    Polled,
     ResultLine,
     client,
     json_bytes,
     sdk_errors,
 )
-from nift_assets.protocol.batches import Final as BatchFinal
+from nift_assets.protocol.batches import BatchEnding as BatchFinal
 from nift_assets.protocol.request import Request
-from nift_assets.protocol.server import Kind, Quota, Remote, Trouble
-from nift_assets.providers import Material, endpoint
+from nift_assets.protocol.server import ErrorKind, Quota, Remote, ServerError
+from nift_assets.providers import ProviderInputs, endpoint
 from nift_assets.rows import LanguageModel
 from nift_assets.secrets import keys
 
@@ -71,7 +71,7 @@ def check(row: LanguageModel) -> None:
     """Any row can be followed: what a server of one's own takes is known to that server alone."""
 
 
-def connect(model: LanguageModel, material: Material | None = None) -> OpenAI:
+def connect(model: LanguageModel, inputs: ProviderInputs | None = None) -> OpenAI:
     """The server of a row with its key. A server of one's own on this machine needs no key."""
     url = HOME if model.base_url is None else model.base_url
     return OpenAI(name="openai", model=model.model, url=f"{url.rstrip('/')}/chat/completions", key=key(model, KEY, url))
@@ -88,13 +88,13 @@ def key(model: LanguageModel, usual: str, url: str) -> str:
         return keys.require(usual, f"the row {model.name!r} ({model.provider})")
     if model.key_variable is None:
         return ""
-    found = keys.require(model.key_variable, f"the row {model.name!r} ({parts.hostname})")
+    secret = keys.require(model.key_variable, f"the row {model.name!r} ({parts.hostname})")
     if parts.scheme == "http" and not here:
         raise ValueError(
             f"{model.name!r}: a key would travel in clear to {parts.hostname}; use https:// in base_url, or leave "
             "key_variable out"
         )
-    return found
+    return secret
 
 
 @dataclass(kw_only=True)
@@ -116,8 +116,8 @@ class OpenAI(Remote):
     def read(self, body: Mapping[str, Any]) -> Reading:
         return read(body)
 
-    def trouble(self, status: int, headers: Mapping[str, str], body: bytes) -> Trouble:
-        return trouble(status, body, self.model)
+    def read_error(self, status: int, headers: Mapping[str, str], body: bytes) -> ServerError:
+        return read_error(status, body, self.model)
 
     def quota(self, headers: Mapping[str, str]) -> Quota | None:
         return quota(headers)
@@ -142,18 +142,18 @@ def read(body: Mapping[str, Any]) -> Reading:
     usage = usage if isinstance(usage, dict) else {}
     how: Any = "refused" if refusal and not text else ENDINGS.get(reason, "other")
     return Reading(
-        status=ending(text, how=how),
+        status=status_of_text(text, how=how),
         text=text,
         finish_reason=reason,
-        model=said(body.get("model")),
-        fingerprint=said(body.get("system_fingerprint")),
-        input_tokens=tokens(usage.get("prompt_tokens")),
-        output_tokens=tokens(usage.get("completion_tokens")),
-        detail=said(refusal),
+        model=text_or_none(body.get("model")),
+        fingerprint=text_or_none(body.get("system_fingerprint")),
+        input_tokens=token_count(usage.get("prompt_tokens")),
+        output_tokens=token_count(usage.get("completion_tokens")),
+        detail=text_or_none(refusal),
     )
 
 
-def said(value: Any) -> str | None:
+def text_or_none(value: Any) -> str | None:
     """A text field of a response; None for anything else."""
     return value if isinstance(value, str) else None
 
@@ -165,7 +165,7 @@ def _text(content: Any) -> str:
     return content if isinstance(content, str) else ""
 
 
-def trouble(status: int, body: bytes, model: str) -> Trouble:
+def read_error(status: int, body: bytes, model: str) -> ServerError:
     """What an error response of OpenAI, or of a server that speaks its protocol, means."""
     error = _error(body)
     code, message = str(error.get("code") or error.get("type") or ""), str(error.get("message") or f"HTTP {status}")
@@ -174,49 +174,49 @@ def trouble(status: int, body: bytes, model: str) -> Trouble:
         "insufficient_quota",
     ):
         remedy = "add credit to the account or raise its limit, then run again: only the rest is asked"
-        return Trouble(kind="stop", cause="quota", message=message, remedy=remedy)
+        return ServerError(kind="stop", cause="quota", message=message, remedy=remedy)
     if status == 401:
         remedy = f"put a valid key into {KEY} (or the variable the row names)"
-        return Trouble(kind="stop", cause="authentication", message=message, remedy=remedy)
+        return ServerError(kind="stop", cause="authentication", message=message, remedy=remedy)
     if status == 403:
         # A firewall's refusal of one text looks different from the provider's refusal of a key: it is no JSON.
-        refused: Kind = "stop" if code else "row"
+        refused: ErrorKind = "stop" if code else "row"
         remedy = "give the key's project access to it"
-        return Trouble(kind=refused, cause="permission", message=message, remedy=remedy)
+        return ServerError(kind=refused, cause="permission", message=message, remedy=remedy)
     if status == 404:
         remedy = f"the server has no model {model!r} (any more): name another one in the row"
-        return Trouble(kind="stop", cause="not_found", message=message, remedy=remedy)
+        return ServerError(kind="stop", cause="not_found", message=message, remedy=remedy)
     if code == "context_length_exceeded" or "maximum context length" in message:
-        return Trouble(kind="reject", cause="context_length_exceeded", message=message)
+        return ServerError(kind="reject", cause="context_length_exceeded", message=message)
     if status == 400 and param in ("temperature", "max_tokens", "model"):
         remedy = {
             "temperature": "set supports_temperature=False in the row",
             "max_tokens": "change max_tokens in the row, or set max_tokens_name='max_completion_tokens'",
             "model": "name another model in the row",
         }[param]
-        return Trouble(kind="row", cause="parameter", message=message, remedy=remedy)
+        return ServerError(kind="row", cause="parameter", message=message, remedy=remedy)
     if status == 429 and "Request too large" in message:
-        return Trouble(kind="reject", cause="too_large", message=message)
+        return ServerError(kind="reject", cause="too_large", message=message)
     if status == 429:
-        return Trouble(kind="wait", cause="rate_limit", message=message)
+        return ServerError(kind="wait", cause="rate_limit", message=message)
     if status in GATEWAY_TIMEOUTS:
-        return Trouble(kind="unclear", cause=f"http_{status}", message=message)
+        return ServerError(kind="unclear", cause=f"http_{status}", message=message)
     if status == 409 or status >= 500:
-        return Trouble(kind="again", cause=f"http_{status}", message=message)
-    return Trouble(kind="reject", cause=code or f"http_{status}", message=message)
+        return ServerError(kind="again", cause=f"http_{status}", message=message)
+    return ServerError(kind="reject", cause=code or f"http_{status}", message=message)
 
 
 def quota(headers: Mapping[str, str]) -> Quota | None:
     """The limits in the `x-ratelimit-*` headers, if there are any."""
     if not any(f"x-ratelimit-{what}" in headers for what in ("limit-requests", "limit-tokens", "remaining-requests")):
         return None
-    found = Quota(
+    limits = Quota(
         requests_per_minute=_limit(headers, "requests"),
         requests_left=number(headers.get("x-ratelimit-remaining-requests")),
         tokens_per_minute=_limit(headers, "tokens"),
         tokens_left=number(headers.get("x-ratelimit-remaining-tokens")),
     )
-    return found if found != Quota() else None
+    return limits if limits != Quota() else None
 
 
 def _limit(headers: Mapping[str, str], what: str) -> float | None:
@@ -231,20 +231,20 @@ def _limit(headers: Mapping[str, str], what: str) -> float | None:
 
 def _seconds(text: str | None) -> float | None:
     """The seconds in a duration such as `6m0s` or `120ms`."""
-    found = DURATION.fullmatch(text or "")
-    if not found or not any(found.groups()):
+    match = DURATION.fullmatch(text or "")
+    if not match or not any(match.groups()):
         return None
-    hours, minutes, seconds, milliseconds = (float(part or 0) for part in found.groups())
+    hours, minutes, seconds, milliseconds = (float(part or 0) for part in match.groups())
     return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
 
 
 def number(text: str | None) -> float | None:
     """The number in a header; None for what is none, and for the -1 of servers that do not limit it."""
     try:
-        found = float(text or "")
+        value = float(text or "")
     except ValueError:
         return None
-    return found if math.isfinite(found) and found >= 0 else None
+    return value if math.isfinite(value) and value >= 0 else None
 
 
 def _error(body: bytes) -> Mapping[str, Any]:
@@ -268,7 +268,7 @@ def connect_batches(model: LanguageModel) -> OpenAIBatches:
 
 
 @dataclass(kw_only=True)
-class OpenAIBatches(Batches):
+class OpenAIBatches(BatchApi):
     """OpenAI's batch API: a file of lines goes up, a batch is made of it, and two files come back.
 
     A batch carries the name of our chunk, so that it is found again with certainty. The limits are 50,000 requests and
@@ -295,26 +295,26 @@ class OpenAIBatches(Batches):
     def create(self, chunk: str, file_id: str | None, lines: Iterable[bytes]) -> str:
         assert file_id is not None, "a batch is made of an uploaded file"
         with self._client() as sdk:
-            made = sdk.batches.create(
+            batch = sdk.batches.create(
                 input_file_id=file_id, endpoint=ENDPOINT, completion_window="24h", metadata={CHUNK: chunk}
             )
-            return str(made.id)
+            return str(batch.id)
 
     def find(self, chunk: str, size: int, since: float) -> list[ListedBatch]:
-        found = []
+        candidates = []
         with self._client() as sdk:
             for batch in sdk.batches.list(limit=100):  # newest first, page after page
                 if batch.created_at < since:
                     break
                 if (batch.metadata or {}).get(CHUNK) == chunk:
-                    found.append(ListedBatch(provider_id=batch.id, created_at=batch.created_at, proven=True))
-        return found
+                    candidates.append(ListedBatch(provider_id=batch.id, created_at=batch.created_at, proven=True))
+        return candidates
 
-    def poll(self, provider_id: str) -> Polled:
+    def poll(self, provider_id: str) -> BatchProgress:
         with self._client() as sdk:
             batch = sdk.batches.retrieve(provider_id)
             errors = [error.message or str(error.code) for error in (batch.errors and batch.errors.data) or ()]
-            return Polled(
+            return BatchProgress(
                 ended=batch.status in FINALS,
                 final=FINALS.get(batch.status, "completed"),
                 done=batch.request_counts.completed if batch.request_counts else 0,

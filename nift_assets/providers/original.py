@@ -8,7 +8,7 @@ from typing import Any
 
 from nift_assets.protocol.request import Request
 from nift_assets.protocol.server import InProcess
-from nift_assets.providers import Material, chat_completion
+from nift_assets.providers import ProviderInputs, chat_completion
 from nift_assets.providers.openai import read as read
 from nift_assets.rows import LanguageModel
 
@@ -25,10 +25,10 @@ def check(row: LanguageModel) -> None:
     """Any row can be followed: no model is asked."""
 
 
-def connect(model: LanguageModel, material: Material | None) -> Original:
+def connect(model: LanguageModel, inputs: ProviderInputs | None) -> Original:
     """The teacher over the documents it is asked about."""
-    assert material is not None, "the original teacher answers from documents"
-    return Original(material.second_halves())
+    assert inputs is not None, "the original teacher answers from documents"
+    return Original(inputs.second_halves())
 
 
 @dataclass(frozen=True)

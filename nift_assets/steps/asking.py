@@ -12,7 +12,7 @@ import dagster as dg
 from nift_assets import providers
 from nift_assets.costs import price_list
 from nift_assets.protocol import OPEN, Request
-from nift_assets.providers import Material
+from nift_assets.providers import ProviderInputs
 from nift_assets.rows import LanguageModel, Price
 from nift_assets.steps import pools
 from nift_assets.steps.context import Context
@@ -21,7 +21,7 @@ from nift_assets.study import Study
 
 if TYPE_CHECKING:
     from nift_assets.ledger.book import Asker
-    from nift_assets.ledger.door import Asked
+    from nift_assets.ledger.door import AskResult
     from nift_assets.ledger.progress import Counts
     from nift_assets.protocol.server import InProcess, Remote
 
@@ -33,8 +33,8 @@ def ask(
     context: Context,
     model: LanguageModel,
     requests: Sequence[Request],
-    material: Material | None = None,
-) -> Asked:
+    inputs: ProviderInputs | None = None,
+) -> AskResult:
     """One answer per request of a teacher or judge; Dagster's Failure, which is not retried, if dispatch was stopped.
 
     Nothing is lost then: what was answered is in the ledger, and the next run asks only the rest. Where nothing is left
@@ -47,7 +47,7 @@ def ask(
 
         def connect() -> InProcess | Remote:
             stack.enter_context(pools.place(context.dagster, model))
-            return providers.load(model.provider).connect(model, material)
+            return providers.load(model.provider).connect(model, inputs)
 
         asked = door.ask(
             context.book,
@@ -94,7 +94,7 @@ def asker(study: Study, model: LanguageModel, partition: Partition) -> Asker:
     )
 
 
-def metadata(asked: Asked) -> dict[str, Any]:
+def metadata(asked: AskResult) -> dict[str, Any]:
     """What Dagster plots of a call: the states, the tokens, their price and the speed."""
     tokens = sum(answer.output_tokens or 0 for answer in asked.answers)
     return {

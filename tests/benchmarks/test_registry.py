@@ -32,7 +32,7 @@ import polars as pl
 
 from nift_assets import providers
 from nift_assets.benchmarks.scoring import files, json_lines, resampling, scores
-from nift_assets.benchmarks.scoring.interface import Measure, Size, Table
+from nift_assets.benchmarks.scoring.interface import Measure, Size, BenchmarkTable
 
 VERSION = 1
 TITLE = "Gulls"
@@ -58,7 +58,7 @@ def questions(row):
 
 
 def answers(row, model, rows):
-    return Table(pl.DataFrame([{"model": model, "question_id": said["question_id"]} for said in rows]))
+    return BenchmarkTable(pl.DataFrame([{"model": model, "question_id": said["question_id"]} for said in rows]))
 
 
 def requests(row, judge, answers):
@@ -70,7 +70,7 @@ def retries(requests, judged):
 
 
 def judgments(row, judge, answers, requests, judged, retried):
-    return Table(answers.with_columns(points=pl.lit(1.0)))
+    return BenchmarkTable(answers.with_columns(points=pl.lit(1.0)))
 
 
 def score(model, results):

@@ -28,7 +28,7 @@ import sqlalchemy as sa
 
 from nift_assets import crash_points
 from nift_assets.ledger.book import Asker, Book
-from nift_assets.ledger.door import Asked, ask
+from nift_assets.ledger.door import AskResult, ask
 from nift_assets.ledger.tables import answers, attempts, requests, sessions
 from nift_assets.protocol import Message, Request
 from nift_assets.providers.openai import OpenAI
@@ -81,7 +81,7 @@ class Task:
     def asker(self) -> Asker:
         return Asker(study=self.study, who=self.who, writer=self.writer, study_cap=self.study_cap, who_cap=self.who_cap)
 
-    def ask(self) -> Asked:
+    def ask(self) -> AskResult:
         """Asks in this process; what the last call of the door came to."""
         book, size = Book(self.ledger), self.count // self.calls
         limits = Limits(**{"in_flight": 16, "backoff_seconds": 0.05, **self.limits})
@@ -96,7 +96,7 @@ class Task:
             )
         return asked
 
-    def ask_when_free(self, seconds: float = 20) -> Asked:
+    def ask_when_free(self, seconds: float = 20) -> AskResult:
         """Asks as soon as the writer's lock is free: a database server takes a moment to miss a dead client."""
         end = time.monotonic() + seconds
         while True:
@@ -327,7 +327,7 @@ def _ask(task: Task, crash: str | None, told: Connection) -> None:
     told.send(_told(asked))
 
 
-def _told(asked: Asked) -> dict[str, Any]:
+def _told(asked: AskResult) -> dict[str, Any]:
     stopped = str(asked.stopped) if asked.stopped else None
     return {"counts": dict(asked.counts), "stopped": stopped, "sent": asked.sent, "spent": asked.spent}
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from nift_assets import providers
 from nift_assets.ledger.book import Asker, Book
-from nift_assets.ledger.door import Asked, ask
+from nift_assets.ledger.door import AskResult, ask
 from nift_assets.ledger.tables import attempts
 from nift_assets.protocol import Request
 from nift_assets.rows import LanguageModel, Limits, Price, Teacher
@@ -59,7 +59,7 @@ class Asking:
     def book(self) -> Book:
         return Book(self.ledger)
 
-    def ask(self, texts: Sequence[str], **changes: Any) -> Asked:
+    def ask(self, texts: Sequence[str], **changes: Any) -> AskResult:
         """One call of the door."""
         limits = Limits(
             **{"in_flight": 64, "backoff_seconds": 0.02, "seconds_per_request": 10, **self.limits, **changes}
@@ -93,7 +93,7 @@ class Both:
     server: FaultServer
     asking: Asking
 
-    def ask(self, texts: Sequence[str], **changes: Any) -> Asked:
+    def ask(self, texts: Sequence[str], **changes: Any) -> AskResult:
         return self.asking.ask(texts, **changes)
 
     def bills(self) -> list[Bill]:
@@ -108,7 +108,7 @@ class Both:
         return found
 
 
-def right(texts: Sequence[str], asked: Asked) -> int:
+def right(texts: Sequence[str], asked: AskResult) -> int:
     """How many answers are `ok` and the text that belongs to their prompt."""
     pairs = zip(texts, asked.answers, strict=True)
     return sum(answer.status == "ok" and answer.text == expected_text(text, MODEL) for text, answer in pairs)

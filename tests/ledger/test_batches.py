@@ -31,13 +31,13 @@ from nift_assets.costs import price_list
 from nift_assets.ledger import door, tables
 from nift_assets.ledger.batches import collection, rows, submission
 from nift_assets.ledger.batches.chunking import ChunkItem, plan_chunks
-from nift_assets.ledger.batches.creation import Submitted
-from nift_assets.ledger.batches.results import Reconciled
+from nift_assets.ledger.batches.creation import SubmissionResult
+from nift_assets.ledger.batches.results import Reconciliation
 from nift_assets.ledger.batches.standing import reconciled
-from nift_assets.ledger.book import Asker, Book, Settled
+from nift_assets.ledger.book import Asker, AttemptResult, Book
 from nift_assets.protocol import Message, Request
 from nift_assets.protocol.answer import MOST_TOKENS
-from nift_assets.protocol.batches import Batches, Polled
+from nift_assets.protocol.batches import BatchApi, BatchProgress
 from nift_assets.providers import answer, anthropic, openai
 from nift_assets.rows import LanguageModel, Limits, Price, Teacher
 from nift_assets.study import Study
@@ -84,18 +84,18 @@ class Place:
             key_variable="TEST_API_KEY",
         )
 
-    def adapter(self) -> Batches:
+    def adapter(self) -> BatchApi:
         made: Any = providers.connect(self.row(), PRICE)
         return replace(made, most_requests=self.most_requests, seconds=self.seconds)
 
-    def submit(self, questions: Sequence[Request], **more: Any) -> Submitted:
+    def submit(self, questions: Sequence[Request], **more: Any) -> SubmissionResult:
         options: dict[str, Any] = {"settle_seconds": self.settle_seconds, "listings": self.listings, **more}
         return submission.submit(self.book(), self.asker(), questions, self.adapter(), PRICE, **options)
 
-    def collect(self, **more: Any) -> collection.Collected:
+    def collect(self, **more: Any) -> collection.CollectionResult:
         return collection.collect(self.book(), self.asker(), self.adapter(), PRICE, **more)
 
-    def ask_online(self, questions: Sequence[Request]) -> door.Asked:
+    def ask_online(self, questions: Sequence[Request]) -> door.AskResult:
         remote = openai.connect(self.row()) if self.provider == "openai" else anthropic.connect(self.row())
         return door.ask(self.book(), self.asker(), questions, remote, limits=Limits(in_flight=8), price=PRICE)
 
@@ -185,7 +185,7 @@ def accounts(place: Place) -> tuple[int, int]:
     return int(spent), int(reserved)
 
 
-def only(collected: collection.Collected) -> Reconciled:
+def only(collected: collection.CollectionResult) -> Reconciliation:
     (counts,) = collected.imported.values()
     return counts
 
@@ -198,7 +198,7 @@ def test_a_batch_answers_as_asking_online_does(place: Place, truth: Truth) -> No
     submitted = place.submit(asked)
     assert (len(submitted.created), submitted.requests, submitted.stopped) == (1, 40, None)
     counts = only(place.collect())
-    assert counts == Reconciled(requested=40, answered=40)
+    assert counts == Reconciliation(requested=40, answered=40)
     assert statuses(place, asked) == {"ok": 40}
     assert right(place, asked) == 40
     spent, reserved = accounts(place)
@@ -528,14 +528,14 @@ INJURIES: dict[str, dict[str, Any]] = {
 def test_b4_injured_results_are_reconciled_exactly(
     place: Place, server: FaultServer, tmp_path: Path, counts: Counts
 ) -> None:
-    expected: dict[str, Reconciled] = {
-        "out_of_order": Reconciled(requested=500, answered=500),
-        "duplicate_id": Reconciled(requested=500, answered=500, duplicates=40),
-        "unknown_id": Reconciled(requested=500, answered=500, strangers=[f"unknown-{n}" for n in range(25)]),
-        "missing_rows": Reconciled(requested=500, answered=470, unknown=30),
-        "blank_lines": Reconciled(requested=500, answered=500),
-        "torn_last_line": Reconciled(requested=500, answered=499, unknown=1, torn=1),
-        "swapped": Reconciled(requested=500, answered=480, unknown=20),
+    expected: dict[str, Reconciliation] = {
+        "out_of_order": Reconciliation(requested=500, answered=500),
+        "duplicate_id": Reconciliation(requested=500, answered=500, duplicates=40),
+        "unknown_id": Reconciliation(requested=500, answered=500, strangers=[f"unknown-{n}" for n in range(25)]),
+        "missing_rows": Reconciliation(requested=500, answered=470, unknown=30),
+        "blank_lines": Reconciliation(requested=500, answered=500),
+        "torn_last_line": Reconciliation(requested=500, answered=499, unknown=1, torn=1),
+        "swapped": Reconciliation(requested=500, answered=480, unknown=20),
     }
     for number, (injury, parameters) in enumerate(INJURIES.items()):
         (tmp_path / str(number)).mkdir()
@@ -580,8 +580,8 @@ class Scripted:
     def create(self, chunk: str, file_id: str | None, lines: Any) -> str:
         return "batch"
 
-    def poll(self, provider_id: str) -> Polled:
-        return Polled(ended=True, done=len(self.lines), sources=["results"])
+    def poll(self, provider_id: str) -> BatchProgress:
+        return BatchProgress(ended=True, done=len(self.lines), sources=["results"])
 
     def download(self, source: str, file: Any) -> None:
         file.write(b"\n".join(self.lines))
@@ -677,7 +677,8 @@ def test_b4_two_who_import_one_batch_book_each_attempt_once(ledger_url: str, tmp
     book = place.book()
     batch = rows.chunk(book, digest)
     settled = [
-        Settled(number=0, key=q.key, state="answered", reserved=0, spent=7, http_status=200, body=b"{}") for q in asked
+        AttemptResult(number=0, key=q.key, state="answered", reserved=0, spent=7, http_status=200, body=b"{}")
+        for q in asked
     ]
     for some in (settled[:3], settled):  # the second has the first three as well, as after a lost lock
         with book.writing() as connection:
@@ -700,7 +701,7 @@ def test_b5_a_download_that_is_cut_is_made_again_from_the_beginning(
         looks += 1
         now += 601
     assert looks == 2
-    assert only(collected) == Reconciled(requested=100, answered=100)
+    assert only(collected) == Reconciliation(requested=100, answered=100)
     assert right(place, asked) == 100
     counts("B5", f"{place.provider}, cut twice and changed each time: 100 of 100 rows after {looks + 1} downloads")
 
@@ -711,7 +712,7 @@ def test_b5_results_that_are_gone_are_never_paid_again_by_themselves(
     asked = questions(place.provider, 100)
     server.set(faults=[{"fault": "archived"}])
     place.submit(asked)
-    assert only(place.collect()) == Reconciled(requested=100, unknown=100)
+    assert only(place.collect()) == Reconciliation(requested=100, unknown=100)
     server.set(faults=[])
     assert place.submit(asked).created == []
     assert statuses(place, asked) == {"unknown": 100}
@@ -840,7 +841,7 @@ def test_answers_whose_price_nobody_knows_any_more_are_booked_as_reserved(place:
     place.submit(asked)
     reserved = accounts(place)[1]
     collected = collection.collect(place.book(), place.asker(), place.adapter(), None)
-    assert only(collected) == Reconciled(requested=5, answered=5)
+    assert only(collected) == Reconciliation(requested=5, answered=5)
     assert accounts(place) == (reserved, 0)
 
 

@@ -24,11 +24,11 @@ from hypothesis import strategies as st
 
 from nift_assets import providers
 from nift_assets.ledger import book, database, rate_limiter
-from nift_assets.ledger.book import Asker, Book, Exchanged
+from nift_assets.ledger.book import Asker, Book, ExchangeResult
 from nift_assets.ledger.door import ask
 from nift_assets.ledger.locks import FileLocks
-from nift_assets.ledger.rate_limiter import MOST_WAIT, Observed, RateLimiter
-from nift_assets.ledger.report import taken
+from nift_assets.ledger.rate_limiter import MOST_WAIT, LimitObservations, RateLimiter
+from nift_assets.ledger.report import spent_and_reserved
 from nift_assets.ledger.tables import VERSION
 from nift_assets.protocol import Message, Reading, Request
 from nift_assets.protocol.server import InProcess, Quota
@@ -316,7 +316,7 @@ def test_spending_ends_at_the_cap_and_goes_on_with_the_rest_under_a_higher_one(l
         # What is left would not pay for one more request if it came to the most it can.
         assert cap - asked.spent < PRICE.cost(200, PRICE.max_output)
         assert 480 <= len(bills) <= 516
-        assert taken(Book(ledger_url), "s")[""] == asked.spent
+        assert spent_and_reserved(Book(ledger_url), "s")[""] == asked.spent
         assert asked.counts == {"ok": len(bills), "pending": 700 - len(bills)}
         again = task.ask()
         assert (again.sent, again.stopped and again.stopped.cause) == (0, "budget")
@@ -363,11 +363,11 @@ def test_two_processes_under_one_cap_never_pass_it_together(ledger_url: str, cou
         running = [task.start() for task in tasks]
         account = Book(ledger_url)
         while any(process.running() for process in running):
-            most = max(most, taken(account, "s").get("", 0))
+            most = max(most, spent_and_reserved(account, "s").get("", 0))
             time.sleep(0.005)
         told = [process.result() for process in running]
         bills = server.bills()
-        spent = taken(account, "s")[""]
+        spent = spent_and_reserved(account, "s")[""]
         found = books(ledger_url, bills)
     assert all("budget reached" in t["stopped"] for t in told)
     assert all(t["sent"] for t in told)
@@ -386,11 +386,11 @@ def test_what_became_unknown_stays_reserved(ledger_url: str) -> None:
         wait(lambda: len(server.bills()) == 8, every=0.01)
         process.kill()
         account = Book(ledger_url)
-        reserved = taken(account, "s")[""]
+        reserved = spent_and_reserved(account, "s")[""]
         assert reserved > cost(server.bills())
         server.set(latency=0.0)
         assert task.ask_when_free().counts == {"ok": 8}
-        assert taken(account, "s")[""] == reserved + cost(server.bills()) // 2
+        assert spent_and_reserved(account, "s")[""] == reserved + cost(server.bills()) // 2
         books(ledger_url, server.bills()).check(most_extra=8)
 
 
@@ -403,7 +403,7 @@ def test_a_response_that_is_no_answer_may_have_been_billed_and_stays_reserved(le
     found.check()
     reserved = sum(found.attempts[attempt]["reserved"] for attempt in found.unknown)
     assert reserved > asked.spent
-    assert taken(ledger, "s") == dict.fromkeys(("", "t"), asked.spent + reserved)
+    assert spent_and_reserved(ledger, "s") == dict.fromkeys(("", "t"), asked.spent + reserved)
 
 
 # -- who is alive
@@ -516,14 +516,14 @@ def test_a_clock_that_jumps_changes_no_order_and_no_wait(
     """Every third look at any clock is after the jump, every other before it."""
     seconds = cycle([0.0, 0.0, JUMPS[jump]])
     day, clock, exchange = book.datetime, database.clock, Book.exchange
-    exchanges: list[Exchanged] = []
+    exchanges: list[ExchangeResult] = []
 
     class Jumping(day):
         @classmethod
         def now(cls, zone: Any = None) -> Any:
             return day.fromtimestamp(time.time() + next(seconds), zone)
 
-    def kept(self: Book, *arguments: Any, **named: Any) -> Exchanged:
+    def kept(self: Book, *arguments: Any, **named: Any) -> ExchangeResult:
         exchanges.append(exchange(self, *arguments, **named))
         return exchanges[-1]
 
@@ -625,7 +625,7 @@ def test_no_minute_sees_more_than_its_limit(per_minute: float, gaps: list[float]
     now, sent, limiter = 1e6, 0, RateLimiter(measured_at=1e6)
     for gap in gaps:
         now += gap
-        admission = rate_limiter.admit(limiter, Observed(requests_per_minute=per_minute), [1] * 2_000, now)
+        admission = rate_limiter.admit(limiter, LimitObservations(requests_per_minute=per_minute), [1] * 2_000, now)
         limiter, sent = admission.limiter, sent + admission.admitted
     minutes = math.ceil((now - 1e6) / 60) or 1
     assert sent <= per_minute * minutes + 1
@@ -634,10 +634,10 @@ def test_no_minute_sees_more_than_its_limit(per_minute: float, gaps: list[float]
 def test_what_the_headers_say_is_left_is_the_most_there_is() -> None:
     limiter = RateLimiter(requests_per_minute=6_000, requests_left=10.0, measured_at=100.0)
     admission = rate_limiter.admit(
-        limiter, Observed(quotas=[Quota(requests_per_minute=6_000, requests_left=0)]), [1] * 5, 100.0
+        limiter, LimitObservations(quotas=[Quota(requests_per_minute=6_000, requests_left=0)]), [1] * 5, 100.0
     )
     assert admission.admitted == 0
     assert admission.wait > 0
-    gate = rate_limiter.admit(limiter, Observed(gate_seconds=2.0), [1] * 5, 100.0)
+    gate = rate_limiter.admit(limiter, LimitObservations(gate_seconds=2.0), [1] * 5, 100.0)
     assert (gate.admitted, gate.wait) == (0, 2.0)
-    assert rate_limiter.admit(gate.limiter, Observed(), [1] * 5, 102.5).admitted == 5
+    assert rate_limiter.admit(gate.limiter, LimitObservations(), [1] * 5, 102.5).admitted == 5

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from nift_assets.ledger.book import Settled
+from nift_assets.ledger.book import AttemptResult
 from nift_assets.ledger.circuit_breaker import BREAK_AFTER, MOST_PROBES, CircuitBreaker
 from nift_assets.ledger.connection import Failure, Response
 from nift_assets.ledger.in_flight import Attempt, InFlight
@@ -18,8 +18,8 @@ from nift_assets.protocol import Request
 from tests.ledger.asking import question, questions
 
 
-def refusal(number: int) -> Settled:
-    return Settled(number=number, key=str(number), state="failed", reserved=5, body=b"no", headers="{}")
+def refusal(number: int) -> AttemptResult:
+    return AttemptResult(number=number, key=str(number), state="failed", reserved=5, body=b"no", headers="{}")
 
 
 def test_a_refusal_is_final_once_a_request_that_left_after_it_is_answered() -> None:

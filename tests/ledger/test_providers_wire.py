@@ -254,7 +254,7 @@ def _remote(shape: Shape) -> Remote:
 def test_an_error_means_what_its_status_type_and_code_say(
     shape: Shape, status: int, body: bytes, kind: str, cause: str
 ) -> None:
-    trouble = _remote(shape).trouble(status, {}, body)
+    trouble = _remote(shape).read_error(status, {}, body)
     assert (trouble.kind, trouble.cause) == (kind, cause)
     assert trouble.message
     assert bool(trouble.remedy) == (kind in ("stop", "row"))

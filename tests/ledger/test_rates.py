@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from nift_assets.ledger import rate_limiter
 from nift_assets.ledger.pace import Pace
-from nift_assets.ledger.rate_limiter import Observed, RateLimiter
+from nift_assets.ledger.rate_limiter import LimitObservations, RateLimiter
 from nift_assets.protocol.server import Quota
 from tests.conftest import PROJECT
 from tests.counting import Counts
@@ -47,7 +47,7 @@ def test_no_minute_sees_more_than_its_limit(per_minute: float, steps: list[float
     limiter, now, left = RateLimiter(), 0.0, []
     for step in steps:
         now += step
-        admission = rate_limiter.admit(limiter, Observed(requests_per_minute=per_minute), [1] * 5_000, now)
+        admission = rate_limiter.admit(limiter, LimitObservations(requests_per_minute=per_minute), [1] * 5_000, now)
         limiter = admission.limiter
         left += [(now, admission.admitted)]
     for start, _ in left:
@@ -56,55 +56,63 @@ def test_no_minute_sees_more_than_its_limit(per_minute: float, steps: list[float
 
 
 def test_a_row_without_limits_is_not_bound_by_another_rows() -> None:
-    admission = rate_limiter.admit(RateLimiter(), Observed(requests_per_minute=60), [1] * 10, 1.0)
+    admission = rate_limiter.admit(RateLimiter(), LimitObservations(requests_per_minute=60), [1] * 10, 1.0)
     assert admission.admitted == 1
-    assert rate_limiter.admit(admission.limiter, Observed(), [1] * 10, 1.0).admitted == 10
+    assert rate_limiter.admit(admission.limiter, LimitObservations(), [1] * 10, 1.0).admitted == 10
 
 
 def test_a_limit_of_a_row_that_is_raised_is_raised_at_once() -> None:
-    limiter = rate_limiter.admit(RateLimiter(), Observed(requests_per_minute=60), [1] * 10, 0.0).limiter
-    assert rate_limiter.admit(limiter, Observed(requests_per_minute=6_000), [1] * 10, 1.0).admitted == 10
+    limiter = rate_limiter.admit(RateLimiter(), LimitObservations(requests_per_minute=60), [1] * 10, 0.0).limiter
+    assert rate_limiter.admit(limiter, LimitObservations(requests_per_minute=6_000), [1] * 10, 1.0).admitted == 10
 
 
 def test_the_lower_of_what_the_server_says_and_the_row_allows_counts() -> None:
     said = Quota(requests_per_minute=6_000, requests_left=5_999)
-    limiter = rate_limiter.admit(RateLimiter(), Observed(requests_per_minute=600, quotas=[said]), [], 0.0).limiter
-    assert rate_limiter.admit(limiter, Observed(requests_per_minute=600), [1] * 100, 10.0).admitted == 1
-    assert rate_limiter.admit(limiter, Observed(), [1] * 100, 10.0).admitted == 10
+    limiter = rate_limiter.admit(
+        RateLimiter(), LimitObservations(requests_per_minute=600, quotas=[said]), [], 0.0
+    ).limiter
+    assert rate_limiter.admit(limiter, LimitObservations(requests_per_minute=600), [1] * 100, 10.0).admitted == 1
+    assert rate_limiter.admit(limiter, LimitObservations(), [1] * 100, 10.0).admitted == 10
 
 
 def test_nothing_leaves_while_the_server_says_that_nothing_is_left() -> None:
     said = Quota(requests_per_minute=60, requests_left=0)
-    admission = rate_limiter.admit(RateLimiter(), Observed(quotas=[said], gate_seconds=2.0), [1], 10.0)
+    admission = rate_limiter.admit(RateLimiter(), LimitObservations(quotas=[said], gate_seconds=2.0), [1], 10.0)
     assert (admission.admitted, admission.wait) == (0, 2.0)
-    assert rate_limiter.admit(admission.limiter, Observed(), [1], 11.9).admitted == 0
-    assert rate_limiter.admit(admission.limiter, Observed(), [1], 12.1).admitted == 1
+    assert rate_limiter.admit(admission.limiter, LimitObservations(), [1], 11.9).admitted == 0
+    assert rate_limiter.admit(admission.limiter, LimitObservations(), [1], 12.1).admitted == 1
 
 
 @pytest.mark.parametrize("jump", [-3_600.0, -1.0, 3_600.0, 2**31])
 def test_a_clock_that_jumps_neither_stops_nor_opens_the_gates(jump: float) -> None:
-    observed = Observed(requests_per_minute=600, gate_seconds=30.0)
+    observed = LimitObservations(requests_per_minute=600, gate_seconds=30.0)
     limiter = rate_limiter.admit(RateLimiter(), observed, [1], 10_000.0).limiter
-    admission = rate_limiter.admit(limiter, Observed(requests_per_minute=600), [1] * 100, 10_000.0 + jump)
+    admission = rate_limiter.admit(limiter, LimitObservations(requests_per_minute=600), [1] * 100, 10_000.0 + jump)
     assert admission.admitted <= 1
     assert 0 <= admission.wait <= 60 or admission.admitted
     assert (
-        rate_limiter.admit(admission.limiter, Observed(requests_per_minute=600), [1] * 100, 10_061.0 + jump).admitted
+        rate_limiter.admit(
+            admission.limiter, LimitObservations(requests_per_minute=600), [1] * 100, 10_061.0 + jump
+        ).admitted
         == 1
     )
 
 
 def test_what_was_learned_and_is_not_needed_is_forgotten() -> None:
-    limiter = rate_limiter.admit(RateLimiter(), Observed(learned=60.0), [1], 0.0).limiter
-    assert rate_limiter.admit(limiter, Observed(), [1] * 9, 100.0).limiter.learned == 60.0
-    assert rate_limiter.admit(limiter, Observed(), [1] * 9, 121.0).limiter.learned is None
+    limiter = rate_limiter.admit(RateLimiter(), LimitObservations(learned=60.0), [1], 0.0).limiter
+    assert rate_limiter.admit(limiter, LimitObservations(), [1] * 9, 100.0).limiter.learned == 60.0
+    assert rate_limiter.admit(limiter, LimitObservations(), [1] * 9, 121.0).limiter.learned is None
 
 
 def test_a_request_larger_than_the_bucket_leaves_when_the_bucket_is_full() -> None:
-    admission = rate_limiter.admit(RateLimiter(), Observed(tokens_per_minute=6_000), [5_000, 5_000], 0.0)
+    admission = rate_limiter.admit(RateLimiter(), LimitObservations(tokens_per_minute=6_000), [5_000, 5_000], 0.0)
     assert admission.admitted == 1
-    assert rate_limiter.admit(admission.limiter, Observed(tokens_per_minute=6_000), [5_000], 40.0).admitted == 0
-    assert rate_limiter.admit(admission.limiter, Observed(tokens_per_minute=6_000), [5_000], 60.0).admitted == 1
+    assert (
+        rate_limiter.admit(admission.limiter, LimitObservations(tokens_per_minute=6_000), [5_000], 40.0).admitted == 0
+    )
+    assert (
+        rate_limiter.admit(admission.limiter, LimitObservations(tokens_per_minute=6_000), [5_000], 60.0).admitted == 1
+    )
 
 
 # --------------------------------------------------------------------------------------- finding a limit, by the clock
@@ -152,7 +160,7 @@ def _simulate(
                     one.turned_away(now, left_at)
             learned = one.learned(now, known[i][0], rate_limited=known[i][1])
             room = int(one.window) - len(flights[i])
-            admission = rate_limiter.admit(limiter, Observed(learned=learned), [1] * room, now)
+            admission = rate_limiter.admit(limiter, LimitObservations(learned=learned), [1] * room, now)
             limiter, known[i] = admission.limiter, (admission.limiter.learned, admission.rate_limited)
             one.sent(now, admission.admitted)
             flights[i] += [(now + latency, now)] * admission.admitted

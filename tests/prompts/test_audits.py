@@ -35,7 +35,7 @@ def book(tmp_path: Path) -> Book:
     return Book(f"sqlite:///{tmp_path}/ledger.sqlite")
 
 
-def asked(book: Book, requests: Sequence[Request], provider: InProcess) -> door.Asked:
+def asked(book: Book, requests: Sequence[Request], provider: InProcess) -> door.AskResult:
     return door.ask(book, Asker(study="demo", who=AUDITOR.name, writer="audit"), requests, provider)
 
 

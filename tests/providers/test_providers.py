@@ -223,7 +223,7 @@ def test_a_missing_key_is_named_before_anything_is_sent(monkeypatch: pytest.Monk
     ],
 )
 def test_what_an_error_of_openai_means(status: int, error: dict[str, Any] | None, kind: str, cause: str) -> None:
-    found = openai.trouble(status, json.dumps({"error": error}).encode() if error else b"<html>", "m")
+    found = openai.read_error(status, json.dumps({"error": error}).encode() if error else b"<html>", "m")
     assert (found.kind, found.cause) == (kind, cause)
     assert found.message
     assert found.kind != "stop" or found.remedy
@@ -247,7 +247,7 @@ def test_what_an_error_of_openai_means(status: int, error: dict[str, Any] | None
 )
 def test_what_an_error_of_anthropic_means(status: int, kind: str, message: str, meaning: str, cause: str) -> None:
     body = json.dumps({"type": "error", "error": {"type": kind, "message": message}}).encode()
-    found = anthropic.trouble(status, body, "c")
+    found = anthropic.read_error(status, body, "c")
     assert (found.kind, found.cause, found.message) == (meaning, cause, message)
 
 

@@ -16,12 +16,12 @@ import sqlalchemy as sa
 
 from nift_assets import crash_points
 from nift_assets.ledger.batches import rows
-from nift_assets.ledger.batches.rows import called, timestamp
-from nift_assets.ledger.book import Asker, Book, Settled
+from nift_assets.ledger.batches.rows import describe, timestamp
+from nift_assets.ledger.book import Asker, AttemptResult, Book
 from nift_assets.ledger.database import chunks, clean
 from nift_assets.ledger.progress import Stop
 from nift_assets.ledger.tables import batches
-from nift_assets.protocol.batches import Batches, Refused, Unclear
+from nift_assets.protocol.batches import BatchApi, Refused, Unclear
 from nift_assets.protocol.request import Message, Request
 
 # A creation without an answer may still show up in the list; after so long it has not happened.
@@ -34,7 +34,7 @@ SKEW_SECONDS = 86_400.0
 
 
 @dataclass(kw_only=True)
-class Submitted:
+class SubmissionResult:
     """What a submission came to: its chunks by their names in the book, and why it ended early if it did.
 
     `waiting` are sentences about chunks of which it is not yet known whether they were created; run it again later.
@@ -65,11 +65,11 @@ class Creation:
 
     book: Book
     asker: Asker
-    adapter: Batches
+    adapter: BatchApi
     settle_seconds: float = SETTLE_SECONDS
     listings: Sequence[float] = LISTINGS
     clock: Callable[[], float] = time.time
-    result: Submitted = field(default_factory=Submitted)
+    result: SubmissionResult = field(default_factory=SubmissionResult)
 
     def finish(self, chunk: Mapping[str, Any]) -> None:
         """Accounts for a chunk of an earlier run: it is found at the provider, or surely not there and created."""
@@ -86,12 +86,12 @@ class Creation:
                 # The clock was set back: the wait begins now.
                 rows.update(self.book, chunk["id"], tried_at=self.clock())
             if listing != "absent":
-                self.result.waiting.append(f"{called(chunk)} may have been created, and the list {listing}")
+                self.result.waiting.append(f"{describe(chunk)} may have been created, and the list {listing}")
                 return
             if since < self.settle_seconds:
                 left = self.settle_seconds - max(since, 0.0)
                 self.result.waiting.append(
-                    f"{called(chunk)} may have been created and is not in the list yet; run again in {left:.0f} s"
+                    f"{describe(chunk)} may have been created and is not in the list yet; run again in {left:.0f} s"
                 )
                 return
         self.create(chunk)
@@ -110,7 +110,7 @@ class Creation:
             return
         except Unclear as unclear:
             # Files cost nothing: this one is uploaded again, whether or not it arrived.
-            self.result.waiting.append(f"{called(chunk)} was not uploaded ({unclear}); run again")
+            self.result.waiting.append(f"{describe(chunk)} was not uploaded ({unclear}); run again")
             return
         rows.update(self.book, digest, state="unknown", file_id=file_id, tried_at=self.clock())
         crash_points.reach("batch_before_create")
@@ -132,7 +132,7 @@ class Creation:
         """After a creation without an answer: the list says whether it happened, now or in a later run."""
         if not unclear.reached:
             rows.update(self.book, chunk["id"], state=before)
-            self.result.waiting.append(f"{called(chunk)} was not created: {unclear}; run again")
+            self.result.waiting.append(f"{describe(chunk)} was not created: {unclear}; run again")
             return
         rows.update(self.book, chunk["id"], tried_at=self.clock(), detail=str(unclear))
         chunk = rows.chunk(self.book, chunk["id"])
@@ -142,7 +142,7 @@ class Creation:
                 self._adopted(chunk)
                 return
         self.result.waiting.append(
-            f"{called(chunk)} may have been created ({unclear}); run again in {self.settle_seconds:.0f} s"
+            f"{describe(chunk)} may have been created ({unclear}); run again in {self.settle_seconds:.0f} s"
         )
 
     def _adopted(self, chunk: Mapping[str, Any]) -> None:
@@ -151,14 +151,14 @@ class Creation:
 
     def _refused(self, chunk: Mapping[str, Any], refused: Refused) -> None:
         """Takes a chunk back that the provider refused: nothing was bought, and its requests are free again."""
-        remedy = refused.trouble.remedy or "change the row, or run it again later"
-        detail = clean(refused.trouble.message, rows.MOST_WORDS)
-        cause = clean(refused.trouble.cause, 64)
+        remedy = refused.error.remedy or "change the row, or run it again later"
+        detail = clean(refused.error.message, rows.MOST_WORDS)
+        cause = clean(refused.error.cause, 64)
         keys = sorted(rows.members(self.book, chunk["id"]))
         with self.book.writing() as connection:
             for portion in chunks(keys):
                 settled = [
-                    Settled(
+                    AttemptResult(
                         number=0,
                         key=key,
                         state="failed",
@@ -173,8 +173,8 @@ class Creation:
                 rows.settle_requests(connection, chunk, settled)
             failed = {"state": "failed", "detail": detail, "remedy": clean(remedy, rows.MOST_WORDS)}
             connection.execute(sa.update(batches).where(batches.c.id == chunk["id"]).values(**failed))
-        reason = f"{self.asker.who}: {self.adapter.server.name} refuses a batch: {refused.trouble.message}"
-        self.result.stopped = Stop(reason=reason, remedy=remedy, cause=refused.trouble.cause)
+        reason = f"{self.asker.who}: {self.adapter.server.name} refuses a batch: {refused.error.message}"
+        self.result.stopped = Stop(reason=reason, remedy=remedy, cause=refused.error.cause)
 
     def _lines(self, digest: str) -> Iterator[bytes]:
         """The lines of a chunk as the book has its requests, whatever the study says by now."""
@@ -182,7 +182,7 @@ class Creation:
             yield self.adapter.line(_restored(body))
 
 
-def look_up(book: Book, adapter: Batches, chunk: Mapping[str, Any], now: float) -> Literal["adopted", "absent"] | str:
+def look_up(book: Book, adapter: BatchApi, chunk: Mapping[str, Any], now: float) -> Literal["adopted", "absent"] | str:
     """Whether the provider's list has a chunk nobody knows of, which is then ours; else why that cannot be said."""
     since = datetime.fromisoformat(chunk["intended_at"]).timestamp() - SKEW_SECONDS
     try:
@@ -190,10 +190,10 @@ def look_up(book: Book, adapter: Batches, chunk: Mapping[str, Any], now: float) 
     except (Refused, Unclear) as error:
         return f"cannot be had ({error}); run again"
     with book.writing() as connection:
-        known = sa.select(batches.c.provider_id, batches.c.proven).where(
+        others = sa.select(batches.c.provider_id, batches.c.proven).where(
             batches.c.provider_id.is_not(None), batches.c.id != chunk["id"], batches.c.provider == chunk["provider"]
         )
-        taken: dict[str, bool] = dict(map(tuple, connection.execute(known)))
+        taken: dict[str, bool] = dict(map(tuple, connection.execute(others)))
         strangers = json.loads(chunk["stranger_ids"])
         possible = [
             batch for batch in listed if batch.provider_id not in strangers and not taken.get(batch.provider_id)

@@ -9,11 +9,11 @@ from typing import IO, Any, Literal
 
 from nift_assets import crash_points
 from nift_assets.ledger.batches import rows
-from nift_assets.ledger.book import Book, Settled
+from nift_assets.ledger.book import AttemptResult, Book
 from nift_assets.ledger.database import AT_A_TIME, chunks, clean
 from nift_assets.protocol.answer import Status
-from nift_assets.protocol.batches import Batches, Polled, ResultLine, sold
-from nift_assets.protocol.server import Trouble
+from nift_assets.protocol.batches import BatchApi, BatchProgress, ResultLine, has_batch_price
+from nift_assets.protocol.server import ServerError
 from nift_assets.rows import Price
 from nift_assets.secrets import redaction
 
@@ -23,7 +23,7 @@ EVIDENCE_BYTES, NAME, CAUSE = 65_536, 200, 64
 
 
 @dataclass(kw_only=True)
-class Reconciled:
+class Reconciliation:
     """What became of every request of a batch, and what came back besides.
 
     `requested` is the sum of answered, rejected, failed, expired, cancelled, missing and unknown. `missing` were not
@@ -53,32 +53,32 @@ class Reconciled:
         return json.dumps({**asdict(self), "strangers": self.strangers[:STRANGERS_LISTED]})
 
 
-class Import:
+class ResultImport:
     """Books the results of one batch: every line, and every request without one.
 
     What an earlier try has booked stays, and counts again. It owns the counts, and the troubles that need a person.
     """
 
     def __init__(
-        self, book: Book, adapter: Batches, price: Price | None, chunk: Mapping[str, Any], polled: Polled
+        self, book: Book, adapter: BatchApi, price: Price | None, chunk: Mapping[str, Any], polled: BatchProgress
     ) -> None:
         self._book, self._server, self._price = book, adapter.server, price
         self._chunk, self._polled, self._adapter = chunk, polled, adapter
         self._secrets = redaction.Snapshot(adapter.server.key)
         self._members = rows.members(book, chunk["id"])
-        self._troubles: list[Trouble] = []
-        self.counts = Reconciled(requested=chunk["requests"])
+        self._stopping_errors: list[ServerError] = []
+        self.counts = Reconciliation(requested=chunk["requests"])
 
     def remedy(self) -> str | None:
         """What the first of the troubles needs a person for."""
-        return next((f"{trouble.message}: {trouble.remedy}" for trouble in self._troubles), None)
+        return next((f"{error.message}: {error.remedy}" for error in self._stopping_errors), None)
 
-    def run(self, file: IO[bytes] | None, *, there: bool) -> None:
+    def run(self, file: IO[bytes] | None, *, complete: bool) -> None:
         """Books a file of results; None, or one that is not `there` as a whole, may lack what was billed."""
         seen: set[str] = set()
-        portion: list[Settled] = []
+        portion: list[AttemptResult] = []
         answered_there = 0
-        for line in parsed(file, self._adapter) if file else ():
+        for line in parse_results(file, self._adapter) if file else ():
             if line is None:
                 self.counts.torn += 1
             elif line.key not in self._members:
@@ -93,14 +93,14 @@ class Import:
                 self._store(portion)
                 portion = []
         # What was done and did not come is billed: it is asked again only when a person says so.
-        billed = not there or self._polled.done > answered_there
+        billed = not complete or self._polled.done > answered_there
         portion += [self._without_line(key, billed=billed) for key in self._members - seen]
-        for rest in chunks(portion):
-            self._store(rest)
+        for part in chunks(portion):
+            self._store(part)
         self.counts.late = rows.late_answers(self._book, self._chunk["id"])
         assert self.counts.ended() == self.counts.requested, f"batch {self._chunk['id']}: {self.counts}"
 
-    def _settled(self, line: ResultLine) -> Settled:
+    def _settled(self, line: ResultLine) -> AttemptResult:
         """How the request of a line ended."""
         body = self._secrets.body(line.body)
         http: dict[str, Any] = {"request_id": clean(line.request_id, NAME), "http_status": line.http_status}
@@ -113,26 +113,26 @@ class Import:
                 why = f"the response is no whole answer: {redaction.safe(error)}"
                 return self._malformed(line.key, why, body, **http)
             self.counts.answered += 1
-            return Settled(number=0, key=line.key, state="answered", reserved=0, body=body, **cost, **http)
+            return AttemptResult(number=0, key=line.key, state="answered", reserved=0, body=body, **cost, **http)
         if line.kind in ("expired", "cancelled"):
             setattr(self.counts, line.kind, getattr(self.counts, line.kind) + 1)
             outcome: Status = "expired" if line.kind == "expired" else "pending"
             return _ended(line.key, "failed", line.kind, outcome, f"the batch ended as {self._polled.final} before it")
-        return self._in_trouble(line, body, http)
+        return self._error_line(line, body, http)
 
-    def _in_trouble(self, line: ResultLine, body: bytes, http: Mapping[str, Any]) -> Settled:
-        trouble = self._server.trouble(line.http_status, {}, body)
-        if trouble.kind == "reject":
+    def _error_line(self, line: ResultLine, body: bytes, http: Mapping[str, Any]) -> AttemptResult:
+        error = self._server.read_error(line.http_status, {}, body)
+        if error.kind == "reject":
             self.counts.rejected += 1
-            cause = clean(trouble.cause, CAUSE)
-            return Settled(number=0, key=line.key, state="failed", reserved=0, cause=cause, body=body, **http)
+            cause = clean(error.cause, CAUSE)
+            return AttemptResult(number=0, key=line.key, state="failed", reserved=0, cause=cause, body=body, **http)
         self.counts.failed += 1
-        if trouble.kind == "stop":
-            self._troubles.append(trouble)
-        detail = f"{trouble.cause}: {redaction.redact(trouble.message)}"
-        return _ended(line.key, "failed", trouble.cause, "exhausted", detail, **http)
+        if error.kind == "stop":
+            self._stopping_errors.append(error)
+        detail = f"{error.cause}: {redaction.redact(error.message)}"
+        return _ended(line.key, "failed", error.cause, "exhausted", detail, **http)
 
-    def _malformed(self, key: str, why: str, body: bytes, **http: Any) -> Settled:
+    def _malformed(self, key: str, why: str, body: bytes, **http: Any) -> AttemptResult:
         self.counts.unknown += 1
         evidence = body[:EVIDENCE_BYTES]
         return _ended(key, "unknown", "malformed", "unknown", f"malformed: {why}", evidence=evidence, **http)
@@ -142,11 +142,11 @@ class Import:
         reading = self._server.read(json.loads(body))
         tokens_in, tokens_out = reading.input_tokens, reading.output_tokens
         cost = rows.AS_RESERVED
-        if sold(self._price) and tokens_in is not None and tokens_out is not None:
+        if has_batch_price(self._price) and tokens_in is not None and tokens_out is not None:
             cost = self._price.cost(tokens_in, tokens_out, batch=True)
         return {"spent": cost, "input_tokens": tokens_in, "output_tokens": tokens_out}
 
-    def _without_line(self, key: str, *, billed: bool) -> Settled:
+    def _without_line(self, key: str, *, billed: bool) -> AttemptResult:
         polled = self._polled
         if billed:
             self.counts.unknown += 1
@@ -159,7 +159,7 @@ class Import:
         detail = f"the batch ended as {polled.final} without it" + (f": {polled.detail}" if polled.detail else "")
         return _ended(key, "failed", "missing", "pending", detail)
 
-    def _store(self, portion: Sequence[Settled]) -> None:
+    def _store(self, portion: Sequence[AttemptResult]) -> None:
         """One commit: what became of some requests, each once."""
         headers = json.dumps({"batch": self._chunk["provider_id"]})
         with self._book.writing() as connection:
@@ -167,7 +167,7 @@ class Import:
         crash_points.reach("batch_after_import")
 
 
-def parsed(file: IO[bytes], adapter: Batches) -> Iterator[ResultLine | None]:
+def parse_results(file: IO[bytes], adapter: BatchApi) -> Iterator[ResultLine | None]:
     """The lines of a file of results; None for one that is none."""
     file.seek(0)
     for raw in file:
@@ -188,7 +188,7 @@ def parsed(file: IO[bytes], adapter: Batches) -> Iterator[ResultLine | None]:
 
 def _ended(
     key: str, state: Literal["failed", "unknown"], cause: str, outcome: Status, detail: str, **more: Any
-) -> Settled:
+) -> AttemptResult:
     """How a request ended that has no answer; its attempt is filled in when it is booked."""
     more |= {"cause": clean(cause, CAUSE), "detail": clean(detail, rows.MOST_WORDS)}
-    return Settled(number=0, key=key, state=state, reserved=0, outcome=outcome, **more)
+    return AttemptResult(number=0, key=key, state=state, reserved=0, outcome=outcome, **more)

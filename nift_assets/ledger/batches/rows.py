@@ -11,10 +11,10 @@ import sqlalchemy as sa
 
 from nift_assets.ledger import accounts
 from nift_assets.ledger.batches.chunking import ChunkItem
-from nift_assets.ledger.book import Asker, Book, Settled, settle
+from nift_assets.ledger.book import Asker, AttemptResult, Book, settle
 from nift_assets.ledger.database import chunks, clean
 from nift_assets.ledger.tables import answers, attempts, batches, requests
-from nift_assets.protocol.batches import Batches
+from nift_assets.protocol.batches import BatchApi
 
 # What may still have to be created, and what the provider may still have to answer.
 UNSENT = ("intended", "uploaded", "unknown")
@@ -39,7 +39,7 @@ def chunk(book: Book, digest: str) -> Mapping[str, Any]:
         return dict(connection.execute(sa.select(batches).where(batches.c.id == digest)).mappings().one())
 
 
-def strays(book: Book, study: str, names: Sequence[str]) -> list[Mapping[str, Any]]:
+def open_of_others(book: Book, study: str, names: Sequence[str]) -> list[Mapping[str, Any]]:
     """The chunks of a study that are open, of teachers other than those named."""
     theirs = (batches.c.study == study) & batches.c.who.not_in(names) & batches.c.state.in_(OPEN)
     with book.reading() as connection:
@@ -104,7 +104,7 @@ def bodies(book: Book, digest: str) -> Iterator[str]:
             yield by_key[key]
 
 
-def settle_requests(connection: sa.Connection, chunk: Mapping[str, Any], settled: Sequence[Settled]) -> None:
+def settle_requests(connection: sa.Connection, chunk: Mapping[str, Any], settled: Sequence[AttemptResult]) -> None:
     """Books how some requests of a chunk ended, on the account they were reserved on, and lets them go.
 
     Only attempts that are still open are booked: the rows are locked from here to the commit, so that of two who have
@@ -118,7 +118,7 @@ def settle_requests(connection: sa.Connection, chunk: Mapping[str, Any], settled
         .order_by(attempts.c.session, attempts.c.number)
         .with_for_update()
     )
-    by_session: dict[int, list[Settled]] = {}
+    by_session: dict[int, list[AttemptResult]] = {}
     for key, session, number, reserved in connection.execute(query):
         spent = reserved if by_key[key].spent == AS_RESERVED else by_key[key].spent
         booked = replace(by_key[key], number=number, reserved=reserved, spent=spent)
@@ -143,17 +143,17 @@ def late_answers(book: Book, digest: str) -> int:
         return int(connection.execute(query).scalar_one())
 
 
-def other_provider(chunk: Mapping[str, Any], adapter: Batches) -> str | None:
+def other_provider(chunk: Mapping[str, Any], adapter: BatchApi) -> str | None:
     """Why a chunk cannot be looked for with an adapter: it is another provider's, which the row has named before."""
     if chunk["provider"] == adapter.server.name:
         return None
     return (
-        f"{called(chunk)} is {chunk['provider']}'s, and the row names {adapter.server.name} now; a changed row needs a "
-        f"new name: put back {chunk['who']!r} as it was, and collect"
+        f"{describe(chunk)} is {chunk['provider']}'s, and the row names {adapter.server.name} now; a changed row "
+        f"needs a new name: put back {chunk['who']!r} as it was, and collect"
     )
 
 
-def called(chunk: Mapping[str, Any]) -> str:
+def describe(chunk: Mapping[str, Any]) -> str:
     """A chunk in words."""
     name = f" ({chunk['provider_id']})" if chunk["provider_id"] else ""
     return f"the chunk {chunk['id'][:8]} of {chunk['requests']:,} requests{name}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from nift_assets.ledger.batches import rows
-from nift_assets.ledger.batches.results import Reconciled
+from nift_assets.ledger.batches.results import Reconciliation
 from nift_assets.ledger.book import Asker, Book
 from nift_assets.ledger.tables import batches
 
@@ -30,7 +30,7 @@ class BatchStatus:
     digest: str
 
 
-def standing_of(book: Book, study: str, who: str) -> BatchStatus:
+def status_of(book: Book, study: str, who: str) -> BatchStatus:
     """Where the batches of a teacher stand now."""
     mine = (batches.c.study == study) & (batches.c.who == who)
     query = sa.select(batches.c.id, batches.c.state, batches.c.remedy).where(mine)
@@ -53,7 +53,7 @@ def missing(book: Book, keys: Sequence[str]) -> tuple[int, int]:
     return len(unanswered) - unknown, unknown
 
 
-def reconciled(book: Book, asker: Asker) -> dict[str, Reconciled]:
+def reconciled(book: Book, asker: Asker) -> dict[str, Reconciliation]:
     """What became of every request of every batch that was imported, by batch."""
     imported = rows.in_states(book, asker, ("imported",))
-    return {chunk["id"]: Reconciled(**json.loads(chunk["counts"])) for chunk in imported}
+    return {chunk["id"]: Reconciliation(**json.loads(chunk["counts"])) for chunk in imported}

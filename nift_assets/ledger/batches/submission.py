@@ -18,11 +18,11 @@ from nift_assets import crash_points
 from nift_assets.ledger import accounts
 from nift_assets.ledger.batches import rows
 from nift_assets.ledger.batches.chunking import ChunkItem, plan_chunks
-from nift_assets.ledger.batches.creation import LISTINGS, SETTLE_SECONDS, Creation, Submitted
+from nift_assets.ledger.batches.creation import LISTINGS, SETTLE_SECONDS, Creation, SubmissionResult
 from nift_assets.ledger.book import Asker, Book
 from nift_assets.ledger.progress import Stop
 from nift_assets.ledger.tables import batches
-from nift_assets.protocol.batches import Batches, json_bytes
+from nift_assets.protocol.batches import BatchApi, json_bytes
 from nift_assets.protocol.request import Request
 from nift_assets.rows import Price
 
@@ -31,13 +31,13 @@ def submit(
     book: Book,
     asker: Asker,
     questions: Sequence[Request],
-    adapter: Batches,
+    adapter: BatchApi,
     price: Price,
     *,
     settle_seconds: float = SETTLE_SECONDS,
     listings: Sequence[float] = LISTINGS,
     clock: Callable[[], float] = time.time,
-) -> Submitted:
+) -> SubmissionResult:
     """Batches of all that nobody has answered or is asking, after every chunk of an earlier run has been accounted for.
 
     Raises ValueError if another process asks as the same writer.
@@ -127,7 +127,7 @@ class _Submission:
         return rows.chunk(book, digest)
 
 
-def _item(request: Request, adapter: Batches, price: Price) -> ChunkItem:
+def _item(request: Request, adapter: BatchApi, price: Price) -> ChunkItem:
     payload = json.dumps(adapter.server.payload(request), ensure_ascii=False)
     limit = request.parameters.get("max_tokens") or request.parameters.get("max_completion_tokens")
     # A byte is the smallest token there is, so this is the most the request can cost.
