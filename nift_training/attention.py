@@ -54,10 +54,10 @@ def packed(
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     if packed_lengths is None:
-        whole: tuple[torch.Tensor, None] = sdpa_attention_forward(
+        attended: tuple[torch.Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **settings
         )
-        return whole
+        return attended
     grouped = query.shape[1] != key.shape[1]
     if _has_varlen(query):
         return _varlen(query, key, value, packed_lengths, scaling, grouped), None
@@ -66,7 +66,7 @@ def packed(
         functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped)
         for q, k, v in parts
     ]
-    return torch.cat([each.transpose(1, 2) for each in seen], dim=1), None
+    return torch.cat([part.transpose(1, 2) for part in seen], dim=1), None
 
 
 def _has_varlen(query: torch.Tensor) -> bool:

@@ -15,11 +15,11 @@ def check_room(out: Path, needed: int) -> None:
     missing = needed + RESERVE - free
     if missing > 0:
         raise ValueError(
-            f"{out} needs {size(needed)} and the disk of {folder} has {size(free)} free: {size(missing)} are missing. "
-            "Free them, or choose another disk"
+            f"{out} needs {format_bytes(needed)} and the disk of {folder} has {format_bytes(free)} free: "
+            f"{format_bytes(missing)} are missing. Free them, or choose another disk"
         )
 
 
-def size(count: int) -> str:
+def format_bytes(count: int) -> str:
     """A number of bytes as people say it: 140.2 GB, 3.1 MB."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

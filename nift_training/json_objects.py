@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 
-class NoObject(ValueError):
+class NotAnObject(ValueError):
     """A line is JSON, but another kind of value than an object."""
 
 
@@ -18,7 +18,7 @@ def parse(line: bytes | str) -> dict[str, Any]:
     except RecursionError as mistake:
         raise ValueError(str(mistake)) from None
     if not isinstance(found, dict):
-        raise NoObject(f"found {type(found).__name__}")
+        raise NotAnObject(f"found {type(found).__name__}")
     return found
 
 
@@ -34,7 +34,7 @@ def read(lines: Iterable[bytes], where: object) -> Iterator[tuple[int, dict[str,
             yield number, parse(line.decode("utf-8-sig"))
         except UnicodeDecodeError as mistake:
             raise ValueError(f"{where} line {number} is not UTF-8 ({mistake}): save it as UTF-8") from None
-        except NoObject:
+        except NotAnObject:
             raise ValueError(f"{where} line {number} is not a JSON object: write one object per line") from None
         except ValueError as mistake:
             raise ValueError(f"{where} line {number} is not JSON ({mistake}): repair or remove it") from None

@@ -59,7 +59,7 @@ class ProcessRank:
         return self.rank == 0
 
 
-def place() -> ProcessRank:
+def this_process() -> ProcessRank:
     """This process's place; a process that nobody launched is the first and only one."""
     rank, world, local = (int(os.environ.get(name, default)) for name, default in _VARIABLES)
     return ProcessRank(rank, world, local)

@@ -24,24 +24,24 @@ def peak_rss_mb() -> float:
     """
     status = Path("/proc/self/status")
     if status.exists():
-        line = next(each for each in status.read_text().splitlines() if each.startswith("VmHWM:"))
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) / 1024
-    found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return found / 2**20 if sys.platform == "darwin" else found / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 1024
 
 
 @dataclass
-class Peak:
+class PeakMemory:
     """The most memory that one process was seen to hold, in MiB; None where the system does not tell."""
 
     mb: float | None = None
 
 
 @contextmanager
-def watched(seconds: float = 0.2) -> Iterator[Peak]:
+def watched(seconds: float = 0.2) -> Iterator[PeakMemory]:
     """The peak of this process and all that it started, while the block runs: of the largest of them, not their sum,
     since a fork holds the pages of its parent once more. Looked at every so many seconds."""
-    peak, over = Peak(), Event()
+    peak, over = PeakMemory(), Event()
     if not Path("/proc/self/statm").exists():
         yield peak
         return
@@ -86,5 +86,5 @@ def available_bytes(device: torch.device) -> int:
     info = Path("/proc/meminfo")
     if not info.exists():
         return 8 * 2**30
-    line = next(each for each in info.read_text().splitlines() if each.startswith("MemAvailable:"))
+    line = next(line for line in info.read_text().splitlines() if line.startswith("MemAvailable:"))
     return int(line.split()[1]) * 1024

@@ -108,19 +108,19 @@ def named(recipe: str) -> Recipe:
 
 def from_json(values: dict[str, Any]) -> Recipe:
     """The recipe of a JSON object; a field that no recipe has is refused, not ignored."""
-    known = {field.name for field in fields(Recipe)}
-    if strange := sorted(values.keys() - known):
-        raise ValueError(f"a recipe has no {', '.join(strange)}: it has {', '.join(sorted(known))}")
+    names = {field.name for field in fields(Recipe)}
+    if strange := sorted(values.keys() - names):
+        raise ValueError(f"a recipe has no {', '.join(strange)}: it has {', '.join(sorted(names))}")
     return Recipe(**values | {"betas": tuple(values.get("betas", Recipe.betas))})
 
 
 def name_of(recipe: Recipe) -> str:
     """`faithful` or `modern`, or which of the two it is closest to and what differs."""
-    distance = {name: _differences(recipe, known) for name, known in RECIPES.items()}
+    distance = {name: _differences(recipe, named_recipe) for name, named_recipe in RECIPES.items()}
     nearest = min(distance, key=lambda name: len(distance[name]))
     return ", ".join([nearest, *(f"{field} {value}" for field, value in distance[nearest].items())])
 
 
-def _differences(recipe: Recipe, known: Recipe) -> dict[str, Any]:
-    values, others = asdict(recipe), asdict(known)
+def _differences(recipe: Recipe, named_recipe: Recipe) -> dict[str, Any]:
+    values, others = asdict(recipe), asdict(named_recipe)
     return {name: value for name, value in values.items() if value != others[name]}

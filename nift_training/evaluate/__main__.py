@@ -76,23 +76,23 @@ def main(argv: Sequence[str]) -> None:
     def log(name: str, by: generation.Generator, **settings: object) -> artifacts.Log:
         return artifacts.Log(options.out / f"{name}.jsonl", {"model": _who(options, by), **same, **settings})
 
-    for each in asked:
+    for run in asked:
         kept = log(
-            each.name.replace("-", "_"),
+            run.name.replace("-", "_"),
             generator,
-            questions=artifacts.digest_of([asdict(question) for question in each.questions]),
-            runs=each.runs,
-            tokens=each.tokens,
+            questions=artifacts.digest_of([asdict(question) for question in run.questions]),
+            runs=run.runs,
+            tokens=run.tokens,
             seed=options.seed,
         )
         if not kept.done:
             rows = conversations.answers(
                 generator,
-                each.name,
+                run.name,
                 options.template,
-                each.questions,
-                runs=each.runs,
-                max_new_tokens=each.tokens,
+                run.questions,
+                runs=run.runs,
+                max_new_tokens=run.tokens,
                 seed=options.seed,
                 example=example,
                 log=kept,

@@ -133,7 +133,7 @@ def _tokenizer(model: str | Path, revision: str | None) -> Any:
     return tokenizer
 
 
-def _from_server(generator: Generator, said: serving.Said) -> Generation:
+def _from_server(generator: Generator, said: serving.Completion) -> Generation:
     text = said.text
     for token in generator.tokenizer.all_special_tokens:
         text = text.replace(token, "")

@@ -147,9 +147,9 @@ def read_tasks(folder: Path | None, names: str) -> list[dict[str, Any]]:
         if not shots.isdecimal():
             raise ValueError(f"the task {named.strip()!r} does not say how many examples it is shown: write {name}:5")
         here = folder is not None and name == MMLU and (folder / MMLU).is_dir()
-        whole = name != MMLU or (folder is not None and (folder / f"{MMLU}.yaml").is_file())
-        for each in (name,) if whole else MMLU_TASKS:
-            read = own_task(each) if folder is None else read_task(folder / MMLU if here else folder, each)
+        is_one_task = name != MMLU or (folder is not None and (folder / f"{MMLU}.yaml").is_file())
+        for task_name in (name,) if is_one_task else MMLU_TASKS:
+            read = own_task(task_name) if folder is None else read_task(folder / MMLU if here else folder, task_name)
             tasks.append({**read, "num_fewshot": int(shots)})
     return tasks
 

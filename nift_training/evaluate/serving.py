@@ -36,7 +36,7 @@ class ModelServer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
+class Completion:
     """What the server wrote after one prompt, special tokens included where it sends them, and why it stopped."""
 
     text: str
@@ -72,10 +72,10 @@ def complete(
     temperature: float,
     seed: int,
     stop: Sequence[str] = (),
-) -> list[Said]:
+) -> list[Completion]:
     """What follows each prompt, in the order of the prompts, up to 32 of them asked at a time."""
 
-    def ask(prompt: str) -> Said:
+    def ask(prompt: str) -> Completion:
         body = {
             "model": server.model,
             "prompt": prompt,
@@ -93,7 +93,7 @@ def complete(
         tokens = (answer.get("usage") or {}).get("completion_tokens")
         if not isinstance(tokens, int) or not isinstance(choice.get("text"), str):
             raise ValueError(f"{server.url} answered without text or without counting its tokens: it is not compatible")
-        return Said(
+        return Completion(
             text=choice["text"], tokens=tokens, stopped="eos" if choice["finish_reason"] == "stop" else "length"
         )
 

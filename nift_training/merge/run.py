@@ -205,7 +205,9 @@ def _merge_shards(job: Job, draft: artifacts.Draft, started: float) -> int:
             done = artifacts.ManifestFile(name=name, bytes=written.bytes, sha256=written.sha256)
             finishing.append(finisher.submit(finish, shard, done))
             seconds = time.monotonic() - started
-            progress.say(f"merge: shard {number}/{len(job.found)}, {disk.size(shard.bytes)}, after {seconds:.0f} s")
+            progress.say(
+                f"merge: shard {number}/{len(job.found)}, {disk.format_bytes(shard.bytes)}, after {seconds:.0f} s"
+            )
         return sum(finished.result() for finished in finishing)
 
 

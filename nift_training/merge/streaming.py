@@ -41,7 +41,7 @@ APART = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written:
+class WrittenShard:
     """One shard as it was written: its name, its size, the hash of what was written, and if asked of what was read."""
 
     name: str
@@ -70,7 +70,7 @@ class Piece:
 
 def rewrite(
     shard: Shard, changes: Mapping[str, Low | Whole], adapter: Path, out: Path, *, hash_source: bool
-) -> Written:
+) -> WrittenShard:
     """Writes the shard with its changed tensors to `out`; to `flush` it is the caller's part.
 
     ValueError for a tensor that is not finite afterwards, OSError for a disk that is full.
@@ -100,18 +100,18 @@ def rewrite(
             changed.put(buffer)
 
     def hashing() -> None:
-        rest = b""  # the end of the piece before, which did not fill a block
+        unhashed = b""  # the end of the piece before, which did not fill a block
         for piece in pieces:
             buffer = changed.take()
             after.update(piece.of(buffer))
-            buffer[: piece.inset] = rest
+            buffer[: piece.inset] = unhashed
             end = piece.inset + piece.bytes
-            whole = end // BLOCK * BLOCK
-            rest = buffer[whole:end]
-            hashed.put((piece.start - piece.inset, whole, buffer))
-        if rest:
+            whole_blocks = end // BLOCK * BLOCK
+            unhashed = buffer[whole_blocks:end]
+            hashed.put((piece.start - piece.inset, whole_blocks, buffer))
+        if unhashed:
             last = mmap.mmap(-1, BLOCK)
-            last[: len(rest)] = rest
+            last[: len(unhashed)] = unhashed
             hashed.put((shard.bytes // BLOCK * BLOCK, BLOCK, last))
         hashed.put(None)
 
@@ -124,7 +124,7 @@ def rewrite(
     with _written_through(out) as file:
         _together([changing, reading, hashing, *[writing] * WRITERS], [empty, read, changed, hashed])
         os.ftruncate(file, shard.bytes)
-    return Written(
+    return WrittenShard(
         name=shard.path.name,
         bytes=shard.bytes,
         sha256=after.hexdigest(),

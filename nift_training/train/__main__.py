@@ -128,7 +128,9 @@ def main(argv: Sequence[str]) -> None:
 
 def start(argv: Sequence[str]) -> None:
     """Runs the command here, or once per device where there are several."""
-    if launch.launched() or not {"--devices", "--zero", "--hostfile"} & {each.partition("=")[0] for each in argv}:
+    if launch.launched() or not {"--devices", "--zero", "--hostfile"} & {
+        argument.partition("=")[0] for argument in argv
+    }:
         verbs.run(main, argv)
         return
     try:

@@ -64,12 +64,12 @@ def latest(folder: Path, identity: dict[str, Any], *, start_over: bool) -> Check
     """
     for abandoned in folder.glob(f".{PREFIX}*.partial-*"):
         shutil.rmtree(abandoned)
-    found = _all(folder)
+    checkpoints = _all(folder)
     if start_over:
-        for checkpoint in found:
+        for checkpoint in checkpoints:
             shutil.rmtree(checkpoint)
         return None
-    for checkpoint in found:
+    for checkpoint in checkpoints:
         try:
             artifacts.verify(checkpoint)
         except (ValueError, OSError) as damage:
@@ -78,10 +78,10 @@ def latest(folder: Path, identity: dict[str, Any], *, start_over: bool) -> Check
         _check_same(checkpoint, identity)
         progress.say(f"train: going on from {checkpoint.name}")
         return _read(checkpoint)
-    if found:
+    if checkpoints:
+        names = ", ".join(checkpoint.name for checkpoint in checkpoints)
         raise ValueError(
-            f"none of the checkpoints in {folder} is whole ({', '.join(each.name for each in found)}): restore one, "
-            "or start over with --start-over"
+            f"none of the checkpoints in {folder} is whole ({names}): restore one, or start over with --start-over"
         )
     return None
 

@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 16384}
 
 
-def choose(asked: str, place: ProcessRank) -> torch.device:
+def choose(asked: str, process: ProcessRank) -> torch.device:
     """The device of a process: a GPU where there is one, unless a CPU is asked for."""
     import torch
 
-    there = torch.cuda.device_count()
-    if asked == "cpu" or (asked == "auto" and not there):
+    gpus = torch.cuda.device_count()
+    if asked == "cpu" or (asked == "auto" and not gpus):
         return torch.device("cpu")
-    if place.local_rank >= there:
+    if process.local_rank >= gpus:
         raise ValueError(
-            f"{place.local_rank + 1} GPUs are asked for and torch sees {there}: use --device cpu, or fewer"
+            f"{process.local_rank + 1} GPUs are asked for and torch sees {gpus}: use --device cpu, or fewer"
         )
-    torch.cuda.set_device(place.local_rank)
-    return torch.device("cuda", place.local_rank)
+    torch.cuda.set_device(process.local_rank)
+    return torch.device("cuda", process.local_rank)
 
 
-def join(device: torch.device, place: ProcessRank, wanted: Machine) -> None:
+def join(device: torch.device, process: ProcessRank, wanted: Machine) -> None:
     """Meets the other processes through DeepSpeed; the launcher has told where."""
     if not launch.launched():
         raise ValueError(
@@ -53,8 +53,8 @@ def join(device: torch.device, place: ProcessRank, wanted: Machine) -> None:
         # Between the processes of one CPU it would compile an extension first, for a minute; gloo does without.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend="nccl" if device.type == "cuda" else "gloo")
-    if place.world < wanted.devices:
-        raise ValueError(f"{wanted.devices} devices are asked for and {place.world} processes run: start it anew")
+    if process.world < wanted.devices:
+        raise ValueError(f"{wanted.devices} devices are asked for and {process.world} processes run: start it anew")
 
 
 def needs_checkpointing(model: Any, wanted: Machine, at_once: int, device: torch.device) -> bool:
@@ -68,12 +68,12 @@ def needs_checkpointing(model: Any, wanted: Machine, at_once: int, device: torch
     return bool(numbers * model.dtype.itemsize > available_bytes(device) / 2)
 
 
-def hardware(device: torch.device, place: ProcessRank) -> str:
+def hardware(device: torch.device, process: ProcessRank) -> str:
     """What was computed on, by its maker's name."""
     import torch
 
     if device.type == "cuda":
-        return f"{place.world} × {torch.cuda.get_device_name(device)}"
+        return f"{process.world} × {torch.cuda.get_device_name(device)}"
     info = Path("/proc/cpuinfo")
     names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
     return names[0].partition(":")[2].strip() if names else platform.machine()
@@ -102,22 +102,22 @@ def memory_errors(wanted: Machine) -> Iterator[None]:
 
 
 @contextmanager
-def first_goes_first(place: ProcessRank) -> Iterator[None]:
+def first_goes_first(process: ProcessRank) -> Iterator[None]:
     """Lets the first of several processes do something before the others, who then find it done."""
     import torch
 
-    if place.world > 1 and not place.first:
+    if process.world > 1 and not process.first:
         torch.distributed.barrier()
     yield
-    if place.world > 1 and place.first:
+    if process.world > 1 and process.first:
         torch.distributed.barrier()
 
 
-def check_agreement(place: ProcessRank, number: int, what: str) -> None:
+def check_agreement(process: ProcessRank, number: int, what: str) -> None:
     """Refuses to go on when the processes see different numbers: nodes that share no folder, for one."""
     import torch
 
-    if place.world == 1:
+    if process.world == 1:
         return
     backend = torch.distributed.get_backend()
     mine = torch.tensor([number, -number], device="cuda" if backend == "nccl" else "cpu")

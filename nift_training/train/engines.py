@@ -89,7 +89,7 @@ class Engine(Protocol):
         """
         ...
 
-    def total(self, loss: torch.Tensor) -> float:
+    def sum_over_processes(self, loss: torch.Tensor) -> float:
         """The sum of a number over all devices."""
         ...
 
@@ -102,7 +102,7 @@ class Engine(Protocol):
         ...
 
 
-class Plain:
+class TorchEngine:
     """One device, torch alone."""
 
     def __init__(self, objective: Any, recipe: Recipe) -> None:
@@ -118,8 +118,8 @@ class Plain:
         self.updates = 0
 
     def loss(self, batch: MicroBatch) -> torch.Tensor:
-        made: torch.Tensor = self.objective(batch)
-        return made
+        loss: torch.Tensor = self.objective(batch)
+        return loss
 
     def backward(self, loss: torch.Tensor, *, last: bool) -> None:
         scaled: Any = loss * self.scale.value if self.scaled else loss
@@ -142,7 +142,7 @@ class Plain:
         # An overflow on the way back is as often NaN (infinity less infinity, or times zero) as it is infinity.
         return math.inf if self.scaled and math.isnan(norm) else norm
 
-    def total(self, loss: torch.Tensor) -> float:
+    def sum_over_processes(self, loss: torch.Tensor) -> float:
         return float(loss)
 
     def state(self) -> TrainingState:
@@ -168,14 +168,14 @@ class Plain:
         self.scale = state.scale
 
 
-class DeepSpeed:
+class DeepSpeedEngine:
     """Several devices or shared weights, through DeepSpeed's engine."""
 
-    def __init__(self, objective: Any, recipe: Recipe, machine: Machine, place: ProcessRank) -> None:
+    def __init__(self, objective: Any, recipe: Recipe, machine: Machine, process: ProcessRank) -> None:
         import deepspeed
         import torch
 
-        self.recipe, self.world = recipe, place.world
+        self.recipe, self.world = recipe, process.world
         self.scaled = objective.model.dtype == torch.float16
         self.trained = lora.trained(objective.model)
         # DeepSpeed makes its masters of parameters already rounded to half precision.
@@ -185,7 +185,7 @@ class DeepSpeed:
             model=objective,
             model_parameters=parameters,
             optimizer=torch.optim.AdamW(parameters, **_adam(recipe)),
-            config=configuration(recipe, machine, place.world, str(objective.model.dtype).removeprefix("torch.")),
+            config=configuration(recipe, machine, process.world, str(objective.model.dtype).removeprefix("torch.")),
         )
         self.zero = self.engine.optimizer
         lower_minimum(getattr(self.zero, "loss_scaler", None), recipe)
@@ -194,8 +194,8 @@ class DeepSpeed:
         self.load(TrainingState(masters, nothing, nothing, 0, Scale()))
 
     def loss(self, batch: MicroBatch) -> torch.Tensor:
-        made: torch.Tensor = self.engine(batch)
-        return made
+        loss: torch.Tensor = self.engine(batch)
+        return loss
 
     def backward(self, loss: torch.Tensor, *, last: bool) -> None:
         self.engine.set_gradient_accumulation_boundary(last)
@@ -216,7 +216,7 @@ class DeepSpeed:
         self.updates += 1
         return float(self.engine.get_global_grad_norm() or 0.0)
 
-    def total(self, loss: torch.Tensor) -> float:
+    def sum_over_processes(self, loss: torch.Tensor) -> float:
         import torch
 
         summed = loss.detach().clone()
@@ -241,9 +241,9 @@ class DeepSpeed:
         shared = hasattr(self.zero, "fp32_partitioned_groups_flat")
         for part in self.zero.fp32_partitioned_groups_flat if shared else self.zero.single_partition_of_fp32_groups:
             # Made once: ZeRO-2 keeps views of the moments.
-            held = self.zero.optimizer.state[part]
-            held.update({name: torch.zeros_like(part) for name in MOMENTS if name not in held})
-            held["step"] = torch.tensor(float(state.updates))
+            moments = self.zero.optimizer.state[part]
+            moments.update({name: torch.zeros_like(part) for name in MOMENTS if name not in moments})
+            moments["step"] = torch.tensor(float(state.updates))
         if not shared:
             # ZeRO-2 finds the moments of a parameter where they are now; otherwise it would after the first step.
             self.zero._lazy_init_hp_params_optimizer_state()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SAY_EVERY_SECONDS = 5.0
 SAVE_EVERY_STEPS = 25
-ALONE = ProcessRank(0, 1, 0)
+SINGLE_PROCESS = ProcessRank(0, 1, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ def optimise(
     layout: Layout,
     at_once: int,
     device: torch.device,
-    place: ProcessRank = ALONE,
+    process: ProcessRank = SINGLE_PROCESS,
     log: Sequence[TrainStep] = (),
     save: Callable[[int, Sequence[TrainStep]], None] | None = None,
     save_steps: int = SAVE_EVERY_STEPS,
@@ -56,17 +56,17 @@ def optimise(
     """Trains the adapter in place from the steps in `log` on; one row per optimiser step is returned."""
     total = recipe.steps(len(examples))
     steps = list(log)
-    clock = Clock(total, device)
+    reporter = StepReporter(total, device)
     for number, window in enumerate(micro_batches.windows(len(examples), recipe, len(steps)), start=len(steps) + 1):
         rows = micro_batches.weigh(examples, window)
-        mine = micro_batches.share(rows, place.world, at_once, layout)[place.rank]
+        mine = micro_batches.split_over_processes(rows, process.world, at_once, layout)[process.rank]
         rate = recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (number - 1) / total))
         step_loss: Any = 0.0
         for last, micro in enumerate(mine, start=1 - len(mine)):
             part = engine.loss(micro_batches.lay_out(micro, layout, device))
             engine.backward(part, last=last == 0)
             step_loss = step_loss + part.detach()
-        value = engine.total(step_loss)
+        value = engine.sum_over_processes(step_loss)
         if not math.isfinite(value):
             raise ValueError(_diverged(f"loss {value}", number))
         norm = engine.step(rate)
@@ -82,13 +82,13 @@ def optimise(
                 tokens=sum(map(len, rows)),
             )
         )
-        clock.say(steps[-1])
+        reporter.report(steps[-1])
         if save is not None and number % save_steps == 0 and number < total:
             save(number, steps)
     return steps
 
 
-class Clock:
+class StepReporter:
     """Says how far the run is: at its first and last step and every few seconds between."""
 
     def __init__(self, total: int, device: torch.device) -> None:
@@ -97,7 +97,7 @@ class Clock:
         self.first: int | None = None
         self.tokens = 0
 
-    def say(self, step: TrainStep) -> None:
+    def report(self, step: TrainStep) -> None:
         now = time.monotonic()
         begins = self.first is None
         self.first = self.first or step.step

@@ -76,7 +76,9 @@ def choose_layout(model: Any, cutoff: int) -> Layout:
     causal = model.get_base_model()
     head, device = causal.get_output_embeddings(), next(model.parameters()).device
     rows = [
-        micro_batches.Weighed(TrainingExample(np.array(ids, dtype=np.int32), np.ones(len(ids), dtype=bool)), 1.0)
+        micro_batches.WeightedExample(
+            TrainingExample(np.array(ids, dtype=np.int32), np.ones(len(ids), dtype=bool)), 1.0
+        )
         for ids in PROBES
     ]
     with torch.no_grad():

@@ -22,7 +22,7 @@ Layout = Literal["packed", "padded"]
 
 
 @dataclass(frozen=True)
-class Weighed:
+class WeightedExample:
     """An example of a step, and what each of its response tokens weighs in the step's loss."""
 
     example: TrainingExample
@@ -78,13 +78,13 @@ def _order(rows: int, multiple: int, seed: int) -> list[int]:
     return order + list(islice(cycle(order[:multiple]), -rows % multiple))
 
 
-def weigh(examples: Sequence[TrainingExample], window: Sequence[Sequence[int]]) -> list[Weighed]:
+def weigh(examples: Sequence[TrainingExample], window: Sequence[Sequence[int]]) -> list[WeightedExample]:
     """The examples of a step with their weights, which sum to one over all its response tokens."""
     weighed = []
     for group in window:
         members = [examples[row] for row in group]
         tokens = sum(targets(member) for member in members)
-        weighed += [Weighed(member, 1 / (len(window) * max(tokens, 1))) for member in members]
+        weighed += [WeightedExample(member, 1 / (len(window) * max(tokens, 1))) for member in members]
     return weighed
 
 
@@ -93,7 +93,9 @@ def targets(example: TrainingExample) -> int:
     return int(example.trained[1:].sum())
 
 
-def share(rows: Sequence[Weighed], world: int, at_once: int, layout: Layout) -> list[list[list[Weighed]]]:
+def split_over_processes(
+    rows: Sequence[WeightedExample], world: int, at_once: int, layout: Layout
+) -> list[list[list[WeightedExample]]]:
     """The micro-batches of each device: sorted by length, equally many on each, at most `at_once` tokens where it can.
 
     Neighbours by length go to different devices, so that no device waits long for another.
@@ -108,20 +110,20 @@ def share(rows: Sequence[Weighed], world: int, at_once: int, layout: Layout) -> 
     return [_split(part, most) for part in shares]
 
 
-def _pack(rows: Sequence[Weighed], at_once: int, layout: Layout) -> list[list[Weighed]]:
+def _pack(rows: Sequence[WeightedExample], at_once: int, layout: Layout) -> list[list[WeightedExample]]:
     """Neighbours together as long as they fit; in the order of length the widest is the last."""
-    batches: list[list[Weighed]] = []
+    batches: list[list[WeightedExample]] = []
     for row in rows:
-        held = batches[-1] if batches else []
-        tokens = len(row) * (len(held) + 1) if layout == "padded" else sum(map(len, held)) + len(row)
-        if held and tokens <= at_once:
-            held.append(row)
+        batch = batches[-1] if batches else []
+        tokens = len(row) * (len(batch) + 1) if layout == "padded" else sum(map(len, batch)) + len(row)
+        if batch and tokens <= at_once:
+            batch.append(row)
         else:
             batches.append([row])
     return batches
 
 
-def _split(batches: list[list[Weighed]], wanted: int) -> list[list[Weighed]]:
+def _split(batches: list[list[WeightedExample]], wanted: int) -> list[list[WeightedExample]]:
     """As many batches as wanted: collective operations need the same number on every device."""
     while len(batches) < wanted:
         largest = max(range(len(batches)), key=lambda place: len(batches[place]))
@@ -130,7 +132,7 @@ def _split(batches: list[list[Weighed]], wanted: int) -> list[list[Weighed]]:
     return batches
 
 
-def lay_out(rows: Sequence[Weighed], layout: Layout, device: torch.device) -> MicroBatch:
+def lay_out(rows: Sequence[WeightedExample], layout: Layout, device: torch.device) -> MicroBatch:
     """The micro-batch as tensors on the device, copied without waiting for it."""
     import numpy as np
     import torch
@@ -150,8 +152,8 @@ def lay_out(rows: Sequence[Weighed], layout: Layout, device: torch.device) -> Mi
         weights.append(np.full(len(predicted), row.weight, dtype=np.float32))
 
     def tensor(values: np.ndarray, *shape: int) -> torch.Tensor:
-        made = torch.from_numpy(values).reshape(shape or (-1,))
-        return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made
+        tensor = torch.from_numpy(values).reshape(shape or (-1,))
+        return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
     return MicroBatch(
         ids=tensor(flat, -1, width),

@@ -81,7 +81,7 @@ def carry_out(run: TrainingRun, recipe: Recipe, wanted: Machine) -> None:
 
 
 def _train(run: TrainingRun, recipe: Recipe, wanted: Machine) -> None:
-    started, place = time.monotonic(), machine.place()
+    started, place = time.monotonic(), machine.this_process()
     device = devices.choose(run.device, place)
     kernels.check(wanted, device)
     if wanted.distributed:
@@ -118,7 +118,7 @@ def _train(run: TrainingRun, recipe: Recipe, wanted: Machine) -> None:
         layout=prepared.layout,
         at_once=prepared.at_once,
         device=device,
-        place=place,
+        process=place,
         log=log,
         save=save,
         save_steps=run.save_steps,
@@ -226,7 +226,9 @@ def prepare(base: Path, recipe: Recipe, wanted: Machine, device: torch.device, p
         lora.fuse(model)  # under ZeRO-3 a layer's weights are there only while the layer itself is called
     objective = loss.objective(model)
     engine: Engine = (
-        engines.DeepSpeed(objective, recipe, wanted, place) if wanted.distributed else engines.Plain(objective, recipe)
+        engines.DeepSpeedEngine(objective, recipe, wanted, place)
+        if wanted.distributed
+        else engines.TorchEngine(objective, recipe)
     )
     del told
     layout = loss.choose_layout(model, recipe.cutoff)
@@ -274,7 +276,7 @@ def _trained_tokens(examples: Examples, recipe: Recipe) -> int:
 @contextmanager
 def _alone(work: Path) -> Iterator[None]:
     """Keeps two runs out of one work folder; the processes of one run are let in by the first of them."""
-    if not machine.place().first:
+    if not machine.this_process().first:
         yield
         return
     work.mkdir(parents=True, exist_ok=True)

@@ -194,7 +194,7 @@ def measure(folder: Path, layers: int, order: list[str]) -> dict[str, list[Cost]
 
 def _print(size: int, seen: dict[str, list[Cost]]) -> None:
     walls = {name: statistics.median(each.wall for each in costs) for name, costs in seen.items()}
-    print(f"\n{disk.size(size)}, medians; in brackets the quickest and the slowest turn")
+    print(f"\n{disk.format_bytes(size)}, medians; in brackets the quickest and the slowest turn")
     print(f"{'':12}{'wall s':>8}{'':14}{'CPU s':>7}{'peak MB':>9}{'MB/s':>7}{'x cp':>7}{'x cp+sync':>11}")
     for name, costs in seen.items():
         turns = sorted(each.wall for each in costs)

@@ -56,14 +56,14 @@ def interrupted(tiny: Path, pairs_file: Path, tmp_path: Path, monkeypatch: pytes
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    say = loop.Clock.say
+    say = loop.StepReporter.report
 
-    def stop(clock: loop.Clock, step: loop.TrainStep) -> None:
+    def stop(clock: loop.StepReporter, step: loop.TrainStep) -> None:
         say(clock, step)
         if step.step > steps:
             raise Killed
 
-    monkeypatch.setattr(loop.Clock, "say", stop)
+    monkeypatch.setattr(loop.StepReporter, "report", stop)
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])

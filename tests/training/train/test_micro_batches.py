@@ -11,7 +11,7 @@ import pytest
 
 from nift_training.recipe import FAITHFUL, MODERN, Recipe
 from nift_training.train import micro_batches
-from nift_training.train.micro_batches import Weighed
+from nift_training.train.micro_batches import WeightedExample
 from nift_training.train.pairs import TrainingExample
 
 
@@ -87,8 +87,8 @@ def test_weights_are_means_of_means_or_one_mean() -> None:
 @pytest.mark.parametrize("world", [1, 2, 4, 8])
 def test_devices_share_a_step_evenly_and_nothing_is_lost(world: int, layout: Any) -> None:
     lengths = np.random.default_rng(0).integers(2, 300, 64)
-    rows = [Weighed(example(int(length)), float(place)) for place, length in enumerate(lengths)]
-    shares = micro_batches.share(rows, world, 600, layout)
+    rows = [WeightedExample(example(int(length)), float(place)) for place, length in enumerate(lengths)]
+    shares = micro_batches.split_over_processes(rows, world, 600, layout)
     assert len({len(part) for part in shares}) == 1
     assert sorted(row.weight for part in shares for micro in part for row in micro) == list(range(64))
     assert {sum(map(len, part)) for part in shares} == {64 // world}
@@ -98,17 +98,19 @@ def test_devices_share_a_step_evenly_and_nothing_is_lost(world: int, layout: Any
 
 
 def test_a_number_of_devices_that_cannot_reach_the_batch_is_refused() -> None:
-    rows = [Weighed(example(4), 1.0)] * 256
+    rows = [WeightedExample(example(4), 1.0)] * 256
     with pytest.raises(ValueError, match="3 devices cannot share a step of 256 rows"):
-        micro_batches.share(rows, 3, 100, "packed")
+        micro_batches.split_over_processes(rows, 3, 100, "packed")
 
 
 def test_labels_hide_prompt_and_padding() -> None:
     import torch
 
     rows = [
-        Weighed(TrainingExample(np.array([5, 6, 7, 1], dtype=np.int32), np.array([False, False, True, True])), 0.5),
-        Weighed(TrainingExample(np.array([8, 1], dtype=np.int32), np.array([False, True])), 0.25),
+        WeightedExample(
+            TrainingExample(np.array([5, 6, 7, 1], dtype=np.int32), np.array([False, False, True, True])), 0.5
+        ),
+        WeightedExample(TrainingExample(np.array([8, 1], dtype=np.int32), np.array([False, True])), 0.25),
     ]
     padded = micro_batches.lay_out(rows, "padded", torch.device("cpu"))
     assert padded.ids.tolist() == [[5, 6, 7, 1], [8, 1, 0, 0]]

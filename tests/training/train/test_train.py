@@ -21,7 +21,7 @@ from nift_training.machine import Machine, ProcessRank
 from nift_training.recipe import MODERN, Recipe
 from nift_training.train import __main__ as command_line
 from nift_training.train import devices, kernels, loop, lora, loss, micro_batches, pairs, run
-from nift_training.train.micro_batches import Weighed
+from nift_training.train.micro_batches import WeightedExample
 from tests.conftest import PROJECT
 from tests.counting import Counts
 from tests.training.conftest import RECIPE
@@ -35,16 +35,16 @@ def prepared(model: Path, recipe: Recipe = RECIPE, **machine: Any) -> run.Prepar
     return run.prepare(model, recipe, Machine(**machine), torch.device("cpu"), ALONE)
 
 
-def window(tokenizer: Any, data: Path, recipe: Recipe) -> list[Weighed]:
+def window(tokenizer: Any, data: Path, recipe: Recipe) -> list[WeightedExample]:
     examples = pairs.examples(tokenizer, pairs.read(data), recipe)
     return micro_batches.weigh(examples, next(micro_batches.windows(len(examples), recipe)))
 
 
-def gradients(ready: run.Prepared, rows: list[Weighed], layout: Any, at_once: int) -> dict[str, Any]:
+def gradients(ready: run.Prepared, rows: list[WeightedExample], layout: Any, at_once: int) -> dict[str, Any]:
     """The gradient of one step by the parameter's name, before it is clipped."""
     import torch
 
-    for micro in micro_batches.share(rows, 1, at_once, layout)[0]:
+    for micro in micro_batches.split_over_processes(rows, 1, at_once, layout)[0]:
         part = ready.engine.loss(micro_batches.lay_out(micro, layout, torch.device("cpu")))
         ready.engine.backward(part, last=True)
     found = {name: parameter.grad.clone() for name, parameter in lora.trained(ready.model).items()}
@@ -171,7 +171,7 @@ def test_packed_sequences_do_not_see_each_other(tiny: Path) -> None:
 
     def last_state(*sequences: list[int]) -> Any:
         rows = [
-            Weighed(pairs.TrainingExample(np.array(ids, dtype=np.int32), np.ones(len(ids), dtype=bool)), 1.0)
+            WeightedExample(pairs.TrainingExample(np.array(ids, dtype=np.int32), np.ones(len(ids), dtype=bool)), 1.0)
             for ids in sequences
         ]
         with torch.no_grad():
