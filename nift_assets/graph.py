@@ -59,8 +59,8 @@ def build(study: Study) -> Graph:
 
 
 def _declared(study: Study) -> Iterator[Declaration]:
-    for found in pkgutil.iter_modules(assets.__path__):
-        module = importlib.import_module(f"{assets.__name__}.{found.name}")
+    for module_info in pkgutil.iter_modules(assets.__path__):
+        module = importlib.import_module(f"{assets.__name__}.{module_info.name}")
         yield from (value for value in vars(module).values() if isinstance(value, Declaration))
         if steps := getattr(module, "steps", None):
             yield from steps(study)
@@ -140,10 +140,10 @@ def asset_definition(graph: Graph, step: Step) -> dg.AssetsDefinition:
             versions = {name: graph.inputs_version(store, Partition(name, key)) for name in wanted}
             started = time.monotonic()
             with memory.watched() as peak:
-                given = _made(_run(step, here, wanted, tables), promised)
+                outputs = _made(_run(step, here, wanted, tables), promised)
                 made = {
                     name: _drafted(what, promised[name], Path(drafts, name), versions[name])
-                    for name, what in given.items()
+                    for name, what in outputs.items()
                 }
             spent = {"seconds": round(time.monotonic() - started, 3)}
             if peak.mb is not None:
@@ -205,21 +205,21 @@ def _made(value: Any, promised: Mapping[str, Contract]) -> dict[str, TableOutput
     return {name: what if isinstance(what, TableOutput) else TableOutput(what) for name, what in several.items()}
 
 
-def _drafted(made: TableOutput, contract: Contract, draft: Path, inputs: str) -> CheckedRows:
+def _drafted(output: TableOutput, contract: Contract, draft: Path, inputs: str) -> CheckedRows:
     """A table as it is going to be checked and stored; rows that come a portion at a time go to the file `draft`."""
-    if isinstance(made.rows, pl.DataFrame):
-        frame = conform(made.rows, contract)
-        return CheckedRows(frame, Version(data=data_version(frame), inputs=inputs), made.files, made.metadata)
-    rows = (conform(portion, contract) for portion in made.rows)
+    if isinstance(output.rows, pl.DataFrame):
+        frame = conform(output.rows, contract)
+        return CheckedRows(frame, Version(data=data_version(frame), inputs=inputs), output.files, output.metadata)
+    rows = (conform(portion, contract) for portion in output.rows)
     first = next(rows, pl.DataFrame(schema=schema(contract)))
-    return CheckedRows(draft, write_portions(draft, chain([first], rows), inputs), made.files, made.metadata)
+    return CheckedRows(draft, write_portions(draft, chain([first], rows), inputs), output.files, output.metadata)
 
 
 def _errors(results: Mapping[str, Sequence[Result]]) -> list[str]:
     return [
         f"{name}: {result.name}: {result.message}"
-        for name, found in results.items()
-        for result in found
+        for name, results_of_table in results.items()
+        for result in results_of_table
         if not result.passed and result.severity == "error"
     ]
 
@@ -238,7 +238,7 @@ def _deps_of_each(step: Step) -> dict[str, set[dg.AssetKey]] | None:
     """What each table is made from, where tables that are made together have sources of their own."""
     if len({*step.sources.values()}) < 2:
         return None
-    return {name: {dg.AssetKey(each) for each in (*step.inputs, step.sources[name])} for name in step.tables}
+    return {name: {dg.AssetKey(table) for table in (*step.inputs, step.sources[name])} for name in step.tables}
 
 
 def _out(graph: Graph, step: Step, contract: Contract) -> dg.AssetOut:
@@ -309,17 +309,17 @@ def _check_result(name: str, result: Result) -> dg.AssetCheckResult:
 
 
 def _result(
-    name: str, made: CheckedRows, spent: Mapping[str, float], key: str | None
+    name: str, checked: CheckedRows, spent: Mapping[str, float], key: str | None
 ) -> dg.MaterializeResult[CheckedRows]:
     return dg.MaterializeResult(
         asset_key=name,
-        value=made,
-        data_version=dg.DataVersion(made.version.data[:16]),
+        value=checked,
+        data_version=dg.DataVersion(checked.version.data[:16]),
         metadata={
-            "dagster/partition_row_count" if key else "dagster/row_count": height(made.rows),
+            "dagster/partition_row_count" if key else "dagster/row_count": height(checked.rows),
             **spent,
-            **made.metadata,
-            "sample": _sample(made.rows),
+            **checked.metadata,
+            "sample": _sample(checked.rows),
         },
     )
 

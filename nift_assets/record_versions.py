@@ -6,15 +6,15 @@ import sys
 
 from nift_assets import benchmarks, graph, providers, studies
 from nift_assets.steps import versions
-from nift_assets.steps.versions import Numbered
+from nift_assets.steps.versions import NumberedCode
 
 
-def numbered() -> list[Numbered]:
+def numbered() -> list[NumberedCode]:
     """All code that carries a number: every step that is expensive, and every plug-in of such a step."""
     built = graph.build(studies.load("demo"))  # what is expensive is the same in every study
     steps = [own for step in built.steps if (own := step.own_number())]
     answering = [versions.of_plugin(providers.module(name)) for name in providers.names()]
-    measuring = [versions.of_plugin(each) for name in benchmarks.names() for each in benchmarks.expensive(name)]
+    measuring = [versions.of_plugin(plugin) for name in benchmarks.names() for plugin in benchmarks.expensive(name)]
     return [*steps, *answering, *measuring]
 
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, get_args
 
-from nift_assets.steps.coverage import Covered, State
+from nift_assets.steps.coverage import CellCoverage, State
 
 STATES: tuple[State, ...] = get_args(State)
 MARKS: dict[State, str] = {"present": "✓", "stale": "~", "missing": "·", "impossible": "✗"}
 
 
-def chosen(cells: Sequence[Covered], tables: Sequence[str]) -> list[Covered]:
+def chosen(cells: Sequence[CellCoverage], tables: Sequence[str]) -> list[CellCoverage]:
     """The cells of these tables, or of all. Raises ValueError for a table that no cell is of."""
     known = list(dict.fromkeys(cell.table for cell in cells))
     for table in tables:
@@ -22,12 +22,12 @@ def chosen(cells: Sequence[Covered], tables: Sequence[str]) -> list[Covered]:
     return [cell for cell in cells if not tables or cell.table in tables]
 
 
-def as_json(cells: Sequence[Covered]) -> dict[str, Any]:
+def as_json(cells: Sequence[CellCoverage]) -> dict[str, Any]:
     """The counts of each table, and every cell."""
     return {"tables": _counts(cells), "cells": [asdict(cell) for cell in cells]}
 
 
-def render(cells: Sequence[Covered]) -> str:
+def render(cells: Sequence[CellCoverage]) -> str:
     """A paragraph per table: its counts, then a line per cell with its mark, price, and what is to be done."""
     lines: list[str] = []
     for table, counts in _counts(cells).items():
@@ -37,14 +37,14 @@ def render(cells: Sequence[Covered]) -> str:
     return "\n".join([*lines, f"{marks}. USD at list price; cells that need the same teacher each name its price."])
 
 
-def _counts(cells: Sequence[Covered]) -> dict[str, dict[str, int]]:
+def _counts(cells: Sequence[CellCoverage]) -> dict[str, dict[str, int]]:
     tables: dict[str, Counter[str]] = {}
     for cell in cells:
         tables.setdefault(cell.table, Counter())[cell.state] += 1
     return {table: {state: counts[state] for state in STATES} for table, counts in tables.items()}
 
 
-def _line(cell: Covered) -> str:
+def _line(cell: CellCoverage) -> str:
     head = f"  {MARKS[cell.state]} {cell.name} {cell.benchmark}"
     if cell.command is None:
         return f"{head}: {cell.why}" if cell.why else head

@@ -71,14 +71,14 @@ def ask(
 def price(study: Study, model: LanguageModel) -> Price | None:
     """What a model costs, None if nothing. Raises ValueError for one that has ended, that has no price, or that costs
     something while nobody has said how much may be spent."""
-    found = price_list.price(model, datetime.now(UTC).date())
-    costs = found is not None and (found.input or found.output)
+    known_price = price_list.price(model, datetime.now(UTC).date())
+    costs = known_price is not None and (known_price.input or known_price.output)
     if costs and model.budget_usd is None and price_list.budget(study) is None:
         raise ValueError(
             f"{model.name!r} costs money and nothing caps it: see `nift plan`, then set NIFT_BUDGET_USD, or budget_usd "
             "in its row or the study"
         )
-    return found
+    return known_price
 
 
 def asker(study: Study, model: LanguageModel, partition: Partition) -> Asker:

@@ -23,24 +23,24 @@ def last(instance: dg.DagsterInstance, table: str, partition: str | None) -> dic
     records = instance.event_log_storage.get_latest_asset_check_execution_by_key(
         keys, partition_filter=PartitionKeyFilter(key=partition)
     )
-    found = {}
+    results = {}
     for key, record in records.items():
         evaluation = record.event.asset_check_evaluation if record.event else None
         if evaluation is not None:
-            said = evaluation.metadata.get(MESSAGE)
-            found[key.name] = LastResult(
+            message = evaluation.metadata.get(MESSAGE)
+            results[key.name] = LastResult(
                 partition=evaluation.partition,
                 passed=evaluation.passed,
-                message=str(said.value) if said else "",
+                message=str(message.value) if message else "",
                 at=datetime.fromtimestamp(record.create_timestamp, UTC),
             )
-    return found
+    return results
 
 
 def refuse_unchecked(instance: dg.DagsterInstance, store: Store, partitions: Sequence[Partition]) -> list[CheckResult]:
     """The last result of every check of the given tables; ValueError if one that counts has failed or never ran, or if
     a table is not the one that Dagster has seen."""
-    found: list[CheckResult] = []
+    check_results: list[CheckResult] = []
     for partition in partitions:
         name = partition.table
         remedy = f"materialize {name} again before it is published"
@@ -49,18 +49,18 @@ def refuse_unchecked(instance: dg.DagsterInstance, store: Store, partitions: Seq
         results = last(instance, *partition)
         for test in contracts.load(name).tests:
             if test.name in results:
-                found.append(CheckResult(*partition, test.name, test.severity, results[test.name]))
+                check_results.append(CheckResult(*partition, test.name, test.severity, results[test.name]))
             elif test.severity == "error":
                 raise ValueError(f"{partition}: the check {test.name} has never run on it; {remedy}")
-    for checked in _failed(found):
+    for checked in _failed(check_results):
         raise ValueError(
             f"{checked.place}: the check {checked.check} failed ({checked.result.message}); nothing is published"
         )
-    return found
+    return check_results
 
 
-def _failed(found: Sequence[CheckResult]) -> Iterator[CheckResult]:
-    return (checked for checked in found if checked.severity == "error" and not checked.result.passed)
+def _failed(results: Sequence[CheckResult]) -> Iterator[CheckResult]:
+    return (checked for checked in results if checked.severity == "error" and not checked.result.passed)
 
 
 def _is_stored_as_seen(instance: dg.DagsterInstance, store: Store, table: str, partition: str | None) -> bool:

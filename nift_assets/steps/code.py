@@ -23,7 +23,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from nift_assets.steps import syntax
-from nift_assets.steps.kept import ABSENT, Kept
+from nift_assets.steps.kept import ABSENT, DigestCache
 from nift_assets.steps.syntax import LOCALS, Module, Reference, parse
 
 PACKAGES = ("nift_assets", "nift_training", "expectations", "dagster_project")
@@ -86,7 +86,7 @@ class Sources:
     """The code below a folder, each module parsed when it is first needed."""
 
     folder: Path
-    kept: Kept | None = None
+    kept: DigestCache | None = None
     _modules: dict[str, Module | None] = field(default_factory=dict)
     _files: dict[str, str] = field(default_factory=dict)
     _linked: dict[QualifiedName, _Linked] = field(default_factory=dict)
@@ -94,7 +94,7 @@ class Sources:
 
     def digest(self, *roots: Root, without: str | None = None) -> str:
         """The digest of all definitions that the roots reach, `without` those of a room."""
-        key = " ".join([*(str(place) for root in roots for place in _places(root)), f"without {without}"])
+        key = " ".join([*(str(place) for root in roots for place in _qualified_names(root)), f"without {without}"])
         if key not in self._digests:
             self._digests[key] = (self.kept and self.kept.get(key)) or self._work_out(key, roots, without)
         return self._digests[key]
@@ -127,12 +127,12 @@ class Sources:
         return hashlib.sha256(file.read_bytes()).hexdigest() if file else ABSENT
 
     def _file(self, name: str) -> Path | None:
-        first, *rest = name.split(".")
+        first, *parts = name.split(".")
         if first not in PACKAGES:
             return None
-        path = self.folder.joinpath(first, *rest)
+        path = self.folder.joinpath(first, *parts)
         module, package = path.with_name(f"{path.name}.py"), path / "__init__.py"
-        if rest and module.is_file():
+        if parts and module.is_file():
             return module
         if package.is_file():
             return package
@@ -141,52 +141,52 @@ class Sources:
         return Path(loaded.__file__) if loaded and loaded.__file__ else None
 
     def _reached(self, roots: Iterable[Root], without: str | None) -> dict[QualifiedName, _Linked]:
-        found: dict[QualifiedName, _Linked] = {}
+        reached: dict[QualifiedName, _Linked] = {}
         for root in roots:
-            first, *waiting = _places(root)
-            found[first] = self._linking(first, undecorated=True)
-            waiting += _named_by(found[first], without)
+            first, *waiting = _qualified_names(root)
+            reached[first] = self._linking(first, undecorated=True)
+            waiting += _named_by(reached[first], without)
             while waiting:
-                if (place := waiting.pop()) not in found:
-                    found[place] = self._link(place)
-                    waiting += _named_by(found[place], without)
-        return found
+                if (name := waiting.pop()) not in reached:
+                    reached[name] = self._link(name)
+                    waiting += _named_by(reached[name], without)
+        return reached
 
     def _full(self, linked: _Linked, without: str | None) -> str:
         """The digest of a definition with those it names: two of one name that change places are told apart."""
         return _sha(linked.local, *(self._link(named).local for named in _named_by(linked, without)))
 
-    def _link(self, place: QualifiedName) -> _Linked:
+    def _link(self, name: QualifiedName) -> _Linked:
         """A definition with its references looked up."""
-        if place not in self._linked:
-            self._linked[place] = self._linking(place)
-        return self._linked[place]
+        if name not in self._linked:
+            self._linked[name] = self._linking(name)
+        return self._linked[name]
 
-    def _linking(self, place: QualifiedName, *, undecorated: bool = False) -> _Linked:
+    def _linking(self, name: QualifiedName, *, undecorated: bool = False) -> _Linked:
         """Of a root the decorators count for nothing: they say how it is declared."""
-        if not place.name:
-            return self._whole(place)
-        module = self.module(place.module)
-        assert module is not None, f"{place} is not below {self.folder}"
-        bare = module.undecorated.get(place.name) if undecorated else None
+        if not name.name:
+            return self._whole(name)
+        module = self.module(name.module)
+        assert module is not None, f"{name} is not below {self.folder}"
+        bare = module.undecorated.get(name.name) if undecorated else None
         parts, names = [], []
-        for statement in [bare] if bare else module.definitions[place.name]:
+        for statement in [bare] if bare else module.definitions[name.name]:
             parts.append(statement.shape)
             for reference in statement.references:
                 text, target = self._look_up(module, reference)
                 parts.append(text)
-                names += [target] if target and not _is_outside(target.module, place.module) else []
+                names += [target] if target and not _is_outside(target.module, name.module) else []
         return _Linked(_sha(*parts), tuple(names))
 
-    def _whole(self, place: QualifiedName) -> _Linked:
+    def _whole(self, package: QualifiedName) -> _Linked:
         """A module that is named as a value: all its definitions, what it hands on, and for a package what runs as its
         `__main__`."""
         names: list[QualifiedName | None] = []
-        for module in filter(None, map(self.module, (place.module, f"{place.module}.__main__"))):
+        for module in filter(None, map(self.module, (package.module, f"{package.module}.__main__"))):
             defined = (name for name in sorted(module.definitions) if name not in SAID and LOCALS not in name)
             names += [QualifiedName(module.name, name) for name in defined]
             names += [self._follow(*module.imports[name], ())[1] for name in module.handed_on]
-        return _Linked("module", tuple(name for name in names if name and not _is_outside(name.module, place.module)))
+        return _Linked("module", tuple(name for name in names if name and not _is_outside(name.module, package.module)))
 
     def _look_up(self, module: Module, reference: Reference) -> tuple[str, QualifiedName | None]:
         """What a reference is called in a digest, and the definition of ours it leads to, if it does."""
@@ -199,32 +199,32 @@ class Sources:
             return self._follow(*module.imports[names[0]], names[1:])
         return ".".join(names), None
 
-    def _follow(self, name: str, wanted: str, rest: tuple[str, ...]) -> tuple[str, QualifiedName | None]:
+    def _follow(self, name: str, wanted: str, attributes: tuple[str, ...]) -> tuple[str, QualifiedName | None]:
         """Where a name of a module leads, through whatever hands it on."""
         module = self.module(name)
         if module is None:
-            return ".".join(filter(None, (name, wanted, *rest))), None
+            return ".".join(filter(None, (name, wanted, *attributes))), None
         if not wanted:
-            if rest and not rest[0].startswith("__"):
-                return self._follow(name, rest[0], rest[1:])
-            return _named(QualifiedName(name, ""), rest)
+            if attributes and not attributes[0].startswith("__"):
+                return self._follow(name, attributes[0], attributes[1:])
+            return _named(QualifiedName(name, ""), attributes)
         if wanted in module.definitions:
-            return _named(QualifiedName(name, wanted), rest)
+            return _named(QualifiedName(name, wanted), attributes)
         if wanted in module.imports:
-            return self._follow(*module.imports[wanted], rest)
+            return self._follow(*module.imports[wanted], attributes)
         if self._file(f"{name}.{wanted}"):
-            return self._follow(f"{name}.{wanted}", "", rest)
-        return ".".join((wanted, *rest)), None
+            return self._follow(f"{name}.{wanted}", "", attributes)
+        return ".".join((wanted, *attributes)), None
 
 
 @cache
 def sources(folder: Path = FOLDER) -> Sources:
     """The code this process runs, or that below another folder."""
-    found = Sources(folder)
+    code = Sources(folder)
     if folder == FOLDER:
         parser = Path(__file__).read_bytes() + Path(syntax.__file__).read_bytes()
-        found.kept = Kept(parser, found.file_digest)
-    return found
+        code.kept = DigestCache(parser, code.file_digest)
+    return code
 
 
 def digest(*roots: Root, folder: Path = FOLDER) -> str:
@@ -232,7 +232,7 @@ def digest(*roots: Root, folder: Path = FOLDER) -> str:
     return sources(folder).digest(*roots)[:12]
 
 
-def _places(root: Root) -> Iterator[QualifiedName]:
+def _qualified_names(root: Root) -> Iterator[QualifiedName]:
     """A root's own definition, and what of ours its closure holds."""
     if isinstance(root, ModuleType | QualifiedName):
         yield root if isinstance(root, QualifiedName) else QualifiedName(root.__name__, "")
@@ -240,13 +240,13 @@ def _places(root: Root) -> Iterator[QualifiedName]:
     function = inspect.unwrap(root)
     yield QualifiedName(function.__module__, function.__qualname__)
     for cell in (isinstance(function, FunctionType) and function.__closure__) or ():
-        held = cell.cell_contents
-        if isinstance(held, ModuleType | FunctionType | type) and _is_ours(held):
-            yield from _places(held)
+        value = cell.cell_contents
+        if isinstance(value, ModuleType | FunctionType | type) and _is_ours(value):
+            yield from _qualified_names(value)
 
 
-def _is_ours(held: ModuleType | FunctionType | type) -> bool:
-    name = held.__name__ if isinstance(held, ModuleType) else held.__module__
+def _is_ours(value: ModuleType | FunctionType | type) -> bool:
+    name = value.__name__ if isinstance(value, ModuleType) else value.__module__
     return name.partition(".")[0] in PACKAGES and not _is_outside(name)
 
 
@@ -262,9 +262,9 @@ def _named_by(linked: _Linked, without: str | None) -> list[QualifiedName]:
     return [place for place in linked.names if without is None or not _is_in(place.module, without)]
 
 
-def _named(place: QualifiedName, rest: tuple[str, ...]) -> tuple[str, QualifiedName]:
+def _named(place: QualifiedName, attributes: tuple[str, ...]) -> tuple[str, QualifiedName]:
     """A definition by its bare name, since where it lies counts for nothing."""
-    return ".".join((place.name or "module", *rest)), place
+    return ".".join((place.name or "module", *attributes)), place
 
 
 def _sha(*parts: str) -> str:

@@ -36,7 +36,7 @@ SCHEMA = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Covered:
+class CellCoverage:
     """A cell of a table and the row that fills it (`kind`, `name`, as in the study's relation of cells).
 
     `present` means that the number is there and nothing it was made from has changed since, `stale` that something has,
@@ -61,17 +61,17 @@ def frame(graph: Graph, store: Store, book: Book | None, today: date) -> pl.Data
     return pl.DataFrame([asdict(cell) for cell in covered(graph, store, book, today)], schema=SCHEMA, orient="row")
 
 
-def covered(graph: Graph, store: Store, book: Book | None, today: date) -> list[Covered]:
+def covered(graph: Graph, store: Store, book: Book | None, today: date) -> list[CellCoverage]:
     """Every cell of every table of the study, and its examples, in the study's order."""
     seen = _Seen(graph, store, book, today)
-    found = []
+    cells = []
     for kind, name, table, benchmark, paper, quoted_from in _cells(graph.study):
-        cell = Covered(table=table, kind=kind, name=name, benchmark=benchmark, paper=paper, state="present")
+        cell = CellCoverage(table=table, kind=kind, name=name, benchmark=benchmark, paper=paper, state="present")
         if kind == "quoted":
-            found.append(_impossible(cell, f"quoted from {quoted_from}"))
+            cells.append(_impossible(cell, f"quoted from {quoted_from}"))
         else:
-            found.append(seen.look(cell, _result(graph.study, kind, name, benchmark)))
-    return found
+            cells.append(seen.look(cell, _result(graph.study, kind, name, benchmark)))
+    return cells
 
 
 def command(partition: Partition) -> str:
@@ -98,8 +98,8 @@ def _result(study: Study, kind: str, name: str, benchmark: str) -> Partition:
     return Partition(benchmarks.results_table(study.benchmark_of(benchmark)), name)
 
 
-def _impossible(cell: Covered, why: str) -> Covered:
-    return Covered(**{**asdict(cell), "state": "impossible", "why": why})
+def _impossible(cell: CellCoverage, why: str) -> CellCoverage:
+    return CellCoverage(**{**asdict(cell), "state": "impossible", "why": why})
 
 
 class _Seen:
@@ -111,7 +111,7 @@ class _Seen:
         self._lines: dict[Partition, PlanRow | None] = {}
         self._scored = self._scores()
 
-    def look(self, cell: Covered, partition: Partition) -> Covered:
+    def look(self, cell: CellCoverage, partition: Partition) -> CellCoverage:
         """The cell with its state, and what is to be done about it."""
         state, why = self._standing.state(partition)
         if state == "present" and (lost := self._unshown(cell)):
@@ -123,27 +123,27 @@ class _Seen:
             if line.state in ("retired", "no price"):
                 return _impossible(cell, f"{line.name} ({line.role}): {line.status}")
         costs = [line.online.expected if line.online else None for line in lines]
-        known = [cost for cost in costs if cost is not None]
-        return Covered(
+        known_costs = [cost for cost in costs if cost is not None]
+        return CellCoverage(
             **{
                 **asdict(cell),
                 "state": state,
                 "why": why,
                 "command": command(partition),
-                "usd": sum(known) / 1e9 if len(known) == len(costs) else None,
+                "usd": sum(known_costs) / 1e9 if len(known_costs) == len(costs) else None,
             }
         )
 
-    def _unshown(self, cell: Covered) -> str | None:
+    def _unshown(self, cell: CellCoverage) -> str | None:
         """The table that lacks the number although it has been measured."""
         if cell.kind == "model" and (cell.name, self._measure(cell)) not in self._scored:
             return "benchmark_scores"
-        made = cell.table in self._graph.tables and self._store.version(cell.table, None) is None
-        return cell.table if made else None
+        unmade = cell.table in self._graph.tables and self._store.version(cell.table, None) is None
+        return cell.table if unmade else None
 
-    def _measure(self, cell: Covered) -> str:
+    def _measure(self, cell: CellCoverage) -> str:
         """The number of the benchmark that a cell shows; a task's stands there with the first."""
-        numbers = [each.name for each in benchmarks.load(self._graph.study.benchmark_of(cell.benchmark)).MEASURES]
+        numbers = [measure.name for measure in benchmarks.load(self._graph.study.benchmark_of(cell.benchmark)).MEASURES]
         return cell.benchmark if cell.benchmark in numbers else numbers[0]
 
     def _scores(self) -> set[tuple[str, str]]:

@@ -21,7 +21,7 @@ from nift_assets.store import replacing
 ABSENT = ""
 
 
-class Kept:
+class DigestCache:
     """The digests in a file of the cache, by what they are of, with the digests of the files they were worked out from.
 
     `parser` is what the digests are worked out by: what another one made is another file.
@@ -34,9 +34,9 @@ class Kept:
         self._digests: dict[str, str] = {}
         self._is_new = False
         with suppress(OSError):
-            held = json.loads(self._file.read_bytes())
-            if all(digest_of(name) == digest for name, digest in held["modules"].items()):
-                self._modules, self._digests = held["modules"], held["digests"]
+            content = json.loads(self._file.read_bytes())
+            if all(digest_of(name) == digest for name, digest in content["modules"].items()):
+                self._modules, self._digests = content["modules"], content["digests"]
         atexit.register(self.save)
 
     def get(self, of: str) -> str | None:
@@ -52,6 +52,6 @@ class Kept:
     def save(self) -> None:
         """Writes what is new at the end of the process; where nothing may be written the next one parses again."""
         if self._is_new and not sys.dont_write_bytecode:
-            held = {"modules": self._modules, "digests": self._digests}
+            content = {"modules": self._modules, "digests": self._digests}
             with suppress(OSError), replacing(self._file) as temporary:
-                temporary.write_text(json.dumps(held), encoding="utf-8")
+                temporary.write_text(json.dumps(content), encoding="utf-8")

@@ -189,8 +189,8 @@ class PartitionStates:
     def lacking(self, partition: Partition) -> list[Partition]:
         """It and all it is made from, as far as these are not present, upstream first."""
 
-        def open_ones(found: Iterable[Partition]) -> list[Partition]:
-            return [partition for partition in found if not self.is_present(partition)]
+        def open_ones(partitions: Iterable[Partition]) -> list[Partition]:
+            return [partition for partition in partitions if not self.is_present(partition)]
 
         return upstream_first(open_ones([partition]), lambda partition: open_ones(self._upstream(partition)))
 

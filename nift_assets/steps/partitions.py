@@ -99,7 +99,7 @@ def _by_target(links: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
     sources: dict[str, list[str]] = {}
     for source, target in links:
         sources.setdefault(target, []).append(source)
-    return {target: tuple(found) for target, found in sources.items()}
+    return {target: tuple(names) for target, names in sources.items()}
 
 
 def _links(study: Study) -> dict[tuple[str, str], list[tuple[str, str]]]:

@@ -37,8 +37,8 @@ def run(context: Context, verb: ModuleType, **options: object) -> None:
     """
     flags = [
         text
-        for name, told in options.items()
-        for value in (told if isinstance(told, tuple) else (told,))
+        for name, argument in options.items()
+        for value in (argument if isinstance(argument, tuple) else (argument,))
         if value is not None
         for text in (f"--{name.replace('_', '-')}", str(value))
     ]

@@ -112,16 +112,16 @@ class _Parser:
             if isinstance(node, ast.Import | ast.ImportFrom) or _is_wording(node) or _is_for_types(node):
                 continue
             self._nested = []
-            made = self._statement(node, None)
+            statement = self._statement(node, None)
             if isinstance(node, FUNCTIONS):
                 functions: list[tuple[str, _Function, _Scope | None]] = [(node.name, node, None), *self._nested]
                 for path, function, scope in functions:
-                    definitions.setdefault(path, []).append(self._statement(function, scope) if scope else made)
+                    definitions.setdefault(path, []).append(self._statement(function, scope) if scope else statement)
                     if function.decorator_list:
                         undecorated[path] = self._statement(_undecorated(function), scope)
                 continue
             for bound in [bound for bound in _bound(node) if bound not in imports] or (STATEMENTS,):
-                definitions.setdefault(bound, []).append(made)
+                definitions.setdefault(bound, []).append(statement)
         definitions.pop("__all__", None)
         handed_on = [named for node in tree.body for named in _offered(node) if named in imports]
         return Module(name, definitions, undecorated, imports, handed_on)
@@ -149,9 +149,9 @@ class _Parser:
         self._out = out
         top = above or _Scope(None, "module")
         self._write(node, top)
-        found = [self._reference(part, top) if isinstance(part, _Named) else part for part in out]
-        shape = "\0".join("@" if isinstance(part, Reference) else part for part in found)
-        references = tuple(part for part in found if isinstance(part, Reference))
+        parts = [self._reference(part, top) if isinstance(part, _Named) else part for part in out]
+        shape = "\0".join("@" if isinstance(part, Reference) else part for part in parts)
+        references = tuple(part for part in parts if isinstance(part, Reference))
         return Statement(hashlib.sha256(shape.encode()).hexdigest()[:32], references)
 
     def _reference(self, named: _Named, top: _Scope) -> Reference | str:
@@ -252,8 +252,8 @@ class _Parser:
     def _write_body(self, args: ast.arguments, body: Sequence[ast.AST], inner: _Scope, outer: _Scope) -> None:
         """Arguments and body in the function's own scope; the defaults are those of the scope around it."""
         for kind in ("posonlyargs", "args", "vararg", "kwonlyargs", "kwarg"):
-            held = getattr(args, kind)
-            for arg in held if isinstance(held, list) else [held] if held else []:
+            arguments = getattr(args, kind)
+            for arg in arguments if isinstance(arguments, list) else [arguments] if arguments else []:
                 inner.bind(arg.arg)
                 self._out.append(f"{kind} {arg.arg}")
         for default in (*args.defaults, *args.kw_defaults):

@@ -14,7 +14,7 @@ from nift_assets import providers
 from nift_assets.sql import wording
 from nift_assets.steps import code, versions
 from nift_assets.steps.partitions import PartitionSet
-from nift_assets.steps.versions import Numbered
+from nift_assets.steps.versions import NumberedCode
 from nift_assets.study import Study
 
 
@@ -90,7 +90,7 @@ class Step:
         plugins = map(versions.of_plugin, dict.fromkeys(self.plugins(key, table)))
         return next((line for numbered in (own, *plugins) if (line := versions.undecided(numbered))), None)
 
-    def own_number(self) -> Numbered | None:
+    def own_number(self) -> NumberedCode | None:
         """The step as code that carries a number, if it is expensive."""
         return None if self.version is None else _numbered(self.function, self.tables, self.version, self.asks)
 
@@ -192,7 +192,7 @@ def _code_version(
     return f"{own}-{wording.digest(statement)}" if statement else own
 
 
-def _numbered(function: Makes, tables: Sequence[str], version: int, asks: bool) -> Numbered:
+def _numbered(function: Makes, tables: Sequence[str], version: int, asks: bool) -> NumberedCode:
     """An asking step rests on how answers are read as well, which the ledger does for it. A step is called as its
     table, or as its function if it makes several."""
     name = tables[0] if len(tables) == 1 else function.__name__

@@ -30,7 +30,7 @@ SHORT = 12
 
 
 @dataclass(frozen=True)
-class Decided:
+class DecidedVersion:
     """A number somebody has decided on, and the digest of the code it was decided for."""
 
     version: int
@@ -41,12 +41,12 @@ class Decided:
 class Record:
     """What has been decided, by name, and each definition's own digest, by which a change is told."""
 
-    versions: Mapping[str, Decided]
+    versions: Mapping[str, DecidedVersion]
     definitions: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Numbered:
+class NumberedCode:
     """Code that carries a number: a step, or a plug-in; `raised` says where it stands."""
 
     name: str
@@ -55,12 +55,14 @@ class Numbered:
     raised: str
 
 
-def of_step(name: str, version: int, function: Callable[..., Any], *besides: Root) -> Numbered:
+def of_step(name: str, version: int, function: Callable[..., Any], *besides: Root) -> NumberedCode:
     """A step that takes a GPU, money or hours: its function, and what it rests on besides."""
-    return Numbered(name=name, version=version, roots=(function, *besides), raised=f"`version` in {_file(function)}")
+    return NumberedCode(
+        name=name, version=version, roots=(function, *besides), raised=f"`version` in {_file(function)}"
+    )
 
 
-def of_plugin(plugin: Callable[..., Any] | ModuleType) -> Numbered:
+def of_plugin(plugin: Callable[..., Any] | ModuleType) -> NumberedCode:
     """A plug-in of such a step, a file or a function of it; ValueError for a file without a number."""
     module = plugin if isinstance(plugin, ModuleType) else sys.modules[plugin.__module__]
     where = _file(plugin)
@@ -68,24 +70,28 @@ def of_plugin(plugin: Callable[..., Any] | ModuleType) -> Numbered:
     if not isinstance(number, int):
         raise ValueError(f"{where} makes what is expensive and has no {code.VERSION}; give it a line VERSION = 1")
     name = module.__name__ if module is plugin else f"{module.__name__}.{plugin.__qualname__}"
-    return Numbered(name=name.partition(".")[2], version=number, roots=(plugin,), raised=f"`{code.VERSION}` in {where}")
+    return NumberedCode(
+        name=name.partition(".")[2], version=number, roots=(plugin,), raised=f"`{code.VERSION}` in {where}"
+    )
 
 
-def version(numbered: Numbered, sources: Sources | None = None, record: Record | None = None) -> str:
+def version(numbered: NumberedCode, sources: Sources | None = None, record: Record | None = None) -> str:
     """The number where it was decided for the code as it is, else with the digest of that code."""
     digest = _digest(numbered, sources or code.sources())
-    known = (record or recorded()).versions.get(numbered.name)
-    return str(numbered.version) if known == Decided(numbered.version, digest) else f"{numbered.version}+{digest}"
+    decided = (record or recorded()).versions.get(numbered.name)
+    return (
+        str(numbered.version) if decided == DecidedVersion(numbered.version, digest) else f"{numbered.version}+{digest}"
+    )
 
 
-def undecided(numbered: Numbered, sources: Sources | None = None, record: Record | None = None) -> str | None:
+def undecided(numbered: NumberedCode, sources: Sources | None = None, record: Record | None = None) -> str | None:
     """The line that tells a person what to decide, None where all is decided."""
     sources, record = sources or code.sources(), record or recorded()
-    known = record.versions.get(numbered.name)
-    if known == Decided(numbered.version, _digest(numbered, sources)):
+    decided = record.versions.get(numbered.name)
+    if decided == DecidedVersion(numbered.version, _digest(numbered, sources)):
         return None
-    if known is None or known.version != numbered.version:
-        before = f"was {known.version}" if known else "is not recorded"
+    if decided is None or decided.version != numbered.version:
+        before = f"was {decided.version}" if decided else "is not recorded"
         return f"{numbered.name}: its version {before}, and is {numbered.version} now: run `{RECORD}` to record it"
     changed = _changed(numbered, sources, record)
     return (
@@ -94,15 +100,15 @@ def undecided(numbered: Numbered, sources: Sources | None = None, record: Record
     )
 
 
-def decide(every: Sequence[Numbered], file: Path = FILE) -> list[str]:
+def decide(every: Sequence[NumberedCode], file: Path = FILE) -> list[str]:
     """Records all numbers for the code as it is now; one line for each that was not recorded so."""
     sources = code.sources()
     before = read(file) if file.exists() else Record({}, {})
-    told = [
+    lines = [
         line.partition(": run `")[0].partition(": raise ")[0] for n in every if (line := undecided(n, sources, before))
     ]
     after = {
-        "versions": {n.name: asdict(Decided(n.version, _digest(n, sources))) for n in every},
+        "versions": {n.name: asdict(DecidedVersion(n.version, _digest(n, sources))) for n in every},
         "definitions": {
             name: digest[:SHORT]
             for n in every
@@ -112,7 +118,7 @@ def decide(every: Sequence[Numbered], file: Path = FILE) -> list[str]:
     with replacing(file) as temporary:
         temporary.write_text(json.dumps(after, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     recorded.cache_clear()
-    return told
+    return lines
 
 
 @cache
@@ -123,15 +129,15 @@ def recorded() -> Record:
 
 def read(file: Path) -> Record:
     """What a file has of decisions."""
-    held = json.loads(file.read_text(encoding="utf-8"))
-    return Record({name: Decided(**kept) for name, kept in held["versions"].items()}, held["definitions"])
+    content = json.loads(file.read_text(encoding="utf-8"))
+    return Record({name: DecidedVersion(**kept) for name, kept in content["versions"].items()}, content["definitions"])
 
 
-def _digest(numbered: Numbered, sources: Sources) -> str:
+def _digest(numbered: NumberedCode, sources: Sources) -> str:
     return sources.digest(*numbered.roots, without=SHOWING)[:SHORT]
 
 
-def _changed(numbered: Numbered, sources: Sources, record: Record) -> str:
+def _changed(numbered: NumberedCode, sources: Sources, record: Record) -> str:
     """The definitions that are not as they were decided for: the first by name, and how many more."""
     now = sources.definitions(*numbered.roots, without=SHOWING)
     others = [name for name, digest in now.items() if record.definitions.get(name) != digest[:SHORT]]

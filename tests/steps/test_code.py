@@ -10,7 +10,7 @@ from types import MappingProxyType
 import pytest
 
 from nift_assets.steps.code import QualifiedName, Sources
-from nift_assets.steps.kept import ABSENT, Kept
+from nift_assets.steps.kept import ABSENT, DigestCache
 
 STEP = """
 from nift_assets import cutting
@@ -267,8 +267,8 @@ def test_digests_are_kept_until_a_file_they_were_worked_out_from_changes(
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     files = {"nift_assets.step": "1", "nift_assets.gone": ABSENT}
 
-    def kept(parser: bytes = b"ours") -> Kept:
-        return Kept(parser, lambda name: files.get(name, ABSENT))
+    def kept(parser: bytes = b"ours") -> DigestCache:
+        return DigestCache(parser, lambda name: files.get(name, ABSENT))
 
     first = kept()
     assert first.get("make") is None
@@ -291,7 +291,7 @@ def test_a_changed_constant_is_seen_although_digests_are_kept(
 
     def digest(folder: Path) -> str:
         sources = Sources(folder)
-        sources.kept = Kept(b"parser", sources.file_digest)
+        sources.kept = DigestCache(b"parser", sources.file_digest)
         try:
             return sources.digest(MAKE)
         finally:

@@ -18,7 +18,7 @@ from expectations.frames import schema
 from nift_assets import graph, studies
 from nift_assets.ledger.book import Book
 from nift_assets.steps import coverage
-from nift_assets.steps.coverage import Covered
+from nift_assets.steps.coverage import CellCoverage
 from nift_assets.steps.lineage import Graph, Partition
 from nift_assets.store import Store
 from tests.conftest import Demo, nift, nift_here
@@ -60,7 +60,7 @@ def store(tmp_path: Path) -> Store:
     return filled
 
 
-def states(store: Store, graph: Graph = GRAPH) -> dict[tuple[str, str, str], Covered]:
+def states(store: Store, graph: Graph = GRAPH) -> dict[tuple[str, str, str], CellCoverage]:
     return {(cell.table, cell.name, cell.benchmark): cell for cell in coverage.covered(graph, store, None, TODAY)}
 
 

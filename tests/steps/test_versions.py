@@ -18,7 +18,7 @@ from nift_assets.prompts import audits
 from nift_assets.steps import code, versions
 from nift_assets.steps.code import Sources
 from nift_assets.steps.syntax import parse
-from nift_assets.steps.versions import Numbered
+from nift_assets.steps.versions import NumberedCode
 from tests.demo import GRAPH, STUDY
 
 NUMBERED = {numbered.name: numbered for numbered in record_versions.numbered()}
@@ -186,7 +186,7 @@ def test_a_filter_has_the_version_of_its_file() -> None:
 
 def test_a_raised_number_is_recorded_and_then_stands_alone(tmp_path: Path) -> None:
     file = tmp_path / "versions.json"
-    raised = Numbered(name=LORA, version=2, roots=NUMBERED[LORA].roots, raised="`version`")
+    raised = NumberedCode(name=LORA, version=2, roots=NUMBERED[LORA].roots, raised="`version`")
     assert versions.undecided(raised) == (
         "lora_adapters: its version was 1, and is 2 now: run `make versions` to record it"
     )
