@@ -64,12 +64,12 @@ def score(
     from dagster_project.command_line import file_score_table
     from nift_assets import benchmarks as registry
     from nift_assets.benchmarks.scoring import files, scores
-    from nift_assets.benchmarks.scoring.interface import Given
+    from nift_assets.benchmarks.scoring.interface import ScoredFiles
 
     try:
         name = registry.readable()[benchmark]
         file = registry.load(name)
-        given = Given(
+        inputs = ScoredFiles(
             answers=[Path(path) for path in answers],
             judgments=[Path(path) for path in judgments],
             results=[Path(path) for path in results],
@@ -77,7 +77,7 @@ def score(
             baseline=baseline,
             style=style_control,
         )
-        scored = registry.read(name, given)
+        scored = registry.read(name, inputs)
         if not scored:
             raise ValueError("there is nothing to score in these files: they have no row of this benchmark")
         pairs = scores.compare(scored)

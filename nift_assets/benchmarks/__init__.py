@@ -15,7 +15,7 @@ from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
-from nift_assets.benchmarks.scoring.interface import BenchmarkFile, Given, JudgedFile, Measure, ReadFile
+from nift_assets.benchmarks.scoring.interface import BenchmarkModule, JudgedModule, Measure, ReadingModule, ScoredFiles
 
 if TYPE_CHECKING:
     from nift_assets.benchmarks.scoring.scores import Measured
@@ -29,12 +29,12 @@ JUDGED_PARTS = ("SIZE", "requests", "retries", "judgments")
 
 def names() -> list[str]:
     """The names of all benchmarks, one per file of this folder; what they share lies in `scoring`."""
-    return sorted(found.name for found in pkgutil.iter_modules(__path__) if not found.ispkg)
+    return sorted(module_info.name for module_info in pkgutil.iter_modules(__path__) if not module_info.ispkg)
 
 
-def load(name: str) -> BenchmarkFile:
+def load(name: str) -> BenchmarkModule:
     """The file of a benchmark; ValueError for one that is not there or lacks a part."""
-    return cast(BenchmarkFile, module(name))
+    return cast(BenchmarkModule, module(name))
 
 
 @cache
@@ -59,23 +59,23 @@ def is_judged(name: str) -> bool:
     return hasattr(load(name), "requests")
 
 
-def judged(name: str) -> JudgedFile:
+def judged(name: str) -> JudgedModule:
     """The file of a benchmark whose answers a judge reads."""
     assert is_judged(name), f"nobody judges {name}"
-    return cast(JudgedFile, load(name))
+    return cast(JudgedModule, load(name))
 
 
 def readable() -> dict[str, str]:
     """The benchmarks of which other tools' files can be scored, by what they are called on the command line."""
-    found = {name: load(name) for name in names()}
+    files = {name: load(name) for name in names()}
     return {
-        getattr(file, "COMMAND", name.replace("_", "-")): name for name, file in found.items() if hasattr(file, "read")
+        getattr(file, "COMMAND", name.replace("_", "-")): name for name, file in files.items() if hasattr(file, "read")
     }
 
 
-def read(name: str, given: Given) -> list[Measured]:
+def read(name: str, inputs: ScoredFiles) -> list[Measured]:
     """The scores of files that other tools wrote, one per model and measure."""
-    return cast(ReadFile, load(name)).read(given)
+    return cast(ReadingModule, load(name)).read(inputs)
 
 
 def expensive(name: str) -> list[Callable[..., Any]]:

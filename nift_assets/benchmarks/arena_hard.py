@@ -16,7 +16,7 @@ from nift_assets.benchmarks.scoring import answers as candidates
 from nift_assets.benchmarks.scoring import files, games, json_lines, verdicts
 from nift_assets.benchmarks.scoring.files import PublishedFile
 from nift_assets.benchmarks.scoring.games import GameOutcome
-from nift_assets.benchmarks.scoring.interface import BenchmarkTable, Given, Measure, Runner, Size
+from nift_assets.benchmarks.scoring.interface import BenchmarkTable, Measure, Runner, ScoredFiles, Size
 from nift_assets.benchmarks.scoring.scores import Measured
 from nift_assets.protocol import Answer, Request
 from nift_assets.rows import Benchmark, Judge
@@ -82,12 +82,12 @@ def answers(row: Benchmark, model: str, rows: Sequence[Mapping[str, Any]]) -> Be
     frame = pl.DataFrame(
         {
             "model": model,
-            "question_id": said["question_id"],
-            "answer": said["turns"][0],
-            "tokens": said["tokens"][0],
-            "stopped": said["stopped"][0],
+            "question_id": answer["question_id"],
+            "answer": answer["turns"][0],
+            "tokens": answer["tokens"][0],
+            "stopped": answer["stopped"][0],
         }
-        for said in rows
+        for answer in rows
     )
     return BenchmarkTable(frame, {"mean_tokens": frame["tokens"].mean()})
 
@@ -110,8 +110,10 @@ def requests(row: Benchmark, judge: Judge, answers: pl.DataFrame) -> list[Reques
 def played(row: Benchmark, answers: pl.DataFrame) -> pl.DataFrame:
     """One row per question × game with the answers in places A and B."""
     assert row.baseline is not None, "its row is checked"
-    said = files.rows(row, "model_answer", f"{row.baseline}.jsonl")
-    return games.played(answers, {each["question_id"]: each["choices"][0]["turns"][0]["content"] for each in said})
+    baseline_answers = files.rows(row, "model_answer", f"{row.baseline}.jsonl")
+    return games.played(
+        answers, {answer["question_id"]: answer["choices"][0]["turns"][0]["content"] for answer in baseline_answers}
+    )
 
 
 def retries(requests: Sequence[Request], judged: Sequence[Answer]) -> Mapping[int, Request]:
@@ -134,25 +136,25 @@ def judgments(
     frame = played(row, answers)
     last = [retried.get(place, answer) for place, answer in enumerate(judged)]
     texts = games.texts(judged, retried)
-    told = [
+    rulings = [
         verdicts.ruled(text, answers=(a, b), prompt=request.messages[0].content)
         for text, request, (a, b) in zip(texts, requests, frame.select("a", "b").iter_rows(), strict=True)
     ]
-    points = [games.points_of(t.verdict, game) for t, game in zip(told, frame["game"], strict=True)]
-    made = frame.select("model", "question_id", "game").with_columns(
+    points = [games.points_of(t.verdict, game) for t, game in zip(rulings, frame["game"], strict=True)]
+    rows = frame.select("model", "question_id", "game").with_columns(
         pl.lit(row.baseline).alias("baseline"),
         pl.lit(judge.name).alias("judge"),
         pl.Series("status", [a.status for a in last], dtype=pl.String),
         pl.Series("judgment", texts, dtype=pl.String),
         pl.Series("attempts", [1 + (place in retried) for place in range(len(judged))], dtype=pl.Int64),
-        pl.Series("verdict", [t.verdict for t in told], dtype=pl.String),
-        pl.Series("reading", [t.reading for t in told], dtype=pl.String),
+        pl.Series("verdict", [t.verdict for t in rulings], dtype=pl.String),
+        pl.Series("reading", [t.reading for t in rulings], dtype=pl.String),
         pl.Series("published_verdict", [games.one_verdict(text) for text in texts], dtype=pl.String),
         pl.Series("points", [p for p, _ in points], dtype=pl.Float64),
         pl.Series("weight", [w for _, w in points], dtype=pl.Int64),
         pl.Series("request_key", [a.key for a in last], dtype=pl.String),
     )
-    return BenchmarkTable(made, {"without_verdict": made["verdict"].null_count(), "asked_twice": len(retried)})
+    return BenchmarkTable(rows, {"without_verdict": rows["verdict"].null_count(), "asked_twice": len(retried)})
 
 
 def score(model: str, results: pl.DataFrame) -> list[Measured]:
@@ -177,16 +179,16 @@ def score(model: str, results: pl.DataFrame) -> list[Measured]:
     return [games.measured(model, NAME, outcomes, expected=results.height)]
 
 
-def read(given: Given) -> list[Measured]:
+def read(inputs: ScoredFiles) -> list[Measured]:
     """The scores of files of arena-hard-auto's `gen_judgment.py`, or of battles made of them."""
-    if not given.judgments:
+    if not inputs.judgments:
         raise ValueError("no judgments are named; give --judgments, a file or folder of arena-hard judgments")
     return games.of_files(
         NAME,
-        games.judged_in(given.judgments),
-        candidates.read(given.answers),
-        files.ids_of(given.questions) if given.questions else None,
-        baseline=given.baseline or BASELINE,
+        games.judged_in(inputs.judgments),
+        candidates.read(inputs.answers),
+        files.ids_of(inputs.questions) if inputs.questions else None,
+        baseline=inputs.baseline or BASELINE,
         number=QUESTIONS,
-        style=given.style,
+        style=inputs.style,
     )

@@ -20,7 +20,7 @@ from nift_assets.benchmarks.scoring import answers as candidates
 from nift_assets.benchmarks.scoring import bradley_terry, files, games, json_lines, scores, verdicts
 from nift_assets.benchmarks.scoring.files import PublishedFile
 from nift_assets.benchmarks.scoring.games import GameOutcome, Style
-from nift_assets.benchmarks.scoring.interface import BenchmarkTable, Given, Measure, Runner, Size
+from nift_assets.benchmarks.scoring.interface import BenchmarkTable, Measure, Runner, ScoredFiles, Size
 from nift_assets.benchmarks.scoring.scores import Measured
 from nift_assets.protocol import Answer, Request
 from nift_assets.rows import Benchmark, Judge
@@ -103,15 +103,15 @@ def answers(row: Benchmark, model: str, rows: Sequence[Mapping[str, Any]]) -> Be
     frame = pl.DataFrame(
         {
             "model": model,
-            "question_id": said["question_id"],
-            "category": categories[said["question_id"]],
-            "run": said["run"],
+            "question_id": answer["question_id"],
+            "category": categories[answer["question_id"]],
+            "run": answer["run"],
             "turn": 1,
-            "answer": said["turns"][0],
-            "tokens": said["tokens"][0],
-            "stopped": said["stopped"][0],
+            "answer": answer["turns"][0],
+            "tokens": answer["tokens"][0],
+            "stopped": answer["stopped"][0],
         }
-        for said in rows
+        for answer in rows
     )
     return BenchmarkTable(frame, {"mean_tokens": frame["tokens"].mean()})
 
@@ -135,14 +135,14 @@ def requests(row: Benchmark, judge: Judge, answers: pl.DataFrame) -> list[Reques
 
 def played(row: Benchmark, answers: pl.DataFrame) -> pl.DataFrame:
     """One row per question × game with the answers in places A and B, and the baseline of the category."""
-    there = {
-        said["uid"]: said["messages"][-1]["content"]["answer"]
+    baseline_answers = {
+        answer["uid"]: answer["messages"][-1]["content"]["answer"]
         for category in answers["category"].unique().sort()
-        for said in files.rows(row, "model_answer", f"{_baseline(category)}.jsonl")
-        if said["uid"] in set(answers.filter(category=category)["question_id"])
+        for answer in files.rows(row, "model_answer", f"{_baseline(category)}.jsonl")
+        if answer["uid"] in set(answers.filter(category=category)["question_id"])
     }
     baselines = pl.col("category").replace_strict(BASELINES, return_dtype=pl.String).alias("baseline")
-    return games.played(answers, there).with_columns(baselines)
+    return games.played(answers, baseline_answers).with_columns(baselines)
 
 
 def retries(requests: Sequence[Request], judged: Sequence[Answer]) -> Mapping[int, Request]:
@@ -160,52 +160,52 @@ def judgments(
 ) -> BenchmarkTable:
     """One row per game: the verdict, the model's points in it (1 won, 0.5 tied, 0 lost) and how often it counts."""
     frame = played(row, answers)
-    told = [
+    rulings = [
         verdicts.ruled_last(a.text, answers=(first, second), prompt=request.messages[0].content)
         for a, request, (first, second) in zip(judged, requests, frame.select("a", "b").iter_rows(), strict=True)
     ]
-    ours = [games.points_of(t.verdict, game) for t, game in zip(told, frame["game"], strict=True)]
+    ours = [games.points_of(t.verdict, game) for t, game in zip(rulings, frame["game"], strict=True)]
     labels = [verdicts.ruled_last(a.text).verdict for a in judged]
     alone = {question for question, label in zip(frame["question_id"], labels, strict=True) if label is None}
     theirs = [
         games.points_of(None if question in alone else label, game)
         for question, game, label in zip(frame["question_id"], frame["game"], labels, strict=True)
     ]
-    made = frame.select("model", "question_id", "category", "run", "turn", "game", "baseline").with_columns(
+    rows = frame.select("model", "question_id", "category", "run", "turn", "game", "baseline").with_columns(
         pl.lit(judge.name).alias("judge"),
         pl.Series("status", [a.status for a in judged], dtype=pl.String),
         pl.Series("judgment", [a.text for a in judged], dtype=pl.String),
         pl.lit(1).alias("attempts"),
-        pl.Series("verdict", [t.verdict for t in told], dtype=pl.String),
-        pl.Series("reading", [t.reading for t in told], dtype=pl.String),
+        pl.Series("verdict", [t.verdict for t in rulings], dtype=pl.String),
+        pl.Series("reading", [t.reading for t in rulings], dtype=pl.String),
         pl.Series("points", [p for p, _ in ours], dtype=pl.Float64),
         pl.Series("weight", [w for _, w in ours], dtype=pl.Int64),
         pl.Series("published_points", [p for p, _ in theirs], dtype=pl.Float64),
         pl.Series("published_weight", [w for _, w in theirs], dtype=pl.Int64),
         pl.Series("request_key", [a.key for a in judged], dtype=pl.String),
     )
-    return BenchmarkTable(made, {"without_verdict": made["verdict"].null_count()})
+    return BenchmarkTable(rows, {"without_verdict": rows["verdict"].null_count()})
 
 
 def _settings(row: Benchmark) -> Mapping[str, Mapping[str, str]]:
     """What the judge is told in each category: the published file's constants, read and never run."""
     path = files.path_of(row, SETTINGS)
-    found: dict[str, Any] = {}
+    constants: dict[str, Any] = {}
     for statement in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-            found[statement.targets[0].id] = _constant(statement.value, found)
-    if missing := [name for name in BASELINES if name not in found.get("JUDGE_SETTINGS", {})]:
+            constants[statement.targets[0].id] = _constant(statement.value, constants)
+    if missing := [name for name in BASELINES if name not in constants.get("JUDGE_SETTINGS", {})]:
         raise ValueError(f"{path} has no settings for {', '.join(missing)}; put the published file there")
-    settings: Mapping[str, Mapping[str, str]] = found["JUDGE_SETTINGS"]
+    settings: Mapping[str, Mapping[str, str]] = constants["JUDGE_SETTINGS"]
     return settings
 
 
-def _constant(value: ast.expr, known: Mapping[str, Any]) -> Any:
+def _constant(value: ast.expr, constants: Mapping[str, Any]) -> Any:
     if isinstance(value, ast.Name):
-        return known[value.id]
+        return constants[value.id]
     if isinstance(value, ast.Dict):
         keys = (ast.literal_eval(key) for key in value.keys if key is not None)
-        return {key: _constant(each, known) for key, each in zip(keys, value.values, strict=True)}
+        return {key: _constant(value, constants) for key, value in zip(keys, value.values, strict=True)}
     return ast.literal_eval(value)
 
 
@@ -247,32 +247,32 @@ def _outcomes(model: str, results: pl.DataFrame) -> list[GameOutcome]:
     ]
 
 
-def read(given: Given) -> list[Measured]:
+def read(inputs: ScoredFiles) -> list[Measured]:
     """The scores of files of arena-hard-auto's `gen_judgment.py` as of 2025, category by category."""
-    if not given.judgments:
+    if not inputs.judgments:
         raise ValueError("no judgments are named; give --judgments, a file or folder of arena-hard-v2 judgments")
-    rows = [row for row in games.judged_in(given.judgments) if isinstance(row, games.Game)]
-    said = list(candidates.read(given.answers))
-    found = []
+    rows = [row for row in games.judged_in(inputs.judgments) if isinstance(row, games.Game)]
+    model_answers = list(candidates.read(inputs.answers))
+    measured = []
     for category, its in scores.grouped(rows, lambda row: row.category or "").items():
-        found += games.of_files(
+        measured += games.of_files(
             f"{NAME}_{category}",
             its,
-            said,
-            _known(given, category),
-            baseline=given.baseline or _baseline(category),
+            model_answers,
+            _question_ids(inputs, category),
+            baseline=inputs.baseline or _baseline(category),
             number=NUMBERS[category],
-            style=given.style,
+            style=inputs.style,
             fit=None,
             control=style_controlled,
         )
-    return found
+    return measured
 
 
-def _known(given: Given, category: str) -> list[str] | None:
-    if given.questions is None:
+def _question_ids(inputs: ScoredFiles, category: str) -> list[str] | None:
+    if inputs.questions is None:
         return None
-    return [row["uid"] for *_, row in json_lines.lines([given.questions]) if row.get("category") == category]
+    return [row["uid"] for *_, row in json_lines.lines([inputs.questions]) if row.get("category") == category]
 
 
 def style_controlled(models: Sequence[str], wins: Sequence[float], styles: Sequence[Style]) -> dict[str, float]:

@@ -12,7 +12,7 @@ import polars as pl
 
 from nift_assets.benchmarks.scoring import files, instructions
 from nift_assets.benchmarks.scoring.files import PublishedFile
-from nift_assets.benchmarks.scoring.interface import BenchmarkTable, Given, Measure, Runner
+from nift_assets.benchmarks.scoring.interface import BenchmarkTable, Measure, Runner, ScoredFiles
 from nift_assets.benchmarks.scoring.scores import Measured
 from nift_assets.rows import Benchmark
 
@@ -64,14 +64,14 @@ def score(model: str, results: pl.DataFrame) -> list[Measured]:
     return [instructions.of_table(model, NAME, results)]
 
 
-def read(given: Given) -> list[Measured]:
+def read(inputs: ScoredFiles) -> list[Measured]:
     """The scores of files of responses, its own or lm-eval's logs of samples."""
-    if not given.answers or given.questions is None:
+    if not inputs.answers or inputs.questions is None:
         raise ValueError(
             "IFEval is scored from --answers and --questions, the published input_data.jsonl; or set "
             "NIFT_BENCHMARKS to the folder that has ifeval/input_data.jsonl"
         )
     from nift_training.evaluate import ifeval as checker
 
-    responses = instructions.responses(given.answers)
-    return instructions.of_files(NAME, responses, checker.read_prompts(given.questions), checker.check)
+    responses = instructions.responses(inputs.answers)
+    return instructions.of_files(NAME, responses, checker.read_prompts(inputs.questions), checker.check)

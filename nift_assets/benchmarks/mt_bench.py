@@ -18,9 +18,9 @@ import polars as pl
 from nift_assets import providers
 from nift_assets.benchmarks.scoring import answers as candidates
 from nift_assets.benchmarks.scoring import files, json_lines, resampling, scores, verdicts
-from nift_assets.benchmarks.scoring.answers import Answered, AnswerIndex
+from nift_assets.benchmarks.scoring.answers import AnswerIndex, ModelAnswer
 from nift_assets.benchmarks.scoring.files import PublishedFile
-from nift_assets.benchmarks.scoring.interface import BenchmarkTable, Given, Measure, Runner, Size
+from nift_assets.benchmarks.scoring.interface import BenchmarkTable, Measure, Runner, ScoredFiles, Size
 from nift_assets.benchmarks.scoring.scores import Measured
 from nift_assets.protocol import Answer, Request
 from nift_assets.rows import Benchmark, Judge
@@ -91,17 +91,17 @@ def answers(row: Benchmark, model: str, rows: Sequence[Mapping[str, Any]]) -> Be
         pl.DataFrame(
             {
                 "model": model,
-                "question_id": said["question_id"],
-                "category": categories[said["question_id"]],
-                "run": said["run"],
+                "question_id": answer["question_id"],
+                "category": categories[answer["question_id"]],
+                "run": answer["run"],
                 "turn": turn,
                 "answer": text,
                 "tokens": tokens,
                 "stopped": stopped,
             }
-            for said in rows
+            for answer in rows
             for turn, (text, tokens, stopped) in enumerate(
-                zip(said["turns"], said["tokens"], said["stopped"], strict=True), start=1
+                zip(answer["turns"], answer["tokens"], answer["stopped"], strict=True), start=1
             )
         )
     )
@@ -116,20 +116,20 @@ def requests(row: Benchmark, judge: Judge, answers: pl.DataFrame) -> list[Reques
     prompts = {p["name"]: p for p in files.rows(row, "judge_prompts.jsonl")}
     references = {r["question_id"]: r["choices"][0]["turns"] for r in files.rows(row, "reference_answer", REFERENCES)}
     first_turns = {
-        (said["question_id"], said["run"]): said["answer"]
-        for said in answers.filter(pl.col("turn") == 1).iter_rows(named=True)
+        (answer["question_id"], answer["run"]): answer["answer"]
+        for answer in answers.filter(pl.col("turn") == 1).iter_rows(named=True)
     }
     return [
         _request(
             judge,
             prompts,
-            questions[said["question_id"]],
-            [first_turns[said["question_id"], said["run"]], said["answer"]],
-            references.get(said["question_id"], []),
-            turn=said["turn"],
-            run=said["run"],
+            questions[answer["question_id"]],
+            [first_turns[answer["question_id"], answer["run"]], answer["answer"]],
+            references.get(answer["question_id"], []),
+            turn=answer["turn"],
+            run=answer["run"],
         )
-        for said in answers.iter_rows(named=True)
+        for answer in answers.iter_rows(named=True)
     ]
 
 
@@ -147,13 +147,15 @@ def judgments(
     retried: Mapping[int, Answer],
 ) -> BenchmarkTable:
     """One row per answer row with the judge's rating, null where it gave none that counts."""
-    told = [verdicts.rated(a.text, answers=said, prompt=_told(r)) for said, r, a in _judged(answers, requests, judged)]
+    readings = [
+        verdicts.rated(a.text, answers=texts, prompt=_told(r)) for texts, r, a in _judged(answers, requests, judged)
+    ]
     frame = answers.select("model", "question_id", "category", "run", "turn").with_columns(
         pl.lit(judge.name).alias("judge"),
         pl.Series("status", [a.status for a in judged], dtype=pl.String),
         pl.Series("judgment", [a.text for a in judged], dtype=pl.String),
-        pl.Series("rating", [t.rating for t in told], dtype=pl.Float64),
-        pl.Series("reading", [t.reading for t in told], dtype=pl.String),
+        pl.Series("rating", [t.rating for t in readings], dtype=pl.Float64),
+        pl.Series("reading", [t.reading for t in readings], dtype=pl.String),
         pl.Series("published_rating", [rating(a.text) for a in judged], dtype=pl.Float64),
         pl.Series("request_key", [a.key for a in judged], dtype=pl.String),
     )
@@ -165,8 +167,8 @@ def rating(judgment: str) -> float | None:
 
     FastChat stores -1 where this says None.
     """
-    found = verdicts.RATING.search(judgment) or verdicts.BARE_RATING.search(judgment)
-    return float(found[1]) if found else None
+    match = verdicts.RATING.search(judgment) or verdicts.BARE_RATING.search(judgment)
+    return float(match[1]) if match else None
 
 
 def _judged(
@@ -252,7 +254,7 @@ def score(model: str, results: pl.DataFrame) -> list[Measured]:
         )
         for judge, question, run, turn, theirs, rating, reading in results.select(columns).iter_rows()
     ]
-    runs = scores.grouped(ratings, lambda one: one.source)
+    runs = scores.grouped(ratings, lambda row: row.source)
     return [_measured(model, list(runs.values()), expected=results.height)]
 
 
@@ -261,8 +263,8 @@ def _measured(
     runs: Sequence[Sequence[Rating]],
     *,
     expected: int,
-    known: set[str] | None = None,
-    said: AnswerIndex | None = None,
+    question_ids: set[str] | None = None,
+    index: AnswerIndex | None = None,
 ) -> Measured:
     """As FastChat's `show_result` averages one run, unrated rows being left out, and the mean of the runs that have any
     rating."""
@@ -270,14 +272,17 @@ def _measured(
     once = [scores.once(run) for run in runs]
     counts = Counter(row.reading for row in rows if row.reading != "verdict")
     counts += sum((run.counts for run in once), Counter())
-    counts["of no question"] = sum(known is not None and row.question not in known for row in rows)
-    kept = [{p: one.rating for p, one in run.kept.items() if known is None or p[0] in known} for run in once]
+    counts["of no question"] = sum(question_ids is not None and row.question not in question_ids for row in rows)
+    kept = [
+        {p: rated.rating for p, rated in run.kept.items() if question_ids is None or p[0] in question_ids}
+        for run in once
+    ]
     theirs = [[row.theirs for row in run if row.theirs is not None and row.theirs != -1] for run in runs]
     together = [_turns_together(run) for run in kept]
     rated = [run for run in together if any(weight for _, weight in run.values())]
     counted = sum(rating is not None for run in kept for rating in run.values())
     sample = resampling.sample(rated or together[:1])
-    several = said is not None and counts[scores.ANOTHER] and not said.has(model)
+    several = index is not None and counts[scores.ANOTHER] and not index.has(model)
     return scores.resampled(
         name,
         NAME,
@@ -287,7 +292,7 @@ def _measured(
         expected=max(expected, counted),
         missing=max(expected - counted, 0),
         parts={f"turn {turn}": scores.mean(_of_turn(kept, turn)) for turn in (1, 2)},
-        counts={**counts, "runs": len(runs), **(said.flags(model) if said else {})},
+        counts={**counts, "runs": len(runs), **(index.flags(model) if index else {})},
         notes=(scores.OTHER_ANSWERS,) if several else (),
     )
 
@@ -308,7 +313,7 @@ def _of_turn(runs: Sequence[Mapping[tuple[str, int], float | None]], turn: int) 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class PublishedJudgment:
     """One rating of MT-Bench: `score` is what the file says, -1 for none; each file is one `source`."""
 
     source: int
@@ -321,30 +326,30 @@ class Judged:
     prompt: str
 
 
-def read(given: Given) -> list[Measured]:
+def read(inputs: ScoredFiles) -> list[Measured]:
     """The scores of files of FastChat's `gen_judgment.py`."""
-    if not given.judgments:
+    if not inputs.judgments:
         raise ValueError("no judgments are named; give --judgments, a file or folder of mt-bench judgments")
-    known = files.ids_of(given.questions) if given.questions else None
-    return of_files(judged_in(given.judgments), candidates.read(given.answers), known)
+    question_ids = files.ids_of(inputs.questions) if inputs.questions else None
+    return of_files(judged_in(inputs.judgments), candidates.read(inputs.answers), question_ids)
 
 
 def of_files(
-    judgments: Iterable[Judged], answers: Iterable[Answered] = (), questions: Sequence[Any] | None = None
+    judgments: Iterable[PublishedJudgment], answers: Iterable[ModelAnswer] = (), questions: Sequence[Any] | None = None
 ) -> list[Measured]:
     """One score per model, with several judges per model and judge: the mean over its runs. A file is a run; one that
     has nothing another has is part of the same run."""
-    said, known = AnswerIndex(answers), scores.identities(questions)
-    ratings = [rating_of(row, said) for row in judgments]
-    found = []
+    index, question_ids = AnswerIndex(answers), scores.identities(questions)
+    ratings = [rating_of(row, index) for row in judgments]
+    measured = []
     for name, rows in scores.named(ratings).items():
         runs = _runs(rows)
-        expected = len(runs) * TURNS * (QUESTIONS if known is None else len(known))
-        found.append(_measured(name, runs, expected=expected, known=known, said=said))
-    return found
+        expected = len(runs) * TURNS * (QUESTIONS if question_ids is None else len(question_ids))
+        measured.append(_measured(name, runs, expected=expected, question_ids=question_ids, index=index))
+    return measured
 
 
-def judged_in(paths: Sequence[Path]) -> Iterator[Judged]:
+def judged_in(paths: Sequence[Path]) -> Iterator[PublishedJudgment]:
     """The ratings in files of FastChat's `gen_judgment.py`, one per line; of a folder without its `_pair.jsonl`."""
     for source, path, number, row in json_lines.lines(_singles(paths)):
         if "g1_winner" in row:
@@ -352,7 +357,7 @@ def judged_in(paths: Sequence[Path]) -> Iterator[Judged]:
         json_lines.need(row, ("question_id", "model", "score", "turn"), path, number)
         if (turn := json_lines.whole_of(row["turn"])) not in (1, 2):
             raise ValueError(f"{path} line {number} has the turn {row['turn']!r}; it is 1 or 2")
-        yield Judged(
+        yield PublishedJudgment(
             source=source,
             model=str(row["model"]),
             question=json_lines.identity(row["question_id"]),
@@ -364,12 +369,12 @@ def judged_in(paths: Sequence[Path]) -> Iterator[Judged]:
         )
 
 
-def rating_of(row: Judged, said: AnswerIndex) -> Rating:
+def rating_of(row: PublishedJudgment, index: AnswerIndex) -> Rating:
     """The rating that counts: read from the judge's own words where the file has them, else what the file says."""
     shown = _candidate(row.prompt)
     if shown:
-        said.show(row.model, row.question, row.turn, shown[-1])
-    turns = said.turns(row.model, row.question)
+        index.show(row.model, row.question, row.turn, shown[-1])
+    turns = index.turns(row.model, row.question)
     value, reading = _rated(row, [*turns, *shown])
     return Rating(
         source=row.source,
@@ -408,7 +413,7 @@ def _singles(paths: Sequence[Path]) -> list[Path]:
     return single
 
 
-def _rated(row: Judged, answers: Sequence[str]) -> tuple[float | None, str]:
+def _rated(row: PublishedJudgment, answers: Sequence[str]) -> tuple[float | None, str]:
     if row.judgment is None:
         usable = row.score is not None and verdicts.LOWEST <= row.score <= verdicts.HIGHEST
         missing = "none" if row.score is None or row.score == -1 or math.isnan(row.score) else "out_of_range"
@@ -420,9 +425,9 @@ def _rated(row: Judged, answers: Sequence[str]) -> tuple[float | None, str]:
 
 def _candidate(prompt: str) -> tuple[str, ...]:
     """What the candidate wrote in a prompt of MT-Bench: the answer, or the conversation and its last answer."""
-    if found := ANSWER.search(prompt):
-        return (found[1],)
-    if found := CONVERSATION.search(prompt):
-        last = LAST_TURN.fullmatch(found[1])
-        return (found[1], last[1]) if last else (found[1],)
+    if match := ANSWER.search(prompt):
+        return (match[1],)
+    if match := CONVERSATION.search(prompt):
+        last = LAST_TURN.fullmatch(match[1])
+        return (match[1], last[1]) if last else (match[1],)
     return ()

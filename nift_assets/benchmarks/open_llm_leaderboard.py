@@ -17,7 +17,7 @@ import polars as pl
 
 from nift_assets.benchmarks.scoring import files, json_lines
 from nift_assets.benchmarks.scoring.files import HUB, PublishedFile
-from nift_assets.benchmarks.scoring.interface import BenchmarkTable, Given, Measure, Runner
+from nift_assets.benchmarks.scoring.interface import BenchmarkTable, Measure, Runner, ScoredFiles
 from nift_assets.benchmarks.scoring.json_lines import Row
 from nift_assets.benchmarks.scoring.scores import Measured
 from nift_assets.corpus import locations
@@ -131,7 +131,7 @@ def task_rows(row: Benchmark) -> Iterator[tuple[str, dict[str, Any]]]:
         below = sorted(p for p in folder.rglob("*") if p.suffix in (".jsonl", ".parquet") and p.stem not in SHOWN)
         asked = [(p.stem if p.parent == folder else p.parent.name, str(p)) for p in below]
     for name, file in asked:
-        yield from ((f"{name} {number}", each) for number, each in enumerate(_rows_of(file), start=1))
+        yield from ((f"{name} {number}", record) for number, record in enumerate(_rows_of(file), start=1))
 
 
 def hub_file(task: str) -> str:
@@ -168,9 +168,9 @@ def _texts(value: Any) -> Iterator[str]:
 def answers(row: Benchmark, model: str, rows: Sequence[Mapping[str, Any]]) -> BenchmarkTable:
     """One row per task: the metric that counts. ValueError for a task that lm-eval gave another metric for."""
     for task in row.tasks:
-        given = [(result["metric"], result["filter"]) for result in rows if result["task"] == task.name]
-        if (task.metric, task.filter) not in given:
-            raise ValueError(f"lm-eval gave {given} for {task.name}, not {task.metric}, {task.filter}; mend the row")
+        reported = [(result["metric"], result["filter"]) for result in rows if result["task"] == task.name]
+        if (task.metric, task.filter) not in reported:
+            raise ValueError(f"lm-eval gave {reported} for {task.name}, not {task.metric}, {task.filter}; mend the row")
     return BenchmarkTable(
         pl.DataFrame(
             {
@@ -214,11 +214,11 @@ def _measured(
 ) -> Measured:
     """The plain mean of the tasks if all are there, with an interval from their standard errors if all have one, as far
     as it lies on the scale."""
-    there = [value for value in tasks.values() if value is not None]
-    score = sum(there) / len(tasks) if len(there) == len(tasks) else None
-    known = [error for error in errors if error is not None]
-    sure = score is not None and len(known) == len(tasks)
-    error = sum(e**2 for e in known) ** 0.5 / len(tasks) if sure else None
+    values = [value for value in tasks.values() if value is not None]
+    score = sum(values) / len(tasks) if len(values) == len(tasks) else None
+    known_errors = [error for error in errors if error is not None]
+    sure = score is not None and len(known_errors) == len(tasks)
+    error = sum(e**2 for e in known_errors) ** 0.5 / len(tasks) if sure else None
     return Measured(
         model=model,
         measure=NAME,
@@ -228,7 +228,7 @@ def _measured(
         high=None if score is None or error is None else min(100.0, score + 1.96 * error),
         questions=questions,
         expected=len(tasks),
-        missing=len(tasks) - len(there),
+        missing=len(tasks) - len(values),
         parts=tasks,
         counts=counts or {},
         notes=tuple(notes),
@@ -255,9 +255,9 @@ class TaskScore:
     asked: tuple[int, int] | None = None
 
 
-def read(given: Given) -> list[Measured]:
+def read(inputs: ScoredFiles) -> list[Measured]:
     """The scores of results files of lm-eval."""
-    if not (paths := [*given.results, *given.answers, *given.judgments]):
+    if not (paths := [*inputs.results, *inputs.answers, *inputs.judgments]):
         raise ValueError("nothing to score is named; give --results, lm-eval's results.json")
     return of_files(results_in(paths))
 
@@ -323,13 +323,13 @@ def _task(key: str) -> str | None:
 def _shots(content: Row, key: str) -> int | None:
     """How many examples a task was shown: in its key, in a table of its own or, until 2023, the same for all tasks."""
     match = LEADERBOARD_KEY.fullmatch(key)
-    said = [match["shots"] and int(match["shots"])] if match else []
-    said += [
+    shots = [match["shots"] and int(match["shots"])] if match else []
+    shots += [
         json_lines.mapping_of(content, "n-shot").get(key),
         json_lines.mapping_of(content, "configs", key).get("num_fewshot"),
     ]
-    said += [json_lines.mapping_of(content, "config").get("num_fewshot")]
-    return next((number for each in said if (number := json_lines.whole_of(each)) is not None), None)
+    shots += [json_lines.mapping_of(content, "config").get("num_fewshot")]
+    return next((number for value in shots if (number := json_lines.whole_of(value)) is not None), None)
 
 
 def _asked(content: Row, key: str) -> tuple[int, int] | None:
@@ -341,15 +341,15 @@ def _asked(content: Row, key: str) -> tuple[int, int] | None:
 
 def _model_of(content: Row) -> str | None:
     """The model as a file names it, with the adapter and the revision it was loaded with: they are another model."""
-    told = json_lines.mapping_of(content, "config_general").get("model_name") or json_lines.mapping_of(
+    model = json_lines.mapping_of(content, "config_general").get("model_name") or json_lines.mapping_of(
         content, "config"
     ).get("model_args")
-    if isinstance(told, str):
-        told = dict(part.partition("=")[::2] for part in told.split(",")) if "=" in told else {"pretrained": told}
-    if isinstance(told, dict):
-        name = told.get("pretrained") or told.get("model") or told.get("path")
-        more = [f"@{told['revision']}"] if told.get("revision") not in (None, "", "main") else []
-        more += [f"+{told[part]}" for part in ("peft", "delta") if told.get(part)]
+    if isinstance(model, str):
+        model = dict(part.partition("=")[::2] for part in model.split(",")) if "=" in model else {"pretrained": model}
+    if isinstance(model, dict):
+        name = model.get("pretrained") or model.get("model") or model.get("path")
+        more = [f"@{model['revision']}"] if model.get("revision") not in (None, "", "main") else []
+        more += [f"+{model[part]}" for part in ("peft", "delta") if model.get(part)]
         if name:
             return f"{name}{''.join(more)}"
     named = content.get("model_name")
@@ -364,8 +364,8 @@ def _averaged(model: str, tasks: Mapping[tuple[str, str, str], Sequence[TaskScor
     for name, metric, filter_name in leaderboard.SIX:
         wanted = leaderboard.MMLU_TASKS if name == leaderboard.MMLU else (name,)
         runs = [tasks[key] for task in wanted if (key := (task, metric, filter_name)) in tasks]
-        rows = [_counting(each, leaderboard.SHOTS[name]) for each in runs]
-        twice += sum(len(each) > 1 for each in runs)
+        rows = [_counting(task_scores, leaderboard.SHOTS[name]) for task_scores in runs]
+        twice += sum(len(task_scores) > 1 for task_scores in runs)
         missing = {*wanted} - {row.task for row in rows if not math.isnan(row.value)}
         notes += [f"{name}: {note}" for note in _about(runs, rows, leaderboard.SHOTS[name])]
         if missing:
@@ -374,12 +374,14 @@ def _averaged(model: str, tasks: Mapping[tuple[str, str, str], Sequence[TaskScor
             notes.append(f"{name}: {len(wanted) - len(missing)} of {len(wanted)} are there, {gone} missing")
             continue
         parts[name] = 100 * math.fsum(row.value for row in rows) / len(rows)
-        known = [row.stderr for row in rows if row.stderr is not None]
-        errors.append(sum(e**2 for e in known) ** 0.5 / len(rows) * 100 if len(known) == len(rows) else None)
+        errors_of_rows = [row.stderr for row in rows if row.stderr is not None]
+        errors.append(
+            sum(e**2 for e in errors_of_rows) ** 0.5 / len(rows) * 100 if len(errors_of_rows) == len(rows) else None
+        )
         if note := leaderboard.NOTES.get(name):
             notes.append(f"{name}: {note}")
-    there = sum(value is not None for value in parts.values())
-    return _measured(model, parts, errors, questions=there, counts={"run twice": twice}, notes=notes)
+    tasks_measured = sum(value is not None for value in parts.values())
+    return _measured(model, parts, errors, questions=tasks_measured, counts={"run twice": twice}, notes=notes)
 
 
 def _counting(runs: Sequence[TaskScore], shots: int) -> TaskScore:
@@ -389,11 +391,15 @@ def _counting(runs: Sequence[TaskScore], shots: int) -> TaskScore:
 
 def _about(runs: Sequence[Sequence[TaskScore]], rows: Sequence[TaskScore], shots: int) -> Iterator[str]:
     """What must be known of the runs that count: which they are, what they were shown, how much they were asked."""
-    if unlike := {row.source for each, row in zip(runs, rows, strict=True) if len({one.value for one in each}) > 1}:
+    if unlike := {
+        row.source
+        for task_scores, row in zip(runs, rows, strict=True)
+        if len({score.value for score in task_scores}) > 1
+    }:
         yield f"run more than once with different results, counted is {', '.join(sorted(unlike)[:3])}"
     if others := sorted({row.shots for row in rows if row.shots not in (shots, None)}):
         yield f"{', '.join(map(str, others))} examples in its prompts, not the leaderboard's {shots}"
     if part := [row.asked for row in rows if row.asked and row.asked[0] < row.asked[1]]:
-        yield f"only {sum(asked for asked, _ in part)} of {sum(there for _, there in part)} samples were asked"
+        yield f"only {sum(asked for asked, _ in part)} of {sum(total for _, total in part)} samples were asked"
     if nan := [row.task for row in rows if math.isnan(row.value)]:
         yield f"{', '.join(nan[:3])} is NaN"

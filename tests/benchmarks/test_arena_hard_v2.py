@@ -16,7 +16,7 @@ from expectations.frames import conform
 from expectations.runner import check
 from nift_assets import benchmarks, sql
 from nift_assets.benchmarks import arena_hard_v2
-from nift_assets.benchmarks.scoring.interface import Given
+from nift_assets.benchmarks.scoring.interface import ScoredFiles
 from nift_assets.protocol import Answer
 from nift_assets.rows import Benchmark
 from nift_assets.studies import demo
@@ -146,12 +146,12 @@ def test_files_of_its_tool_are_scored_by_category_and_as_our_own_tables_are(row:
         judged("c1", "creative_writing", "A=B", "B>A"),
         judged("h2", "hard_prompt", "A>B", None),
     )
-    found = arena_hard_v2.read(Given(judgments=[file], questions=Path(row.location, "question.jsonl")))
+    found = arena_hard_v2.read(ScoredFiles(judgments=[file], questions=Path(row.location, "question.jsonl")))
     assert [(one.measure, one.score, one.published, one.expected, one.missing) for one in found] == [
         ("arena_hard_v2_hard_prompt", 60.0, 75.0, 4, 1),
         ("arena_hard_v2_creative_writing", 25.0, 25.0, 2, 0),
     ]
-    without = arena_hard_v2.read(Given(judgments=[file]))
+    without = arena_hard_v2.read(ScoredFiles(judgments=[file]))
     assert [one.expected for one in without] == [1000, 500]
 
 

@@ -212,13 +212,13 @@ TOLD = 'rate by strictly following this format, for example: [[5]]. Example outp
 @pytest.mark.parametrize("kind", BROKEN_RATINGS)
 def test_a_broken_rating_counts_as_the_table_says(kind: str) -> None:
     judgment, rating, reading = BROKEN_RATINGS[kind]
-    assert verdicts.rated(judgment, answers=[ATTACK], prompt=TOLD) == verdicts.Rated(rating, reading)
+    assert verdicts.rated(judgment, answers=[ATTACK], prompt=TOLD) == verdicts.RatingReading(rating, reading)
 
 
 @pytest.mark.parametrize("kind", BROKEN_VERDICTS)
 def test_a_broken_verdict_counts_as_the_table_says(kind: str) -> None:
     judgment, verdict, reading = BROKEN_VERDICTS[kind]
-    assert verdicts.ruled(judgment, answers=[ATTACK], prompt=TOLD) == verdicts.Ruled(verdict, reading)
+    assert verdicts.ruled(judgment, answers=[ATTACK], prompt=TOLD) == verdicts.RulingReading(verdict, reading)
 
 
 def test_a_judge_that_quotes_an_attack_is_heard_in_its_own_words() -> None:

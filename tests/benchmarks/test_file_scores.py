@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from dagster_project.command_line import main
 from nift_assets.benchmarks import arena_hard, ifeval, mt_bench, open_llm_leaderboard
 from nift_assets.benchmarks.scoring import answers, bradley_terry, games, instructions, json_lines, resampling
-from nift_assets.benchmarks.scoring.interface import Given
+from nift_assets.benchmarks.scoring.interface import ScoredFiles
 from nift_assets.benchmarks.scoring.scores import Measured
 from nift_training.evaluate.leaderboard import MMLU_TASKS
 from tests.shared_data import shared
@@ -41,7 +41,7 @@ def write(path: Path, *rows: Mapping[str, Any]) -> Path:
 
 
 def test_official_battles_give_the_official_win_rates() -> None:
-    found = by_model(arena_hard.read(Given(judgments=[shared("arena_hard", "battles.jsonl")])))
+    found = by_model(arena_hard.read(ScoredFiles(judgments=[shared("arena_hard", "battles.jsonl")])))
     for model, rate in {"gpt-4-0613": 37.90, "gpt-3.5-turbo-0125": 23.34}.items():
         one = found[model]
         assert one.score is not None
@@ -101,7 +101,7 @@ def test_five_hundred_questions_are_scored_within_a_second(tmp_path: Path) -> No
     labels = ["A>>B", "A>B", "A=B", "B>A", "B>>A"]
     file = write(tmp_path / "j.jsonl", *(game(f"q{i}", labels[i % 5], labels[i % 3]) for i in range(500)))
     began = time.process_time()
-    (one,) = arena_hard.read(Given(judgments=[file]))
+    (one,) = arena_hard.read(ScoredFiles(judgments=[file]))
     seconds = time.process_time() - began
     print(f"500 x 2 Arena-Hard games with 100 bootstraps are scored in {seconds:.2f} s of CPU")
     assert one.missing == 0
@@ -237,7 +237,7 @@ def test_an_attack_is_seen_in_what_the_judge_was_shown_when_no_answers_are_given
     both += [game("real", "A=B", "A=B", model="other")]
     for row in both:
         row["games"] = [played | {"user_prompt": places} for played in row["games"]]
-    found = by_model(arena_hard.read(Given(judgments=[write(tmp_path / "g.jsonl", *both)])))
+    found = by_model(arena_hard.read(ScoredFiles(judgments=[write(tmp_path / "g.jsonl", *both)])))
     assert found["m"].published == pytest.approx(100, abs=0.01)
     assert (found["m"].score, found["m"].counts["repeated"], found["m"].counts["answers alike"]) == (None, 1000, 500)
     assert found["other"].score == 50.0
@@ -270,7 +270,7 @@ def test_each_judge_gives_a_score_of_its_own(tmp_path: Path) -> None:
     found = by_model(mt_bench.of_files(mt_bench.judged_in([tmp_path / "folder"])))
     assert {name: one.score for name, one in found.items()} == {"m (judge gpt-4)": 3.5, "m (judge other)": 5.0}
     played = [game("q", "A>>B", "B>>A") | {"judge": "one"}, game("q", "B>>A", "A>>B") | {"judge": "two"}]
-    ruled = by_model(arena_hard.read(Given(judgments=[write(tmp_path / "g.jsonl", *played)])))
+    ruled = by_model(arena_hard.read(ScoredFiles(judgments=[write(tmp_path / "g.jsonl", *played)])))
     assert {name: one.score for name, one in ruled.items()} == {"m (judge one)": 0.0, "m (judge two)": 100.0}
 
 
@@ -288,7 +288,7 @@ def test_games_of_2025_count_as_their_tool_counts_them(tmp_path: Path) -> None:
 
     rows = [played("A<<B", "A=B"), played("B>A", None), played("A>B", "B<A")]
     rows[0]["games"][0]["judgment"]["answer"] = "First I thought [[A>>B]], but it is [a<<b]... [[a<<b]]"
-    (one,) = arena_hard.read(Given(judgments=[write(tmp_path / "j.jsonl", *rows)]))
+    (one,) = arena_hard.read(ScoredFiles(judgments=[write(tmp_path / "j.jsonl", *rows)]))
     assert one.published == pytest.approx(100 * (3 + 0.5 + 0 + 1) / (3 + 1 + 1 + 1), abs=1e-3)
     assert one.score == pytest.approx(100 * (3 + 0.5 + 1 + 0 + 1) / 7)  # the game whose other is missing counts
 

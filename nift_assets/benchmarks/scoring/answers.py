@@ -27,7 +27,7 @@ CODE = re.compile(r"```[^`]*```")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answered:
+class ModelAnswer:
     """One model's answer to one question: the texts of its turns, and its style as the file states it or as counted."""
 
     model: str
@@ -50,7 +50,7 @@ class Mark:
 class AnswerIndex:
     """The candidates' answers: those in files and, of models without any there, marks of what the judge was shown."""
 
-    def __init__(self, answers: Iterable[Answered]) -> None:
+    def __init__(self, answers: Iterable[ModelAnswer]) -> None:
         self.files = {(answer.model, answer.question): answer for answer in answers}
         self._in_files = {model for model, _ in self.files}
         self._shown: dict[str, dict[tuple[str, int], Mark]] = {}
@@ -76,23 +76,23 @@ class AnswerIndex:
     def flags(self, model: str) -> dict[str, int]:
         """How many of a model's answers are one text again and again, and how many hold what looks like a verdict."""
         by_turn: dict[int, list[Mark]] = {}
-        for turn, one in self._marks(model):
-            by_turn.setdefault(turn, []).append(one)
-        marks = [one for each in by_turn.values() for one in each]
+        for turn, answer_mark in self._marks(model):
+            by_turn.setdefault(turn, []).append(answer_mark)
+        marks = [answer_mark for of_turn in by_turn.values() for answer_mark in of_turn]
         return {
-            "answers alike": sum(alike(each)["answers alike"] for each in by_turn.values()),
-            "answers that hold a verdict": sum(one.holds_verdict for one in marks),
+            "answers alike": sum(alike(of_turn)["answers alike"] for of_turn in by_turn.values()),
+            "answers that hold a verdict": sum(answer_mark.holds_verdict for answer_mark in marks),
         }
 
     def _marks(self, model: str) -> Iterator[tuple[int, Mark]]:
-        for (_, turn), one in self._shown.get(model, {}).items():
-            yield turn, one
+        for (_, turn), answer_mark in self._shown.get(model, {}).items():
+            yield turn, answer_mark
         for (name, _), answer in self.files.items():
             if name == model:
                 yield from enumerate(map(mark, answer.turns), start=1)
 
 
-def read(paths: Sequence[Path]) -> Iterator[Answered]:
+def read(paths: Sequence[Path]) -> Iterator[ModelAnswer]:
     """The answers in files of FastChat or arena-hard-auto: turns of text, of `content`, or a list of messages."""
     for _, path, number, row in json_lines.lines(paths):
         question = row.get("question_id", row.get("uid"))
@@ -108,7 +108,7 @@ def read(paths: Sequence[Path]) -> Iterator[Answered]:
         style = next((s for name in ("conv_metadata", "metadata") if isinstance(s := row.get(name), dict)), {})
         first = turns[0] if turns and isinstance(turns[0], dict) else {}
         counted = style_of("\n".join(texts))
-        yield Answered(
+        yield ModelAnswer(
             model=str(model),
             question=json_lines.identity(question),
             turns=texts,
@@ -132,7 +132,7 @@ def mark(text: str) -> Mark:
 
 def alike(marks: Sequence[Mark]) -> dict[str, int]:
     """How many texts are one that is given again and again."""
-    number = Counter(one.digest for one in marks)
+    number = Counter(answer_mark.digest for answer_mark in marks)
     most = max(1, MOST_ALIKE * len(marks))
     return {"answers alike": sum(times for times in number.values() if times > most)}
 

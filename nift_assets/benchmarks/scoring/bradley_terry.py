@@ -99,7 +99,7 @@ def _counts(of: npt.NDArray[np.int64], won: Array, models: int) -> tuple[Array, 
     import numpy as np
 
     ones = np.ones(len(of))
-    return tuple(np.bincount(of, weights=each, minlength=models).astype(np.float64) for each in (ones, won))
+    return tuple(np.bincount(of, weights=weights, minlength=models).astype(np.float64) for weights in (ones, won))
 
 
 def _ratings(total: Array, points: Array) -> Array:

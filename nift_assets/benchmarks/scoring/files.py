@@ -44,22 +44,23 @@ def fetch(folder: Path, published: Sequence[PublishedFile]) -> list[Path]:
 
     ValueError for one whose digest is another, whether it was there or came so: the texts decide the score.
     """
-    made = []
+    paths = []
     for file in published:
         path = folder / file.path
         if not path.exists():
             with replacing(path) as temporary:
                 temporary.write_bytes(_expected(http_client.get(file.url, seconds=60), file, file.url))
         _expected(path.read_bytes(), file, str(path))
-        made.append(path)
-    return made
+        paths.append(path)
+    return paths
 
 
 def _expected(content: bytes, file: PublishedFile, place: str) -> bytes:
-    found, kind = file.digest_of(content), "sha256" if file.sha256 else "git id"
-    if found != file.digest:
+    digest, kind = file.digest_of(content), "sha256" if file.sha256 else "git id"
+    if digest != file.digest:
         raise ValueError(
-            f"{place} is not the published {file.path}: its {kind} is {found[:16]}…, not {file.digest[:16]}…; remove it"
+            f"{place} is not the published {file.path}: its {kind} is {digest[:16]}…, not {file.digest[:16]}…; "
+            "remove it"
         )
     return content
 

@@ -17,7 +17,7 @@ import polars as pl
 
 from nift_assets.benchmarks.scoring import answers as candidates
 from nift_assets.benchmarks.scoring import bradley_terry, json_lines, resampling, scores, verdicts
-from nift_assets.benchmarks.scoring.answers import Answered, AnswerIndex
+from nift_assets.benchmarks.scoring.answers import AnswerIndex, ModelAnswer
 from nift_assets.benchmarks.scoring.json_lines import Row
 from nift_assets.benchmarks.scoring.scores import Measured
 from nift_assets.protocol import Answer, Message, Request
@@ -73,8 +73,8 @@ def texts(judged: Sequence[Answer], retried: Mapping[int, Answer]) -> list[str]:
 
 def one_verdict(judgment: str) -> str | None:
     """The verdict as the tool reads it, whoever wrote it: the one label in double brackets, else None."""
-    found = set(verdicts.VERDICT.findall(judgment))
-    return found.pop() if len(found) == 1 else None
+    labels = set(verdicts.VERDICT.findall(judgment))
+    return labels.pop() if len(labels) == 1 else None
 
 
 def points_of(verdict: str | None, game: int) -> tuple[float | None, int]:
@@ -120,8 +120,8 @@ def measured(
     outcomes: Sequence[GameOutcome],
     *,
     expected: int,
-    known: set[str] | None = None,
-    said: AnswerIndex | None = None,
+    question_ids: set[str] | None = None,
+    index: AnswerIndex | None = None,
     rate: bradley_terry.Rate | None = None,
     controlled: float | None = None,
 ) -> Measured:
@@ -130,23 +130,25 @@ def measured(
     With one baseline this equals the maximum-likelihood Bradley-Terry rate that the published tool fits. That fit is of
     all models together, so of a single one its closed form stands in its place.
     """
-    raw = any(one.game for one in outcomes)
+    raw = any(outcome.game for outcome in outcomes)
     once = scores.once(outcomes)
-    counts = Counter(one.reading for one in outcomes if one.reading != "verdict") + once.counts
-    counts["of no question"] = sum(known is not None and one.question not in known for one in outcomes)
-    kept = [one for one in once.kept.values() if known is None or one.question in known]
+    counts = Counter(outcome.reading for outcome in outcomes if outcome.reading != "verdict") + once.counts
+    counts["of no question"] = sum(
+        question_ids is not None and outcome.question not in question_ids for outcome in outcomes
+    )
+    kept = [outcome for outcome in once.kept.values() if question_ids is None or outcome.question in question_ids]
     together: dict[str, tuple[float, float]] = {}
-    for one in kept:
-        won, weight = together.get(one.question, (0.0, 0.0))
-        together[one.question] = (won + 100 * (one.points or 0.0) * one.weight, weight + one.weight)
-    found = sum(one.points is not None for one in kept) if raw else len(together)
-    theirs = [one.theirs for one in outcomes if one.theirs]
+    for outcome in kept:
+        won, weight = together.get(outcome.question, (0.0, 0.0))
+        together[outcome.question] = (won + 100 * (outcome.points or 0.0) * outcome.weight, weight + outcome.weight)
+    verdicts_there = sum(outcome.points is not None for outcome in kept) if raw else len(together)
+    theirs = [outcome.theirs for outcome in outcomes if outcome.theirs]
     weight = sum(weight for _, weight in theirs)
     closed_form = 100 * sum(points * weight for points, weight in theirs) / weight if weight else None
-    tokens = said.tokens(outcomes[0].model) if said else []
+    tokens = index.tokens(outcomes[0].model) if index else []
     # A file of battles has no line where a verdict is missing, so only whole questions are seen to be.
     notes = [] if raw else ["battles: missing games cannot be seen, only missing questions"]
-    if len(against := sorted({one.baseline for one in outcomes})) > 1:
+    if len(against := sorted({outcome.baseline for outcome in outcomes})) > 1:
         notes.append(f"against several baselines: {', '.join(against)}")
     return scores.resampled(
         name,
@@ -154,8 +156,8 @@ def measured(
         resampling.sample([together]),
         published=rate.rate if rate else closed_form,
         questions=len(together),
-        expected=max(expected, found),
-        missing=max(expected - found, 0),
+        expected=max(expected, verdicts_there),
+        missing=max(expected - verdicts_there, 0),
         parts={
             "published low": rate.low if rate else None,
             "published high": rate.high if rate else None,
@@ -163,7 +165,7 @@ def measured(
             **({"style controlled": controlled} if controlled is not None else {}),
             **({"mean tokens": sum(tokens) / len(tokens)} if tokens else {}),
         },
-        counts={**counts, "battles": weight, **(said.flags(outcomes[0].model) if said else {})},
+        counts={**counts, "battles": weight, **(index.flags(outcomes[0].model) if index else {})},
         notes=tuple(notes),
     )
 
@@ -207,7 +209,7 @@ class Battle:
 def of_files(
     measure: str,
     rows: Iterable[Game | Battle],
-    answers: Iterable[Answered] = (),
+    answers: Iterable[ModelAnswer] = (),
     questions: Sequence[Any] | None = None,
     *,
     baseline: str,
@@ -220,29 +222,31 @@ def of_files(
     for where `questions` are not known. With `style` also the rate that is controlled for style, for which both
     answers to every question must be there. How the tool fits all models' battles together is `fit`, without which the
     closed form stands in its place, and how it takes the style out `control`."""
-    said, known = AnswerIndex(answers), scores.identities(questions)
-    outcomes = [outcome_of(row, said, baseline) for row in rows]
+    index, question_ids = AnswerIndex(answers), scores.identities(questions)
+    outcomes = [outcome_of(row, index, baseline) for row in rows]
     rates: dict[tuple[str, str], bradley_terry.Rate] = {}
     controlled: dict[tuple[str, str], float] = {}
-    for judge, ruled in scores.grouped(outcomes, lambda one: one.judge).items():
-        battles = [(one, one.theirs[0]) for one in ruled if one.theirs for _ in range(one.theirs[1])]
-        models, points = [one.model for one, _ in battles], [won for _, won in battles]
+    for judge, ruled in scores.grouped(outcomes, lambda outcome: outcome.judge).items():
+        battles = [
+            (outcome, outcome.theirs[0]) for outcome in ruled if outcome.theirs for _ in range(outcome.theirs[1])
+        ]
+        models, points = [outcome.model for outcome, _ in battles], [won for _, won in battles]
         rates |= {(judge, rate.model): rate for rate in (fit(models, points) if battles and fit else ())}
         if style and battles:
-            styles = [_styles(one, said) for one, _ in battles]
-            found = control(models, points, styles)
-            controlled |= {(judge, model): rate for model, rate in found.items()}
-    if not any(one.theirs for one in outcomes):
+            styles = [_styles(outcome, index) for outcome, _ in battles]
+            rate_by_model = control(models, points, styles)
+            controlled |= {(judge, model): rate for model, rate in rate_by_model.items()}
+    if not any(outcome.theirs for outcome in outcomes):
         raise ValueError("there is no verdict that counts in these files; give files of Arena-Hard judgments")
-    number = number if known is None else len(known)
+    number = number if question_ids is None else len(question_ids)
     return [
         measured(
             name,
             measure,
             its,
-            expected=len(GAMES) * number if any(one.game for one in its) else number,
-            known=known,
-            said=said,
+            expected=len(GAMES) * number if any(outcome.game for outcome in its) else number,
+            question_ids=question_ids,
+            index=index,
             rate=rates.get((its[0].judge, its[0].model)),
             controlled=controlled.get((its[0].judge, its[0].model)),
         )
@@ -296,7 +300,7 @@ def _battle(source: int, path: Path, number: int, row: Row) -> Battle:
     )
 
 
-def outcome_of(row: Game | Battle, said: AnswerIndex, baseline: str) -> GameOutcome:
+def outcome_of(row: Game | Battle, index: AnswerIndex, baseline: str) -> GameOutcome:
     """The outcome that counts: of a game by the judge's own words where the file has them, else by its score."""
     if isinstance(row, Battle):
         return GameOutcome(
@@ -313,9 +317,9 @@ def outcome_of(row: Game | Battle, said: AnswerIndex, baseline: str) -> GameOutc
     places = BOTH.search(row.prompt)
     ours = places[2 if row.game == 1 else 1] if places else ""
     if places:
-        said.show(row.model, row.question, 1, ours)
+        index.show(row.model, row.question, 1, ours)
     against = row.baseline or baseline
-    texts = [text for name in (row.model, against) for text in said.turns(name, row.question)]
+    texts = [text for name in (row.model, against) for text in index.turns(name, row.question)]
     label = verdicts.MIRRORED.get(row.score or "", row.score) if row.of_2025 else row.score
     points, weight = points_of(label, row.game)
     theirs = None if points is None or (row.of_2025 and row.alone) else (points, weight)
@@ -325,7 +329,7 @@ def outcome_of(row: Game | Battle, said: AnswerIndex, baseline: str) -> GameOutc
             row.judgment, answers=[*texts, *(places.groups() if places else ())]
         )
         (points, weight), reading = points_of(read.verdict, row.game), read.reading
-    answer = said.turns(row.model, row.question)
+    answer = index.turns(row.model, row.question)
     return GameOutcome(
         model=row.model,
         judge=row.judge,
@@ -341,14 +345,14 @@ def outcome_of(row: Game | Battle, said: AnswerIndex, baseline: str) -> GameOutc
     )
 
 
-def _styles(one: GameOutcome, said: AnswerIndex) -> dict[str, tuple[float, float]]:
+def _styles(outcome: GameOutcome, index: AnswerIndex) -> dict[str, tuple[float, float]]:
     """What the baseline's and the model's answer have of each element of style."""
-    pair = [said.files.get((name, one.question)) for name in (one.baseline, one.model)]
+    pair = [index.files.get((name, outcome.question)) for name in (outcome.baseline, outcome.model)]
     first, second = (answer if answer and answer.tokens is not None else None for answer in pair)
     if first is None or second is None:
         raise ValueError(
-            f"style control needs the answers, with their tokens, of {one.model} and {one.baseline} to question "
-            f"{one.question}; give both with --answers"
+            f"style control needs the answers, with their tokens, of {outcome.model} and {outcome.baseline} to "
+            f"question {outcome.question}; give both with --answers"
         )
     elements = ("tokens", "headers", "lists", "bold")
     return {name: (float(getattr(first, name)), float(getattr(second, name))) for name in elements}

@@ -53,7 +53,7 @@ class BenchmarkTable:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
+class ScoredFiles:
     """The files of other tools that are to be scored, and how; without `questions` those of the published benchmark
     are taken for all there are."""
 
@@ -65,7 +65,7 @@ class Given:
     style: bool = False
 
 
-class BenchmarkFile(Protocol):
+class BenchmarkModule(Protocol):
     """A module of `nift_assets/benchmarks`. Its functions take the study's row of the benchmark and values."""
 
     VERSION: int
@@ -96,7 +96,7 @@ class BenchmarkFile(Protocol):
         """What the judgments of a model come to or, where nobody judges, its answers; one value per measure."""
 
 
-class JudgedFile(BenchmarkFile, Protocol):
+class JudgedModule(BenchmarkModule, Protocol):
     """The file of a benchmark whose answers a judge reads."""
 
     SIZE: Size
@@ -119,8 +119,8 @@ class JudgedFile(BenchmarkFile, Protocol):
         """The table of what the judge said."""
 
 
-class ReadFile(BenchmarkFile, Protocol):
+class ReadingModule(BenchmarkModule, Protocol):
     """The file of a benchmark of which other tools write files."""
 
-    def read(self, given: Given) -> list[Measured]:
+    def read(self, inputs: ScoredFiles) -> list[Measured]:
         """One score per model in the files, by the arithmetic of our own tables."""

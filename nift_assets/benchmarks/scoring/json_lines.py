@@ -33,7 +33,7 @@ def lines(paths: Sequence[Path]) -> Iterator[tuple[int, Path, int, dict[str, Any
 
 def files(paths: Sequence[Path], ending: str = ".jsonl") -> list[Path]:
     """The files themselves, and those of the folders among them, by name; what is hidden in a folder is left out."""
-    found: list[Path] = []
+    result: list[Path] = []
     for path in paths:
         if not path.exists():
             raise ValueError(f"{path} does not exist; name a file, or a folder of {ending} files")
@@ -41,8 +41,8 @@ def files(paths: Sequence[Path], ending: str = ".jsonl") -> list[Path]:
         inside = sorted(p for p in below if p.is_file() and not _hidden(p, path)) if path.is_dir() else [path]
         if not inside:
             raise ValueError(f"{path} has no {ending} file; name the folder that has them")
-        found += inside
-    return found
+        result += inside
+    return result
 
 
 def identity(value: Any) -> str:
@@ -56,11 +56,11 @@ def need(row: Row, names: Iterable[str], path: Path, number: int) -> None:
         raise ValueError(f"{path} line {number} lacks {', '.join(missing)}; give a file in the published layout")
 
 
-def judge_of(said: Any, otherwise: str = "?") -> str:
+def judge_of(value: Any, otherwise: str = "?") -> str:
     """The judge's name: a text, or FastChat's pair of it and the name of the prompt, also where that became a text."""
-    if isinstance(said, str) and (pair := JUDGE.match(said)):
+    if isinstance(value, str) and (pair := JUDGE.match(value)):
         return pair[1]
-    return str((said[0] if isinstance(said, list) and said else said) or otherwise)
+    return str((value[0] if isinstance(value, list) and value else value) or otherwise)
 
 
 def number_of(value: Any) -> float | None:
@@ -91,10 +91,10 @@ def content_of(value: Any) -> str | None:
 
 def mapping_of(content: Row, *names: str) -> Row:
     """What lies below the names; nothing where that is no mapping."""
-    found: Any = content
+    value: Any = content
     for name in names:
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value if isinstance(value, Mapping) else {}
 
 
 def pointer(path: Path) -> str:
@@ -103,8 +103,8 @@ def pointer(path: Path) -> str:
 
 
 def _objects(path: Path) -> Iterator[tuple[int, Any]]:
-    if told := pointer(path):
-        raise ValueError(f"{path} is not JSON{told}")
+    if what := pointer(path):
+        raise ValueError(f"{path} is not JSON{what}")
     with path.open("rb") as file:
         yield from json_objects.read(file, path)
 

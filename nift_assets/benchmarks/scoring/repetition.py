@@ -60,19 +60,19 @@ def _agreements(text: str) -> list[int]:
     agreeing = [0] * len(text)
     left = right = 0
     for place in range(1, len(text)):
-        known = min(agreeing[place - left], right - place) if place < right else 0
-        while place + known < len(text) and text[known] == text[place + known]:
-            known += 1
-        agreeing[place] = known
-        if place + known > right:
-            left, right = place, place + known
+        length = min(agreeing[place - left], right - place) if place < right else 0
+        while place + length < len(text) and text[length] == text[place + length]:
+            length += 1
+        agreeing[place] = length
+        if place + length > right:
+            left, right = place, place + length
     return agreeing
 
 
 def _from_a_word_on(twice: str, period: int) -> str:
     """The piece of that length in two of them that begins a sentence, or at least a word; a cut leaves it anywhere."""
     for beginning in (r"[.!?\n]\s+(?=\w)", r"\s(?=\S)"):
-        for found in re.finditer(beginning, twice):
-            if found.end() <= period:
-                return twice[found.end() : found.end() + period].strip()
+        for match in re.finditer(beginning, twice):
+            if match.end() <= period:
+                return twice[match.end() : match.end() + period].strip()
     return twice[:period].strip()

@@ -76,15 +76,15 @@ def interval(measured: QuestionPoints) -> tuple[float | None, float | None]:
     return float(low), float(high)
 
 
-def difference(one: QuestionPoints, other: QuestionPoints) -> Difference | None:
+def difference(first: QuestionPoints, second: QuestionPoints) -> Difference | None:
     """The paired difference of two scores: a bootstrap over the questions both have, and a permutation test in which
     the two change their names question by question. None without a common question that counts for both."""
     import numpy as np
 
-    common = tuple(sorted(set(one.questions) & set(other.questions), key=str))
+    common = tuple(sorted(set(first.questions) & set(second.questions), key=str))
     if not common:
         return None
-    a, b = _aligned(one, common), _aligned(other, common)
+    a, b = _aligned(first, common), _aligned(second, common)
     if len(a.points) != len(b.points):  # not as many runs: each is pooled
         a, b = _pooled(a), _pooled(b)
     left, right = a.score(), b.score()
@@ -101,9 +101,9 @@ def difference(one: QuestionPoints, other: QuestionPoints) -> Difference | None:
     )
 
 
-def normal(one: float, one_error: float, other: float, other_error: float, questions: int) -> Difference:
+def normal(first: float, first_error: float, second: float, second_error: float, questions: int) -> Difference:
     """The difference of two scores of which only the standard errors are known, taken as independent."""
-    value, error = one - other, math.hypot(one_error, other_error)
+    value, error = first - second, math.hypot(first_error, second_error)
     p = math.erfc(abs(value) / error / math.sqrt(2)) if error else float(value == 0)
     return Difference(value=value, low=value - 1.96 * error, high=value + 1.96 * error, p=p, questions=questions)
 

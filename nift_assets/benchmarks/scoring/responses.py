@@ -66,14 +66,14 @@ def examples(chosen: Sequence[Example], questions: Mapping[str, str], arena_hard
     wanted = {(model, example.question_id) for example in chosen for model in (example.before, example.after)}
     pairs = pl.DataFrame(sorted(wanted), schema={"model": pl.String, "question_id": pl.String}, orient="row")
     answers = arena_hard_answers.join(pairs, on=["model", "question_id"], how="semi")
-    found = {(row["model"], row["question_id"]): row for row in answers.iter_rows(named=True)}
+    rows_by_question = {(row["model"], row["question_id"]): row for row in answers.iter_rows(named=True)}
     rows = []
     for example in chosen:
         row: dict[str, Any] = {"name": example.name, "table": example.table, "question_id": example.question_id}
         row["question"] = questions.get(example.question_id)
         for side, model in zip(SIDES, (example.before, example.after), strict=True):
             row[side] = model
-            answer = found.get((model, example.question_id))
+            answer = rows_by_question.get((model, example.question_id))
             row |= {f"{side}_{name}": value for name, value in _measured(answer).items()} if answer else {}
         rows.append(row)
     return pl.DataFrame(rows, schema=EXAMPLES, orient="row")

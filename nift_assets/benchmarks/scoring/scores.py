@@ -119,40 +119,40 @@ SCHEMA: dict[str, type[pl.DataType]] = {
 
 def table(measured: Iterable[Measured], against: Mapping[str, str] | None = None) -> pl.DataFrame:
     """One row per model × measure, beside the model that `against` names for it."""
-    columns = grouped(measured, lambda one: one.measure).values()
-    found = [score for column in columns for score in held_against(column, against or {})]
-    return pl.DataFrame([asdict(score) for score in found], schema=SCHEMA, orient="row").sort("model", "benchmark")
+    columns = grouped(measured, lambda row: row.measure).values()
+    rows = [score for column in columns for score in held_against(column, against or {})]
+    return pl.DataFrame([asdict(score) for score in rows], schema=SCHEMA, orient="row").sort("model", "benchmark")
 
 
 def held_against(measured: Sequence[Measured], against: Mapping[str, str]) -> list[Score]:
     """The scores on one measure, each with its difference to the model it is held against, if that was run."""
-    by_model = {one.model: one for one in measured}
+    by_model = {row.model: row for row in measured}
     differences = {
-        name: found
-        for name, one in by_model.items()
-        if (other := by_model.get(against.get(name, ""))) and (found := difference(one, other))
+        name: paired
+        for name, row in by_model.items()
+        if (other := by_model.get(against.get(name, ""))) and (paired := difference(row, other))
     }
     corrected = dict(zip(differences, resampling.holm([d.p for d in differences.values()]), strict=True))
     return [
-        _score(one, against[name], differences[name], corrected[name]) if name in differences else _score(one)
-        for name, one in by_model.items()
+        _score(row, against[name], differences[name], corrected[name]) if name in differences else _score(row)
+        for name, row in by_model.items()
     ]
 
 
 def compare(measured: Sequence[Measured]) -> list[Compared]:
     """Every pair of the models on the same measure, the p-values corrected over all of them."""
     pairs = [
-        (one.model, other.model, found)
+        (one.model, other.model, paired)
         for one, other in combinations(measured, 2)
         if one.measure == other.measure
         and one.sample
         and other.sample
-        and (found := resampling.difference(one.sample, other.sample))
+        and (paired := resampling.difference(one.sample, other.sample))
     ]
-    corrected = resampling.holm([found.p for _, _, found in pairs])
+    corrected = resampling.holm([paired.p for _, _, paired in pairs])
     return [
-        Compared(one=one, other=other, difference=found, corrected=p)
-        for (one, other, found), p in zip(pairs, corrected, strict=True)
+        Compared(one=one, other=other, difference=paired, corrected=p)
+        for (one, other, paired), p in zip(pairs, corrected, strict=True)
     ]
 
 
@@ -165,12 +165,12 @@ def difference(one: Measured, other: Measured) -> Difference | None:
     return resampling.normal(one.score, one.error, other.score, other.error, min(one.questions, other.questions))
 
 
-def resampled(model: str, measure: str, sample: QuestionPoints, *, published: float | None, **told: Any) -> Measured:
-    """The score of a sample of questions with its interval; `told` are the other fields of what is measured."""
+def resampled(model: str, measure: str, sample: QuestionPoints, *, published: float | None, **fields: Any) -> Measured:
+    """The score of a sample of questions with its interval; `fields` are the others of what is measured."""
     low, high = resampling.interval(sample)
     score = sample.score()
     return Measured(
-        model=model, measure=measure, score=score, published=published, low=low, high=high, sample=sample, **told
+        model=model, measure=measure, score=score, published=published, low=low, high=high, sample=sample, **fields
     )
 
 
@@ -220,7 +220,7 @@ Row = TypeVar("Row", bound=Verdict)
 
 
 @dataclass(frozen=True)
-class Once(Generic[Row]):
+class UniqueVerdicts(Generic[Row]):
     """The row that counts for each place, all rows, and what was left out by kind."""
 
     kept: dict[tuple[str, int], Row]
@@ -228,7 +228,7 @@ class Once(Generic[Row]):
     counts: Counter[str]
 
 
-def once(rows: Sequence[Row]) -> Once[Row]:
+def once(rows: Sequence[Row]) -> UniqueVerdicts[Row]:
     """Each place's first row, unless a later one is about the answer that is in the files or is the first to count."""
     kept: dict[tuple[str, int], Row] = {}
     counts: Counter[str] = Counter()
@@ -241,7 +241,7 @@ def once(rows: Sequence[Row]) -> Once[Row]:
         counts[ANOTHER] += row.shown != first.shown
         if (row.of_files, row.counts) > (first.of_files, first.counts):
             kept[place] = row
-    return Once(kept, rows, counts)
+    return UniqueVerdicts(kept, rows, counts)
 
 
 def named(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -265,5 +265,5 @@ def identities(questions: Sequence[Any] | None) -> set[str] | None:
 
 def mean(values: Iterable[float | None]) -> float | None:
     """Over those there are, rounded once."""
-    there = [value for value in values if value is not None]
-    return math.fsum(there) / len(there) if there else None
+    known_values = [value for value in values if value is not None]
+    return math.fsum(known_values) / len(known_values) if known_values else None

@@ -43,7 +43,7 @@ MIRRORED = {"A<<B": "B>>A", "A<B": "B>A", "B=A": "A=B", "B<A": "A>B", "B<<A": "A
 
 
 @dataclass(frozen=True)
-class Rated:
+class RatingReading:
     """A rating from 1 to 10, None where there is none that counts, and how the text was read."""
 
     rating: float | None
@@ -51,65 +51,65 @@ class Rated:
 
 
 @dataclass(frozen=True)
-class Ruled:
+class RulingReading:
     """One of the five labels, None where there is none that counts, and how the text was read."""
 
     verdict: str | None
     reading: Reading
 
 
-def rated(judgment: str | None, *, answers: Sequence[str] = (), prompt: str = "") -> Rated:
+def rated(judgment: str | None, *, answers: Sequence[str] = (), prompt: str = "") -> RatingReading:
     """The rating in an MT-Bench judgment: the first number in double brackets, else in single ones, that is its own."""
     if (unread := _unread(judgment)) or judgment is None:
-        return Rated(None, unread or "empty")
+        return RatingReading(None, unread or "empty")
     pattern = RATING if RATING.search(judgment) else BARE_RATING
     labels, copied = own(pattern, judgment, answers, prompt)
     if not labels:
-        return Rated(None, "repeated" if copied else "none")
+        return RatingReading(None, "repeated" if copied else "none")
     value = float(labels[0])
     if not LOWEST <= value <= HIGHEST:
-        return Rated(None, "out_of_range")
+        return RatingReading(None, "out_of_range")
     if pattern is BARE_RATING:
-        return Rated(value, "single_brackets")
-    return Rated(value, "several" if len({float(label) for label in labels}) > 1 else "verdict")
+        return RatingReading(value, "single_brackets")
+    return RatingReading(value, "several" if len({float(label) for label in labels}) > 1 else "verdict")
 
 
-def ruled(judgment: str | None, *, answers: Sequence[str] = (), prompt: str = "") -> Ruled:
+def ruled(judgment: str | None, *, answers: Sequence[str] = (), prompt: str = "") -> RulingReading:
     """The verdict in an Arena-Hard judgment: its one label in double brackets."""
     if (unread := _unread(judgment)) or judgment is None:
-        return Ruled(None, unread or "empty")
+        return RulingReading(None, unread or "empty")
     labels, copied = own(VERDICT, judgment, answers, prompt)
     if not labels:
-        return Ruled(None, "repeated" if copied else "none")
+        return RulingReading(None, "repeated" if copied else "none")
     if len(set(labels)) > 1:
-        return Ruled(None, "several")
-    return Ruled(labels[0], "verdict") if labels[0] in LABELS else Ruled(None, "unknown_label")
+        return RulingReading(None, "several")
+    return RulingReading(labels[0], "verdict") if labels[0] in LABELS else RulingReading(None, "unknown_label")
 
 
-def ruled_last(judgment: str | None, *, answers: Sequence[str] = (), prompt: str = "") -> Ruled:
+def ruled_last(judgment: str | None, *, answers: Sequence[str] = (), prompt: str = "") -> RulingReading:
     """The verdict as arena-hard-auto reads it since 2025: the last label, in double brackets or else in single ones,
     in capitals or not, also one that is written the other way round."""
     if (unread := _unread(judgment)) or judgment is None:
-        return Ruled(None, unread or "empty")
-    said = judgment.upper()
-    pattern = VERDICT if VERDICT.search(said) else BARE_VERDICT
-    labels, copied = own(pattern, said, [answer.upper() for answer in answers], prompt.upper())
+        return RulingReading(None, unread or "empty")
+    text = judgment.upper()
+    pattern = VERDICT if VERDICT.search(text) else BARE_VERDICT
+    labels, copied = own(pattern, text, [answer.upper() for answer in answers], prompt.upper())
     if not labels:
-        return Ruled(None, "repeated" if copied else "none")
+        return RulingReading(None, "repeated" if copied else "none")
     label = MIRRORED.get(labels[-1], labels[-1])
-    return Ruled(label, "verdict") if label in LABELS else Ruled(None, "unknown_label")
+    return RulingReading(label, "verdict") if label in LABELS else RulingReading(None, "unknown_label")
 
 
 def own(
     pattern: re.Pattern[str], judgment: str, answers: Sequence[str] = (), prompt: str = ""
 ) -> tuple[list[str], int]:
     """The labels of a judgment that are the judge's own, in order, and how many others there are."""
-    said, asked = " ".join(judgment.split()), " ".join(prompt.split())
+    text, asked = " ".join(judgment.split()), " ".join(prompt.split())
     labels, copied = [], 0
-    for match in pattern.finditer(said):
+    for match in pattern.finditer(text):
         start = match.start() - COPIED
         from_answer = any(match[0] in answer for answer in answers)
-        if from_answer or (start >= 0 and said[start : match.end()] in asked):
+        if from_answer or (start >= 0 and text[start : match.end()] in asked):
             copied += 1
         else:
             labels.append(match[1])

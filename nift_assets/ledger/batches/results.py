@@ -74,7 +74,7 @@ class ResultImport:
         return next((f"{error.message}: {error.remedy}" for error in self._stopping_errors), None)
 
     def run(self, file: IO[bytes] | None, *, complete: bool) -> None:
-        """Books a file of results; None, or one that is not `there` as a whole, may lack what was billed."""
+        """Books a file of results; None, or one that is not `complete`, may lack what was billed."""
         seen: set[str] = set()
         portion: list[AttemptResult] = []
         answered_there = 0
