@@ -8,7 +8,7 @@ from typing import Any
 
 from dagster_project.command_line.text_table import GAP, aligned
 from nift_assets.costs.plan import Cost, Plan, PlanRow
-from nift_assets.costs.tokens import BASES, Count
+from nift_assets.costs.tokens import BASES, TokenCount
 from nift_assets.ledger.report import Account, Report
 
 SIZE_COLUMNS = ("tokens in", "tokens out", "basis")
@@ -176,7 +176,7 @@ def _of_cap(cap: float | None) -> str:
     return f", cap ${cap:,.2f}" if cap is not None else ""
 
 
-def _size(size: Count | None) -> str:
+def _size(size: TokenCount | None) -> str:
     """A number of tokens in three digits or so."""
     if size is None:
         return "?"

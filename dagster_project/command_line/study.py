@@ -138,7 +138,7 @@ def _write_docs(out: str | None) -> Path:
             tables = documented(built, store, instance)
     else:
         tables = documented(built, store, None)
-    content = pages.page(study, tables, made=datetime.now(UTC)).encode()
+    content = pages.page(study, tables, made_at=datetime.now(UTC)).encode()
     if out is None:
         return store.write_bytes(content, "docs.html")
     with replacing(Path(out)) as temporary:

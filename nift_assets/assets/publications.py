@@ -124,7 +124,7 @@ def _publish(context: Context, kind: PartitionSet) -> TableOutput:
         "files_read_back": None,
         "rows_read_back": None,
     }
-    remote = repository.look(to) if to else None
+    remote = repository.state_of(to) if to else None
     planned = repository.changes(path, manifest, remote)
     shown = {
         **process.facts(folder),

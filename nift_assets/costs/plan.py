@@ -19,7 +19,7 @@ from nift_assets import benchmarks, providers
 from nift_assets.benchmarks.scoring import files
 from nift_assets.benchmarks.scoring.interface import Range, Size
 from nift_assets.costs import price_list, tokens
-from nift_assets.costs.tokens import Count
+from nift_assets.costs.tokens import TokenCount
 from nift_assets.ledger import report
 from nift_assets.prompts import audits, completions, controls
 from nift_assets.protocol import Request
@@ -43,12 +43,12 @@ SHORTER, LONGER = 0.5, 2.0
 # A corpus's average is known from elsewhere, to a tenth or so.
 OFF = 0.15
 # What a chat format puts around a message.
-FRAME = Count(low=3, expected=6, high=12, basis="assumed")
+FRAME = TokenCount(low=3, expected=6, high=12, basis="assumed")
 
 
 # A text written to order, and what an auditor says of a document: the verdict comes first, the reason may be long.
-CONTROL = Count(low=300, expected=700, high=1_200, basis="assumed")
-VERDICT = Count(low=2, expected=60, high=250, basis="assumed")
+CONTROL = TokenCount(low=300, expected=700, high=1_200, basis="assumed")
+VERDICT = TokenCount(low=2, expected=60, high=250, basis="assumed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +87,8 @@ class PlanRow:
     requests: int | None
     answered: int
     missing: int | None
-    input: Count | None
-    output: Count | None
+    input: TokenCount | None
+    output: TokenCount | None
     online: Cost | None
     batch: Cost | None
     cap: int | None
@@ -126,8 +126,8 @@ class _Need:
     requests: int | None
     answered: int
     missing: int | None
-    input: Count | None = None
-    output: Count | None = None
+    input: TokenCount | None = None
+    output: TokenCount | None = None
 
 
 def plan(study: Study, *, store: Store, book: Book | None, today: date) -> Plan:
@@ -157,12 +157,12 @@ def plan(study: Study, *, store: Store, book: Book | None, today: date) -> Plan:
         cap=cap,
         taken=taken.get("", 0),
         over=room is not None and online.expected > room,
-        warnings=[said for row, _ in asked if (said := price_list.ending_soon(row, today))],
+        warnings=[warning for row, _ in asked if (warning := price_list.ending_soon(row, today))],
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class PlannedPartition:
     """What of a row's questions one partition of a table needs: those about a model's answers on a benchmark, those of
     an audit, or all of them."""
 
@@ -172,22 +172,22 @@ class Part:
     audit: str | None = None
 
 
-def part(study: Study, table: str, partition: str | None) -> Part | None:
+def part(study: Study, table: str, partition: str | None) -> PlannedPartition | None:
     """What is asked for one partition of a table, None of a table that nobody is asked for."""
     key = str(partition)
     if table == "completions":
-        return Part(row=study.teacher(key))
+        return PlannedPartition(row=study.teacher(key))
     if table == "control_texts":
-        return Part(row=study.control(key))
+        return PlannedPartition(row=study.control(key))
     if table == "content_audit":
-        return Part(row=study.auditor(study.audit(key).auditor), audit=key)
+        return PlannedPartition(row=study.auditor(study.audit(key).auditor), audit=key)
     for benchmark in _judged(study):
         if table == benchmarks.results_table(benchmark.name):
-            return Part(row=study.judge(str(benchmark.judge)), benchmark=benchmark.name, model=key)
+            return PlannedPartition(row=study.judge(str(benchmark.judge)), benchmark=benchmark.name, model=key)
     return None
 
 
-def line(study: Study, asked: Part, *, store: Store, book: Book | None, today: date) -> PlanRow:
+def line(study: Study, asked: PlannedPartition, *, store: Store, book: Book | None, today: date) -> PlanRow:
     """The line of a part of a row's questions, which is what one partition costs on that day."""
     row = asked.row
     taken = report.spent_and_reserved(book, study.name) if book else {}
@@ -302,18 +302,18 @@ def _assumed_teacher(study: Study, teacher: Teacher, answered: int, used: report
     wanted = min(sizes)
     answered = min(answered, wanted)
     missing = wanted - answered
-    whole = study.corpus.tokens_per_document
+    document_tokens = study.corpus.tokens_per_document
     if used:
         into = _around(used.input_mean * missing, 0.05, 0.05)
         return _need(wanted, answered, into, _limited(_measured(used, missing), teacher, missing))
-    if whole is None:
+    if document_tokens is None:
         return _Need(requests=wanted, answered=answered, missing=missing)
     system = tokens.estimate(pl.Series([teacher.system_prompt or ""])) if teacher.system_prompt else tokens.NONE
-    average = whole * INTO
-    into = Count(
+    average = document_tokens * INTO
+    into = TokenCount(
         low=round(average * (1 - OFF)), expected=round(average), high=math.ceil(average * (1 + OFF)), basis="assumed"
     )
-    out = _range(whole * OUT * missing)
+    out = _range(document_tokens * OUT * missing)
     return _need(wanted, answered, (into + system).times(missing), _limited(out, teacher, missing))
 
 
@@ -321,7 +321,7 @@ def _assumed_teacher(study: Study, teacher: Teacher, answered: int, used: report
 
 
 def _judge(
-    study: Study, judge: Judge, store: Store, book: Book | None, answered: int, asked: Part | None = None
+    study: Study, judge: Judge, store: Store, book: Book | None, answered: int, asked: PlannedPartition | None = None
 ) -> _Need:
     """The calls of a judge: those about answers there are by their texts, those about answers to come by experience."""
     judged = [b for b in _judged(study) if b.judge == judge.name and (asked is None or b.name == asked.benchmark)]
@@ -348,22 +348,22 @@ class _Calls:
     `typical` is the size of an answer to what is there, as long as none has been measured.
     """
 
-    typical: Count
+    typical: TokenCount
     known: list[Request] = field(default_factory=list)
     to_come: int = 0
-    input: Count = tokens.NONE
-    output: Count = tokens.NONE
+    input: TokenCount = tokens.NONE
+    output: TokenCount = tokens.NONE
 
-    def expect(self, number: int, into: Count, out: Count) -> None:
+    def expect(self, number: int, into: TokenCount, out: TokenCount) -> None:
         self.to_come += number
         self.input, self.output = self.input + into.times(number), self.output + out.times(number)
 
 
 def _called(row: LanguageModel, calls: _Calls, store: Store, book: Book | None, answered: int) -> _Need:
-    known, to_come, out = calls.known, calls.to_come, calls.output
-    done = book.answered([request.key for request in known]) if book else set()
-    open_ones = [request for request in known if request.key not in done]
-    wanted = len(known) + to_come
+    requests, to_come, out = calls.known, calls.to_come, calls.output
+    done = book.answered([request.key for request in requests]) if book else set()
+    open_ones = [request for request in requests if request.key not in done]
+    wanted = len(requests) + to_come
     # Answers in the ledger about models whose own answers are gone from the store.
     elsewhere = min(to_come, max(0, answered - len(done)))
     left = (to_come - elsewhere) / to_come if to_come else 0.0
@@ -384,7 +384,12 @@ def _control(control: Control, store: Store, book: Book | None, answered: int) -
 
 
 def _auditor(
-    study: Study, auditor: Auditor, store: Store, book: Book | None, answered: int, asked: Part | None = None
+    study: Study,
+    auditor: Auditor,
+    store: Store,
+    book: Book | None,
+    answered: int,
+    asked: PlannedPartition | None = None,
 ) -> _Need:
     """The calls of an auditor: those about documents there are by their texts, the others by the corpus's average."""
     calls = _Calls(typical=VERDICT)
@@ -424,12 +429,12 @@ def _audited_frames(audit: Audit, store: Store) -> Mapping[str, pl.DataFrame] | 
     return {table: store.read(table, partition) for table, partition in places.items()}
 
 
-def _assumed_document(study: Study, audit: Audit) -> Count | None:
+def _assumed_document(study: Study, audit: Audit) -> TokenCount | None:
     """How long a document is that nobody has seen; None if nothing is known of the corpus."""
     if audit.kind in ("control", "reference"):
         return CONTROL
-    whole = study.corpus.tokens_per_document
-    return _range(whole) if whole is not None else None
+    document_tokens = study.corpus.tokens_per_document
+    return _range(document_tokens) if document_tokens is not None else None
 
 
 def _judged(study: Study) -> list[Benchmark]:
@@ -437,9 +442,9 @@ def _judged(study: Study) -> list[Benchmark]:
     return [benchmark for benchmark in study.benchmarks if benchmarks.is_judged(benchmark.name)]
 
 
-def _assumed(size: Range) -> Count:
+def _assumed(size: Range) -> TokenCount:
     low, expected, high = size
-    return Count(low=low, expected=expected, high=high, basis="assumed")
+    return TokenCount(low=low, expected=expected, high=high, basis="assumed")
 
 
 def _questions(benchmark: Benchmark, size: Size) -> int:
@@ -456,33 +461,33 @@ def _sent(requests: Sequence[Request]) -> pl.Series:
     return pl.Series(["\n".join(m.content for m in request.messages) for request in requests], dtype=pl.String)
 
 
-def _input(texts: pl.Series, counter: Callable[[str], int] | None, used: report.Usage | None) -> Count:
+def _input(texts: pl.Series, counter: Callable[[str], int] | None, used: report.Usage | None) -> TokenCount:
     """The input tokens of the texts: counted before measured, measured before estimated."""
     if counter is None and used:
         return _around(used.input_per_byte * int(texts.str.len_bytes().sum()), 0.05, 0.05)
-    return tokens.count(texts, counter) + Count(
+    return tokens.count(texts, counter) + TokenCount(
         low=FRAME.low * len(texts), expected=FRAME.expected * len(texts), high=FRAME.high * len(texts), basis="counted"
     )
 
 
-def _output(replaced: pl.Series, counter: Callable[[str], int] | None, used: report.Usage | None) -> Count:
+def _output(replaced: pl.Series, counter: Callable[[str], int] | None, used: report.Usage | None) -> TokenCount:
     """The output tokens of a teacher: as its answers so far, or as long as what it replaces, give or take."""
     if used:
         return _measured(used, len(replaced))
     size = tokens.count(replaced, counter)
-    return Count(
+    return TokenCount(
         low=round(size.low * SHORTER), expected=size.expected, high=math.ceil(size.high * LONGER), basis="estimated"
     )
 
 
-def _measured(used: report.Usage, answers: int) -> Count:
+def _measured(used: report.Usage, answers: int) -> TokenCount:
     """The output of so many answers more: the wider the fewer they are, or the fewer have been measured."""
     if answers == 0:
         return tokens.NONE
     share = min(1.0, math.sqrt(1 / answers + 1 / used.answers))
     low = used.output_mean - (used.output_mean - used.output_low) * share
     high = used.output_mean + (used.output_high - used.output_mean) * share
-    return Count(
+    return TokenCount(
         low=round(low * answers),
         expected=round(used.output_mean * answers),
         high=math.ceil(high * answers),
@@ -490,8 +495,8 @@ def _measured(used: report.Usage, answers: int) -> Count:
     )
 
 
-def _around(expected: float, below: float, above: float) -> Count:
-    return Count(
+def _around(expected: float, below: float, above: float) -> TokenCount:
+    return TokenCount(
         low=round(expected * (1 - below)),
         expected=round(expected),
         high=math.ceil(expected * (1 + above)),
@@ -499,20 +504,20 @@ def _around(expected: float, below: float, above: float) -> Count:
     )
 
 
-def _range(expected: float) -> Count:
-    return Count(
+def _range(expected: float) -> TokenCount:
+    return TokenCount(
         low=round(expected * SHORTER), expected=round(expected), high=math.ceil(expected * LONGER), basis="assumed"
     )
 
 
-def _limited(size: Count, row: LanguageModel, answers: int) -> Count:
+def _limited(size: TokenCount, row: LanguageModel, answers: int) -> TokenCount:
     """No answer is longer than the row or the model lets it be."""
     price = price_list.last_price(row)
     limits = [limit for limit in (row.max_tokens, price.max_output if price else None) if limit is not None]
     if not limits:
         return size
     most = min(limits) * answers
-    return Count(
+    return TokenCount(
         low=min(size.low, most), expected=min(size.expected, most), high=min(size.high, most), basis=size.basis
     )
 
@@ -530,7 +535,7 @@ def _counter(row: LanguageModel, store: Store) -> Callable[[str], int] | None:
     return tokens.openai_counter(listed.encoding) if listed and listed.encoding else None
 
 
-def _need(wanted: int, answered: int, into: Count, out: Count) -> _Need:
+def _need(wanted: int, answered: int, into: TokenCount, out: TokenCount) -> _Need:
     return _Need(requests=wanted, answered=answered, missing=wanted - answered, input=into, output=out)
 
 
@@ -549,5 +554,5 @@ def _billionths(dollars: float | None) -> int | None:
 
 
 def _least(*amounts: int | None) -> int | None:
-    known = [amount for amount in amounts if amount is not None]
-    return min(known) if known else None
+    known_amounts = [amount for amount in amounts if amount is not None]
+    return min(known_amounts) if known_amounts else None

@@ -113,8 +113,8 @@ def ending_soon(model: LanguageModel, today: date) -> str | None:
 
 def budget(study: Study) -> float | None:
     """The cap of a study in US dollars: `NIFT_BUDGET_USD`, else the study's own, None if neither caps it."""
-    given = environment.budget_usd()
-    return study.budget_usd if given is None else given
+    from_environment = environment.budget_usd()
+    return study.budget_usd if from_environment is None else from_environment
 
 
 def _was_shut_down(row: ListedModel, model: str, today: date) -> str:

@@ -29,7 +29,7 @@ DEVIATIONS = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Count:
+class TokenCount:
     """A number of tokens, with the least and the most it can reasonably be and what it rests on.
 
     `counted` by the model's own tokenizer, `measured` from answers of the same model, `estimated` from the texts,
@@ -41,18 +41,18 @@ class Count:
     high: int
     basis: Basis
 
-    def __add__(self, other: Count) -> Count:
+    def __add__(self, other: TokenCount) -> TokenCount:
         """The sum; it rests on the weaker of the two."""
-        return Count(
+        return TokenCount(
             low=self.low + other.low,
             expected=self.expected + other.expected,
             high=self.high + other.high,
             basis=max(self.basis, other.basis, key=BASES.index),
         )
 
-    def times(self, factor: float) -> Count:
+    def times(self, factor: float) -> TokenCount:
         """So many times as much."""
-        return Count(
+        return TokenCount(
             low=round(self.low * factor),
             expected=round(self.expected * factor),
             high=math.ceil(self.high * factor),
@@ -60,7 +60,7 @@ class Count:
         )
 
 
-NONE = Count(low=0, expected=0, high=0, basis="counted")
+NONE = TokenCount(low=0, expected=0, high=0, basis="counted")
 
 # Tokens per occurrence, (low, expected, high), for tokenizers whose vocabulary nobody has here. From cl100k, o200k,
 # Claude 2's and Llama 2's on 1,440 English web documents and 153 in other languages: a short English word is one
@@ -77,13 +77,13 @@ RATES: Mapping[str, tuple[float, float, float]] = {
 }
 
 
-def estimate(texts: pl.Series) -> Count:
+def estimate(texts: pl.Series) -> TokenCount:
     """The tokens of all the texts together by the scripts they are in; never more than their UTF-8 bytes."""
     if texts.is_empty():
         return NONE
-    found = {pattern: texts.str.count_matches(pattern) for pattern in RATES}
+    matches = {pattern: texts.str.count_matches(pattern) for pattern in RATES}
     sums = [
-        sum((found[pattern] * RATES[pattern][place] for pattern in RATES), start=pl.zeros(len(texts), eager=True))
+        sum((matches[pattern] * RATES[pattern][place] for pattern in RATES), start=pl.zeros(len(texts), eager=True))
         for place in range(3)
     ]
     # A byte is the smallest token there is; a text that is not empty is at least one.
@@ -92,10 +92,10 @@ def estimate(texts: pl.Series) -> Count:
         pl.min_horizontal(pl.col(name).round().clip(1), "bytes").sum() for name in ("low", "expected", "high")
     )
     low, expected, high = (int(value) for value in bounded.row(0))
-    return Count(low=low, expected=expected, high=high, basis="estimated")
+    return TokenCount(low=low, expected=expected, high=high, basis="estimated")
 
 
-def count(texts: pl.Series, counter: Callable[[str], int] | None) -> Count:
+def count(texts: pl.Series, counter: Callable[[str], int] | None) -> TokenCount:
     """The tokens of all the texts together: counted if there is a counter, else estimated.
 
     Of many texts evenly spaced ones are counted; the range is then three standard errors wide on either side.
@@ -107,13 +107,13 @@ def count(texts: pl.Series, counter: Callable[[str], int] | None) -> Count:
     tokens = pl.Series([counter(text) for text in counted], dtype=pl.Float64)
     if step == 1:
         exact = int(tokens.sum())
-        return Count(low=exact, expected=exact, high=exact, basis="counted")
+        return TokenCount(low=exact, expected=exact, high=exact, basis="counted")
     sizes = counted.str.len_bytes().cast(pl.Float64)
     every_byte = int(texts.str.len_bytes().sum())
     ratio = float(tokens.sum()) / float(sizes.sum())
     left_over = cast("float", (tokens - ratio * sizes).std())
     error = DEVIATIONS * left_over / math.sqrt(len(counted)) / cast("float", sizes.mean())
-    return Count(
+    return TokenCount(
         low=round(max(0.0, ratio - error) * every_byte),
         expected=round(ratio * every_byte),
         high=min(every_byte, math.ceil((ratio + error) * every_byte)),

@@ -4,7 +4,7 @@ A row `Filter(name="<file>")` of the study switches it on. What it would drop of
 `<name>_removals`, and it drops where a teacher or a training set names it.
 
 A SQL file selects the columns of `expectations/removals.yml`. A Python file has a function `removals(candidates, *, …)`
-which gives `document_id` and `reason`, or these and what there is to say of it (`Removed`). Its keyword arguments are
+which gives `document_id` and `reason`, or these and what there is to say of it (`Removals`). Its keyword arguments are
 the options a row can set, and one called `benchmarks` is given the study's. Candidates are the completions that may
 enter training (`ok` and `truncated`), in sample order.
 """
@@ -32,7 +32,7 @@ CANDIDATE_STATUSES = ("ok", "truncated")
 
 
 @dataclass(frozen=True)
-class Removed:
+class Removals:
     """One row per completion that a filter drops, with the reason, and what there is to say of how it was found."""
 
     rows: pl.DataFrame
@@ -66,8 +66,8 @@ def check(row: Filter) -> None:
     if is_sql(row) and (row.rule or row.options):
         raise ValueError(f"filter {row.name!r} is written in SQL, which takes no options and has the name of its file")
     for name in row.options:
-        if name not in (known := _options(row)):
-            raise ValueError(f"filter {row.name!r} has no option {name!r}; it takes {', '.join(known) or 'none'}")
+        if name not in (options := _options(row)):
+            raise ValueError(f"filter {row.name!r} has no option {name!r}; it takes {', '.join(options) or 'none'}")
 
 
 def module(row: Filter) -> ModuleType:
@@ -79,14 +79,14 @@ def reads_benchmarks(row: Filter) -> bool:
     return not is_sql(row) and BENCHMARKS in inspect.signature(module(row).removals).parameters
 
 
-def run(row: Filter, completions: pl.DataFrame, halves: pl.DataFrame, benchmarks: Sequence[Benchmark]) -> Removed:
+def run(row: Filter, completions: pl.DataFrame, halves: pl.DataFrame, benchmarks: Sequence[Benchmark]) -> Removals:
     """One row per completion that a filter written in Python drops, in sample order, with the reason."""
     import polars as pl  # whoever reads a study need not
 
-    given: dict[str, Any] = {BENCHMARKS: benchmarks} if reads_benchmarks(row) else {}
-    made = module(row).removals(candidates(completions, halves), **row.options, **given)
-    found = made if isinstance(made, Removed) else Removed(made)
-    dropped = found.rows.select("document_id", "reason").cast(pl.String)
+    extra: dict[str, Any] = {BENCHMARKS: benchmarks} if reads_benchmarks(row) else {}
+    result = module(row).removals(candidates(completions, halves), **row.options, **extra)
+    removed = result if isinstance(result, Removals) else Removals(result)
+    dropped = removed.rows.select("document_id", "reason").cast(pl.String)
     rows = (
         completions.join(dropped, on="document_id")
         .sort("sample_rank")
@@ -99,7 +99,7 @@ def run(row: Filter, completions: pl.DataFrame, halves: pl.DataFrame, benchmarks
             "completion",
         )
     )
-    return Removed(rows, found.metadata)
+    return Removals(rows, removed.metadata)
 
 
 def candidates(completions: pl.DataFrame, halves: pl.DataFrame) -> pl.DataFrame:

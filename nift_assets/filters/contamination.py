@@ -22,7 +22,7 @@ import polars as pl
 
 from nift_assets.benchmarks import load
 from nift_assets.benchmarks.scoring.files import HUB
-from nift_assets.filters import Removed
+from nift_assets.filters import Removals
 
 if TYPE_CHECKING:
     from nift_assets.rows import Benchmark
@@ -31,19 +31,19 @@ WORD = re.compile(r"[^\W_]+")
 FEWEST = 8
 
 
-def removals(candidates: pl.DataFrame, *, benchmarks: Sequence[Benchmark], words: int = 13) -> Removed:
+def removals(candidates: pl.DataFrame, *, benchmarks: Sequence[Benchmark], words: int = 13) -> Removals:
     """One row per document that shares `words` words in a row with a question, with the first question it shares."""
     asked, missing = read(benchmarks)
     questions = grams(asked, words)
     lengths = sorted({len(gram) for gram in questions}, reverse=True)
     texts = candidates["first_half"] + candidates["completion"]
-    found = [
+    hits = [
         (document_id, f"repeats {hit}")
         for document_id, text in zip(candidates["document_id"], texts, strict=True)
         if (hit := _first_hit(text, questions, lengths))
     ]
-    return Removed(
-        pl.DataFrame(found, schema={"document_id": pl.String, "reason": pl.String}, orient="row"),
+    return Removals(
+        pl.DataFrame(hits, schema={"document_id": pl.String, "reason": pl.String}, orient="row"),
         {"benchmarks_looked_for": len(asked), "benchmarks_missing": len(missing)}
         | {f"missing {name}": f"{reason}; materialize again when it is there" for name, reason in missing.items()},
     )
@@ -72,20 +72,20 @@ def questions(benchmark: Benchmark) -> list[tuple[str, str]]:
 
 def grams(asked: Mapping[str, Sequence[tuple[str, str]]], words: int) -> dict[tuple[str, ...], str]:
     """The question each run of so many words is from; a question of fewer, but at least 8, is one run."""
-    found: dict[tuple[str, ...], str] = {}
+    names_by_gram: dict[tuple[str, ...], str] = {}
     for name, text in chain(*asked.values()):
-        said = _words(text)
-        if len(said) >= min(FEWEST, words):
-            for start in range(max(1, len(said) - words + 1)):
-                found.setdefault(tuple(said[start : start + words]), name)
-    return found
+        words_of_text = _words(text)
+        if len(words_of_text) >= min(FEWEST, words):
+            for start in range(max(1, len(words_of_text) - words + 1)):
+                names_by_gram.setdefault(tuple(words_of_text[start : start + words]), name)
+    return names_by_gram
 
 
 def _first_hit(text: str, questions: Mapping[tuple[str, ...], str], lengths: Sequence[int]) -> str | None:
-    said = _words(text)
+    words = _words(text)
     for length in lengths:
-        for start in range(len(said) - length + 1):
-            if hit := questions.get(tuple(said[start : start + length])):
+        for start in range(len(words) - length + 1):
+            if hit := questions.get(tuple(words[start : start + length])):
                 return hit
     return None
 

@@ -25,8 +25,8 @@ HASHES, BANDS = 128, 32
 
 def removals(candidates: pl.DataFrame, *, threshold: float = 0.8) -> pl.DataFrame:
     """One row per document whose Jaccard similarity to an earlier kept one is at least `threshold`, with that one."""
-    found = list(_duplicates(candidates, threshold))
-    return pl.DataFrame(found, schema={"document_id": pl.String, "reason": pl.String}, orient="row")
+    duplicates = list(_duplicates(candidates, threshold))
+    return pl.DataFrame(duplicates, schema={"document_id": pl.String, "reason": pl.String}, orient="row")
 
 
 def phrases(text: str) -> set[str]:
@@ -53,5 +53,5 @@ def _duplicates(candidates: pl.DataFrame, threshold: float) -> Iterator[tuple[st
             yield document_id, f"shares {twin[1]:.0%} of its phrases with {candidates['document_id'][twin[0]]}"
 
 
-def _jaccard(one: set[str], other: set[str]) -> float:
-    return len(one & other) / len(one | other)
+def _jaccard(first: set[str], second: set[str]) -> float:
+    return len(first & second) / len(first | second)

@@ -30,8 +30,8 @@ def card(template: str, head: Mapping[str, Any], facts: Mapping[str, Any]) -> st
         autoescape=False,  # Markdown, not HTML: what is data goes through `plain` or `fenced`
     )
     environment.filters |= {"plain": plain, "fenced": fenced}
-    known = {name: value for name, value in head.items() if value is not None}
-    front = yaml.safe_dump(known, sort_keys=False, allow_unicode=True, width=1000)
+    fields = {name: value for name, value in head.items() if value is not None}
+    front = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000)
     body = environment.get_template(template).render(facts)
     return f"---\n{front}---\n\n{re.sub(chr(10) + '{3,}', chr(10) * 2, body).strip()}\n"
 
@@ -57,13 +57,13 @@ def size(rows: int) -> str:
     return next((name for most, name in SIZES if rows < most), "n>10M")
 
 
-def configurations(found: Sequence[Any]) -> list[dict[str, Any]]:
+def configurations(data_configurations: Sequence[Any]) -> list[dict[str, Any]]:
     """The head's list of configurations, the first of which is the default."""
     return [
         {
-            "config_name": each.name,
-            "data_files": [{"split": "train", "path": list(each.files)}],
+            "config_name": configuration.name,
+            "data_files": [{"split": "train", "path": list(configuration.files)}],
             **({"default": True} if place == 0 else {}),
         }
-        for place, each in enumerate(found)
+        for place, configuration in enumerate(data_configurations)
     ]

@@ -52,7 +52,9 @@ def _changed_rows(
     """What became of the rows of each folder of shards, for which those that are replaced are fetched."""
     lines = []
     files = [change for change in changed if change.path.endswith(".parquet")]
-    keys = {each.files[0].partition("/")[0]: each.source.key for each in content.configurations}
+    keys = {
+        configuration.files[0].partition("/")[0]: configuration.source.key for configuration in content.configurations
+    }
     with tempfile.TemporaryDirectory(prefix="nift-") as scratch:
         old = Path(scratch)
         repository.fetch(to, remote.head, [change.path for change in files if change.action != "new"], old)
@@ -63,6 +65,6 @@ def _changed_rows(
                 continue
             rows = data_files.row_changes(old, folder, mine, keys[name])
             counts = {"changed": rows.changed, "added": rows.added, "removed": rows.removed}
-            told = [f"{n:,} {'row' if n == 1 else 'rows'} {what}" for what, n in counts.items() if n]
-            lines.append(f"{name}: {', '.join(told) or 'the same rows in other files'}")
+            parts = [f"{n:,} {'row' if n == 1 else 'rows'} {what}" for what, n in counts.items() if n]
+            lines.append(f"{name}: {', '.join(parts) or 'the same rows in other files'}")
     return lines

@@ -64,20 +64,20 @@ def write(folder: Path, sources: Sequence[Source]) -> list[Configuration]:
     """The shards of all sources that have rows, `<configuration>/train-….parquet`; the largest prefix comes first."""
     prefixes = [source for source in sources if source.prefix]
     identities = {source.name: _identities(source) for source in prefixes}
-    made: list[Configuration] = []
+    configurations: list[Configuration] = []
     for members in _nested(prefixes, identities):
         ends = _ends(*(len(identities[member.name]) for member in members))
         files = _write_shards(folder, members[0], ends)
         for member in members:
             until = len(identities[member.name])
             shards = tuple(file for file, end in zip(files, ends, strict=True) if end <= until)
-            made.append(Configuration(source=member, rows=until, files=shards))
-    made.sort(key=lambda each: -each.rows)
+            configurations.append(Configuration(source=member, rows=until, files=shards))
+    configurations.sort(key=lambda configuration: -configuration.rows)
     for source in (source for source in sources if not source.prefix):
         if number := sum(rows(path) for path in source.paths):
             files = _write_shards(folder, source, _ends(number))
-            made.append(Configuration(source=source, rows=number, files=tuple(files)))
-    return made
+            configurations.append(Configuration(source=source, rows=number, files=tuple(files)))
+    return configurations
 
 
 def row_changes(old: Path, new: Path, files: Sequence[str], key: Sequence[str]) -> RowChanges:
@@ -96,7 +96,7 @@ def row_changes(old: Path, new: Path, files: Sequence[str], key: Sequence[str]) 
 def _nested(sources: Sequence[Source], identities: dict[str, list[str]]) -> list[list[Source]]:
     """The sources in groups whose first holds all others as its beginnings."""
     groups: list[list[Source]] = []
-    for source in sorted(sources, key=lambda each: (-len(identities[each.name]), each.name)):
+    for source in sorted(sources, key=lambda source: (-len(identities[source.name]), source.name)):
         mine = identities[source.name]
         home = next((group for group in groups if identities[group[0].name][: len(mine)] == mine), None)
         if home is None:
@@ -132,7 +132,7 @@ def _write_shards(folder: Path, source: Source, ends: Sequence[int]) -> list[str
     (folder / source.name).mkdir(parents=True, exist_ok=True)
     names = [f"{source.name}/train-{place:05d}-of-{len(ends):05d}.parquet" for place in range(len(ends))]
     batches, start = _batches(source), 0
-    held: Any = None
+    rows_left: Any = None
     for name, end in zip(names, ends, strict=True):
         with parquet.ParquetWriter(
             folder / name,
@@ -143,10 +143,10 @@ def _write_shards(folder: Path, source: Source, ends: Sequence[int]) -> list[str
             write_page_index=True,
         ) as file:
             while start < end:
-                held = held if held is not None and held.num_rows else next(batches)
-                taken = held.slice(0, end - start)
+                rows_left = rows_left if rows_left is not None and rows_left.num_rows else next(batches)
+                taken = rows_left.slice(0, end - start)
                 file.write_batch(taken)
-                held = held.slice(taken.num_rows)
+                rows_left = rows_left.slice(taken.num_rows)
                 start += taken.num_rows
     return names
 
@@ -172,9 +172,9 @@ def _schema(source: Source) -> Any:
 
 def _contents(paths: Sequence[Path], key: Sequence[str]) -> dict[tuple[Any, ...], bytes]:
     """A digest of each row, by what names it."""
-    found = {}
+    digests = {}
     for path in paths:
         for rows in pl.read_parquet(path).iter_slices(ROWS_AT_A_TIME):
             for name, row in zip(rows.select(key).iter_rows(), rows.iter_rows(), strict=True):
-                found[name] = hashlib.sha256(repr(row).encode(errors="surrogatepass")).digest()
-    return found
+                digests[name] = hashlib.sha256(repr(row).encode(errors="surrogatepass")).digest()
+    return digests

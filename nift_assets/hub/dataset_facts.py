@@ -88,11 +88,11 @@ def sources(study: Study, store: Store, teacher: Teacher) -> list[Source]:
 
 
 def facts(
-    study: Study, store: Store, publication: Publication, teacher: Teacher, made: Sequence[Configuration]
+    study: Study, store: Store, publication: Publication, teacher: Teacher, configurations: Sequence[Configuration]
 ) -> dict[str, Any]:
     """Everything the template of a dataset asks for that is in the tables."""
     asked = pl.read_parquet(store.path("completions", teacher.name), columns=["status", "answered_by"])
-    pairs = _first(store, "training_sets", made[0].name, EXAMPLES)
+    pairs = _first(store, "training_sets", configurations[0].name, EXAMPLES)
     return {
         "study": study,
         "publication": publication,
@@ -101,8 +101,8 @@ def facts(
         # Where a folder lies on the machine it was read from is nobody's business.
         "location": study.corpus.location if "://" in study.corpus.location else Path(study.corpus.location).name,
         "title": f"{study.title}: what {teacher.name} wrote",
-        "configurations": made,
-        "columns_of": _columns(made),
+        "configurations": configurations,
+        "columns_of": _columns(configurations),
         "sampled": store.rows("raw_sample", None) or 0,
         "answered_by": sorted(set(asked["answered_by"].drop_nulls()) - {teacher.model}),
         "parameters": _parameters(teacher),
@@ -142,17 +142,17 @@ def _title(row: TrainingSet, stored: int) -> str:
     return ", ".join(parts) + (", cut off ones too" if row.keep_truncated else "")
 
 
-def _columns(made: Sequence[Configuration]) -> list[tuple[list[Any], str]]:
+def _columns(configurations: Sequence[Configuration]) -> list[tuple[list[Any], str]]:
     """The columns of each kind of configuration, under the names of those that have them."""
     kinds: dict[str, list[Configuration]] = {}
-    for each in made:
-        kinds.setdefault(each.source.contract.table, []).append(each)
+    for configuration in configurations:
+        kinds.setdefault(configuration.source.contract.table, []).append(configuration)
     return [
         (
-            [column for column in found[0].source.contract.columns if column.name in found[0].source.columns],
-            ", ".join(f"`{each.name}`" for each in found),
+            [column for column in of_kind[0].source.contract.columns if column.name in of_kind[0].source.columns],
+            ", ".join(f"`{configuration.name}`" for configuration in of_kind),
         )
-        for found in kinds.values()
+        for of_kind in kinds.values()
     ]
 
 
@@ -180,10 +180,10 @@ def _decontamination(study: Study, store: Store, teacher: Teacher) -> dict[str, 
     if row is None:
         return {"contaminated": None, "benchmarks": names, "decontaminated": False}
     drops = row.name in teacher.filters or all(
-        row.name in made.filters for made in study.training_sets if made.teacher == teacher.name
+        row.name in training_set.filters for training_set in study.training_sets if training_set.teacher == teacher.name
     )
-    found = store.rows(filters.table(row), teacher.name)
-    return {"contaminated": found, "benchmarks": names, "decontaminated": drops}
+    removed = store.rows(filters.table(row), teacher.name)
+    return {"contaminated": removed, "benchmarks": names, "decontaminated": drops}
 
 
 def _audits(study: Study, store: Store, teacher: Teacher) -> dict[str, Any]:

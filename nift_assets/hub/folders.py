@@ -59,7 +59,10 @@ def write(
         "publication": publication.name,
         "of": repository.of(study.name, publication),
         "tag": content.tag,
-        "configurations": {each.name: {"rows": each.rows, "files": each.files} for each in content.configurations},
+        "configurations": {
+            configuration.name: {"rows": configuration.rows, "files": configuration.files}
+            for configuration in content.configurations
+        },
     }
     (making.path / repository.MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
     making.facts.update(rows=content.rows, tag=content.tag)
@@ -71,28 +74,28 @@ def versions(store: Store, tables: Sequence[tuple[str, str | None]]) -> Versions
 
     Not of tables over all teachers or models: these change with rows of others.
     """
-    found = []
+    table_versions = []
     for name, partition in tables:
         version = store.version(name, partition)
         if name not in OF_ALL and version is not None:
-            found.append((f"{name}/{partition}" if partition else name, version.data[:16]))
-    return found
+            table_versions.append((f"{name}/{partition}" if partition else name, version.data[:16]))
+    return table_versions
 
 
 def _write_dataset(
     study: Study, store: Store, publication: Publication, place: str, upstream: Upstream, making: Draft
 ) -> Content:
     teacher = study.teacher(publication.of)
-    made = data_files.write(making.path, dataset_facts.sources(study, store, teacher))
-    tag = f"data-{digest([list(each) for each in upstream.inputs])[:16]}"
-    facts = dataset_facts.facts(study, store, publication, teacher, made)
+    configurations = data_files.write(making.path, dataset_facts.sources(study, store, teacher))
+    tag = f"data-{digest([list(version) for version in upstream.inputs])[:16]}"
+    facts = dataset_facts.facts(study, store, publication, teacher, configurations)
     head = {
         "license": publication.licence,
         "pretty_name": facts["title"],
         "task_categories": ["text-generation"],
         "tags": ["non-instructional-fine-tuning", cards.ARXIV, "nift"],
-        "size_categories": [cards.size(made[0].rows)],
-        "configs": cards.configurations(made),
+        "size_categories": [cards.size(configurations[0].rows)],
+        "configs": cards.configurations(configurations),
     }
     shown = {
         "cost": dataset_facts.cost(upstream.account),
@@ -101,8 +104,8 @@ def _write_dataset(
         **_about_checks(upstream.checks),
     }
     _write_card(making.path, "dataset_card.md.j2", head, {**facts, **shown, "repository": place, "tag": tag})
-    files = {file for each in made for file in each.files}
-    return Content(tag, sum(data_files.rows(making.path / name) for name in files), made)
+    files = {file for configuration in configurations for file in configuration.files}
+    return Content(tag, sum(data_files.rows(making.path / name) for name in files), configurations)
 
 
 def _write_weights(
@@ -134,10 +137,10 @@ def _write_card(folder: Path, template: str, head: Mapping[str, Any], facts: Map
 
 def _about_checks(checks: Sequence[CheckResult]) -> dict[str, Any]:
     tables: dict[str, list[bool]] = {}
-    for each in checks:
-        tables.setdefault(each.place, []).append(each.result.passed)
+    for check in checks:
+        tables.setdefault(check.place, []).append(check.result.passed)
     return {
         "checks": checks,
-        "failed": [each for each in checks if not each.result.passed],
+        "failed": [check for check in checks if not check.result.passed],
         "checked_tables": [(place, sum(passed), len(passed)) for place, passed in sorted(tables.items())],
     }

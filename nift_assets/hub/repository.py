@@ -150,7 +150,7 @@ def find(api: HfApi, study: str, publication: Publication) -> Repository:
     return Repository(api, study, publication, f"{owner}/{name}")
 
 
-def look(to: Repository) -> RepositoryState | None:
+def state_of(to: Repository) -> RepositoryState | None:
     """What lies in the repository now, None if there is none; ValueError if it is not this publication's to change."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
@@ -181,15 +181,15 @@ def look(to: Repository) -> RepositoryState | None:
 
 def changes(folder: Path, manifest: Manifest, remote: RepositoryState | None) -> list[Change]:
     """What a commit of the folder does to each file, by path: what the Hub has with the same content stays."""
-    there = remote.files if remote else {}
-    found: list[Change] = []
+    remote_files = remote.files if remote else {}
+    uploads: list[Change] = []
     for file in manifest.files:
-        old = there.get(file.name)
+        old = remote_files.get(file.name)
         action: Action = "new" if old is None else "same" if _same(folder / file.name, file.sha256, old) else "changed"
-        found.append(Change(file.name, action, file.bytes))
+        uploads.append(Change(file.name, action, file.bytes))
     ours = {file.name for file in manifest.files} | THE_HUBS_OWN
-    removed = [Change(path, "removed", old.bytes) for path, old in there.items() if path not in ours]
-    return sorted([*found, *removed], key=lambda change: change.path)
+    removed = [Change(path, "removed", old.bytes) for path, old in remote_files.items() if path not in ours]
+    return sorted([*uploads, *removed], key=lambda change: change.path)
 
 
 def push(
@@ -203,7 +203,7 @@ def push(
         crash_points.reach("hub_before_create")
         if remote is None:
             _create(to)
-            remote = look(to)
+            remote = state_of(to)
             assert remote is not None, "it has just been made"
         crash_points.reach("hub_after_create")
         revision = _commit(to, folder, manifest, remote, message)
@@ -220,7 +220,7 @@ def read_back(to: Repository, revision: str, folder: Path, manifest: Manifest) -
     """What the Hub gives back of a commit: its listing, the small files whole, and the footers of Parquet files."""
     with _explained(to.publication, f"read {to.name} back"):
         listed = _persistently(lambda: _listed(to, revision))
-        found = rows = 0
+        files = rows = 0
         for file in manifest.files:
             remote = listed.get(file.name)
             if remote is None or not _same(folder / file.name, file.sha256, remote):
@@ -229,10 +229,10 @@ def read_back(to: Repository, revision: str, folder: Path, manifest: Manifest) -
                 content = _fetched(to, revision, file.name)
                 if hashlib.sha256(content).hexdigest() != file.sha256:
                     continue
-            found += 1
+            files += 1
             if file.name.endswith(".parquet"):
                 rows += _persistently(lambda name=file.name: _rows(to, revision, name))  # type: ignore[misc]
-    return ReadBack(found, rows)
+    return ReadBack(files, rows)
 
 
 def fetch(to: Repository, revision: str, paths: Sequence[str], into: Path) -> None:
@@ -276,7 +276,7 @@ def _commit(to: Repository, folder: Path, manifest: Manifest, remote: Repository
     title, _, description = message.partition("\n")
     for tries in range(TRIES):
         try:
-            made = to.api.create_commit(
+            commit = to.api.create_commit(
                 to.name,
                 [*additions, *removed],
                 commit_message=title,
@@ -284,10 +284,10 @@ def _commit(to: Repository, folder: Path, manifest: Manifest, remote: Repository
                 repo_type=to.kind,
                 parent_commit=remote.head,
             )
-            return str(made.oid)
+            return str(commit.oid)
         except Exception as error:
             # It may have been made though the answer was lost: then it is there.
-            now = look(to)
+            now = state_of(to)
             if now is not None and not any(c.action != "same" for c in changes(folder, manifest, now)):
                 return now.head
             status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
@@ -327,7 +327,7 @@ def _ended_after(seconds: float) -> Iterator[None]:
 
 def _may_not_write(who: Mapping[str, Any], owner: str, repository: str) -> str | None:
     """Why a token may not write to a repository, as far as the Hub says; None if it may."""
-    organisations = {each["name"]: each.get("roleInOrg") for each in who.get("orgs", [])}
+    organisations = {organisation["name"]: organisation.get("roleInOrg") for organisation in who.get("orgs", [])}
     if owner != who["name"] and owner not in organisations:
         return f"the token belongs to {who['name']!r}, who is not in {owner!r}"
     if organisations.get(owner) == "read":
@@ -365,17 +365,17 @@ def _refuse_foreign(to: Repository, remote: RepositoryState) -> None:
 
 
 def _named(marker: Mapping[str, Any]) -> str:
-    said = marker.get("of")
-    named = said if isinstance(said, dict) else {}
+    origin = marker.get("of")
+    named = origin if isinstance(origin, dict) else {}
     return ", ".join(f"the {kind} {name!r}" for kind, name in named.items() if name) or "another publication"
 
 
 def _marker(content: bytes) -> Mapping[str, Any] | None:
     try:
-        found = json.loads(content)
+        marker = json.loads(content)
     except ValueError:
         return None
-    return found if isinstance(found, dict) and found.get("made_by") == "nift" else None
+    return marker if isinstance(marker, dict) and marker.get("made_by") == "nift" else None
 
 
 def _listed(to: Repository, revision: str) -> dict[str, RemoteFile]:
@@ -460,9 +460,9 @@ def _explained(publication: Publication, doing: str) -> Iterator[None]:
     try:
         yield
     except HfHubHTTPError as error:
-        said = getattr(error, "server_message", None) or str(error).strip().split("\n")[0]
+        reason = getattr(error, "server_message", None) or str(error).strip().split("\n")[0]
         message = f"publication {publication.name!r}: the Hub answered {error.response.status_code} when we {doing}: "
-        raise ValueError(message + redaction.redact(" ".join(str(said).split()))) from None
+        raise ValueError(message + redaction.redact(" ".join(str(reason).split()))) from None
     except (httpx2.HTTPError, RuntimeError, OSError) as error:
         cause = error.__cause__ or error
         raise ValueError(

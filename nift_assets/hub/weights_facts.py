@@ -127,13 +127,13 @@ def _scored(study: Study, adapter: Adapter, model: Model | None) -> list[Model]:
 
 
 def _scores(study: Study, store: Store, adapter: Adapter, model: Model | None) -> list[dict[str, Any]]:
-    known = {(row["model"], row["benchmark"]): row for row in store.read("benchmark_scores", None).to_dicts()}
+    rows = {(row["model"], row["benchmark"]): row for row in store.read("benchmark_scores", None).to_dicts()}
     return [
         {
             "model": row.name,
             "trained_on": study.adapter(row.adapter).training_set if row.adapter else "–",
             "cells": [
-                _cell(known.get((row.name, measure.name)), row, measure.name)
+                _cell(rows.get((row.name, measure.name)), row, measure.name)
                 for measure in benchmarks.measures(study.benchmarks)
             ],
         }

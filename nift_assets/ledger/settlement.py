@@ -45,7 +45,7 @@ class Settlement:
         self._counts, self._throttle, self._retries, self._stop = counts, throttle, retries, stop
         self.refusals = Refusals()
         self._answered_any = False
-        self._secrets = redaction.Snapshot(server.key)
+        self._secrets = redaction.SecretSnapshot(server.key)
 
     def settled(self, attempt: Attempt, outcome: Response | Failure, now: float) -> list[AttemptResult]:
         """The attempts that are settled now: this one, unless it is held back, and those that waited for it."""

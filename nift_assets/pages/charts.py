@@ -84,19 +84,19 @@ class Bars:
 
 def chart(series: Sequence[Series], x: Axis, y: Axis) -> Markup:
     """The SVG of the given series, or an empty text if none has a point. Axes begin and end at round numbers."""
-    points = [point for one in series for point in one.points]
+    points = [point for line in series for point in line.points]
     if not points:
         return Markup("")
     x = _with_ticks(x, [point.x for point in points])
     y = _with_ticks(y, [v for p in points for v in (p.y, p.low, p.high) if v is not None])
     labels = [_label(tick) for tick in y.ticks]
     left = 6 + LETTER * max(map(len, labels))
-    shown = [one for one in series if one.points]
+    shown = [line for line in series if line.points]
     height = TOP + PLOT_HEIGHT + BOTTOM + LEGEND_LINE * len(shown)
     drawn = [
         *_axes(x, y, labels, left),
-        *(_series(one, number, x, y, left) for number, one in enumerate(shown)),
-        *(_legend(one, number, TOP + PLOT_HEIGHT + BOTTOM) for number, one in enumerate(shown)),
+        *(_series(line, number, x, y, left) for number, line in enumerate(shown)),
+        *(_legend(line, number, TOP + PLOT_HEIGHT + BOTTOM) for number, line in enumerate(shown)),
     ]
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, height, f"{y.title} by {x.title}", Markup("").join(drawn)
@@ -162,8 +162,8 @@ def _log_ticks(low: float, high: float) -> list[float]:
     above = min((step for step in steps if step >= high * (1 - 1e-9)), default=steps[-1])
     if below == above:
         below, above = below / 2, above * 2
-    found = [below, *(step for step in steps if below < step < above), above]
-    return found if len(found) <= MOST_TICKS + 1 else [below, *found[2:-1:2], above]
+    ticks_ = [below, *(step for step in steps if below < step < above), above]
+    return ticks_ if len(ticks_) <= MOST_TICKS + 1 else [below, *ticks_[2:-1:2], above]
 
 
 def _with_ticks(axis: Axis, values: Sequence[float]) -> Axis:
@@ -228,8 +228,8 @@ def _bar(number: int, top: float, value: float | None, limit: float) -> Markup:
     shape = Markup('<g class="s{}"><rect class="{}" x=".8" y="{:.1f}" width="{:.1f}" height="{}"/></g>').format(
         number % COLOURS, _filled(number), top, length, BAR - 3
     )
-    said = "–" if value is None else f"{value:.2f}"
-    return Markup("{}{}").format(shape if value is not None else "", _text(length + 5, top + BAR - 3, said))
+    label = "–" if value is None else f"{value:.2f}"
+    return Markup("{}{}").format(shape if value is not None else "", _text(length + 5, top + BAR - 3, label))
 
 
 def _filled(number: int) -> str:

@@ -94,18 +94,18 @@ class DocumentedTable:
     def state(self) -> str:
         """How the table stands: the worst of its tests."""
         verdicts = {self.verdict(test) for test in self.contract.tests}
-        return next((each for each in ("failed", "warned", "passed") if each in verdicts), "not run")
+        return next((verdict for verdict in ("failed", "warned", "passed") if verdict in verdicts), "not run")
 
     @property
     def words(self) -> str:
         """What the search box looks through, in small letters."""
-        told = [self.name, self.contract.description, self.group]
-        told += [f"{column.name} {column.type} {column.description}" for column in self.contract.columns]
-        told += [f"{test.name} {test.description}" for test in self.contract.tests]
-        return " ".join(told).lower()
+        words = [self.name, self.contract.description, self.group]
+        words += [f"{column.name} {column.type} {column.description}" for column in self.contract.columns]
+        words += [f"{test.name} {test.description}" for test in self.contract.tests]
+        return " ".join(words).lower()
 
 
-def page(study: Study, tables: Sequence[DocumentedTable], *, made: datetime) -> str:
+def page(study: Study, tables: Sequence[DocumentedTable], *, made_at: datetime) -> str:
     """The page of all tables, in the order given, grouped by their groups."""
     groups: dict[str, list[DocumentedTable]] = {}
     for table in tables:
@@ -116,7 +116,7 @@ def page(study: Study, tables: Sequence[DocumentedTable], *, made: datetime) -> 
         groups=groups,
         known={table.name for table in tables},
         verdicts={name: verdicts.count(name) for name in ("passed", "warned", "failed", "not run")},
-        made=made,
+        made=made_at,
         script=Markup(SCRIPT),  # ours, and the policy of the page lets no other run
         script_digest=base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode(),
     )

@@ -84,9 +84,9 @@ def cost_against_score(rows: pl.DataFrame) -> Markup:
 def mt_bench_categories(rows: pl.DataFrame) -> Markup:
     """Bars of MT-Bench's mean rating by category, one for each of the first `MOST_BARS` models."""
     models = rows["model"].unique(maintain_order=True).to_list()[:MOST_BARS]
-    found = {(row["model"], row["category"]): row["rating"] for row in rows.iter_rows(named=True)}
+    ratings = {(row["model"], row["category"]): row["rating"] for row in rows.iter_rows(named=True)}
     groups = {
-        category: [found.get((model, category)) for model in models]
+        category: [ratings.get((model, category)) for model in models]
         for category in rows["category"].unique(maintain_order=True).to_list()
     }
     return charts.bars(Bars(title="MT-Bench by category, 1 to 10", names=models, groups=groups, limit=10))
@@ -166,7 +166,7 @@ def _points(rows: pl.DataFrame, x: str, y: str, *, low: str | None = None, high:
 
 
 def _axis(title: str, series: Iterable[Series]) -> Axis:
-    values = [point.x for one in series for point in one.points]
+    values = [point.x for line in series for point in line.points]
     return Axis(title=title, log=bool(values) and min(values) > 0 and max(values) >= WIDE * min(values))
 
 

@@ -81,9 +81,9 @@ class CheckedTable:
     def complaints(self) -> list[tuple[Test, list[LastResult], int]]:
         """The tests that did not pass, each with the results that say so and how many partitions it was run on."""
         return [
-            (test, [result for result in found if not result.passed], len(found))
+            (test, [result for result in results if not result.passed], len(results))
             for test in self.tests
-            if (found := self.results.get(test.name, ())) and self.verdict(test) != "passed"
+            if (results := self.results.get(test.name, ())) and self.verdict(test) != "passed"
         ]
 
 
@@ -192,7 +192,7 @@ class _ByMeasure:
 
     def measured_on(self, model: Model) -> list[str]:
         names = self._study.measured_on(model)
-        return [each.name for each in benchmarks.measures(map(self._study.benchmark, names))]
+        return [measure.name for measure in benchmarks.measures(map(self._study.benchmark, names))]
 
 
 def page(
@@ -258,8 +258,8 @@ def gaps(coverage: pl.DataFrame) -> list[Gap]:
     what = ("name", "state", "why", "command", "usd")
     waiting = coverage.filter(pl.col("state") != "present")
     tables = waiting.group_by(*what, "table", maintain_order=True).agg(pl.col("benchmark").unique(maintain_order=True))
-    told = pl.concat_str(pl.col("table").str.replace_all("_", " "), pl.lit(": "), pl.col("benchmark").list.join(", "))
-    return [Gap(**row) for row in tables.group_by(*what, maintain_order=True).agg(cells=told).to_dicts()]
+    cells = pl.concat_str(pl.col("table").str.replace_all("_", " "), pl.lit(": "), pl.col("benchmark").list.join(", "))
+    return [Gap(**row) for row in tables.group_by(*what, maintain_order=True).agg(cells=cells).to_dicts()]
 
 
 def _states(coverage: pl.DataFrame) -> dict[str, dict[str, int]]:
@@ -273,10 +273,10 @@ def _states(coverage: pl.DataFrame) -> dict[str, dict[str, int]]:
 
 def categories(rows: pl.DataFrame) -> tuple[list[str], dict[str, dict[str, float | None]]]:
     """The categories of MT-Bench in their order, and each model's mean rating in them."""
-    found: dict[str, dict[str, float | None]] = {}
+    ratings: dict[str, dict[str, float | None]] = {}
     for model, category, rating in rows.select("model", "category", "rating").iter_rows():
-        found.setdefault(model, {})[category] = rating
-    return list(dict.fromkeys(rows["category"])), found
+        ratings.setdefault(model, {})[category] = rating
+    return list(dict.fromkeys(rows["category"])), ratings
 
 
 def answers(examples: pl.DataFrame) -> list[AnswerComparison]:
@@ -315,8 +315,8 @@ def funnel(teacher: Teacher, frames: Mapping[str, pl.DataFrame]) -> Funnel:
 def samples(teachers: Iterable[Teacher], halves: pl.DataFrame, completions: pl.DataFrame) -> list[SampleDocument]:
     """The first documents of the sample that have an answer, so that the same ones show for every teacher."""
     shown = halves.join(completions, on="document_id", how="semi").sort("sample_rank").head(SAMPLES)
-    found = completions.join(shown, on="document_id", how="semi")
-    answers = {(row["document_id"], row["teacher"]): row for row in found.iter_rows(named=True)}
+    rows = completions.join(shown, on="document_id", how="semi")
+    answers = {(row["document_id"], row["teacher"]): row for row in rows.iter_rows(named=True)}
     return [
         SampleDocument(
             document_id=document_id,

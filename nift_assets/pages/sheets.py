@@ -128,8 +128,8 @@ def _place(cell: Row, notes: Mapping[str, str]) -> SheetCell:
 
 def _lettered(cells: Iterable[Row]) -> dict[str, str]:
     """A letter for every note there is, in the order in which they come; after z they are doubled."""
-    found = dict.fromkeys(note for cell in cells for note in (cell["note"], _quotation(cell)) if note)
-    return {note: ascii_lowercase[n % 26] * (n // 26 + 1) for n, note in enumerate(found)}
+    notes = dict.fromkeys(note for cell in cells for note in (cell["note"], _quotation(cell)) if note)
+    return {note: ascii_lowercase[n % 26] * (n // 26 + 1) for n, note in enumerate(notes)}
 
 
 def _quotation(cell: Row) -> str:

@@ -64,9 +64,9 @@ def read(reference: ReferenceSet) -> PublishedPairs:
         raise ValueError(f"reference set {reference.name!r}: {folder} has no file {reference.file}; mend the row")
     files = tuple(_described(path) for path in paths)
     if reference.sha256 is not None and [file.sha256 for file in files] != [reference.sha256]:
-        found = ", ".join(file.sha256 for file in files)
+        digests = ", ".join(file.sha256 for file in files)
         raise ValueError(
-            f"reference set {reference.name!r}: {reference.file} has the sha256 {found}, not {reference.sha256}; "
+            f"reference set {reference.name!r}: {reference.file} has the sha256 {digests}, not {reference.sha256}; "
             "fetch it again, or pin what you mean"
         )
     pairs = [pair for path in paths for pair in _pairs(path, reference.layout)]
@@ -98,11 +98,11 @@ def _folder(reference: ReferenceSet) -> tuple[Path, str | None]:
             repository, repo_type="dataset", revision=reference.revision, allow_patterns=reference.file
         )
     except (OSError, ValueError) as error:  # all errors of the Hub's client are one or the other
-        told = str(error).strip().split("\n")[0]
+        reason = str(error).strip().split("\n")[0]
         raise ValueError(
             f"reference set {reference.name!r} cannot be fetched from {reference.location} at {reference.revision} "
-            f"({type(error).__name__}: {told}); allow this machine to reach the Hub once (is HF_HUB_OFFLINE set?), or "
-            f"put {reference.file} into a folder and name that as the row's location"
+            f"({type(error).__name__}: {reason}); allow this machine to reach the Hub once (is HF_HUB_OFFLINE set?), "
+            f"or put {reference.file} into a folder and name that as the row's location"
         ) from error
     return Path(folder), Path(folder).name
 
@@ -126,8 +126,8 @@ def _pairs(path: Path, layout: str) -> Iterator[Pair]:
             prompt, response = pair(row)
             read += len((prompt + response).encode())
         except (KeyError, TypeError, ValueError, UnicodeEncodeError) as error:
-            said = f"{type(error).__name__}: {error}"
-            raise ValueError(f"{path.name}, row {number}: this is no row of the layout {layout!r} ({said})") from None
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{path.name}, row {number}: this is no row of the layout {layout!r} ({reason})") from None
         if read > most:
             raise ValueError(TOO_LARGE.format(file=path.name, most=most))
         yield prompt, response
@@ -146,10 +146,10 @@ def _alpaca(row: Mapping[str, Any]) -> Pair:
 
 def _conversation(row: Mapping[str, Any]) -> Pair:
     """The first exchange of a conversation in ShareGPT's form, as in MAGPIE's files."""
-    said = row["conversations"]
-    if not isinstance(said, list) or [message["from"] for message in said[:2]] != ["human", "gpt"]:
+    messages = row["conversations"]
+    if not isinstance(messages, list) or [message["from"] for message in messages[:2]] != ["human", "gpt"]:
         raise ValueError("a conversation begins with a message from `human` and one from `gpt`")
-    return _text(said[0], "value"), _text(said[1], "value")
+    return _text(messages[0], "value"), _text(messages[1], "value")
 
 
 LAYOUTS: dict[str, tuple[tuple[str, ...], Callable[[Mapping[str, Any]], Pair]]] = {

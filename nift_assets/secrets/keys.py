@@ -55,11 +55,11 @@ def known() -> set[str]:
 
     A file that cannot be read holds nothing that could be written; whoever needs its key hears of it from `read`.
     """
-    found = set()
+    values = set()
     for name in known_names():
         value = os.environ.get(name, "").strip()
-        found.add(_content(value) if name.upper().endswith("_FILE") else value)
-    return found - {""}
+        values.add(_content(value) if name.upper().endswith("_FILE") else value)
+    return values - {""}
 
 
 def known_names() -> list[str]:

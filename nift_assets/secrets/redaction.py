@@ -32,7 +32,7 @@ SECRET_HEADERS = frozenset(
 )
 
 
-def _shape(prefix: str, rest: str) -> re.Pattern[str]:
+def _shape(prefix: str, body: str) -> re.Pattern[str]:
     """A key that begins with a prefix at the beginning of a word: "sk-…", but not "task-…".
 
     In an escaped text the letter before it may be the last of a URL's %3D or of an escaped character. The prefix stands
@@ -40,7 +40,7 @@ def _shape(prefix: str, rest: str) -> re.Pattern[str]:
     """
     escapes = (r"%[0-9A-Fa-f]{2}", r"\\x[0-9A-Fa-f]{2}", r"\\u[0-9A-Fa-f]{4}", r"\\[abfnrtv]")
     before = "|".join([f"(?<![A-Za-z0-9]{prefix})", *(f"(?<={escape}{prefix})" for escape in escapes)])
-    return re.compile(f"{prefix}(?:{before}){rest}")
+    return re.compile(f"{prefix}(?:{before}){body}")
 
 
 SHAPES = (
@@ -88,7 +88,7 @@ def install() -> None:
     if not isinstance(make, _Factory):
         logging.setLogRecordFactory(_Factory(make))
     for handler in logging.getLogger().handlers:
-        if not any(isinstance(there, RedactionFilter) for there in handler.filters):
+        if not any(isinstance(present, RedactionFilter) for present in handler.filters):
             handler.addFilter(RedactionFilter())
 
 
@@ -111,8 +111,8 @@ STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"me
 def _redact_record(record: logging.LogRecord) -> None:
     _redact_message(record)
     if record.exc_info and record.exc_info[1] is not None:
-        told = "".join(traceback.format_exception(record.exc_info[1])).rstrip("\n")
-        if (redacted := redact(told)) != told:
+        text = "".join(traceback.format_exception(record.exc_info[1])).rstrip("\n")
+        if (redacted := redact(text)) != text:
             # A formatter prints the text it finds; without `exc_info` none can make another from the exception.
             record.exc_text, record.exc_info = redacted, None
     if record.exc_text:
@@ -121,8 +121,8 @@ def _redact_record(record: logging.LogRecord) -> None:
         record.stack_info = redact(record.stack_info)
     for name, value in vars(record).items():
         if name not in STANDARD and isinstance(value, (str, bytes, dict, list, tuple, BaseException)):
-            told = value if isinstance(value, str) else str(value)
-            if (redacted := redact(told)) != told:
+            text = value if isinstance(value, str) else str(value)
+            if (redacted := redact(text)) != text:
                 setattr(record, name, redacted)
 
 
@@ -159,7 +159,7 @@ def _quoted(secret: str, safe: str) -> str:
     return quote(secret, safe=safe, errors="surrogateescape")
 
 
-class Snapshot:
+class SecretSnapshot:
     """The keys of this process as they are now, to be found fast in thousands of responses."""
 
     def __init__(self, *more: str) -> None:
@@ -178,5 +178,5 @@ class Snapshot:
 
     def headers(self, headers: Mapping[str, str]) -> str:
         """The headers as JSON, without the values of those that say who asks and without these keys."""
-        told = {name: REDACTED if name.lower() in SECRET_HEADERS else value for name, value in headers.items()}
-        return self.body(json.dumps(told).encode()).decode()
+        redacted = {name: REDACTED if name.lower() in SECRET_HEADERS else value for name, value in headers.items()}
+        return self.body(json.dumps(redacted).encode()).decode()

@@ -77,8 +77,8 @@ def run(model: SqlModel, frames: Mapping[str, pl.DataFrame], partition: str | No
             # As Arrow's views, which DuckDB reads where they are: of texts in the older layout it would make a copy.
             connection.register(name, frame.to_arrow(compat_level=pl.CompatLevel.newest()))
         connection.execute("set variable partition = ?", [partition])
-        made: pl.DataFrame = connection.sql(model.sql).pl()
-        return made
+        rows: pl.DataFrame = connection.sql(model.sql).pl()
+        return rows
 
 
 def study_rows(study: Study, rows: str) -> pl.DataFrame:
@@ -119,16 +119,16 @@ def study_rows(study: Study, rows: str) -> pl.DataFrame:
 def cells(study: Study) -> pl.DataFrame:
     """One row per cell of a table of the paper that a row of the study fills, table by table in the study's order, in
     each by its lines."""
-    found = [
+    rows = [
         {"kind": kind, "name": row.name, **asdict(cell)}
         for kind, rows in CELLS.items()
         for row in getattr(study, rows)
         for cell in row.cells
     ]
-    tables = list(dict.fromkeys(cell["table"] for cell in found))
-    found.sort(key=lambda cell: (tables.index(cell["table"]), cell["line"]))
+    tables = list(dict.fromkeys(cell["table"] for cell in rows))
+    rows.sort(key=lambda cell: (tables.index(cell["table"]), cell["line"]))
     schema = {"kind": pl.String, "name": pl.String, **_columns(Cell)}
-    placed = pl.DataFrame(found, schema=schema, orient="row").drop("line")
+    placed = pl.DataFrame(rows, schema=schema, orient="row").drop("line")
     return placed.with_columns(place=pl.int_range(1, pl.len() + 1, dtype=pl.Int64))
 
 
@@ -147,9 +147,9 @@ def measures(study: Study) -> pl.DataFrame:
 
 def prices(study: Study) -> pl.DataFrame:
     """One row per teacher whose list price is known, in dollars per million tokens; 0 for what costs nothing."""
-    found = {row.name: _price(row) for row in study.teachers}
+    price_by_teacher = {row.name: _price(row) for row in study.teachers}
     return pl.DataFrame(
-        [{"teacher": name, "input": price[0], "output": price[1]} for name, price in found.items() if price],
+        [{"teacher": name, "input": price[0], "output": price[1]} for name, price in price_by_teacher.items() if price],
         schema={"teacher": pl.String, "input": pl.Float64, "output": pl.Float64},
         orient="row",
     )
@@ -198,5 +198,5 @@ FILTERS = {
 def _columns(kind: type) -> dict[str, Any]:
     """The fields of a row that are plain values, by what their annotation begins with."""
     types = {"str": pl.String, "Literal": pl.String, "int": pl.Int64, "float": pl.Float64, "bool": pl.Boolean}
-    found = {field.name: re.split(r"\W", str(field.type))[0] for field in fields(kind)}
-    return {name: types[first] for name, first in found.items() if first in types}
+    annotations = {field.name: re.split(r"\W", str(field.type))[0] for field in fields(kind)}
+    return {name: types[first] for name, first in annotations.items() if first in types}

@@ -64,7 +64,7 @@ def words(text: str) -> int:
 
 def test_few_texts_are_counted_one_by_one() -> None:
     found = tokens.count(pl.Series(["a b c", "d"]), words)
-    assert found == tokens.Count(low=4, expected=4, high=4, basis="counted")
+    assert found == tokens.TokenCount(low=4, expected=4, high=4, basis="counted")
 
 
 def test_many_texts_are_counted_in_part_and_the_range_holds_the_whole() -> None:
@@ -77,9 +77,9 @@ def test_many_texts_are_counted_in_part_and_the_range_holds_the_whole() -> None:
 
 
 def test_a_sum_rests_on_the_weaker_of_two() -> None:
-    counted = tokens.Count(low=1, expected=1, high=1, basis="counted")
-    assumed = tokens.Count(low=1, expected=2, high=4, basis="assumed")
-    assert counted + assumed == assumed + counted == tokens.Count(low=2, expected=3, high=5, basis="assumed")
+    counted = tokens.TokenCount(low=1, expected=1, high=1, basis="counted")
+    assumed = tokens.TokenCount(low=1, expected=2, high=4, basis="assumed")
+    assert counted + assumed == assumed + counted == tokens.TokenCount(low=2, expected=3, high=5, basis="assumed")
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def push(folder: Path, row: Publication, *, token: str = TOKEN, message: str = "
     """The commit that holds the folder, and what was read back of it."""
     manifest = artifacts.read_manifest(folder)
     to = repository.find(repository.connect(token), STUDY, row)
-    remote = repository.look(to)
+    remote = repository.state_of(to)
     revision = repository.push(to, folder, manifest, remote, message=message, tag=TAG)
     return revision, repository.read_back(to, revision, folder, manifest)
 

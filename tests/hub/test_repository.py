@@ -258,7 +258,7 @@ def test_who_commits_meanwhile_is_not_overwritten(tmp_path: Path, hub: Hub, coun
     folder = write(tmp_path / "second", changed={"README.md": CARD.encode() + b"more"})
     manifest = artifacts.read_manifest(folder)
     to = repository.find(repository.connect(TOKEN), pushing.STUDY, publication())
-    looked = repository.look(to)
+    looked = repository.state_of(to)
     theirs = write(tmp_path / "third", changed={"README.md": CARD.encode() + b"theirs"})
     push(theirs, publication(), message="theirs")
     with pytest.raises(ValueError, match="somebody else has committed to me/nift meanwhile; nothing of this was"):

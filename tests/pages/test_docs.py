@@ -34,7 +34,7 @@ NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 
 
 def page(*tables: DocumentedTable) -> str:
-    return docs.page(DEMO, tables, made=NOW)
+    return docs.page(DEMO, tables, made_at=NOW)
 
 
 def table(promised: Contract, results: dict[str, list[LastResult]] | None = None) -> DocumentedTable:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from nift_assets import DEMO_FILES
 from nift_assets.secrets import keys, redaction
-from nift_assets.secrets.redaction import REDACTED, Snapshot, redact, safe
+from nift_assets.secrets.redaction import REDACTED, SecretSnapshot, redact, safe
 from tests.conftest import PROJECT
 
 ALPHANUMERIC = string.ascii_letters + string.digits
@@ -90,7 +90,7 @@ def test_of_two_keys_the_longer_goes_whole(monkeypatch: pytest.MonkeyPatch) -> N
 @given(text=st.text(max_size=300))
 def test_a_text_without_keys_is_not_touched(text: str) -> None:
     assert redact(text) == text
-    assert Snapshot().body(text.encode(errors="surrogatepass")) == text.encode(errors="surrogatepass")
+    assert SecretSnapshot().body(text.encode(errors="surrogatepass")) == text.encode(errors="surrogatepass")
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_body_loses_the_keys_of_this_process_and_keeps_every_other_byte(monkey
     ours, anybodys = "sk-proj-ours0123456789abcdef", "sk-proj-anybodys0123456789abcdef"
     monkeypatch.setenv("OPENAI_API_KEY", ours)
     body = b'\xff\x00{"text": "' + f"{anybodys} {ours}".encode() + b'\xe9"}\r\n'
-    assert Snapshot().body(body) == body.replace(ours.encode(), REDACTED.encode())
+    assert SecretSnapshot().body(body) == body.replace(ours.encode(), REDACTED.encode())
 
 
 def test_headers_that_say_who_asks_are_redacted_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +140,7 @@ def test_headers_that_say_who_asks_are_redacted_whole(monkeypatch: pytest.Monkey
         "X-Echo": "sk-proj-canary0123456789abcdef",
         "Retry-After": "3",
     }
-    assert json.loads(Snapshot().headers(headers)) == dict.fromkeys(headers, REDACTED) | {"Retry-After": "3"}
+    assert json.loads(SecretSnapshot().headers(headers)) == dict.fromkeys(headers, REDACTED) | {"Retry-After": "3"}
 
 
 @given(key=SHAPED)

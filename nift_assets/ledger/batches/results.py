@@ -64,7 +64,7 @@ class ResultImport:
     ) -> None:
         self._book, self._server, self._price = book, adapter.server, price
         self._chunk, self._polled, self._adapter = chunk, polled, adapter
-        self._secrets = redaction.Snapshot(adapter.server.key)
+        self._secrets = redaction.SecretSnapshot(adapter.server.key)
         self._members = rows.members(book, chunk["id"])
         self._stopping_errors: list[ServerError] = []
         self.counts = Reconciliation(requested=chunk["requests"])
