@@ -75,16 +75,16 @@ def ledger_url() -> str | None:
 
 def budget_usd() -> float | None:
     """The most that a study may cost in US dollars."""
-    given = (_given(BUDGET_USD) or "").strip()
-    if not given:
+    text = (_given(BUDGET_USD) or "").strip()
+    if not text:
         return None
     try:
-        dollars = float(given)
+        dollars = float(text)
     except ValueError:
         dollars = math.nan
     if not math.isfinite(dollars) or dollars < 0:
         raise ValueError(
-            f"{BUDGET_USD} is {given!r}; give the most the study may cost in US dollars, such as 25 or 0.50, or "
+            f"{BUDGET_USD} is {text!r}; give the most the study may cost in US dollars, such as 25 or 0.50, or "
             "leave it out"
         )
     return dollars

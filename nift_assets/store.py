@@ -69,8 +69,8 @@ class Store:
 
     def taken_over(self, inputs: str) -> str | None:
         """What a digest of before the takeover counts as, if it is one (see `takeover`)."""
-        known: dict[str, str] = json.loads(self._taken_over.read_text()) if self.has_taken_over() else {}
-        return known.get(inputs)
+        taken: dict[str, str] = json.loads(self._taken_over.read_text()) if self.has_taken_over() else {}
+        return taken.get(inputs)
 
     def has_taken_over(self) -> bool:
         return self._taken_over.exists()
@@ -201,16 +201,16 @@ class RowsDigest:
     def _add(self, name: str, values: pl.Series) -> None:
         """Where the nulls are, how long texts and lists are, and what is in them: numbers as they are in memory."""
         self._update(f"{name}\0null", values.is_null().to_numpy())
-        known = values.drop_nulls()
+        present = values.drop_nulls()
         if isinstance(values.dtype, pl.List):
-            self._update(f"{name}\0length", known.list.len().to_numpy())
-            self._add(f"{name}\0item", known.explode())
+            self._update(f"{name}\0length", present.list.len().to_numpy())
+            self._add(f"{name}\0item", present.explode())
         elif values.dtype == pl.String:
-            self._update(f"{name}\0length", known.str.len_bytes().to_numpy())
-            for start in range(0, max(len(known), 1), ROWS_COPIED_AT_ONCE):
-                self._update(f"{name}\0text", "".join(known.slice(start, ROWS_COPIED_AT_ONCE)).encode())
+            self._update(f"{name}\0length", present.str.len_bytes().to_numpy())
+            for start in range(0, max(len(present), 1), ROWS_COPIED_AT_ONCE):
+                self._update(f"{name}\0text", "".join(present.slice(start, ROWS_COPIED_AT_ONCE)).encode())
         else:
-            self._update(f"{name}\0value", known.to_numpy())
+            self._update(f"{name}\0value", present.to_numpy())
 
     def _update(self, part: str, content: NDArray[Any] | bytes) -> None:
         self._hashed.setdefault(part, hashlib.sha256()).update(

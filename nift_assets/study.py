@@ -215,7 +215,7 @@ def _check_asked(row: LanguageModel) -> None:
 
 def _check_references(study: Study) -> None:
     """Every name a row mentions must be the name of a row."""
-    known = {kind: {row.name for row in getattr(study, kind)} for kind in KINDS}
+    names = {kind: {row.name for row in getattr(study, kind)} for kind in KINDS}
     mentions: list[tuple[str, str, str | None]] = [
         *((f"teacher {t.name!r}", "backbones", t.model) for t in study.teachers if providers.runs_backbone(t)),
         *((f"training set {s.name!r}", "teachers", s.teacher) for s in study.training_sets),
@@ -240,8 +240,8 @@ def _check_references(study: Study) -> None:
         *((f"publication {p.name!r}", "models", p.model) for p in study.publications),
     ]
     for who, kind, name in mentions:
-        if name is not None and name not in known[kind]:
-            raise ValueError(f"{who} names {name!r}, which is none of the {kind}: {', '.join(sorted(known[kind]))}")
+        if name is not None and name not in names[kind]:
+            raise ValueError(f"{who} names {name!r}, which is none of the {kind}: {', '.join(sorted(names[kind]))}")
 
 
 def _check_rows(study: Study) -> None:
@@ -340,7 +340,7 @@ def _check_publications(study: Study) -> None:
                 f"publication {row.name!r}: {row.repository!r} is no repository of the Hub; use owner/name, or a name "
                 "alone, of letters, digits, '.', '-' and '_'"
             )
-        if row.teacher and not any(made.teacher == row.teacher for made in study.training_sets):
+        if row.teacher and not any(training_set.teacher == row.teacher for training_set in study.training_sets):
             raise ValueError(f"publication {row.name!r}: the teacher {row.teacher!r} has no training set; add one")
         if row.model and study.model(row.model).module == "none":
             raise ValueError(

@@ -88,12 +88,12 @@ def folders_before(store: Store, here: Path = FOLDER) -> list[Path]:
         views = catalogue.execute(
             "select view_name, sql from duckdb_views() where schema_name = ?", [store.study]
         ).fetchall()
-    found: dict[Path, None] = {}
+    folders: dict[Path, None] = {}
     for view, text in views:
         place = re.search(rf"read_parquet\('(.+?)/{re.escape(store.study)}/{view}(\.parquet|/)", text)
         if place and Path(place[1]) != root:
-            found[Path(os.path.normpath(Path(place[1], os.path.relpath(here, root))))] = None
-    return list(found)
+            folders[Path(os.path.normpath(Path(place[1], os.path.relpath(here, root))))] = None
+    return list(folders)
 
 
 def _counts_as(step: Step, place: Partition, version: str) -> str:
@@ -170,8 +170,8 @@ def _rows(
             return [study.reference_set(name), reference_sets.fingerprint(study.reference_set(name))]
         case "backbones":
             articles = sorted((DEMO_FILES / "articles").glob("*.txt"))
-            said = digest([path.read_text(encoding="utf-8") for path in articles])
-            return [replace(study.backbone(name), example=None), said]
+            texts = digest([path.read_text(encoding="utf-8") for path in articles])
+            return [replace(study.backbone(name), example=None), texts]
         case "lora_adapters":
             return [replace(study.adapter(name), machine=ONE_DEVICE)]
         case "merged_models":

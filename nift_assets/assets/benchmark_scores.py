@@ -21,10 +21,10 @@ from nift_assets.study import Study
 )
 def benchmark_scores(context: Context, **results: pl.DataFrame) -> pl.DataFrame:
     measured = [
-        one
+        measured
         for row in context.study.benchmarks
         for (model,), rows in results[benchmarks.results_table(row.name)].group_by("model", maintain_order=True)
-        for one in benchmarks.load(row.name).score(str(model), rows)
+        for measured in benchmarks.load(row.name).score(str(model), rows)
     ]
     return scores.table(measured, against(context.study))
 

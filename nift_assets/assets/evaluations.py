@@ -112,8 +112,8 @@ def _options(rows: Sequence[Benchmark]) -> dict[str, object]:
 
 
 def _answers(row: Benchmark, model: str, rows: Rows) -> TableOutput:
-    made = benchmarks.load(row.name).answers(row, model, rows)
-    return TableOutput(made.rows, metadata=made.metadata)
+    table = benchmarks.load(row.name).answers(row, model, rows)
+    return TableOutput(table.rows, metadata=table.metadata)
 
 
 def _what_shapes(row: Benchmark) -> tuple[Any, ...]:

@@ -57,8 +57,8 @@ def _questions(row: Filter, benchmarks: Sequence[Benchmark]) -> Sequence[Any]:
     if not filters.reads_benchmarks(row):
         return ()
     # Files that are not there yet make the table stale when they come.
-    there = [Path(benchmark.location).exists() for benchmark in benchmarks]
+    present = [Path(benchmark.location).exists() for benchmark in benchmarks]
     return [
         files.fingerprint(benchmark) if exists else without_places(benchmark)
-        for benchmark, exists in zip(benchmarks, there, strict=True)
+        for benchmark, exists in zip(benchmarks, present, strict=True)
     ]

@@ -59,16 +59,16 @@ def judged(context: Context, row: Benchmark, answers: pl.DataFrame) -> TableOutp
         more = asking.ask(context, judge, list(again.values()))
         retried = dict(zip(again, more.answers, strict=True))
         metadata = asking.together(metadata, asking.metadata(more))
-    made = file.judgments(row, judge, answers, requests, asked.answers, retried)
-    return TableOutput(made.rows, metadata={**made.metadata, **_readings(made.rows), **metadata})
+    table = file.judgments(row, judge, answers, requests, asked.answers, retried)
+    return TableOutput(table.rows, metadata={**table.metadata, **_readings(table.rows), **metadata})
 
 
 def _what_shapes(study: Study, benchmark: Benchmark) -> tuple[Any, ...]:
     """What the verdicts depend on besides the answers: the benchmark's files wherever they lie, and the judge."""
-    found = [files.fingerprint(benchmark)]
+    fingerprints = [files.fingerprint(benchmark)]
     if Path(benchmark.judge_config).is_absolute():
-        found.append(files.fingerprint(benchmark, benchmark.judge_config))
-    return without_places(benchmark), study.judge(str(benchmark.judge)).shape(), *found
+        fingerprints.append(files.fingerprint(benchmark, benchmark.judge_config))
+    return without_places(benchmark), study.judge(str(benchmark.judge)).shape(), *fingerprints
 
 
 def _readings(frame: pl.DataFrame) -> dict[str, int]:

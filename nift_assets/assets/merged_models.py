@@ -74,8 +74,8 @@ def weights(context: Context, merged: Mapping[str, Any]) -> Path:
     assert model.adapter is not None, "a backbone's own folder is kept"
     backbone = store.read("backbones", model.backbone).row(0, named=True)
     adapter = store.read("lora_adapters", model.adapter).row(0, named=True)
-    made = _merge(context, model, backbone, adapter)
-    if made.manifest.digest != merged["digest"]:
+    draft = _merge(context, model, backbone, adapter)
+    if draft.manifest.digest != merged["digest"]:
         raise ValueError(f"the weights of {model.name} have come out otherwise than before; materialize merged_models")
     return folder
 

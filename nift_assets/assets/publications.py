@@ -169,8 +169,8 @@ def _push(
     changed = [change for change in planned if change.action != "same"]
     message = commits.message(to, path, content, remote, changed)
     revision = repository.push(to, path, manifest, remote, message=message, tag=content.tag)
-    found = repository.read_back(to, revision, path, manifest)
-    row = {"revision": revision, "files_read_back": found.files, "rows_read_back": found.rows}
+    read_back = repository.read_back(to, revision, path, manifest)
+    row = {"revision": revision, "files_read_back": read_back.files, "rows_read_back": read_back.rows}
     shown = {
         "pushed": dg.MetadataValue.url(repository.url(to, revision)),
         "revision": revision,
@@ -182,5 +182,5 @@ def _push(
 def _account(context: Context) -> Account | None:
     from nift_assets.ledger import report as ledger_report  # brings the database library
 
-    found = ledger_report.report(context.book, study=context.study.name).accounts
-    return next((account for account in found if account.who == context.key), None)
+    accounts = ledger_report.report(context.book, study=context.study.name).accounts
+    return next((account for account in accounts if account.who == context.key), None)

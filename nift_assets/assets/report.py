@@ -102,7 +102,10 @@ def checked(graph: Graph, instance: dg.DagsterInstance) -> list[CheckedTable]:
     for name in graph.tables:
         of_partitions = [check_results.last(instance, name, key) for key in graph.keys(name)]
         tests = contracts.load(name).tests
-        results = {test.name: [found[test.name] for found in of_partitions if test.name in found] for test in tests}
+        results = {
+            test.name: [of_partition[test.name] for of_partition in of_partitions if test.name in of_partition]
+            for test in tests
+        }
         tables.append(CheckedTable(table=name, tests=tests, results=results))
     return tables
 

@@ -51,11 +51,11 @@ def declare(model: sql.SqlModel) -> Declaration:
     )
     def run(context: Context, **frames: pl.DataFrame) -> TableOutput:
         study = context.study
-        given = {**frames, **absent(study), **_study_rows(study, model), **removals(study, frames)}
-        made = sql.run(model, given, context.partition.key)
+        inputs = {**frames, **absent(study), **_study_rows(study, model), **removals(study, frames)}
+        rows = sql.run(model, inputs, context.partition.key)
         if plot is None or draw is None:
-            return TableOutput(made)
-        return TableOutput(made, metadata={plot: dg.MetadataValue.md(plots.as_markdown(draw(made), plot))})
+            return TableOutput(rows)
+        return TableOutput(rows, metadata={plot: dg.MetadataValue.md(plots.as_markdown(draw(rows), plot))})
 
     return run
 
@@ -79,13 +79,13 @@ def absent(study: Study) -> dict[str, pl.DataFrame]:
 
 def results_of(study: Study, frames: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
     """Which models have a result on which benchmark, by the name contracts have for it, if all results are given."""
-    made = {row.name: benchmarks.results_table(row.name) for row in study.benchmarks}
-    if not set(made.values()) <= frames.keys():
+    tables = {row.name: benchmarks.results_table(row.name) for row in study.benchmarks}
+    if not set(tables.values()) <= frames.keys():
         return {}
-    found = [
-        frames[table].select("model").unique().with_columns(benchmark=pl.lit(name)) for name, table in made.items()
+    models = [
+        frames[table].select("model").unique().with_columns(benchmark=pl.lit(name)) for name, table in tables.items()
     ]
-    return {"results": pl.concat([pl.DataFrame(schema={"model": pl.String, "benchmark": pl.String}), *found])}
+    return {"results": pl.concat([pl.DataFrame(schema={"model": pl.String, "benchmark": pl.String}), *models])}
 
 
 def _absent_tables(study: Study) -> Collection[str]:

@@ -100,8 +100,8 @@ def _load_file(path: str) -> Study:
         study = runpy.run_path(path, run_name="nift_study").get("STUDY")
     except (Exception, SystemExit) as error:
         # The file is the user's own program: whatever is wrong in it is theirs to read, on one line.
-        said = " ".join(str(error).split())
-        raise ValueError(f"the study file {path} stops with {type(error).__name__}: {said}; mend it there") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"the study file {path} stops with {type(error).__name__}: {reason}; mend it there") from error
     if not isinstance(study, Study):
         what = "defines no STUDY" if study is None else f"defines a STUDY that is a {type(study).__name__}"
         raise ValueError(

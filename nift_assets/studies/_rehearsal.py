@@ -140,5 +140,7 @@ def _audit(row: Audit, scale: int) -> Audit:
 def _examples(examples: Sequence[Example]) -> tuple[Example, ...]:
     """The same examples, each of another question that there is."""
     file = Path(demo.STUDY.benchmark(Example.BENCHMARK).location, "question.jsonl")
-    there = [json.loads(line)["question_id"] for line in file.read_text(encoding="utf-8").splitlines()]
-    return tuple(replace(example, question_id=question) for example, question in zip(examples, there, strict=False))
+    question_ids = [json.loads(line)["question_id"] for line in file.read_text(encoding="utf-8").splitlines()]
+    return tuple(
+        replace(example, question_id=question) for example, question in zip(examples, question_ids, strict=False)
+    )

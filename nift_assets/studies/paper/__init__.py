@@ -147,8 +147,8 @@ def filled() -> Iterator[tuple[PaperModel, Cell]]:
     for teacher, (before, after) in numbers.TABLE_9.items():
         for training_set, score in ((f"{teacher}-1k", before), (f"{teacher}-1k-audited", after)):
             yield _mistral(training_set), Cell(table="table_9", benchmark="mt_bench", paper=score)
-    for size, known in numbers.FIGURE_2.items():
-        point = Cell(table="figure_2", benchmark="mt_bench", paper=known)
+    for size, paper_score in numbers.FIGURE_2.items():
+        point = Cell(table="figure_2", benchmark="mt_bench", paper=paper_score)
         yield _mistral(f"gpt-4-0125-preview-{size}k"), point
     without = Cell(table="section_6", benchmark="mt_bench", paper=numbers.SECTION_6_73K)
     yield _mistral("gpt-4-0125-preview-73k"), without
@@ -160,12 +160,12 @@ def _mistral(training_set: str) -> PaperModel:
 
 def _table_1_and_its_tasks() -> Iterator[tuple[PaperModel, Cell]]:
     for row in numbers.TABLE_1:
-        made = PaperModel(row.backbone, row.module, row.training_set)
-        yield made, Cell(table="table_1", benchmark="mt_bench", paper=row.mt_bench)
-        yield made, Cell(table="table_1", benchmark="open_llm_leaderboard", paper=row.leaderboard)
+        model = PaperModel(row.backbone, row.module, row.training_set)
+        yield model, Cell(table="table_1", benchmark="mt_bench", paper=row.mt_bench)
+        yield model, Cell(table="table_1", benchmark="open_llm_leaderboard", paper=row.leaderboard)
         for table in ("table_4", "table_15") if row.id in numbers.TABLE_4_IDS else ("table_15",):
             for column, score in zip(numbers.TABLE_15_COLUMNS, numbers.TABLE_15.get(row.id, ()), strict=False):
-                yield made, Cell(table=table, benchmark=column, paper=score)
+                yield model, Cell(table=table, benchmark=column, paper=score)
 
 
 def _arena_hard() -> Iterator[tuple[PaperModel, Cell]]:
@@ -178,9 +178,9 @@ def _arena_hard() -> Iterator[tuple[PaperModel, Cell]]:
         cell = Cell(table="table_6", benchmark="arena_hard", paper=win_rate)
         yield PaperModel("llama-3-8b", "lora", training_set), cell
     training_set, win_rate, accuracy = numbers.TABLE_7_OURS
-    made = PaperModel("llama-3-8b", "lora", training_set)
-    yield made, Cell(table="table_7", benchmark="arena_hard", paper=win_rate)
-    yield made, Cell(table="table_7", benchmark="ifeval", paper=accuracy)
+    model = PaperModel("llama-3-8b", "lora", training_set)
+    yield model, Cell(table="table_7", benchmark="arena_hard", paper=win_rate)
+    yield model, Cell(table="table_7", benchmark="ifeval", paper=accuracy)
     backbone, win_rate, accuracy = numbers.TABLE_7_INSTRUCT
     instruct, last = (
         PaperModel(backbone, "none", None),
@@ -235,16 +235,16 @@ def models(cells: Mapping[PaperModel, Sequence[Cell]], shown: Sequence[PaperMode
     ids = {PaperModel(row.backbone, row.module, row.training_set): row.id for row in numbers.TABLE_1}
     return tuple(
         Model(
-            name=made.name,
-            backbone=made.backbone,
-            module=made.module,
-            adapter=made.adapter,
-            row=ids.get(made),
-            cells=tuple(found),
-            measured_on=_measured_on(found, ("arena_hard",) if made in shown else ()),
-            weights="keep" if made.adapter is None else "regenerate",
+            name=model.name,
+            backbone=model.backbone,
+            module=model.module,
+            adapter=model.adapter,
+            row=ids.get(model),
+            cells=tuple(cells_of_model),
+            measured_on=_measured_on(cells_of_model, ("arena_hard",) if model in shown else ()),
+            weights="keep" if model.adapter is None else "regenerate",
         )
-        for made, found in cells.items()
+        for model, cells_of_model in cells.items()
     )
 
 
@@ -253,9 +253,9 @@ def _measured_on(cells: Sequence[Cell], shown: tuple[str, ...]) -> tuple[str, ..
     return tuple(sorted({*shown, *(tasks.get(cell.benchmark, cell.benchmark) for cell in cells)}))
 
 
-def adapters(made: Iterable[PaperModel], machine: Callable[[str], Machine]) -> tuple[Adapter, ...]:
+def adapters(models: Iterable[PaperModel], machine: Callable[[str], Machine]) -> tuple[Adapter, ...]:
     """A row for every backbone and training set that these models need, by the paper's recipe."""
-    trained = dict.fromkeys((model.trained, model.training_set) for model in made)
+    trained = dict.fromkeys((model.trained, model.training_set) for model in models)
     return tuple(
         Adapter(
             name=f"{backbone}.{training_set}",
@@ -272,8 +272,8 @@ def adapters(made: Iterable[PaperModel], machine: Callable[[str], Machine]) -> t
 def by_model(filled: Iterable[tuple[PaperModel, Cell]]) -> dict[PaperModel, list[Cell]]:
     """The cells of each model, in the order of the tables."""
     cells: dict[PaperModel, list[Cell]] = {}
-    for made, cell in filled:
-        cells.setdefault(made, []).append(cell)
+    for model, cell in filled:
+        cells.setdefault(model, []).append(cell)
     return cells
 
 
@@ -293,8 +293,8 @@ def pairs_of(teacher: str, thousands: int, name: str | None = None) -> TrainingS
 
 def before_and_after(teacher: str) -> tuple[TrainingSet, TrainingSet]:
     """The two sets of a teacher in Table 9: its first 1,000 pairs, and the same without those the auditor flagged."""
-    whole = pairs_of(teacher, 1)
-    return whole, replace(whole, name=f"{whole.name}-audited", filters=("audited",), refill=False)
+    training_set = pairs_of(teacher, 1)
+    return training_set, replace(training_set, name=f"{training_set.name}-audited", filters=("audited",), refill=False)
 
 
 CELLS = by_model(filled())
