@@ -96,22 +96,22 @@ def batches_sensor(study: Study, submit: dg.JobDefinition) -> dg.SensorDefinitio
 def _tick(context: dg.SensorEvaluationContext, study: Study) -> dg.SensorResult:
     remembered: dict[str, Any] = json.loads(context.cursor or "{}")
     wanted: list[dg.RunRequest] = []
-    said: list[str] = []
-    said += _strays(study, context.resources.ledger.book)
+    sentences: list[str] = []
+    sentences += _strays(study, context.resources.ledger.book)
     for teacher in study.teachers:
-        memory = Memory(**remembered.get(teacher.name, {}))
+        memory = SensorMemory(**remembered.get(teacher.name, {}))
         try:
-            found = _look_at(context, study, teacher, memory)
+            outcome = _look_at(context, study, teacher, memory)
         except ValueError as error:  # a missing key holds up this teacher and no other
-            found = str(error)
-        if isinstance(found, dg.RunRequest):
-            wanted.append(found)
-        elif found:
-            said.append(f"{teacher.name}: {found}")
+            outcome = str(error)
+        if isinstance(outcome, dg.RunRequest):
+            wanted.append(outcome)
+        elif outcome:
+            sentences.append(f"{teacher.name}: {outcome}")
         remembered[teacher.name] = vars(memory)
-    for sentence in said:
+    for sentence in sentences:
         context.log.info(sentence)
-    skipped = "; ".join(said) or "no teacher has been asked by batch; launch the job submit_batches"
+    skipped = "; ".join(sentences) or "no teacher has been asked by batch; launch the job submit_batches"
     return dg.SensorResult(
         run_requests=wanted,
         skip_reason=None if wanted else dg.SkipReason(skipped),
@@ -123,18 +123,18 @@ def _strays(study: Study, book: "Book") -> list[str]:
     """A sentence for each teacher with open batches that the study has no row for: renamed, or taken out."""
     from nift_assets.ledger.batches import rows
 
-    found: dict[str, list[Any]] = {}
+    batches: dict[str, list[Any]] = {}
     for batch in rows.open_of_others(book, study.name, [teacher.name for teacher in study.teachers]):
-        found.setdefault(batch["who"], []).append(batch)
+        batches.setdefault(batch["who"], []).append(batch)
     return [
         f"{who}: the study has no such teacher, and {', '.join(map(rows.describe, open_ones))} is still open; put "
         f"back its row ({open_ones[0]['provider']}, {open_ones[0]['model']}) to collect what was paid for"
-        for who, open_ones in found.items()
+        for who, open_ones in batches.items()
     ]
 
 
 @dataclass
-class Memory:
+class SensorMemory:
     """What the sensor keeps in mind of a teacher: the submissions it requested since the last collection, and what it
     said of the state of the batches that it looked into last."""
 
@@ -144,7 +144,7 @@ class Memory:
 
 
 def _look_at(
-    context: dg.SensorEvaluationContext, study: Study, teacher: Teacher, memory: Memory
+    context: dg.SensorEvaluationContext, study: Study, teacher: Teacher, memory: SensorMemory
 ) -> dg.RunRequest | str | None:
     """The run a teacher needs next, or what is waited for, in words; None for one that has no batches."""
     from nift_assets.ledger.batches import collection, creation
@@ -174,15 +174,15 @@ def _look_at(
         )
     if memory.judged == standing.digest:
         return memory.said
-    keys = [request.key for request in requests(teacher, context.resources.store)]
+    keys = [outcome.key for outcome in requests(teacher, context.resources.store)]
     left, unknown = missing(book, keys)
     memory.judged = standing.digest
     if left:
-        found = _requeue(study, teacher, memory, standing, standing.digest, f"{left:,} requests are left")
+        request = _requeue(study, teacher, memory, standing, standing.digest, f"{left:,} requests are left")
         memory.said = (
-            found if isinstance(found, str) else f"{left:,} requests are left, and submit_batches is requested"
+            request if isinstance(request, str) else f"{left:,} requests are left, and submit_batches is requested"
         )
-        return found
+        return request
     memory.requeues, memory.said = [], "every batch has been collected, and completions has been requested"
     return dg.RunRequest(
         run_key=f"completions {study.name} {teacher.name} {standing.digest}",
@@ -193,7 +193,7 @@ def _look_at(
 
 
 def _requeue(
-    study: Study, teacher: Teacher, memory: Memory, standing: "BatchStatus", attempt: str, why: str
+    study: Study, teacher: Teacher, memory: SensorMemory, standing: "BatchStatus", attempt: str, why: str
 ) -> dg.RunRequest | str:
     """Another submission, unless a person is needed first or it has been tried often enough."""
     if standing.remedy:

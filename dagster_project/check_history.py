@@ -44,4 +44,7 @@ def _results(
 ) -> dict[str, list[LastResult]]:
     """The last results of each check, on each partition the study has, in the study's order."""
     of_partitions = [check_results.last(instance, promised.table, key) for key in keys]
-    return {test.name: [found[test.name] for found in of_partitions if test.name in found] for test in promised.tests}
+    return {
+        test.name: [of_partition[test.name] for of_partition in of_partitions if test.name in of_partition]
+        for test in promised.tests
+    }

@@ -60,11 +60,11 @@ class EventLog(SqliteEventLogStorage):
 
     def _engine(self, shard: str) -> sa.Engine:
         """The engine of one database, made anew if its file is not the one that was opened."""
-        known = self._open.get(shard)
-        if known and _is_same(known.file, self.path_for_shard(shard)):
+        opened = self._open.get(shard)
+        if opened and _is_same(opened.file, self.path_for_shard(shard)):
             self._open.move_to_end(shard)
-            return known.engine
-        if known:
+            return opened.engine
+        if opened:
             self._close(shard)
         engine = sa.create_engine(
             create_db_conn_string(self._base_dir, shard),

@@ -32,9 +32,9 @@ def failures_sensor(context: dg.RunFailureSensorContext) -> None:
 
 def in_words(instance: dg.DagsterInstance, run: dg.DagsterRun, failures: Sequence[dg.DagsterEvent]) -> str:
     """The one line about a run that has failed."""
-    made = sorted({event.step_key or "" for event in failures}) or _selected(run)
+    steps = sorted({event.step_key or "" for event in failures}) or _selected(run)
     partition = run.tags.get(PARTITION_NAME_TAG)
-    what = ", ".join(made) + (f" of {partition}" if partition else "")
+    what = ", ".join(steps) + (f" of {partition}" if partition else "")
     why = reason(instance, run.run_id, failures)
     return redaction.redact(f"{what} failed: {why}. {_remedy(failures, why)}")
 
@@ -42,14 +42,14 @@ def in_words(instance: dg.DagsterInstance, run: dg.DagsterRun, failures: Sequenc
 def reason(instance: dg.DagsterInstance, run_id: str, failures: Sequence[dg.DagsterEvent]) -> str:
     """Why a run failed, in one line: what its own process said last, else the message of the first failed step."""
     # Of the failed step alone: Dagster says of every step below that it was not run.
-    said = [
+    messages = [
         entry.user_message
         for entry in instance.all_logs(run_id)
         if entry.level == logging.ERROR and not entry.is_dagster_event
         if failures and entry.step_key == failures[0].step_key
     ]
-    if said:
-        message = said[-1]
+    if messages:
+        message = messages[-1]
     elif not failures:
         message = f"Dagster stopped the run {run_id}; its page in the UI says why"
     elif (user := failures[0].step_failure_data.user_failure_data) and user.description:
@@ -63,8 +63,8 @@ def reason(instance: dg.DagsterInstance, run_id: str, failures: Sequence[dg.Dags
 
 def stopped_by(failures: Sequence[dg.DagsterEvent]) -> str | None:
     """The cause where a provider or a cap has ended the asking: quota, authentication, budget, …"""
-    told = [event.step_failure_data.user_failure_data for event in failures]
-    causes = [failure.metadata.get(STOPPED) for failure in told if failure]
+    failure_data = [event.step_failure_data.user_failure_data for event in failures]
+    causes = [failure.metadata.get(STOPPED) for failure in failure_data if failure]
     return next((str(cause.value) for cause in causes if cause), None)
 
 

@@ -60,17 +60,17 @@ INTENTS = [
 
 def intent_jobs(graph: Graph) -> list[UnresolvedAssetJobDefinition]:
     """The jobs of those intents that the study has rows for."""
-    found = [(intent, tables(graph, intent)) for intent in INTENTS]
+    tables_by_intent = [(intent, tables(graph, intent)) for intent in INTENTS]
     return [
         dg.define_asset_job(
             intent.name,
-            selection=dg.AssetSelection.assets(*made),
+            selection=dg.AssetSelection.assets(*names),
             description=intent.description,
             tags={"nift/per": intent.by or "study"},
             metadata={"owner": OWNER},
         )
-        for intent, made in found
-        if made
+        for intent, names in tables_by_intent
+        if names
     ]
 
 

@@ -110,9 +110,9 @@ def needed(
             for step in map(graph.tables.__getitem__, run.steps)
             if any(Partition(table, run.key) in wanted for table in step.tables)
         ]
-        whole = (t for step in steps for t in step.tables if Partition(t, run.key) in wanted or not step.any_of)
+        tables_left = (t for step in steps for t in step.tables if Partition(t, run.key) in wanted or not step.any_of)
         if steps:
-            left.append(replace(run, steps=tuple(step.tables[0] for step in steps), tables=tuple(whole)))
+            left.append(replace(run, steps=tuple(step.tables[0] for step in steps), tables=tuple(tables_left)))
     names = {run.name for run in left}
     return [replace(run, waits_for=run.waits_for & names) for run in left]
 

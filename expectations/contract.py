@@ -49,7 +49,7 @@ class Column:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Test:
+class ContractTest:
     """One promise; its name is unique in the contract, and `column` is None if it is about the whole table."""
 
     __test__ = False  # pytest would collect it by its name
@@ -79,7 +79,7 @@ class Contract:
     table: str
     description: str
     columns: tuple[Column, ...]
-    tests: tuple[Test, ...]
+    tests: tuple[ContractTest, ...]
     unit_tests: tuple[UnitTest, ...]
 
 
@@ -194,13 +194,13 @@ def _contract(table: str, place: str, text: str, pattern: str | None) -> Contrac
         assert isinstance(inherited, dict), "it is loaded as a contract of its own too"
         own = {name: value for name, value in written.items() if name != "like"}
         written = inherited | {"unit_tests": []} | own
-        written["columns"] = [_column_like(each, inherited, place) for each in written["columns"] or []]
+        written["columns"] = [_column_like(entry, inherited, place) for entry in written["columns"] or []]
     fields = _fields(
         written, place, {"table": str, "description": str, "columns": list}, {"tests": list, "unit_tests": list}
     )
     if fields["table"] != table:
         _stop(place, f"table is {fields['table']!r}", "name the table as the file")
-    columns = tuple(_column(each, f"{place}, column {_label(each)}") for each in fields["columns"])
+    columns = tuple(_column(entry, f"{place}, column {_label(entry)}") for entry in fields["columns"])
     if not columns:
         _stop(place, "no columns", "declare at least the one that names a row")
     _unique(place, "column", (column.name for column in columns))
@@ -208,7 +208,7 @@ def _contract(table: str, place: str, text: str, pattern: str | None) -> Contrac
     _unique(place, "test", (test.name for test in tests))
     for test in tests[1:]:
         _fits(test, {column.name: column.type for column in columns}, f"{place}, test {test.name}")
-    unit_tests = tuple(_unit_test(each, f"{place}, unit test {_label(each)}") for each in fields["unit_tests"])
+    unit_tests = tuple(_unit_test(entry, f"{place}, unit test {_label(entry)}") for entry in fields["unit_tests"])
     _unique(place, "unit test", (unit_test.name for unit_test in unit_tests))
     return Contract(
         table=table,
@@ -219,7 +219,7 @@ def _contract(table: str, place: str, text: str, pattern: str | None) -> Contrac
     )
 
 
-_COLUMNS_AS_DECLARED = Test(
+_COLUMNS_AS_DECLARED = ContractTest(
     name="columns_as_declared",
     kind="columns_as_declared",
     column=None,
@@ -238,18 +238,18 @@ def _column(written: object, place: str) -> Column:
     return Column(name=fields["name"], type=fields["type"], description=fields["description"].strip())
 
 
-def _column_tests(columns: Iterable[Mapping[str, Any]], place: str) -> Iterable[Test]:
+def _column_tests(columns: Iterable[Mapping[str, Any]], place: str) -> Iterable[ContractTest]:
     for column in columns:
         for written in column.get("tests") or ():
             yield _test(written, f"{place}, column {column['name']}", COLUMN_KINDS, column["name"])
 
 
-def _table_tests(fields: Mapping[str, Any], place: str) -> Iterable[Test]:
+def _table_tests(fields: Mapping[str, Any], place: str) -> Iterable[ContractTest]:
     for written in fields["tests"]:
         yield _test(written, place, TABLE_KINDS, None)
 
 
-def _test(written: object, place: str, kinds: Mapping[str, Kind], column: str | None) -> Test:
+def _test(written: object, place: str, kinds: Mapping[str, Kind], column: str | None) -> ContractTest:
     if isinstance(written, str):
         written = {written: None}
     if not isinstance(written, dict) or len(written) != 1:
@@ -258,27 +258,27 @@ def _test(written: object, place: str, kinds: Mapping[str, Kind], column: str | 
     if kind not in kinds:
         _stop(place, f"unknown test {kind!r}", f"use one of {', '.join(kinds)}")
     place = f"{place}, test {kind}"
-    given = _fields(arguments or {}, place, kinds[kind].must, kinds[kind].may)
-    if kinds[kind].bounded and given["min"] is None and given["max"] is None:
+    options = _fields(arguments or {}, place, kinds[kind].must, kinds[kind].may)
+    if kinds[kind].bounded and options["min"] is None and options["max"] is None:
         _stop(place, "no bound", "give min, max or both")
     if column is not None and kind == "unique":
-        given["columns"] = [column]
-    about = column or "_".join(map(str, given.get("columns", ())))
-    name = given.pop("name") or f"{about}_{kind}".lstrip("_")
+        options["columns"] = [column]
+    about = column or "_".join(map(str, options.get("columns", ())))
+    name = options.pop("name") or f"{about}_{kind}".lstrip("_")
     if not name.isascii() or not name.replace("_", "").isalnum():
         _stop(place, f"a check cannot be called {name!r}", "name it with letters, digits and _ only")
-    severity: Severity = given.pop("severity") or "error"
+    severity: Severity = options.pop("severity") or "error"
     if severity not in get_args(Severity):
         _stop(place, f"unknown severity {severity!r}", f"use one of {', '.join(get_args(Severity))}")
-    words = {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in given.items()}
-    says = kinds[kind].says.format(column=column, bounds=bounds(given), **words)
-    description = given.pop("description") or says
-    return Test(
-        name=name, kind=kind, column=column, severity=severity, description=description.strip(), arguments=given
+    words = {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in options.items()}
+    says = kinds[kind].says.format(column=column, bounds=bounds(options), **words)
+    description = options.pop("description") or says
+    return ContractTest(
+        name=name, kind=kind, column=column, severity=severity, description=description.strip(), arguments=options
     )
 
 
-def _fits(test: Test, types: Mapping[str, str], place: str) -> None:
+def _fits(test: ContractTest, types: Mapping[str, str], place: str) -> None:
     for absent in set(test.arguments.get("columns", ())) - types.keys():
         _stop(place, f"no column {absent!r}", "use a declared column")
     if test.column is not None:
@@ -300,26 +300,26 @@ def _unit_test(written: object, place: str) -> UnitTest:
     for table, rows in (fields["given"] | {"expect": fields["expect"]}).items():
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             _stop(place, f"the rows of {table} are no list of mappings", "write `- {column: value}` for each row")
-    given = {table: tuple(rows) for table, rows in fields["given"].items()}
-    return UnitTest(name=fields["name"], partition=fields["partition"], given=given, expect=tuple(fields["expect"]))
+    inputs = {table: tuple(rows) for table, rows in fields["given"].items()}
+    return UnitTest(name=fields["name"], partition=fields["partition"], given=inputs, expect=tuple(fields["expect"]))
 
 
 def _fields(written: object, place: str, must: Mapping[str, type], may: Mapping[str, type]) -> dict[str, Any]:
     """Every key of `must` and `may` with its value; what may be left out is None, or an empty list."""
     if not isinstance(written, dict):
         _stop(place, f"expected a mapping, found {written!r}", f"give it {', '.join(must) or ', '.join(may)}")
-    known = {**may, **must}
+    kind_by_key = {**may, **must}
     for key in written:
-        if key not in known:
-            _stop(place, f"unknown key {key!r}", f"use only {', '.join(known)}")
+        if key not in kind_by_key:
+            _stop(place, f"unknown key {key!r}", f"use only {', '.join(kind_by_key)}")
     for key in must:
         if written.get(key) in (None, ""):
             _stop(place, f"no {key}", "add it")
     for key, value in written.items():
-        kinds = (int, float) if known[key] is float else known[key]
+        kinds = (int, float) if kind_by_key[key] is float else kind_by_key[key]
         if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
-            _stop(place, f"{key} is {value!r}", f"make it a {known[key].__name__}")
-    empty: dict[str, Any] = {key: [] if kind is list else None for key, kind in known.items()}
+            _stop(place, f"{key} is {value!r}", f"make it a {kind_by_key[key].__name__}")
+    empty: dict[str, Any] = {key: [] if kind is list else None for key, kind in kind_by_key.items()}
     return empty | {key: value for key, value in written.items() if value is not None}
 
 

@@ -56,8 +56,8 @@ def conform(frame: pl.DataFrame, contract: Contract) -> pl.DataFrame:
     extra = [name for name in frame.columns if name not in declared]
     ordered = frame.select(*order, *extra)
     widened = {
-        name: declared[name] if name in declared and _widens(found, declared[name]) else found
-        for name, found in ordered.schema.items()
+        name: declared[name] if name in declared and _widens(dtype, declared[name]) else dtype
+        for name, dtype in ordered.schema.items()
     }
     return ordered.cast(pl.Schema(widened))
 
@@ -75,7 +75,7 @@ def given_frames(unit_test: UnitTest, contracts: Mapping[str, Contract]) -> dict
     return frames
 
 
-def _widens(found: pl.DataType | DataTypeClass, declared: pl.DataType | DataTypeClass) -> bool:
-    if isinstance(found, pl.List) and isinstance(declared, pl.List):
-        return _widens(found.inner, declared.inner)
-    return found == pl.Null() or found in _WIDENS.get(declared, set())
+def _widens(dtype: pl.DataType | DataTypeClass, declared: pl.DataType | DataTypeClass) -> bool:
+    if isinstance(dtype, pl.List) and isinstance(declared, pl.List):
+        return _widens(dtype.inner, declared.inner)
+    return dtype == pl.Null() or dtype in _WIDENS.get(declared, set())

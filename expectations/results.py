@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from expectations.contract import Test
+from expectations.contract import ContractTest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +35,10 @@ class CheckResult:
         return f"{self.table}/{self.partition}" if self.partition else self.table
 
 
-def verdict(test: Test, found: Sequence[LastResult]) -> str:
+def verdict(test: ContractTest, results: Sequence[LastResult]) -> str:
     """How a test stands: `passed` on every partition it was run on, `failed`, `warned` if it only warns, `not run`."""
-    if not found:
+    if not results:
         return "not run"
-    if all(result.passed for result in found):
+    if all(result.passed for result in results):
         return "passed"
     return "failed" if test.severity == "error" else "warned"

@@ -21,7 +21,7 @@ import duckdb
 import polars as pl
 from duckdb.func import PythonUDFType
 
-from expectations.contract import Contract, Severity, Test, bounds
+from expectations.contract import Contract, ContractTest, Severity, bounds
 from expectations.frames import Table
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ _DIGESTING = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class ExpectationResult:
     """What became of one test.
 
     `failing` counts rows (columns for `columns_as_declared`) and `share` is their share of `rows`; for a test of kind
@@ -71,7 +71,9 @@ class Result:
     examples: tuple[str, ...] = ()
 
 
-def check(table: Table, contract: Contract, inputs: Mapping[str, Table] = MappingProxyType({})) -> list[Result]:
+def check(
+    table: Table, contract: Contract, inputs: Mapping[str, Table] = MappingProxyType({})
+) -> list[ExpectationResult]:
     """One result per test of `contract`, in its order; `inputs` are the tables its SQL and relationships name.
 
     A test that reads a column which is missing or of another type fails with that reason. SQL that DuckDB cannot
@@ -85,8 +87,8 @@ def check(table: Table, contract: Contract, inputs: Mapping[str, Table] = Mappin
         numbers = summary(connection, contract, len(faults))
         projected = projection(connection, contract)
         rows = projected.pop(ROW)  # for people; Great Expectations would only hash it
-        found = _validate(numbers, summarised) | _validate(projected, by_row)
-        readings = _Readings(rows, numbers.iloc[0], faults, found, connection)
+        outcomes = _validate(numbers, summarised) | _validate(projected, by_row)
+        readings = _Readings(rows, numbers.iloc[0], faults, outcomes, connection)
         return [_result(test, contract, readings) for test in contract.tests]
 
 
@@ -110,7 +112,7 @@ def summary(connection: duckdb.DuckDBPyConnection, contract: Contract, faults: i
     return counted.join(_select(connection, contract, shares, "from this")) if shares else counted
 
 
-def _measure_of_rows(test: Test, column_type: str | None) -> str:
+def _measure_of_rows(test: ContractTest, column_type: str | None) -> str:
     """SQL for what `_expectation` judges. Null stands for "nothing to judge", save for `not_null`."""
     column = f'"{test.column}"'
     match test.kind:
@@ -132,14 +134,14 @@ def _measure_of_rows(test: Test, column_type: str | None) -> str:
         case "matches":
             return f"regexp_matches({column}, {_quoted(test.arguments['regex'])})"
         case "relationships":
-            known = f'select "{test.arguments["field"]}" from "{test.arguments["to"]}"'
-            return f"if({column} is null, null, coalesce({column} in ({known}), false))"
+            parents = f'select "{test.arguments["field"]}" from "{test.arguments["to"]}"'
+            return f"if({column} is null, null, coalesce({column} in ({parents}), false))"
         case "expression":
             return _holds(test)
     return column
 
 
-def _expectation(test: Test) -> Any:
+def _expectation(test: ContractTest) -> Any:
     """The expectation about the column that bears the test's name."""
     import great_expectations.expectations as gxe
 
@@ -166,7 +168,7 @@ def _expectation(test: Test) -> Any:
     return gxe.ExpectColumnValuesToBeBetween(column=test.name, min_value=low, max_value=high, **marks)
 
 
-def _validate(frame: "pd.DataFrame", tests: list[Test]) -> dict[str, Any]:
+def _validate(frame: "pd.DataFrame", tests: list[ContractTest]) -> dict[str, Any]:
     """What Great Expectations found for each test, by its name: the results come back in another order.
 
     Whether a test passes is asked first; the values and rows behind it, which cost as much again, only where it fails.
@@ -175,20 +177,20 @@ def _validate(frame: "pd.DataFrame", tests: list[Test]) -> dict[str, Any]:
 
     batch = _frames().get_batch({"dataframe": frame})
 
-    def ask(asked: list[Test], result_format: Any) -> dict[str, Any]:
+    def ask(asked: list[ContractTest], result_format: Any) -> dict[str, Any]:
         suite = gx.ExpectationSuite(name="contract", expectations=[_expectation(test) for test in asked])
         results = batch.validate(suite, result_format=result_format).results
-        found = {result.expectation_config.meta["check"]: result for result in results}
-        assert found.keys() == {test.name for test in asked}, "Great Expectations dropped an expectation"
-        for name, result in found.items():
+        outcomes = {result.expectation_config.meta["check"]: result for result in results}
+        assert outcomes.keys() == {test.name for test in asked}, "Great Expectations dropped an expectation"
+        for name, result in outcomes.items():
             assert result.exception_info.get("raised_exception") is False, f"{name}: {result.exception_info}"
-        return found
+        return outcomes
 
-    found = ask(tests, "BOOLEAN_ONLY")
-    failed = [test for test in tests if not found[test.name].success]
+    by_name = ask(tests, "BOOLEAN_ONLY")
+    failed = [test for test in tests if not by_name[test.name].success]
     # Failing rows come back as positions: naming a column instead costs 2 s for each check that 80,000 rows fail.
     summary = {"result_format": "SUMMARY", "partial_unexpected_count": EXAMPLES}
-    return found | (ask(failed, summary) if failed else {})
+    return by_name | (ask(failed, summary) if failed else {})
 
 
 @cache
@@ -210,16 +212,16 @@ class _Readings:
     rows: "pd.Series[Any]"
     numbers: "pd.Series[Any]"
     faults: Mapping[str, str]
-    found: Mapping[str, Any]
+    outcomes: Mapping[str, Any]
     connection: duckdb.DuckDBPyConnection
 
 
-def _result(test: Test, contract: Contract, readings: _Readings) -> Result:
+def _result(test: ContractTest, contract: Contract, readings: _Readings) -> ExpectationResult:
     """The result of one test, with the reason in its message if a column it reads is not as declared."""
-    found = readings.found[test.name]
-    result = Result(
+    outcome = readings.outcomes[test.name]
+    result = ExpectationResult(
         name=test.name,
-        passed=found.success,
+        passed=outcome.success,
         severity=test.severity,
         description=test.description,
         kind=test.kind,
@@ -234,10 +236,10 @@ def _result(test: Test, contract: Contract, readings: _Readings) -> Result:
     match test.kind:
         case "columns_as_declared":
             faults = readings.faults
-            told = "; ".join(faults.values()) or None
+            observed = "; ".join(faults.values()) or None
             examples = tuple(faults)[:EXAMPLES]
-            message = told or "as declared"
-            return replace(result, failing=len(faults), observed=told, examples=examples, message=message)
+            message = observed or "as declared"
+            return replace(result, failing=len(faults), observed=observed, examples=examples, message=message)
         case "row_count":
             message = f"{result.rows} rows, expected {bounds(test.arguments)}"
             return replace(result, observed=result.rows, message=message)
@@ -250,15 +252,15 @@ def _result(test: Test, contract: Contract, readings: _Readings) -> Result:
             examples = _examples(readings.connection, test.arguments["sql"]) if returned else ()
             message = f"{returned} {'row' if returned == 1 else 'rows'} came back" + _listed(examples)
             return replace(result, failing=returned, observed=returned, examples=examples, message=message)
-    return _about_rows(result, found.result, readings.rows)
+    return _about_rows(result, outcome.result, readings.rows)
 
 
-def _about_rows(result: Result, found: Mapping[str, Any], rows: "pd.Series[Any]") -> Result:
+def _about_rows(result: ExpectationResult, outcome: Mapping[str, Any], rows: "pd.Series[Any]") -> ExpectationResult:
     if result.passed:
         return replace(result, failing=0, share=0.0, message=f"0 of {result.rows} rows fail")
-    failing = found["unexpected_count"]
-    examples = tuple(dict.fromkeys(rows.iloc[found["partial_unexpected_index_list"]]))
-    values = dict.fromkeys(str(value) for value in found["partial_unexpected_list"])
+    failing = outcome["unexpected_count"]
+    examples = tuple(dict.fromkeys(rows.iloc[outcome["partial_unexpected_index_list"]]))
+    values = dict.fromkeys(str(value) for value in outcome["partial_unexpected_list"])
     observed = ", ".join(values) if values and result.kind in SHOWN else None
     return replace(
         result,
@@ -278,16 +280,16 @@ def _schema(table: Table) -> Mapping[str, Any]:
     return table.schema if isinstance(table, pl.DataFrame) else pl.read_parquet_schema(table)
 
 
-def _faults(found: Mapping[str, Any], contract: Contract) -> dict[str, str]:
+def _faults(dtypes: Mapping[str, Any], contract: Contract) -> dict[str, str]:
     """Why a column is not as declared, by its name; empty if all are."""
     faults = {}
     for column in contract.columns:
-        if column.name not in found:
+        if column.name not in dtypes:
             faults[column.name] = f"{column.name} is missing, declared {column.type}"
-        elif found[column.name] != column.dtype:
-            faults[column.name] = f"{column.name} is {found[column.name]}, declared {column.type} ({column.dtype})"
+        elif dtypes[column.name] != column.dtype:
+            faults[column.name] = f"{column.name} is {dtypes[column.name]}, declared {column.type} ({column.dtype})"
     declared = {column.name for column in contract.columns}
-    return faults | {name: f"{name} is not declared" for name in found if name not in declared}
+    return faults | {name: f"{name} is not declared" for name in dtypes if name not in declared}
 
 
 def _connect(tables: Mapping[str, Table]) -> duckdb.DuckDBPyConnection:
@@ -369,8 +371,8 @@ def _select(
         if len(measures) > 1:
             for name, sql in measures.items():
                 _select(connection, contract, {name: sql}, source, named=named)
-        told = " ".join(str(error).split())
-        raise ValueError(f"{contract.table}.yml, test {', '.join(measures)}: {told}; mend its SQL") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{contract.table}.yml, test {', '.join(measures)}: {reason}; mend its SQL") from error
     return frame
 
 
@@ -380,13 +382,13 @@ def _examples(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[str, ...
     return tuple(dict.fromkeys(str(row[0])[:EXAMPLE_CHARACTERS] for row in rows))
 
 
-def _named(test: Test, columns: Iterable[str]) -> list[str]:
+def _named(test: ContractTest, columns: Iterable[str]) -> list[str]:
     """Those of `columns` that the test reads."""
     read = " ".join([test.column or "", *test.arguments.get("columns", ()), test.arguments.get("sql", "")])
     return [name for name in columns if re.search(rf"\b{re.escape(name)}\b", read, re.IGNORECASE)]
 
 
-def _holds(test: Test) -> str:
+def _holds(test: ContractTest) -> str:
     """True or false for each row: where the expression is null it does not hold."""
     return f"coalesce(({test.arguments['sql']}\n), false)"
 

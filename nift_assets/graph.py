@@ -20,9 +20,9 @@ import dagster as dg
 import polars as pl
 
 from expectations import contract as contracts
-from expectations.contract import Contract, Test
+from expectations.contract import Contract, ContractTest
 from expectations.frames import Table, conform, height, portions, schema
-from expectations.runner import Result, check
+from expectations.runner import ExpectationResult, check
 from nift_assets import assets, benchmarks, sql, takeover
 from nift_assets.assets.sql_models import absent, removals, results_of
 from nift_assets.benchmarks.scoring import files as benchmark_files
@@ -190,7 +190,7 @@ def _run(step: Step, context: Context, wanted: Sequence[str], tables: Mapping[st
     return step.function(context, wanted, **tables) if step.any_of else step.function(context, **tables)
 
 
-def _read_by_itself(graph: Graph, step: Step, store: Store, tests: Sequence[Test]) -> dict[str, Table]:
+def _read_by_itself(graph: Graph, step: Step, store: Store, tests: Sequence[ContractTest]) -> dict[str, Table]:
     """The inputs without partitions that a step was not handed and that the tests of its contract name."""
     named = {word for test in tests for text in test.arguments.values() for word in re.findall(r"\w+", str(text))}
     return {
@@ -215,7 +215,7 @@ def _drafted(output: TableOutput, contract: Contract, draft: Path, inputs: str) 
     return CheckedRows(draft, write_portions(draft, chain([first], rows), inputs), output.files, output.metadata)
 
 
-def _errors(results: Mapping[str, Sequence[Result]]) -> list[str]:
+def _errors(results: Mapping[str, Sequence[ExpectationResult]]) -> list[str]:
     return [
         f"{name}: {result.name}: {result.message}"
         for name, results_of_table in results.items()
@@ -290,7 +290,7 @@ def _check_specs(graph: Graph, step: Step, contract: Contract) -> list[dg.AssetC
         ]
 
 
-def _check_result(name: str, result: Result) -> dg.AssetCheckResult:
+def _check_result(name: str, result: ExpectationResult) -> dg.AssetCheckResult:
     shown: dict[str, Any] = {
         MESSAGE: result.message,
         "rows": result.rows,

@@ -15,10 +15,10 @@ MARKS: dict[State, str] = {"present": "✓", "stale": "~", "missing": "·", "imp
 
 def chosen(cells: Sequence[CellCoverage], tables: Sequence[str]) -> list[CellCoverage]:
     """The cells of these tables, or of all. Raises ValueError for a table that no cell is of."""
-    known = list(dict.fromkeys(cell.table for cell in cells))
+    names = list(dict.fromkeys(cell.table for cell in cells))
     for table in tables:
-        if table not in known:
-            raise ValueError(f"no cell of the study is of {table!r}; there are {', '.join(known)}")
+        if table not in names:
+            raise ValueError(f"no cell of the study is of {table!r}; there are {', '.join(names)}")
     return [cell for cell in cells if not tables or cell.table in tables]
 
 
@@ -31,8 +31,8 @@ def render(cells: Sequence[CellCoverage]) -> str:
     """A paragraph per table: its counts, then a line per cell with its mark, price, and what is to be done."""
     lines: list[str] = []
     for table, counts in _counts(cells).items():
-        said = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-        lines += [f"{table}: {said}", *(_line(cell) for cell in cells if cell.table == table), ""]
+        summary = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+        lines += [f"{table}: {summary}", *(_line(cell) for cell in cells if cell.table == table), ""]
     marks = ", ".join(f"{mark} {state}" for state, mark in MARKS.items())
     return "\n".join([*lines, f"{marks}. USD at list price; cells that need the same teacher each name its price."])
 

@@ -16,41 +16,45 @@ MOST_PAIRS = 20
 
 def render(scored: Sequence[Measured], compared: Sequence[Compared]) -> str:
     """One line per model, what was found besides, and every pair of models."""
-    parts = list(dict.fromkeys(name for one in scored for name in one.parts))
+    parts = list(dict.fromkeys(name for row in scored for name in row.parts))
     header = ["model", "score", "95% interval", "published tool", "n", "missing", *parts]
     lines = [
         [
-            one.model,
-            _number(one.score) + ("" if one.complete else " *"),
-            "-" if one.low is None or one.high is None else f"[{one.low:.2f}, {one.high:.2f}]",
-            _exact(one.published),
-            str(one.questions),
-            f"{one.missing} of {one.expected}",
-            *(_number(one.parts.get(name)) for name in parts),
+            row.model,
+            _number(row.score) + ("" if row.complete else " *"),
+            "-" if row.low is None or row.high is None else f"[{row.low:.2f}, {row.high:.2f}]",
+            _exact(row.published),
+            str(row.questions),
+            f"{row.missing} of {row.expected}",
+            *(_number(row.parts.get(name)) for name in parts),
         ]
-        for one in scored
+        for row in scored
     ]
-    said = [table(header, lines)]
-    for one in scored:
-        found = [f"{number:,} {name}" for name, number in one.counts.items() if number and name not in SIZES]
-        sizes = [f"{number:,} {name}" for name, number in one.counts.items() if number and name in SIZES]
-        said += [f"{one.model}: {'; '.join([', '.join(sizes)] * bool(sizes) + found)}"] if sizes or found else []
+    paragraphs = [table(header, lines)]
+    for row in scored:
+        counts = [f"{number:,} {name}" for name, number in row.counts.items() if number and name not in SIZES]
+        sizes = [f"{number:,} {name}" for name, number in row.counts.items() if number and name in SIZES]
+        paragraphs += (
+            [f"{row.model}: {'; '.join([', '.join(sizes)] * bool(sizes) + counts)}"] if sizes or counts else []
+        )
     notes: dict[str, list[str]] = {}
-    for one in scored:
-        for note in one.notes:
-            notes.setdefault(note, []).append(one.model)
-    said += [f"{', '.join(models) if len(models) < len(scored) else 'all'}: {note}" for note, models in notes.items()]
+    for row in scored:
+        for note in row.notes:
+            notes.setdefault(note, []).append(row.model)
+    paragraphs += [
+        f"{', '.join(models) if len(models) < len(scored) else 'all'}: {note}" for note, models in notes.items()
+    ]
     if compared:
-        said += ["", "pairs, on the questions both have; p corrected over the table (Holm)", _pairs(compared)]
-    if not all(one.complete for one in scored):
-        said += ["", f"* incomplete: more than {MOST_MISSING:.0%} is missing"]
-    return "\n".join(said)
+        paragraphs += ["", "pairs, on the questions both have; p corrected over the table (Holm)", _pairs(compared)]
+    if not all(row.complete for row in scored):
+        paragraphs += ["", f"* incomplete: more than {MOST_MISSING:.0%} is missing"]
+    return "\n".join(paragraphs)
 
 
 def as_json(scored: Sequence[Measured], compared: Sequence[Compared]) -> dict[str, Any]:
     """The same as plain values."""
     return {
-        "scores": [{**_plain(one), "missing_share": one.missing_share} for one in scored],
+        "scores": [{**_plain(row), "missing_share": row.missing_share} for row in scored],
         "pairs": [
             {"one": pair.one, "other": pair.other, **asdict(pair.difference), "p_corrected": pair.corrected}
             for pair in compared
@@ -58,10 +62,10 @@ def as_json(scored: Sequence[Measured], compared: Sequence[Compared]) -> dict[st
     }
 
 
-def _plain(one: Measured) -> dict[str, Any]:
+def _plain(row: Measured) -> dict[str, Any]:
     names = ("model", "score", "published", "low", "high", "questions", "expected", "missing", "complete", "notes")
-    counts: Mapping[str, int] = {name: number for name, number in one.counts.items() if number}
-    return {**{name: getattr(one, name) for name in names}, "parts": dict(one.parts), "counts": counts}
+    counts: Mapping[str, int] = {name: number for name, number in row.counts.items() if number}
+    return {**{name: getattr(row, name) for name in names}, "parts": dict(row.parts), "counts": counts}
 
 
 def _pairs(compared: Sequence[Compared]) -> str:

@@ -27,11 +27,11 @@ def plan(corpus: str | None, text_column: str | None, documents: str | None, as_
     try:
         study = studies.active()
         store = Store(root=warehouse(), study=study.name)
-        made = planning.plan(study, store=store, book=existing_book(), today=datetime.now(UTC).date())
+        result = planning.plan(study, store=store, book=existing_book(), today=datetime.now(UTC).date())
     except (ValueError, OSError) as error:
         refuse(str(error))
-    click.echo(as_text(plan_table.as_json(made)) if as_json else plan_table.render(made, columns()))
-    if check and made.stopped():
+    click.echo(as_text(plan_table.as_json(result)) if as_json else plan_table.render(result, columns()))
+    if check and result.stopped():
         sys.exit(3)
 
 
@@ -64,23 +64,23 @@ def ledger(study: str | None, as_json: bool, ask_unknown_again: bool, not_billed
             cost = f"{amount} are free again" if not_billed else f"{amount} are booked as spent"
             click.echo(f"{released.questions:,} questions are asked again by the next run; {cost}.", err=as_json)
         book = existing_book()
-        found = (
+        report = (
             ledger_report.report(book, study=study)
             if book
             else ledger_report.Report(accounts=(), totals={}, lost=(), batches=())
         )
-        caps = _caps([*found.totals, *(account.study for account in found.accounts)])
+        caps = _caps([*report.totals, *(account.study for account in report.accounts)])
     except (ValueError, OSError) as error:
         refuse(str(error))
-    click.echo(as_text(plan_table.ledger_as_json(found, caps)) if as_json else plan_table.render_ledger(found, caps))
+    click.echo(as_text(plan_table.ledger_as_json(report, caps)) if as_json else plan_table.render_ledger(report, caps))
 
 
 def _caps(names: list[str]) -> dict[tuple[str, str], float | None]:
     """The caps of the studies of those names that can be found here, and of their rows, in dollars."""
     active = studies.active()
-    known = {name: studies.load(name) for name in {*names} & {*studies.names()}} | {active.name: active}
+    studies_by_name = {name: studies.load(name) for name in {*names} & {*studies.names()}} | {active.name: active}
     caps: dict[tuple[str, str], float | None] = {}
-    for study in known.values():
+    for study in studies_by_name.values():
         caps[study.name, ""] = price_list.budget(study)
         caps |= {(study.name, row.name): row.budget_usd for row in study.language_models}
     return caps

@@ -127,9 +127,9 @@ def _notes(plan: Plan) -> list[str]:
     """What a person should know about the sum: the cap, what is missing from it, and what ends soon."""
     notes = []
     if plan.cap is not None:
-        rest = plan.cap - plan.taken
+        left = plan.cap - plan.taken
         verdict = (
-            "less than this" if plan.over else "the most of it may be more" if plan.online.high > rest else "enough"
+            "less than this" if plan.over else "the most of it may be more" if plan.online.high > left else "enough"
         )
         taken = f"${plan.taken / 1e9:,.2f} are spent or reserved"
         notes.append(f"The study's cap is ${plan.cap / 1e9:,.2f}, of which {taken}: {verdict}.")

@@ -73,13 +73,13 @@ def render(outcome: PublishOutcome) -> str:
     plan = outcome.plan
     seen = "private" if plan["private"] else "PUBLIC"
     if plan["looked_at_the_hub"]:
-        there = "exists" if plan["exists"] else "a new repository"
+        existence = "exists" if plan["exists"] else "a new repository"
     else:
-        there = "not looked at: there is no HF_TOKEN"
+        existence = "not looked at: there is no HF_TOKEN"
     changes = sorted(plan["changes"], key=lambda change: (ACTIONS.index(change["action"]), change["path"]))
     width = max(len(change["path"]) for change in changes)
     lines = [f"  {change['action']:8} {change['path']:{width}} {change['bytes']:>15,} bytes" for change in changes]
-    head = f"{outcome.publication.name}: {plan['kind']} {plan['repository']} ({seen}, {plan['licence']}, {there})"
+    head = f"{outcome.publication.name}: {plan['kind']} {plan['repository']} ({seen}, {plan['licence']}, {existence})"
     return "\n".join([head, f"  from {outcome.folder}", *lines, f"  {_sent(outcome)}"])
 
 

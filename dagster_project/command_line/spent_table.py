@@ -18,13 +18,13 @@ def render(instance: dg.DagsterInstance, assets: Iterable[str], since: float) ->
     lines = []
     for name in assets:
         records = dg.AssetRecordsFilter(asset_key=dg.AssetKey(name), after_timestamp=since)
-        found = [
+        of_steps = [
             record.asset_materialization.metadata
             for record in instance.fetch_materializations(records, limit=MOST).records
             if record.asset_materialization
         ]
-        seconds = [float(str(metadata["seconds"].value)) for metadata in found]
-        peaks = [float(str(metadata["peak_mb"].value)) for metadata in found if "peak_mb" in metadata]
+        seconds = [float(str(metadata["seconds"].value)) for metadata in of_steps]
+        peaks = [float(str(metadata["peak_mb"].value)) for metadata in of_steps if "peak_mb" in metadata]
         if seconds:
             peak = f"{max(peaks):,.0f}" if peaks else "-"
             lines.append([name, str(len(seconds)), f"{sum(seconds):,.1f}", f"{max(seconds):,.1f}", peak])

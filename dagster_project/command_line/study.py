@@ -87,8 +87,8 @@ def coverage(
 
         take_over(study)
         store = Store(root=warehouse(), study=study.name)
-        found = covering.covered(graph.build(study), store, existing_book(), datetime.now(UTC).date())
-        cells = coverage_table.chosen(found, tables)
+        covered = covering.covered(graph.build(study), store, existing_book(), datetime.now(UTC).date())
+        cells = coverage_table.chosen(covered, tables)
     except (ValueError, OSError) as error:
         refuse(str(error))
     click.echo(as_text(coverage_table.as_json(cells)) if as_json else coverage_table.render(cells))

@@ -26,9 +26,9 @@ def ui(
     """Open Dagster's UI of the active study, for this machine only unless told otherwise."""
     set_variables(NIFT_CORPUS=corpus, NIFT_TEXT_COLUMN=text_column, NIFT_DOCUMENTS=documents)
     try:
-        from dagster_project.ui.gate import Address
+        from dagster_project.ui.gate import UiAddress
 
-        address = Address(host=host, port=port, names=names, token=keys.read(environment.UI_TOKEN))
+        address = UiAddress(host=host, port=port, names=names, token=keys.read(environment.UI_TOKEN))
         address.refuse_unsafe()
         study = studies.active()
         home = dagster_home(study.name)

@@ -24,7 +24,7 @@ POLICY_VIOLATION = 1008  # RFC 6455, 7.4.1
 
 
 @dataclass(frozen=True)
-class Address:
+class UiAddress:
     """Where the UI listens, what else it may be called, and what has to be shown to get in."""
 
     host: str = "127.0.0.1"
@@ -51,7 +51,7 @@ class Address:
 
 
 @dataclass(frozen=True)
-class Refusal:
+class GateRefusal:
     """A status and the sentence that says what to do."""
 
     status: int
@@ -80,17 +80,17 @@ class Gate:
             await answer(scope, receive, send)
         elif not self._is_known(scope):
             sentence = "open the address with ?token=… that nift ui has printed, or send Authorization: Bearer …"
-            await _refuse(Refusal(401, sentence), scope, receive, send)
+            await _refuse(GateRefusal(401, sentence), scope, receive, send)
         else:
             await self._app(scope, receive, _framed_by_nobody(send))
 
-    def _refusal(self, scope: Scope) -> Refusal | None:
+    def _refusal(self, scope: Scope) -> GateRefusal | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "").lower()
         if len(headers.getlist("host")) != 1 or _name(host) not in self._names:
-            return Refusal(403, f"the host {host!r} is not served here; nift ui --name allows it")
+            return GateRefusal(403, f"the host {host!r} is not served here; nift ui --name allows it")
         if any(urlsplit(origin.lower()).netloc != host for origin in headers.getlist("origin")):
-            return Refusal(403, "a page of another origin may not ask this server")
+            return GateRefusal(403, "a page of another origin may not ask this server")
         return _refused_method(scope, headers) if scope["type"] == "http" else None
 
     def _sign_in(self, scope: Scope) -> Response | None:
@@ -100,10 +100,10 @@ class Gate:
         asked = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         if not any(name == "token" and self._is_token(value) for name, value in asked):
             return None
-        rest = urlencode([(name, value) for name, value in asked if name != "token"])
+        query = urlencode([(name, value) for name, value in asked if name != "token"])
         # One slash: with two the rest would be another machine's name.
         path = "/" + scope["path"].lstrip("/\\")
-        answer = RedirectResponse(path + ("?" + rest if rest else ""), status_code=303)
+        answer = RedirectResponse(path + ("?" + query if query else ""), status_code=303)
         answer.set_cookie(COOKIE, self._token, httponly=True, samesite="strict")
         return answer
 
@@ -116,21 +116,21 @@ class Gate:
             scheme.lower() == "bearer" and self._is_token(bearer.strip())
         )
 
-    def _is_token(self, given: str) -> bool:
+    def _is_token(self, token: str) -> bool:
         assert self._token is not None
-        return hmac.compare_digest(given.encode(), self._token.encode())
+        return hmac.compare_digest(token.encode(), self._token.encode())
 
 
-def _refused_method(scope: Scope, headers: Headers) -> Refusal | None:
+def _refused_method(scope: Scope, headers: Headers) -> GateRefusal | None:
     """GET reads and never runs GraphQL; POST is JSON and says so, which no form and no other site's script can."""
     if scope["method"] == "POST":
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        return None if kind == "application/json" else Refusal(415, "only application/json is taken here")
+        return None if kind == "application/json" else GateRefusal(415, "only application/json is taken here")
     if scope["method"] not in ("GET", "HEAD"):
-        return Refusal(405, "only GET, HEAD and POST are answered")
+        return GateRefusal(405, "only GET, HEAD and POST are answered")
     # With this header Dagster answers with its GraphiQL page and runs nothing.
     if scope["path"].rstrip("/") == "/graphql" and "text/html" not in headers.get("accept", ""):
-        return Refusal(405, "GraphQL is asked by POST")
+        return GateRefusal(405, "GraphQL is asked by POST")
     return None
 
 
@@ -139,7 +139,7 @@ def _name(host: str) -> str:
     return host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
 
 
-async def _refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+async def _refuse(refusal: GateRefusal, scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "websocket":
         await receive()  # the client's "connect"; closed before it is accepted it becomes a 403
         await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": refusal.sentence})

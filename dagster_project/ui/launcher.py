@@ -25,7 +25,7 @@ from starlette.routing import Route
 
 from dagster_project import lost_runs
 from dagster_project.settings import warehouse
-from dagster_project.ui.gate import Address, Gate
+from dagster_project.ui.gate import Gate, UiAddress
 from nift_assets import studies
 from nift_assets.steps.dagster_internals import (
     DAEMON,
@@ -46,7 +46,7 @@ PAGES = ("report.html", "docs.html")
 PAGE_HEADERS = {"Content-Security-Policy": "sandbox allow-scripts allow-popups", "Cache-Control": "no-store"}
 
 
-def serve(home: Path, address: Address, say: Callable[[str], None]) -> None:
+def serve(home: Path, address: UiAddress, say: Callable[[str], None]) -> None:
     """The UI of the instance in `home` until Ctrl-C or SIGTERM; everything it has started has then ended.
 
     Raises ValueError where another one serves the instance already, and if the daemon ends by itself.
@@ -107,7 +107,7 @@ class _Server(uvicorn.Server):
                 signal.signal(number, signal.SIG_IGN)
 
 
-def _application(context: WorkspaceProcessContext, address: Address) -> Gate:
+def _application(context: WorkspaceProcessContext, address: UiAddress) -> Gate:
     app: Starlette = create_app_from_workspace_process_context(context)
     for name in PAGES:
         app.router.routes.insert(0, Route(f"/study/{name}", _page(name)))
@@ -191,7 +191,7 @@ def _only_server(home: Path, url: str) -> Iterator[None]:
 
 
 @contextmanager
-def _listening(address: Address) -> Iterator[socket.socket]:
+def _listening(address: UiAddress) -> Iterator[socket.socket]:
     """The socket of an address; without a port that of the first from 3000 that nobody has."""
     ports = [address.port] if address.port is not None else range(FIRST_PORT, FIRST_PORT + MOST_PORTS)
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET

@@ -17,7 +17,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup, escape
 
-from expectations.contract import Contract, Test
+from expectations.contract import Contract, ContractTest
 from expectations.results import LastResult, verdict
 from nift_assets.study import Study
 
@@ -81,13 +81,13 @@ class DocumentedTable:
         return self.contract.description.removeprefix(self.grain).strip()
 
     @property
-    def table_tests(self) -> list[Test]:
+    def table_tests(self) -> list[ContractTest]:
         return [test for test in self.contract.tests if test.column is None]
 
-    def column_tests(self, column: str) -> list[Test]:
+    def column_tests(self, column: str) -> list[ContractTest]:
         return [test for test in self.contract.tests if test.column == column]
 
-    def verdict(self, test: Test) -> str:
+    def verdict(self, test: ContractTest) -> str:
         return verdict(test, self.results.get(test.name, ()))
 
     @property

@@ -14,7 +14,7 @@ import jinja2
 import polars as pl
 from markupsafe import Markup
 
-from expectations.contract import Test
+from expectations.contract import ContractTest
 from expectations.results import LastResult, verdict
 from nift_assets import DEMO_FILES, benchmarks
 from nift_assets.pages import charts, plots, sheets
@@ -68,17 +68,17 @@ class CheckedTable:
     """How the checks of one table stand, each by its last result on every partition."""
 
     table: str
-    tests: Sequence[Test]
+    tests: Sequence[ContractTest]
     results: Mapping[str, Sequence[LastResult]]
 
     def count(self, verdict: str) -> int:
         return sum(self.verdict(test) == verdict for test in self.tests)
 
-    def verdict(self, test: Test) -> str:
+    def verdict(self, test: ContractTest) -> str:
         return verdict(test, self.results.get(test.name, ()))
 
     @property
-    def complaints(self) -> list[tuple[Test, list[LastResult], int]]:
+    def complaints(self) -> list[tuple[ContractTest, list[LastResult], int]]:
         """The tests that did not pass, each with the results that say so and how many partitions it was run on."""
         return [
             (test, [result for result in results if not result.passed], len(results))

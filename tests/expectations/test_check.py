@@ -85,7 +85,7 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> contract.Contract:
     return contract.load("halves", folder)
 
 
-def results(frame: pl.DataFrame, halves: contract.Contract) -> dict[str, runner.Result]:
+def results(frame: pl.DataFrame, halves: contract.Contract) -> dict[str, runner.ExpectationResult]:
     return {result.name: result for result in runner.check(frame, halves, {"raw_sample": RAW})}
 
 

@@ -21,7 +21,7 @@ from starlette.responses import PlainTextResponse
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from dagster_project.ui.gate import Address, Gate
+from dagster_project.ui.gate import Gate, UiAddress
 from tests.conftest import nift
 from tests.ui.server import UI, free_port, ui
 
@@ -169,20 +169,20 @@ def test_an_instance_is_served_once(running: UI) -> None:
 @pytest.mark.parametrize(
     ("address", "says"),
     [
-        (Address(host="0.0.0.0"), "can be reached from other machines"),
-        (Address(host="::"), "can be reached from other machines"),
-        (Address(host="nift.example.org"), "set NIFT_UI_TOKEN to a secret"),
-        (Address(host="0.0.0.0", token="short"), "16 letters and digits or more"),
-        (Address(token="no spaces; nor = signs"), "16 letters and digits or more"),
+        (UiAddress(host="0.0.0.0"), "can be reached from other machines"),
+        (UiAddress(host="::"), "can be reached from other machines"),
+        (UiAddress(host="nift.example.org"), "set NIFT_UI_TOKEN to a secret"),
+        (UiAddress(host="0.0.0.0", token="short"), "16 letters and digits or more"),
+        (UiAddress(token="no spaces; nor = signs"), "16 letters and digits or more"),
     ],
 )
-def test_an_address_that_others_can_reach_needs_a_token_that_cannot_be_guessed(address: Address, says: str) -> None:
+def test_an_address_that_others_can_reach_needs_a_token_that_cannot_be_guessed(address: UiAddress, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         address.refuse_unsafe()
 
 
-@pytest.mark.parametrize("address", [Address(), Address(host="::1"), Address(host="0.0.0.0", token=TOKEN)])
-def test_this_machine_needs_none_and_others_one(address: Address) -> None:
+@pytest.mark.parametrize("address", [UiAddress(), UiAddress(host="::1"), UiAddress(host="0.0.0.0", token=TOKEN)])
+def test_this_machine_needs_none_and_others_one(address: UiAddress) -> None:
     address.refuse_unsafe()
 
 
