@@ -141,7 +141,7 @@ def asset_definition(graph: Graph, step: Step) -> dg.AssetsDefinition:
             started = time.monotonic()
             with memory.watched() as peak:
                 outputs = _made(_run(step, here, wanted, tables), promised)
-                made = {
+                outputs_by_table = {
                     name: _drafted(what, promised[name], Path(drafts, name), versions[name])
                     for name, what in outputs.items()
                 }
@@ -149,7 +149,9 @@ def asset_definition(graph: Graph, step: Step) -> dg.AssetsDefinition:
             if peak.mb is not None:
                 spent["peak_mb"] = round(peak.mb, 1)
             # Of tables that are made together all are there before the first is written.
-            assert made.keys() == set(wanted), f"{step.function.__name__} made {list(made)}, not {wanted}"
+            assert outputs_by_table.keys() == set(wanted), (
+                f"{step.function.__name__} made {list(outputs_by_table)}, not {wanted}"
+            )
             inputs = {
                 **tables,
                 **absent(graph.study),
@@ -158,13 +160,15 @@ def asset_definition(graph: Graph, step: Step) -> dg.AssetsDefinition:
                 **removals(graph.study, tables),
                 **results_of(graph.study, tables),
             }
-            results = {name: check(what.rows, promised[name], inputs) for name, what in made.items()}
-            recorded = [_check_result(name, result) for name, found in results.items() for result in found]
+            results = {name: check(what.rows, promised[name], inputs) for name, what in outputs_by_table.items()}
+            recorded = [
+                _check_result(name, result) for name, results_of_table in results.items() for result in results_of_table
+            ]
             if errors := _errors(results):
                 yield from recorded
                 message = f"nothing was written, the last good version stays: {'; '.join(errors)}"
                 raise dg.Failure(description=message, allow_retries=False)
-            for name, what in made.items():
+            for name, what in outputs_by_table.items():
                 yield _result(name, what, spent, key)
             # Recorded behind the write, or Dagster would count the checks for the version before this one.
             yield from recorded

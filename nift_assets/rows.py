@@ -19,7 +19,7 @@ from nift_training.recipe import Recipe
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-Row = TypeVar("Row", bound="DataclassInstance")
+StudyRow = TypeVar("StudyRow", bound="DataclassInstance")
 
 # The columns of rows that say where on this machine files lie.
 PLACES = ("location", "judge_config", "example")
@@ -410,7 +410,7 @@ class Publication:
         return named
 
 
-def without_places(row: Row) -> Row:
+def without_places(row: StudyRow) -> StudyRow:
     """A row without where on this machine its files lie: what is in them shapes a result, and not their place.
 
     An address (`hf://…`, `s3://…`, a leaderboard's `hub`) stays, and of a single file its name.

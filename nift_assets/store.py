@@ -160,7 +160,7 @@ class Store:
         locks.mkdir(parents=True, exist_ok=True)
         place = f"{table}/{partition}" if partition else table
         refusal = f"another run is making {place} right now; wait until it ends"
-        with file_locks.held(locks / f"{table}.{partition or 'all'}", refusal):
+        with file_locks.locked(locks / f"{table}.{partition or 'all'}", refusal):
             yield
 
     def remove_unnamed_folders(self) -> None:

@@ -176,10 +176,10 @@ class Named(Protocol):
     def name(self) -> str: ...
 
 
-Row = TypeVar("Row", bound=Named)
+NamedRow = TypeVar("NamedRow", bound=Named)
 
 
-def _named(rows: Sequence[Row], name: str) -> Row:
+def _named(rows: Sequence[NamedRow], name: str) -> NamedRow:
     for row in rows:
         if row.name == name:
             return row

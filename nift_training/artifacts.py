@@ -280,7 +280,7 @@ def _publish(draft: Draft, out: Path, kind: str) -> None:
 @contextmanager
 def _only_writer(out: Path) -> Iterator[None]:
     path = out.absolute().parent / f".{out.name}.lock"
-    with file_locks.held(path, f"another process is writing {out} right now: wait until it ends"):
+    with file_locks.locked(path, f"another process is writing {out} right now: wait until it ends"):
         try:
             yield
         finally:

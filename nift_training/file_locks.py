@@ -22,7 +22,7 @@ def take(path: Path) -> FileLock | None:
 
 
 @contextmanager
-def held(path: Path, refusal: str) -> Iterator[None]:
+def locked(path: Path, refusal: str) -> Iterator[None]:
     """Holds the lock of a file for a block; ValueError with the refusal while somebody else holds it."""
     lock = take(path)
     if lock is None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.error import HTTPError
 
-Refused = HTTPError
+HttpRefused = HTTPError
 """The server answered with an error: its status is `code`, what it said is what `read` gives. All else is OSError."""
 
 

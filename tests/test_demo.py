@@ -273,7 +273,7 @@ def test_only_what_depends_on_a_changed_row_is_stale(demo: Demo) -> None:
 
 
 def test_two_demos_at_once_do_not_write_the_same_tables(demo: Demo) -> None:
-    with file_locks.held(Path(demo.warehouse, ".demo.lock"), "nobody else works on the demo"):
+    with file_locks.locked(Path(demo.warehouse, ".demo.lock"), "nobody else works on the demo"):
         refused = nift("demo", environment=demo.environment())
     assert refused.returncode == 1
     assert refused.stderr.startswith("error: another nift command is working on this study")

@@ -217,13 +217,16 @@ def test_the_bundled_articles_are_varied_and_of_web_length() -> None:
 
 
 def test_no_class_name_is_defined_twice() -> None:
-    """Whoever reads a class's name knows which class it is."""
+    """Whoever reads the name of a class or of a type knows which one it is."""
     modules_by_name: dict[str, list[str]] = {}
     for package in ("nift_assets", "nift_training", "dagster_project", "expectations"):
         for path in sorted((PROJECT / package).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.ClassDef):
-                    modules_by_name.setdefault(node.name, []).append(str(path.relative_to(PROJECT)))
+            tree = ast.parse(path.read_text())
+            names = [node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+            aliases = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+            names += [node.id for node in aliases if isinstance(node, ast.Name) and re.match("[A-Z][a-z]", node.id)]
+            for name in names:
+                modules_by_name.setdefault(name, []).append(str(path.relative_to(PROJECT)))
     assert {name: modules for name, modules in modules_by_name.items() if len(modules) > 1} == {}
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, get_args
 
-from nift_assets.steps.coverage import CellCoverage, State
+from nift_assets.steps.coverage import CellCoverage, CellState
 
-STATES: tuple[State, ...] = get_args(State)
-MARKS: dict[State, str] = {"present": "✓", "stale": "~", "missing": "·", "impossible": "✗"}
+STATES: tuple[CellState, ...] = get_args(CellState)
+MARKS: dict[CellState, str] = {"present": "✓", "stale": "~", "missing": "·", "impossible": "✗"}
 
 
 def chosen(cells: Sequence[CellCoverage], tables: Sequence[str]) -> list[CellCoverage]:

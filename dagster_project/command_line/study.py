@@ -169,7 +169,7 @@ def _run_study(*, fresh: bool, tables: tuple[str, ...] = (), chosen: tuple[str, 
     _check_disk(Path(warehouse()))
     path = Path(warehouse()) / f".{study.name}.lock"
     # Two commands never write the same tables.
-    with file_locks.held(path, f"another nift command is working on this study ({path}); wait until it ends"):
+    with file_locks.locked(path, f"another nift command is working on this study ({path}); wait until it ends"):
         if fresh and folder.exists():
             shutil.rmtree(folder)
         with dg.DagsterInstance.get() as instance:

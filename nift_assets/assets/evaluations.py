@@ -24,7 +24,7 @@ from nift_assets.study import Study
 from nift_training import evaluate
 from nift_training.artifacts import read_rows, sha256
 
-Rows = Sequence[Mapping[str, Any]]
+RunnerRows = Sequence[Mapping[str, Any]]
 
 
 def steps(study: Study) -> list[Declaration]:
@@ -111,7 +111,7 @@ def _options(rows: Sequence[Benchmark]) -> dict[str, object]:
     return options
 
 
-def _answers(row: Benchmark, model: str, rows: Rows) -> TableOutput:
+def _answers(row: Benchmark, model: str, rows: RunnerRows) -> TableOutput:
     table = benchmarks.load(row.name).answers(row, model, rows)
     return TableOutput(table.rows, metadata=table.metadata)
 

@@ -58,7 +58,7 @@ def judged(context: Context, row: Benchmark, answers: pl.DataFrame) -> TableOutp
     if again:
         more = asking.ask(context, judge, list(again.values()))
         retried = dict(zip(again, more.answers, strict=True))
-        metadata = asking.together(metadata, asking.metadata(more))
+        metadata = asking.combined(metadata, asking.metadata(more))
     table = file.judgments(row, judge, answers, requests, asked.answers, retried)
     return TableOutput(table.rows, metadata={**table.metadata, **_readings(table.rows), **metadata})
 

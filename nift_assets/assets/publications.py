@@ -22,7 +22,7 @@ from nift_assets.secrets import keys
 from nift_assets.steps import check_results, process
 from nift_assets.steps.context import Context
 from nift_assets.steps.partitions import PartitionSet
-from nift_assets.steps.table import Rows, TableOutput, table
+from nift_assets.steps.table import RowsOf, TableOutput, table
 from nift_assets.study import Study
 from nift_training import artifacts
 from nift_training.artifacts import Manifest
@@ -39,7 +39,7 @@ def publication_of(study: Study, kind: PartitionSet, key: str | None) -> Publica
     return next((row for row in study.publications if getattr(row, kind) == key), None)
 
 
-def _row(kind: PartitionSet) -> Rows:
+def _row(kind: PartitionSet) -> RowsOf:
     return lambda study, key, table: (publication_of(study, kind, key), study.warning)
 
 

@@ -18,7 +18,7 @@ import polars as pl
 from nift_assets.benchmarks.scoring import files, json_lines
 from nift_assets.benchmarks.scoring.files import HUB, PublishedFile
 from nift_assets.benchmarks.scoring.interface import BenchmarkTable, Measure, Runner, ScoredFiles
-from nift_assets.benchmarks.scoring.json_lines import Row
+from nift_assets.benchmarks.scoring.json_lines import JsonObject
 from nift_assets.benchmarks.scoring.scores import Measured
 from nift_assets.corpus import locations
 from nift_assets.rows import Benchmark, Corpus
@@ -290,7 +290,7 @@ def results_in(paths: Sequence[Path]) -> Iterator[TaskScore]:
                 yield from _metrics(metrics, about)
 
 
-def _metrics(metrics: Row, about: Mapping[str, Any]) -> Iterator[TaskScore]:
+def _metrics(metrics: JsonObject, about: Mapping[str, Any]) -> Iterator[TaskScore]:
     for key, value in metrics.items():
         metric, _, filter_name = key.partition(",")
         number = json_lines.number_of(value)
@@ -320,7 +320,7 @@ def _task(key: str) -> str | None:
     return None if name in ("all", "mmlu") else OLD_TASKS.get(name, name)
 
 
-def _shots(content: Row, key: str) -> int | None:
+def _shots(content: JsonObject, key: str) -> int | None:
     """How many examples a task was shown: in its key, in a table of its own or, until 2023, the same for all tasks."""
     match = LEADERBOARD_KEY.fullmatch(key)
     shots = [match["shots"] and int(match["shots"])] if match else []
@@ -332,14 +332,14 @@ def _shots(content: Row, key: str) -> int | None:
     return next((number for value in shots if (number := json_lines.whole_of(value)) is not None), None)
 
 
-def _asked(content: Row, key: str) -> tuple[int, int] | None:
+def _asked(content: JsonObject, key: str) -> tuple[int, int] | None:
     """How many samples of a task were asked, and how many there are."""
     samples = json_lines.mapping_of(content, "n-samples", key)
     effective, original = json_lines.whole_of(samples.get("effective")), json_lines.whole_of(samples.get("original"))
     return None if effective is None or original is None else (effective, original)
 
 
-def _model_of(content: Row) -> str | None:
+def _model_of(content: JsonObject) -> str | None:
     """The model as a file names it, with the adapter and the revision it was loaded with: they are another model."""
     model = json_lines.mapping_of(content, "config_general").get("model_name") or json_lines.mapping_of(
         content, "config"

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from nift_assets.ledger.book import Book
 
 Role = Literal["teacher", "judge", "audit", "control"]
-State = Literal["ready", "done", "free", "retired", "no price", "over the cap", "needs key"]
+AskingState = Literal["ready", "done", "free", "retired", "no price", "over the cap", "needs key"]
 # Those that no run can get past without a person.
-STOPPED: tuple[State, ...] = ("retired", "no price", "over the cap")
+STOPPED: tuple[AskingState, ...] = ("retired", "no price", "over the cap")
 
 # Of an article's tokens the paper's cut sends about half, and a teacher writes somewhat less than the other half. How
 # long a model goes on is its own affair: half as much or twice as much are both ordinary.
@@ -93,7 +93,7 @@ class PlanRow:
     batch: Cost | None
     cap: int | None
     taken: int
-    state: State
+    state: AskingState
     status: str
 
 
@@ -233,7 +233,9 @@ def _line(row: LanguageModel, need: _Need, taken: int, room: int | None, today: 
     )
 
 
-def _state(row: LanguageModel, need: _Need, online: Cost | None, room: int | None, today: date) -> tuple[State, str]:
+def _state(
+    row: LanguageModel, need: _Need, online: Cost | None, room: int | None, today: date
+) -> tuple[AskingState, str]:
     """Whether a row can be asked now, and if not, why and what to do."""
     if price_list.is_free(row):
         return "free", "free"

@@ -22,7 +22,7 @@ COMPRESSION, LEVEL = "zstd", 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class ShardSource:
     """What a configuration is made of: stored tables of one contract below each other, and the columns taken of them.
 
     `key` are the columns that name a row. One that may be the beginning of another, and is then not written twice, is a
@@ -42,7 +42,7 @@ class Source:
 class Configuration:
     """What `load_dataset(repository, name)` gives: its rows, and the files these are in, in order."""
 
-    source: Source
+    source: ShardSource
     rows: int
     files: tuple[str, ...]
 
@@ -60,7 +60,7 @@ class RowChanges:
     changed: int = 0
 
 
-def write(folder: Path, sources: Sequence[Source]) -> list[Configuration]:
+def write(folder: Path, sources: Sequence[ShardSource]) -> list[Configuration]:
     """The shards of all sources that have rows, `<configuration>/train-….parquet`; the largest prefix comes first."""
     prefixes = [source for source in sources if source.prefix]
     identities = {source.name: _identities(source) for source in prefixes}
@@ -93,9 +93,9 @@ def row_changes(old: Path, new: Path, files: Sequence[str], key: Sequence[str]) 
     )
 
 
-def _nested(sources: Sequence[Source], identities: dict[str, list[str]]) -> list[list[Source]]:
+def _nested(sources: Sequence[ShardSource], identities: dict[str, list[str]]) -> list[list[ShardSource]]:
     """The sources in groups whose first holds all others as its beginnings."""
-    groups: list[list[Source]] = []
+    groups: list[list[ShardSource]] = []
     for source in sorted(sources, key=lambda source: (-len(identities[source.name]), source.name)):
         mine = identities[source.name]
         home = next((group for group in groups if identities[group[0].name][: len(mine)] == mine), None)
@@ -106,7 +106,7 @@ def _nested(sources: Sequence[Source], identities: dict[str, list[str]]) -> list
     return groups
 
 
-def _identities(source: Source) -> list[str]:
+def _identities(source: ShardSource) -> list[str]:
     """The name of each row, which in one teacher's data says what its texts are."""
     frames = [pl.read_parquet(path, columns=["document_id"]) for path in source.paths]
     return pl.concat(frames)["document_id"].to_list()
@@ -124,7 +124,7 @@ def _ends(rows: int, *cuts: int) -> list[int]:
     return sorted({*range(ROWS_PER_SHARD, rows, ROWS_PER_SHARD), *cuts, rows} - {0})
 
 
-def _write_shards(folder: Path, source: Source, ends: Sequence[int]) -> list[str]:
+def _write_shards(folder: Path, source: ShardSource, ends: Sequence[int]) -> list[str]:
     """The files of one source. The same rows are the same bytes, and cut by content within: a changed row changes a few
     pages, which is what the Hub stores of it."""
     from pyarrow import parquet
@@ -151,7 +151,7 @@ def _write_shards(folder: Path, source: Source, ends: Sequence[int]) -> list[str
     return names
 
 
-def _batches(source: Source) -> Iterator[Any]:
+def _batches(source: ShardSource) -> Iterator[Any]:
     """The rows a few thousand at a time, with the types of the contract."""
     from pyarrow import parquet
 
@@ -162,7 +162,7 @@ def _batches(source: Source) -> Iterator[Any]:
                 yield batch.select(list(source.columns)).cast(schema)
 
 
-def _schema(source: Source) -> Any:
+def _schema(source: ShardSource) -> Any:
     import pyarrow as pa
 
     types = {"VARCHAR": pa.string(), "BIGINT": pa.int64(), "DOUBLE": pa.float64(), "BOOLEAN": pa.bool_()}

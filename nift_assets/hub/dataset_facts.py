@@ -11,7 +11,7 @@ import polars as pl
 
 from expectations import contract as contracts
 from nift_assets import filters, providers
-from nift_assets.hub.data_files import Configuration, Source
+from nift_assets.hub.data_files import Configuration, ShardSource
 from nift_assets.prompts import completions
 from nift_assets.rows import Publication, Teacher, TrainingSet
 from nift_assets.sql import REMOVALS
@@ -42,14 +42,14 @@ DROPPED = ("document_id", "sample_rank", "filter", "reason", "completion")
 VERDICTS = ("document_id", "question", "auditor", "status", "verdict", "answer", "answered_by")
 
 
-def sources(study: Study, store: Store, teacher: Teacher) -> list[Source]:
+def sources(study: Study, store: Store, teacher: Teacher) -> list[ShardSource]:
     """The configurations of a teacher: its training sets, what filters find, what auditors say, and every request."""
     sets = [row for row in study.training_sets if row.teacher == teacher.name]
     audits = [row.name for row in study.audits if row.kind == "teacher" and row.name == teacher.name]
     pairs = contracts.load("training_sets")
     return [
         *(
-            Source(
+            ShardSource(
                 name=row.name,
                 title=_title(row, store.rows("training_sets", row.name) or 0),
                 paths=(store.path("training_sets", row.name),),
@@ -60,7 +60,7 @@ def sources(study: Study, store: Store, teacher: Teacher) -> list[Source]:
             )
             for row in sets
         ),
-        Source(
+        ShardSource(
             name="removals",
             title="what each filter of the study finds of this teacher, and why",
             paths=tuple(store.path(filters.table(row), teacher.name) for row in study.filters),
@@ -68,7 +68,7 @@ def sources(study: Study, store: Store, teacher: Teacher) -> list[Source]:
             columns=DROPPED,
             key=("document_id", "filter"),
         ),
-        Source(
+        ShardSource(
             name="audits",
             title="what an auditor says of whole documents: instruction data? a dialogue?",
             paths=tuple(store.path("content_audit", name) for name in audits),
@@ -76,7 +76,7 @@ def sources(study: Study, store: Store, teacher: Teacher) -> list[Source]:
             columns=VERDICTS,
             key=("document_id", "question"),
         ),
-        Source(
+        ShardSource(
             name="requests",
             title="every request and what became of it, without the texts",
             paths=(store.path("completions", teacher.name),),

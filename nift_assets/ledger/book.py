@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from nift_assets import crash_points
 from nift_assets.ledger import accounts, database, rate_limiter
 from nift_assets.ledger.database import chunks, clean, insert_new
-from nift_assets.ledger.locks import AdvisoryLocks, FileLocks, Locks, held
+from nift_assets.ledger.locks import AdvisoryLocks, FileLocks, Locks, locked
 from nift_assets.ledger.rate_limiter import LimitObservations, RateLimiter
 from nift_assets.ledger.tables import answers, attempts, rate_limiters, requests, sessions, wanted
 from nift_assets.protocol.answer import Status, StoredResponse
@@ -119,13 +119,13 @@ class Book:
     def session(self, writer: str) -> Iterator[int]:
         """A numbered session that is the only one of its writer; what a dead one left in flight becomes unknown."""
         busy = f"another run is asking as {writer} right now; wait until it ends"
-        with held(self.locks, f"writer {writer}", busy), ExitStack() as alive:
+        with locked(self.locks, f"writer {writer}", busy), ExitStack() as alive:
             with self._engine.begin() as connection:
                 row = {"writer": writer, "host": socket.gethostname(), "pid": os.getpid(), "began_at": _now()}
                 insert = sa.insert(sessions).values(**row, ended=False).returning(sessions.c.id)
                 number = connection.execute(insert).scalar_one()
                 # Locked before anybody can see the row: a session without its lock is taken for a dead one.
-                alive.enter_context(held(self.locks, f"session {number}", f"session {number} is taken"))
+                alive.enter_context(locked(self.locks, f"session {number}", f"session {number} is taken"))
             self.recover()
             try:
                 yield number

@@ -7,7 +7,7 @@ from typing import Literal
 # So many failures in a row open the circuit; after so many probes in vain it is broken.
 BREAK_AFTER, MOST_PROBES = 50, 8
 
-Verdict = Literal["ignored", "counted", "probe", "broken"]
+BreakerVerdict = Literal["ignored", "counted", "probe", "broken"]
 
 
 class CircuitBreaker:
@@ -28,7 +28,7 @@ class CircuitBreaker:
         """Closes the circuit."""
         self._failures = self.probes = 0
 
-    def failed(self, *, first_try: bool, in_flight: int) -> Verdict:
+    def failed(self, *, first_try: bool, in_flight: int) -> BreakerVerdict:
         """Counts a failure: `probe` asks for a wait before the next request, `broken` for the end of the run.
 
         Only first tries count: that a request fails which failed before says little about the server.

@@ -97,7 +97,7 @@ class _ConnectionLock:
 
 
 @contextmanager
-def held(locks: Locks, name: str, refusal: str) -> Iterator[None]:
+def locked(locks: Locks, name: str, refusal: str) -> Iterator[None]:
     """Holds a lock for a block; ValueError with the refusal if somebody else has it."""
     lock = locks.hold(name)
     if lock is None:

@@ -11,7 +11,7 @@ import polars as pl
 
 from nift_assets import benchmarks
 
-Row = Mapping[str, Any]
+CellRow = Mapping[str, Any]
 
 # Beside one another three numbers each of two columns fit on paper, of more they stand below one another.
 MOST_BESIDE = 2
@@ -74,14 +74,14 @@ class Sheet:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class SheetLayout:
     """How the rows of a table become lines: what a line is called and tells, and what its columns are."""
 
     title: str
     about: str
-    label: Callable[[Row], str]
-    tells: Callable[[Row], str]
-    column: Callable[[Row], str]
+    label: Callable[[CellRow], str]
+    tells: Callable[[CellRow], str]
+    column: Callable[[CellRow], str]
 
 
 def sheets(frames: Mapping[str, pl.DataFrame]) -> list[Sheet]:
@@ -91,10 +91,10 @@ def sheets(frames: Mapping[str, pl.DataFrame]) -> list[Sheet]:
     ]
 
 
-def _sheet(table: str, layout: Layout, cells: Sequence[Row]) -> Sheet:
+def _sheet(table: str, layout: SheetLayout, cells: Sequence[CellRow]) -> Sheet:
     heads = list(dict.fromkeys(layout.column(cell) for cell in cells))
     notes = _lettered(cells)
-    lines: list[tuple[Row, list[SheetCell | None]]] = []
+    lines: list[tuple[CellRow, list[SheetCell | None]]] = []
     for cell in cells:
         key = (layout.label(cell), layout.tells(cell))
         column = heads.index(layout.column(cell))
@@ -116,7 +116,7 @@ def _sheet(table: str, layout: Layout, cells: Sequence[Row]) -> Sheet:
     )
 
 
-def _place(cell: Row, notes: Mapping[str, str]) -> SheetCell:
+def _place(cell: CellRow, notes: Mapping[str, str]) -> SheetCell:
     return SheetCell(
         **{name: cell[name] for name in ("score", "low", "high", "paper", "difference", "outside", "complete")},
         gain=cell.get("gain"),
@@ -126,17 +126,17 @@ def _place(cell: Row, notes: Mapping[str, str]) -> SheetCell:
     )
 
 
-def _lettered(cells: Iterable[Row]) -> dict[str, str]:
+def _lettered(cells: Iterable[CellRow]) -> dict[str, str]:
     """A letter for every note there is, in the order in which they come; after z they are doubled."""
     notes = dict.fromkeys(note for cell in cells for note in (cell["note"], _quotation(cell)) if note)
     return {note: ascii_lowercase[n % 26] * (n // 26 + 1) for n, note in enumerate(notes)}
 
 
-def _quotation(cell: Row) -> str:
+def _quotation(cell: CellRow) -> str:
     return f"the paper has it from {cell['quoted_from']}" if cell.get("quoted_from") else ""
 
 
-def _cells(table: str, rows: pl.DataFrame) -> Sequence[Row]:
+def _cells(table: str, rows: pl.DataFrame) -> Sequence[CellRow]:
     """A row per cell, also of the tables that have several cells in a row."""
     wide = WIDE.get(table)
     if wide is None:
@@ -161,82 +161,82 @@ WIDE = {
 }
 
 
-def _model(row: Row) -> str:
+def _model(row: CellRow) -> str:
     return str(row.get("title") or row.get("name") or row["model"])
 
 
-def _made_of(row: Row) -> str:
+def _made_of(row: CellRow) -> str:
     """The backbone, its template, and what was trained on, as far as the row tells them."""
     base = ", ".join(str(row[name]) for name in ("backbone", "template") if row.get(name))
     trained = row.get("training_set") or row.get("teacher")
     return f"{base}; {row['module']} of {trained}" if trained and row.get("module") else base
 
 
-def _pairs(row: Row) -> str:
+def _pairs(row: CellRow) -> str:
     return "all pairs" if row["pairs"] is None else f"{row['pairs']:,} pairs"
 
 
-def _head(row: Row) -> str:
+def _head(row: CellRow) -> str:
     return benchmarks.heads().get(row["benchmark"], str(row["benchmark"]))
 
 
-def _audited(row: Row) -> str:
+def _audited(row: CellRow) -> str:
     backbone = f"; {row['backbone']}" if row["backbone"] else ""
     return f"{row['before_set']}, {row['after_set']}{backbone}"
 
 
 LEADERBOARD = "Percent, with the interval of lm-eval’s standard error. The average is the plain mean of the tasks."
 LAYOUTS = {
-    "table_1": Layout(
+    "table_1": SheetLayout(
         title="Table 1: ours beside the paper’s",
         about="MT-Bench is the mean rating from 1 to 10, the leaderboard the mean of its tasks in percent.",
         label=_model,
         tells=_made_of,
         column=lambda row: str(row["benchmark"]),
     ),
-    "table_2": Layout(
+    "table_2": SheetLayout(
         title="Table 2: one teacher beside another",
         about="MT-Bench of what was trained on the completions of the teacher above the column.",
         label=lambda row: str(row["backbone"]),
         tells=lambda row: str(row["module"]),
         column=lambda row: str(row["teacher"]),
     ),
-    "table_3": Layout(
+    "table_3": SheetLayout(
         title="Table 3: completions beside instruction data",
         about="MT-Bench of one backbone, trained on each of these sets.",
         label=lambda row: str(row["training_set"]),
         tells=lambda row: f"{_pairs(row)} by {row['teacher']}; {row['backbone']}",
         column=lambda row: "MT-Bench",
     ),
-    "table_4": Layout(
+    "table_4": SheetLayout(
         title="Table 4: the leaderboard, task by task",
         about=LEADERBOARD,
         label=_model,
         tells=_made_of,
         column=_head,
     ),
-    "table_5": Layout(
+    "table_5": SheetLayout(
         title="Table 5: Arena-Hard",
         about="Percent of games won against the baseline, a tie being half a game.",
         label=_model,
         tells=_made_of,
         column=lambda row: "Arena-Hard",
     ),
-    "table_6": Layout(
+    "table_6": SheetLayout(
         title="Table 6: Arena-Hard by teacher and size",
         about="Percent of games won against the baseline by what was trained on so many pairs of a teacher.",
         label=lambda row: str(row["backbone"]),
         tells=lambda row: f"{_pairs(row)} by {row['teacher']}",
         column=lambda row: "Arena-Hard",
     ),
-    "table_7": Layout(
+    "table_7": SheetLayout(
         title="Table 7: beside MAGPIE",
         about="Arena-Hard in percent of games won, IFEval the mean of its two strict accuracies in percent.",
         label=_model,
         tells=_made_of,
         column=_head,
     ),
-    "table_9": Layout(
+    "table_9": SheetLayout(
         title="Table 9: without what the auditor flagged",
         about="MT-Bench of what was trained on the first pairs of a teacher, and on the same pairs without those the "
         "auditor took for instruction data or found a dialogue in.",
@@ -244,21 +244,21 @@ LAYOUTS = {
         tells=_audited,
         column=lambda row: str(row["benchmark"]),
     ),
-    "table_15": Layout(
+    "table_15": SheetLayout(
         title="Table 15: the leaderboard in full",
         about=LEADERBOARD,
         label=_model,
         tells=_made_of,
         column=_head,
     ),
-    "figure_2": Layout(
+    "figure_2": SheetLayout(
         title="Figure 2: more pairs, higher scores?",
         about="MT-Bench by the number of pairs that were trained on, with its 95% interval.",
         label=_pairs,
         tells=lambda row: f"{row['teacher']}; {row['backbone']}",
         column=lambda row: "MT-Bench",
     ),
-    "text_numbers": Layout(
+    "text_numbers": SheetLayout(
         title="In the text: numbers of no table",
         about="What the paper gives in its sections alone.",
         label=_model,

@@ -114,10 +114,10 @@ def _described(path: Path) -> SourceFile:
     return SourceFile(name=path.name, bytes=size, sha256=sha256(path))
 
 
-Pair = tuple[str, str]
+TextPair = tuple[str, str]
 
 
-def _pairs(path: Path, layout: str) -> Iterator[Pair]:
+def _pairs(path: Path, layout: str) -> Iterator[TextPair]:
     columns, pair = LAYOUTS[layout]
     rows = _parquet(path, columns) if path.suffix == ".parquet" else _json(path)
     read, most = 0, _most(path)
@@ -138,13 +138,13 @@ def _most(path: Path) -> int:
     return min(MOST_TEXT_BYTES, max(SMALL, MOST_TIMES_LARGER * path.stat().st_size))
 
 
-def _alpaca(row: Mapping[str, Any]) -> Pair:
+def _alpaca(row: Mapping[str, Any]) -> TextPair:
     """The instruction, with the input on a line of its own where there is one, and the output."""
     parts = [_text(row, "instruction"), _text(row, "input") if row.get("input") is not None else ""]
     return "\n".join(part for part in parts if part), _text(row, "output")
 
 
-def _conversation(row: Mapping[str, Any]) -> Pair:
+def _conversation(row: Mapping[str, Any]) -> TextPair:
     """The first exchange of a conversation in ShareGPT's form, as in MAGPIE's files."""
     messages = row["conversations"]
     if not isinstance(messages, list) or [message["from"] for message in messages[:2]] != ["human", "gpt"]:
@@ -152,7 +152,7 @@ def _conversation(row: Mapping[str, Any]) -> Pair:
     return _text(messages[0], "value"), _text(messages[1], "value")
 
 
-LAYOUTS: dict[str, tuple[tuple[str, ...], Callable[[Mapping[str, Any]], Pair]]] = {
+LAYOUTS: dict[str, tuple[tuple[str, ...], Callable[[Mapping[str, Any]], TextPair]]] = {
     "alpaca": (("instruction", "input", "output"), _alpaca),
     "conversations": (("conversations",), _conversation),
     "pairs": (("prompt", "response"), lambda row: (_text(row, "prompt"), _text(row, "response"))),
@@ -220,7 +220,7 @@ def _refuse_wide_footer(path: Path) -> None:
         raise ValueError(f"{path.name} has a footer of {footer:,} bytes; keep the columns that are needed alone")
 
 
-def _frame(source: str, pairs: list[Pair]) -> pl.DataFrame:
+def _frame(source: str, pairs: list[TextPair]) -> pl.DataFrame:
     numbers = range(len(pairs))
     return pl.DataFrame(
         {

@@ -19,7 +19,7 @@ from nift_assets import filters, providers
 from nift_assets.protocol import Answer, Request
 from nift_assets.rows import Audit, Auditor, Question
 
-Verdict = Literal["yes", "no", "invalid"]
+AuditVerdict = Literal["yes", "no", "invalid"]
 
 # What may stand around a first word: white space, quotation marks of all kinds, and Markdown's signs.
 LEADING = re.compile(r"""[\s"'`*_#>\-“”„‘’«»\[(]*([^\W_]+)""")
@@ -115,7 +115,7 @@ def rows(
     )
 
 
-def verdict(answer: str) -> Verdict:
+def verdict(answer: str) -> AuditVerdict:
     """Yes or no if the answer begins with that word in any case, quotation marks and Markdown aside; else invalid."""
     match = LEADING.match(answer)
     match match[1].lower() if match else "":

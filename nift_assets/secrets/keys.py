@@ -50,7 +50,7 @@ def require(variable: str, who: str) -> str:
     return value
 
 
-def known() -> set[str]:
+def known_keys() -> set[str]:
     """Every secret this process's environment holds or names a file of, to find them in what is about to be written.
 
     A file that cannot be read holds nothing that could be written; whoever needs its key hears of it from `read`.

@@ -57,7 +57,7 @@ SHAPES = (
 
 def redact(text: str) -> str:
     """The text with every known key, and everything that has the shape of one, replaced by `[redacted]`."""
-    for key in _forms(frozenset(keys.known())):
+    for key in _forms(frozenset(keys.known_keys())):
         if key in text:
             text = text.replace(key, REDACTED)
     for shape, replacement in SHAPES:
@@ -163,7 +163,7 @@ class SecretSnapshot:
     """The keys of this process as they are now, to be found fast in thousands of responses."""
 
     def __init__(self, *more: str) -> None:
-        secrets = frozenset(keys.known() | {key for key in more if key})
+        secrets = frozenset(keys.known_keys() | {key for key in more if key})
         self._forms = tuple(form.encode(errors="surrogateescape") for form in _forms(secrets))
 
     def body(self, body: bytes) -> bytes:

@@ -107,7 +107,7 @@ def metadata(asked: AskResult) -> dict[str, Any]:
     }
 
 
-def together(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+def combined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     """The metadata of two calls as one: all are sums, but for the speed, which is the first's."""
     speed = {"output_tokens_per_second": first["output_tokens_per_second"]}
     return {name: first.get(name, 0) + second.get(name, 0) for name in {**first, **second}} | speed

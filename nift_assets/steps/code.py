@@ -23,7 +23,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from nift_assets.steps import syntax
-from nift_assets.steps.kept import ABSENT, DigestCache
+from nift_assets.steps.digest_cache import ABSENT, DigestCache
 from nift_assets.steps.syntax import LOCALS, Module, Reference, parse
 
 PACKAGES = ("nift_assets", "nift_training", "expectations", "dagster_project")

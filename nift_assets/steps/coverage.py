@@ -14,14 +14,14 @@ from nift_assets import benchmarks, environment, sql
 from nift_assets.costs import plan
 from nift_assets.costs.plan import PlanRow
 from nift_assets.rows import Example
-from nift_assets.steps.lineage import Graph, Kind, Partition, PartitionStates
+from nift_assets.steps.lineage import Freshness, Graph, Partition, PartitionStates
 from nift_assets.store import Store
 from nift_assets.study import Study
 
 if TYPE_CHECKING:
     from nift_assets.ledger.book import Book
 
-State = Literal[Kind, "impossible"]
+CellState = Literal[Freshness, "impossible"]
 SCHEMA = {
     "table": pl.String,
     "kind": pl.String,
@@ -50,7 +50,7 @@ class CellCoverage:
     name: str
     benchmark: str
     paper: float | None
-    state: State
+    state: CellState
     why: str | None = None
     command: str | None = None
     usd: float | None = None

@@ -15,7 +15,7 @@ from nift_assets.store import Store
 from nift_assets.study import Study
 
 Node = TypeVar("Node")
-Kind = Literal["present", "stale", "missing"]
+Freshness = Literal["present", "stale", "missing"]
 
 
 class Partition(NamedTuple):
@@ -31,7 +31,7 @@ class Partition(NamedTuple):
 class PartitionState(NamedTuple):
     """How a partition stands, and why it is not present; what is stale would come out otherwise now."""
 
-    kind: Kind
+    kind: Freshness
     why: str | None = None
 
 
@@ -198,7 +198,7 @@ class PartitionStates:
         return [above for above in self._graph.upstream(partition) if self._within is None or above in self._within]
 
     def _look_up(self, partition: Partition) -> PartitionState:
-        kind: Kind = "stale" if self._is_there(partition) else "missing"
+        kind: Freshness = "stale" if self._is_there(partition) else "missing"
         for above in self._upstream(partition):
             if not self.is_present(above):
                 return PartitionState(kind, self.state(above).why)

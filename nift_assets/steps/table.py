@@ -104,7 +104,7 @@ class Declaration:
 
 
 # A partition's key is the name of its row; of a table without partitions it is None.
-Rows = Callable[[Study, Any, str], Sequence[Any]]
+RowsOf = Callable[[Study, Any, str], Sequence[Any]]
 Plugins = Callable[[Study, Any, str], Sequence[Plugin]]
 Source = str | Mapping[str, str] | None
 
@@ -116,7 +116,7 @@ def table(
     inputs: Sequence[str] | Callable[[Study], Sequence[str]] = (),
     source: Source | Callable[[Study], Source] = None,
     by: PartitionSet | None = None,
-    rows: Rows = lambda study, key, table: (),
+    rows: RowsOf = lambda study, key, table: (),
     version: int | None = None,
     plugins: Plugins = lambda study, key, table: (),
     statement: str | None = None,

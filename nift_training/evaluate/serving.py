@@ -121,7 +121,7 @@ def _patiently(server: ModelServer, send: Callable[[], bytes]) -> dict[str, Any]
     for attempt in range(1, TRIES + 1):
         try:
             return _object(server, send())
-        except http_client.Refused as error:
+        except http_client.HttpRefused as error:
             detail = error.read(500).decode("utf-8", "replace")
             if error.code not in PASSING or attempt == TRIES:
                 raise ValueError(f"{server.url} refuses with {error.code}: {detail}") from None

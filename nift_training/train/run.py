@@ -281,7 +281,7 @@ def _alone(work: Path) -> Iterator[None]:
         return
     work.mkdir(parents=True, exist_ok=True)
     refusal = f"another run works in {work}: wait until it ends, or name another --work"
-    with file_locks.held(work / ".lock", refusal):
+    with file_locks.locked(work / ".lock", refusal):
         try:
             yield
         finally:

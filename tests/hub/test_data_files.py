@@ -9,7 +9,7 @@ import pytest
 
 from expectations import contract
 from nift_assets.hub import data_files
-from nift_assets.hub.data_files import RowChanges, Source
+from nift_assets.hub.data_files import RowChanges, ShardSource
 from nift_training.artifacts import sha256
 
 PAIRS = contract.load("training_sets")
@@ -22,7 +22,7 @@ HOSTILE = (
 )
 
 
-def stored(folder: Path, name: str, rows: int, *, changed: int | None = None, first: int = 0) -> Source:
+def stored(folder: Path, name: str, rows: int, *, changed: int | None = None, first: int = 0) -> ShardSource:
     """A training set of so many rows, one of which may say something else."""
     frame = pl.DataFrame({"document_id": [f"d{n}" for n in range(first, rows)], "sample_rank": range(first, rows)})
     frame = frame.with_columns(
@@ -33,7 +33,7 @@ def stored(folder: Path, name: str, rows: int, *, changed: int | None = None, fi
     )
     folder.mkdir(exist_ok=True)
     frame.write_parquet(folder / f"{name}.parquet", row_group_size=7)
-    return Source(
+    return ShardSource(
         name=name,
         title="pairs",
         paths=(folder / f"{name}.parquet",),
@@ -76,7 +76,7 @@ def test_the_same_rows_are_the_same_bytes_however_they_were_stored(tmp_path: Pat
 
 def test_what_has_no_rows_is_no_configuration(tmp_path: Path) -> None:
     none = stored(tmp_path / "in", "none", 0)
-    empty = Source(
+    empty = ShardSource(
         name="removals", title="", paths=none.paths * 2, contract=PAIRS, columns=COLUMNS, key=("document_id",)
     )
     assert data_files.write(tmp_path / "out", [stored(tmp_path / "in", "pairs", 3), empty])[1:] == []

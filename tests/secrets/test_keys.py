@@ -84,9 +84,9 @@ def test_all_secrets_of_the_environment_are_known(tmp_path: Path, monkeypatch: p
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("ANTHROPIC_API_KEY_FILE", str(file))
     monkeypatch.setenv("ABSENT_KEY_FILE", str(tmp_path / "absent"))
-    assert keys.known() == {*secrets.values(), "from-a-file"}
+    assert keys.known_keys() == {*secrets.values(), "from-a-file"}
     file.write_text("another-key-in-the-file\n")
-    assert keys.known() == {*secrets.values(), "another-key-in-the-file"}
+    assert keys.known_keys() == {*secrets.values(), "another-key-in-the-file"}
 
 
 def test_an_environment_without_keys_still_fetches_models() -> None:

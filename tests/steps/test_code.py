@@ -10,7 +10,7 @@ from types import MappingProxyType
 import pytest
 
 from nift_assets.steps.code import QualifiedName, Sources
-from nift_assets.steps.kept import ABSENT, DigestCache
+from nift_assets.steps.digest_cache import ABSENT, DigestCache
 
 STEP = """
 from nift_assets import cutting

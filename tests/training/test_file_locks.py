@@ -40,8 +40,8 @@ def in_a_thread(path: Path) -> bool:
 
 def test_the_second_is_refused_in_its_own_thread_in_another_and_in_another_process(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    with file_locks.held(path, "it is free"):
-        with pytest.raises(ValueError, match="somebody has it"), file_locks.held(path, "somebody has it"):
+    with file_locks.locked(path, "it is free"):
+        with pytest.raises(ValueError, match="somebody has it"), file_locks.locked(path, "somebody has it"):
             pass
         assert not in_a_thread(path)
         other = holder(path)
@@ -76,7 +76,7 @@ def test_a_lock_may_be_released_by_another_thread(tmp_path: Path) -> None:
 
 def test_who_is_refused_leaves_the_holders_file_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    with file_locks.held(path, "it is free"):
+    with file_locks.locked(path, "it is free"):
         path.write_text("http://127.0.0.1:3000\n")
         assert file_locks.take(path) is None
     assert path.read_text() == "http://127.0.0.1:3000\n"
@@ -103,7 +103,7 @@ def test_who_waits_goes_on_alone(tmp_path: Path) -> None:
 
 def test_a_lock_that_is_cleared_away_lets_nobody_in_beside_its_holder(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    with file_locks.held(path, "it is free"):
+    with file_locks.locked(path, "it is free"):
         path.unlink()
     assert not path.exists()
     assert in_a_thread(path)

@@ -61,7 +61,7 @@ def test_a_key_does_not_go_to_wherever_the_server_sends_us(server: Server) -> No
 
 
 def test_a_refusal_says_its_status_and_its_words(server: Server) -> None:
-    with pytest.raises(http_client.Refused) as refused:
+    with pytest.raises(http_client.HttpRefused) as refused:
         http_client.get(f"{server.url}/busy", seconds=10)
     assert (refused.value.code, refused.value.read()) == (503, b"said")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nift_assets.benchmarks.scoring import json_lines, verdicts
-from nift_assets.benchmarks.scoring.json_lines import Row
+from nift_assets.benchmarks.scoring.json_lines import JsonObject
 
 # One answer to so large a share of the questions is no answer to them.
 MOST_ALIKE = 0.1
@@ -142,7 +142,7 @@ def digest_of(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _turns(row: Row) -> list[Any] | None:
+def _turns(row: JsonObject) -> list[Any] | None:
     """The turns of an answer: of its first choice, or what the assistant says in its messages."""
     choices = row.get("choices")
     if isinstance(choices, list) and choices and isinstance(choices[0], dict):

@@ -18,7 +18,7 @@ import polars as pl
 from nift_assets.benchmarks.scoring import answers as candidates
 from nift_assets.benchmarks.scoring import bradley_terry, json_lines, resampling, scores, verdicts
 from nift_assets.benchmarks.scoring.answers import AnswerIndex, ModelAnswer
-from nift_assets.benchmarks.scoring.json_lines import Row
+from nift_assets.benchmarks.scoring.json_lines import JsonObject
 from nift_assets.benchmarks.scoring.scores import Measured
 from nift_assets.protocol import Answer, Message, Request
 
@@ -27,7 +27,7 @@ CONTINUE = "continue your judgment and finish by outputting a final verdict labe
 GAMES = (1, 2)
 Fit = Callable[[Sequence[str], Sequence[float]], Sequence[bradley_terry.Rate]]
 Style = Mapping[str, tuple[float, float]]
-Control = Callable[[Sequence[str], Sequence[float], Sequence[Style]], Mapping[str, float]]
+StyleControl = Callable[[Sequence[str], Sequence[float], Sequence[Style]], Mapping[str, float]]
 
 # What a verdict says about the answer in place B, and how often its battle counts: a clear win three times.
 OUTCOMES = {"A>>B": (0.0, 3), "A>B": (0.0, 1), "A=B": (0.5, 1), "B>A": (1.0, 1), "B>>A": (1.0, 3)}
@@ -216,7 +216,7 @@ def of_files(
     number: int,
     style: bool = False,
     fit: Fit | None = bradley_terry.rates,
-    control: Control = bradley_terry.style_controlled,
+    control: StyleControl = bradley_terry.style_controlled,
 ) -> list[Measured]:
     """One win rate per model, with several judges per model and judge. `number` is that of the published questions,
     for where `questions` are not known. With `style` also the rate that is controlled for style, for which both
@@ -285,7 +285,7 @@ def judged_in(paths: Sequence[Path]) -> Iterator[Game | Battle]:
             )
 
 
-def _battle(source: int, path: Path, number: int, row: Row) -> Battle:
+def _battle(source: int, path: Path, number: int, row: JsonObject) -> Battle:
     json_lines.need(row, ("question_id", "model_a", "model_b"), path, number)
     points = {"model_a": 0.0, "model_b": 1.0}.get(str(row["winner"]), 0.5 if "tie" in str(row["winner"]) else None)
     if points is None:

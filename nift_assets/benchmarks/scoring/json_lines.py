@@ -13,7 +13,7 @@ from typing import Any
 
 from nift_training import json_objects
 
-Row = Mapping[str, Any]
+JsonObject = Mapping[str, Any]
 
 JUDGE = re.compile(r"""[(\[]["']([^"']+)["']""")
 LFS = b"version https://git-lfs"
@@ -50,7 +50,7 @@ def identity(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def need(row: Row, names: Iterable[str], path: Path, number: int) -> None:
+def need(row: JsonObject, names: Iterable[str], path: Path, number: int) -> None:
     """ValueError for a line that lacks one of the names; a score may be null."""
     if missing := [name for name in names if row.get(name) is None and not (name == "score" and name in row)]:
         raise ValueError(f"{path} line {number} lacks {', '.join(missing)}; give a file in the published layout")
@@ -89,7 +89,7 @@ def content_of(value: Any) -> str | None:
     return text_of(value)
 
 
-def mapping_of(content: Row, *names: str) -> Row:
+def mapping_of(content: JsonObject, *names: str) -> JsonObject:
     """What lies below the names; nothing where that is no mapping."""
     value: Any = content
     for name in names:

@@ -174,17 +174,24 @@ def resampled(model: str, measure: str, sample: QuestionPoints, *, published: fl
     )
 
 
-def _score(one: Measured, against: str | None = None, found: Difference | None = None, p: float | None = None) -> Score:
-    plain = {name: getattr(one, name) for name in ("model", "score", "published", "low", "high", "questions")}
+def _score(
+    row: Measured, against: str | None = None, paired: Difference | None = None, p: float | None = None
+) -> Score:
+    plain = {name: getattr(row, name) for name in ("model", "score", "published", "low", "high", "questions")}
     compared: dict[str, Any] = {}
-    if found:
-        compared = {"difference": found.value, "difference_low": found.low, "difference_high": found.high, "p": found.p}
+    if paired:
+        compared = {
+            "difference": paired.value,
+            "difference_low": paired.low,
+            "difference_high": paired.high,
+            "p": paired.p,
+        }
     return Score(
-        benchmark=one.measure,
-        expected=one.expected,
-        missing=one.missing,
-        missing_share=one.missing_share,
-        complete=one.complete,
+        benchmark=row.measure,
+        expected=row.expected,
+        missing=row.missing,
+        missing_share=row.missing_share,
+        complete=row.complete,
         against=against,
         p_corrected=p,
         **plain,
@@ -195,7 +202,7 @@ def _score(one: Measured, against: str | None = None, found: Difference | None =
 # -- each verdict once -------------------------------------------------------------------------------------------------
 
 
-class Verdict(Protocol):
+class JudgedVerdict(Protocol):
     """A rating or the outcome of a game: about which answer it is, and whether it counts."""
 
     @property
@@ -216,21 +223,21 @@ class Verdict(Protocol):
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
-Row = TypeVar("Row", bound=Verdict)
+VerdictRow = TypeVar("VerdictRow", bound=JudgedVerdict)
 
 
 @dataclass(frozen=True)
-class UniqueVerdicts(Generic[Row]):
+class UniqueVerdicts(Generic[VerdictRow]):
     """The row that counts for each place, all rows, and what was left out by kind."""
 
-    kept: dict[tuple[str, int], Row]
-    rows: Sequence[Row]
+    kept: dict[tuple[str, int], VerdictRow]
+    rows: Sequence[VerdictRow]
     counts: Counter[str]
 
 
-def once(rows: Sequence[Row]) -> UniqueVerdicts[Row]:
+def once(rows: Sequence[VerdictRow]) -> UniqueVerdicts[VerdictRow]:
     """Each place's first row, unless a later one is about the answer that is in the files or is the first to count."""
-    kept: dict[tuple[str, int], Row] = {}
+    kept: dict[tuple[str, int], VerdictRow] = {}
     counts: Counter[str] = Counter()
     for row in rows:
         place = row.place or (row.question, -len(kept))  # of a battle it is not said which game it was
@@ -244,7 +251,7 @@ def once(rows: Sequence[Row]) -> UniqueVerdicts[Row]:
     return UniqueVerdicts(kept, rows, counts)
 
 
-def named(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def named(rows: Sequence[VerdictRow]) -> dict[str, list[VerdictRow]]:
     """The rows of each model, under its name; with several judges, those of each model and judge."""
     several = len({row.judge for row in rows}) > 1
     return grouped(rows, lambda row: f"{row.model} (judge {row.judge or 'unnamed'})" if several else row.model)

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Reading = Literal[
+ReadingKind = Literal[
     "verdict", "single_brackets", "several", "out_of_range", "unknown_label", "repeated", "none", "error", "empty"
 ]
 
 # In the order in which tables show them: what each is, and what it counts as.
-READINGS: dict[Reading, str] = {
+READINGS: dict[ReadingKind, str] = {
     "verdict": "the judge's one label: counts",
     "single_brackets": "a rating in single brackets alone: counts, as in FastChat",
     "several": "different labels: MT-Bench counts the first, as FastChat does; Arena-Hard none of them",
@@ -47,7 +47,7 @@ class RatingReading:
     """A rating from 1 to 10, None where there is none that counts, and how the text was read."""
 
     rating: float | None
-    reading: Reading
+    reading: ReadingKind
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class RulingReading:
     """One of the five labels, None where there is none that counts, and how the text was read."""
 
     verdict: str | None
-    reading: Reading
+    reading: ReadingKind
 
 
 def rated(judgment: str | None, *, answers: Sequence[str] = (), prompt: str = "") -> RatingReading:
@@ -121,7 +121,7 @@ def holds_label(text: str) -> bool:
     return bool(RATING.search(text) or VERDICT.search(text))
 
 
-def _unread(judgment: str | None) -> Reading | None:
+def _unread(judgment: str | None) -> ReadingKind | None:
     if judgment is None or not judgment.strip():
         return "empty"
     return "error" if judgment.strip() == FAILED else None

@@ -30,7 +30,7 @@ from nift_assets.rows import (
     TrainingSet,
 )
 from nift_assets.studies.paper import appendix_b, numbers
-from nift_assets.studies.paper.numbers import Module
+from nift_assets.studies.paper.numbers import ModuleKind
 from nift_assets.study import Study
 from nift_training.machine import Machine
 from nift_training.recipe import FAITHFUL
@@ -116,7 +116,7 @@ class PaperModel(NamedTuple):
     """A model of the paper's tables: a backbone, and what its adapter, or its foundation's, was trained on."""
 
     backbone: str
-    module: Module
+    module: ModuleKind
     training_set: str | None
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-Module = Literal["none", "lora", "lora-base"]
+ModuleKind = Literal["none", "lora", "lora-base"]
 
 
 class Table1Row(NamedTuple):
@@ -16,7 +16,7 @@ class Table1Row(NamedTuple):
 
     id: int
     backbone: str
-    module: Module
+    module: ModuleKind
     training_set: str | None
     mt_bench: float
     leaderboard: float | None
@@ -56,7 +56,7 @@ TABLE_1 = (
 
 # MT-Bench after training on 10,000 completions of Claude 3 Haiku, Sonnet and Opus.
 TABLE_2_SETS = ("claude-3-haiku-10k", "claude-3-sonnet-10k", "claude-3-opus-10k")
-TABLE_2: tuple[tuple[str, Module, tuple[float, float, float]], ...] = (
+TABLE_2: tuple[tuple[str, ModuleKind, tuple[float, float, float]], ...] = (
     ("mistral-7b-v0.1", "lora", (6.87, 6.45, 6.63)),
     ("llama-3-8b", "lora", (5.51, 6.16, 5.56)),
     ("llama-3-8b-instruct", "lora", (7.62, 7.73, 7.91)),
@@ -80,7 +80,7 @@ TABLE_5_QUOTED = (
     ("llama-3-8b-instruct", 20.6),
     ("llama-3-70b-instruct", 46.6),
 )
-TABLE_5: tuple[tuple[str, Module, float], ...] = (
+TABLE_5: tuple[tuple[str, ModuleKind, float], ...] = (
     ("mistral-7b-v0.1", "lora", 10.0),
     ("llama-3-8b", "lora", 9.43),
     ("llama-3-8b-instruct", "lora-base", 29.05),
