@@ -80,6 +80,6 @@ def tables(graph: Graph, intent: Intent) -> list[str]:
         step
         for step in graph.steps
         if step.partitions == intent.by and step.group in intent.groups and not step.by_hand
-        if (graph.returns(step) if intent.after_audit else not graph.rejoins(step))
+        if (graph.follows_own_audit(step) if intent.after_audit else not graph.reads_own_audit(step))
     ]
     return [table for step in steps for table in step.tables]

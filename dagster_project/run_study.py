@@ -224,8 +224,8 @@ def _outcome(future: Future[RunOutcome]) -> RunOutcome:
 
 def _run_of(graph: Graph, step: Step, key: str | None) -> str:
     if step.partitions:
-        return f"{step.partitions} {key}" + (AGAIN if graph.returns(step) else "")
-    return SCORES if any(above.partitions for above in graph.above(step)) else DATA
+        return f"{step.partitions} {key}" + (AGAIN if graph.follows_own_audit(step) else "")
+    return SCORES if any(above.partitions for above in graph.ancestors(step)) else DATA
 
 
 def _waits_for(graph: Graph, name: str, steps: Iterable[Step], key: str | None) -> frozenset[str]:

@@ -270,7 +270,7 @@ def _condition(graph: Graph, step: Step) -> dg.AutomationCondition[Any]:
     its ERROR checks, or it would not be: a partition that fails stops what is made from it and nothing else.
     """
     missing = dg.AutomationCondition.any_deps_missing()
-    if not graph.gathers(step):
+    if not graph.merges_partitions(step):
         return dg.AutomationCondition.eager()
     some = dg.AutomationCondition.any_deps_match(~dg.AutomationCondition.missing())
     return dg.AutomationCondition.eager().without(~missing) & some

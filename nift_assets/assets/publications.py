@@ -141,7 +141,7 @@ def _publish(context: Context, kind: PartitionSet) -> TableOutput:
 
 def _upstream(context: Context, kind: PartitionSet) -> Upstream:
     """All that the publication rests on; ValueError if a check of it has failed or never ran."""
-    store, above = context.store, context.graph.rests_on(context.partition)
+    store, above = context.store, context.graph.ancestors_of(context.partition)
     return Upstream(
         checks=check_results.refuse_unchecked(context.dagster.instance, store, above),
         inputs=folders.versions(store, context.graph.upstream(context.partition)),

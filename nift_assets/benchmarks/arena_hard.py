@@ -137,7 +137,7 @@ def judgments(
     last = [retried.get(place, answer) for place, answer in enumerate(judged)]
     texts = games.texts(judged, retried)
     rulings = [
-        verdicts.ruled(text, answers=(a, b), prompt=request.messages[0].content)
+        verdicts.read_ruling(text, answers=(a, b), prompt=request.messages[0].content)
         for text, request, (a, b) in zip(texts, requests, frame.select("a", "b").iter_rows(), strict=True)
     ]
     points = [games.points_of(t.verdict, game) for t, game in zip(rulings, frame["game"], strict=True)]

@@ -161,11 +161,11 @@ def judgments(
     """One row per game: the verdict, the model's points in it (1 won, 0.5 tied, 0 lost) and how often it counts."""
     frame = played(row, answers)
     rulings = [
-        verdicts.ruled_last(a.text, answers=(first, second), prompt=request.messages[0].content)
+        verdicts.read_last_ruling(a.text, answers=(first, second), prompt=request.messages[0].content)
         for a, request, (first, second) in zip(judged, requests, frame.select("a", "b").iter_rows(), strict=True)
     ]
     ours = [games.points_of(t.verdict, game) for t, game in zip(rulings, frame["game"], strict=True)]
-    labels = [verdicts.ruled_last(a.text).verdict for a in judged]
+    labels = [verdicts.read_last_ruling(a.text).verdict for a in judged]
     alone = {question for question, label in zip(frame["question_id"], labels, strict=True) if label is None}
     theirs = [
         games.points_of(None if question in alone else label, game)

@@ -148,7 +148,8 @@ def judgments(
 ) -> BenchmarkTable:
     """One row per answer row with the judge's rating, null where it gave none that counts."""
     readings = [
-        verdicts.rated(a.text, answers=texts, prompt=_told(r)) for texts, r, a in _judged(answers, requests, judged)
+        verdicts.read_rating(a.text, answers=texts, prompt=_told(r))
+        for texts, r, a in _judged(answers, requests, judged)
     ]
     frame = answers.select("model", "question_id", "category", "run", "turn").with_columns(
         pl.lit(judge.name).alias("judge"),
@@ -354,8 +355,8 @@ def judged_in(paths: Sequence[Path]) -> Iterator[PublishedJudgment]:
     for source, path, number, row in json_lines.lines(_singles(paths)):
         if "g1_winner" in row:
             raise ValueError(f"{path} line {number} compares two models; give a file of single ratings (gpt-4_single)")
-        json_lines.need(row, ("question_id", "model", "score", "turn"), path, number)
-        if (turn := json_lines.whole_of(row["turn"])) not in (1, 2):
+        json_lines.require(row, ("question_id", "model", "score", "turn"), path, number)
+        if (turn := json_lines.integer_of(row["turn"])) not in (1, 2):
             raise ValueError(f"{path} line {number} has the turn {row['turn']!r}; it is 1 or 2")
         yield PublishedJudgment(
             source=source,
@@ -419,7 +420,7 @@ def _rated(row: PublishedJudgment, answers: Sequence[str]) -> tuple[float | None
         missing = "none" if row.score is None or row.score == -1 or math.isnan(row.score) else "out_of_range"
         return (row.score, "verdict") if usable else (None, missing)
     # The instruction is what stands before the question: what follows are texts of others.
-    read = verdicts.rated(row.judgment, answers=answers, prompt=row.prompt.partition("[Question]")[0])
+    read = verdicts.read_rating(row.judgment, answers=answers, prompt=row.prompt.partition("[Question]")[0])
     return read.rating, read.reading
 
 

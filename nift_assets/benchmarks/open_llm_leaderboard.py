@@ -329,13 +329,16 @@ def _shots(content: JsonObject, key: str) -> int | None:
         json_lines.mapping_of(content, "configs", key).get("num_fewshot"),
     ]
     shots += [json_lines.mapping_of(content, "config").get("num_fewshot")]
-    return next((number for value in shots if (number := json_lines.whole_of(value)) is not None), None)
+    return next((number for value in shots if (number := json_lines.integer_of(value)) is not None), None)
 
 
 def _asked(content: JsonObject, key: str) -> tuple[int, int] | None:
     """How many samples of a task were asked, and how many there are."""
     samples = json_lines.mapping_of(content, "n-samples", key)
-    effective, original = json_lines.whole_of(samples.get("effective")), json_lines.whole_of(samples.get("original"))
+    effective, original = (
+        json_lines.integer_of(samples.get("effective")),
+        json_lines.integer_of(samples.get("original")),
+    )
     return None if effective is None or original is None else (effective, original)
 
 

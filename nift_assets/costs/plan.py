@@ -172,7 +172,7 @@ class PlannedPartition:
     audit: str | None = None
 
 
-def part(study: Study, table: str, partition: str | None) -> PlannedPartition | None:
+def planned_partition(study: Study, table: str, partition: str | None) -> PlannedPartition | None:
     """What is asked for one partition of a table, None of a table that nobody is asked for."""
     key = str(partition)
     if table == "completions":
@@ -187,7 +187,7 @@ def part(study: Study, table: str, partition: str | None) -> PlannedPartition | 
     return None
 
 
-def line(study: Study, asked: PlannedPartition, *, store: Store, book: Book | None, today: date) -> PlanRow:
+def plan_row(study: Study, asked: PlannedPartition, *, store: Store, book: Book | None, today: date) -> PlanRow:
     """The line of a part of a row's questions, which is what one partition costs on that day."""
     row = asked.row
     taken = report.spent_and_reserved(book, study.name) if book else {}

@@ -17,7 +17,7 @@ from nift_assets.ledger.connection import Connection, Failure, Response, connect
 from nift_assets.ledger.group_commit import GroupCommit
 from nift_assets.ledger.in_flight import Attempt, InFlight
 from nift_assets.ledger.progress import Counts, Stop
-from nift_assets.ledger.request_queue import QueuedRequest, RequestQueue, prepared
+from nift_assets.ledger.request_queue import QueuedRequest, RequestQueue, prepare
 from nift_assets.ledger.retries import Retries
 from nift_assets.ledger.settlement import Settlement
 from nift_assets.ledger.throttle import Throttle
@@ -63,7 +63,7 @@ class Dispatch:
         self._stopped_at: float | None = None
         self._interrupted: Stop | None = None
         self._parent = os.getppid()
-        self._queue = RequestQueue(lambda request: prepared(request, server, price))
+        self._queue = RequestQueue(lambda request: prepare(request, server, price))
         self._in_flight = InFlight(limits.seconds_per_request, self._came_back)
         self._commit = GroupCommit(book, session, asker, server)
         self._throttle = Throttle(limits)

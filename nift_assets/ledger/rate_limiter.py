@@ -70,7 +70,7 @@ def admit(limiter: RateLimiter, observed: LimitObservations, tokens: Sequence[in
     A row's limits bind only those who go by that row; the limiter keeps what the server states and what was learned.
     """
     stated = limiter
-    limiter = refilled(_within_row(limiter, observed), now)
+    limiter = refill(_within_row(limiter, observed), now)
     for quota in observed.quotas:
         stated, limiter = with_quota(stated, quota), _within_row(with_quota(limiter, quota), observed)
     if observed.gate_seconds is not None:
@@ -96,7 +96,7 @@ def _within_row(limiter: RateLimiter, observed: LimitObservations) -> RateLimite
     )
 
 
-def refilled(limiter: RateLimiter, now: float) -> RateLimiter:
+def refill(limiter: RateLimiter, now: float) -> RateLimiter:
     """The limiter at a later moment. A clock that went back, as after a restart of the machine, fills nothing."""
     seconds = min(max(now - limiter.measured_at, 0.0), MOST_WAIT)
     if limiter.learned_at is not None and not 0 <= now - limiter.learned_at <= MEMORY_SECONDS:
@@ -113,7 +113,7 @@ def refilled(limiter: RateLimiter, now: float) -> RateLimiter:
 
 def take(limiter: RateLimiter, tokens: Sequence[int], now: float) -> Admission:
     """Which of the waiting requests the buckets have room for now, first come first served."""
-    limiter = refilled(limiter, now)
+    limiter = refill(limiter, now)
     if limiter.gate_until is not None:
         return Admission(admitted=0, limiter=limiter, wait=limiter.gate_until - now)
     admitted, requests_left, tokens_left = 0, limiter.requests_left, limiter.tokens_left

@@ -37,7 +37,7 @@ class QueuedRequest:
         return Reservation(key=self.request.key, amount=self.amount, tokens=self.tokens)
 
 
-def prepared(request: Request, server: Remote, price: Price | None) -> QueuedRequest:
+def prepare(request: Request, server: Remote, price: Price | None) -> QueuedRequest:
     """A request as its server takes it."""
     payload = encoded(server.payload(request)).encode("utf-8", "surrogatepass")
     limit = request.parameters.get("max_tokens") or request.parameters.get("max_completion_tokens")

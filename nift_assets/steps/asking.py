@@ -46,7 +46,7 @@ def ask(
     with ExitStack() as stack:
 
         def connect() -> InProcess | Remote:
-            stack.enter_context(pools.place(context.dagster, model))
+            stack.enter_context(pools.slot_of_pool(context.dagster, model))
             return providers.load(model.provider).connect(model, inputs)
 
         asked = door.ask(

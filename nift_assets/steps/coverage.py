@@ -154,12 +154,12 @@ class _Seen:
 
     def _lines_of(self, partition: Partition) -> Sequence[PlanRow]:
         """Who has still to be asked for a partition, each once, upstream first."""
-        return [line for here in self._standing.lacking(partition) if (line := self._line(here))]
+        return [line for here in self._standing.not_present(partition) if (line := self._line(here))]
 
     def _line(self, partition: Partition) -> PlanRow | None:
         if partition not in self._lines:
-            study, asked = self._graph.study, plan.part(self._graph.study, *partition)
+            study, asked = self._graph.study, plan.planned_partition(self._graph.study, *partition)
             self._lines[partition] = (
-                plan.line(study, asked, store=self._store, book=self._book, today=self._today) if asked else None
+                plan.plan_row(study, asked, store=self._store, book=self._book, today=self._today) if asked else None
             )
         return self._lines[partition]

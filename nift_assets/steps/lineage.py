@@ -65,7 +65,7 @@ class Graph:
             for key in self.partitions.upstream_keys(self.tables[name].partitions, step.partitions, partition.key)
         ]
 
-    def rests_on(self, partition: Partition) -> list[Partition]:
+    def ancestors_of(self, partition: Partition) -> list[Partition]:
         """The tables a partition rests on, nearest first, up to tables over all partitions, whose own rest on more
         than it."""
 
@@ -75,28 +75,28 @@ class Graph:
 
         return nearest_first([partition], own)[1:]
 
-    def above(self, step: Step) -> Collection[Step]:
+    def ancestors(self, step: Step) -> Collection[Step]:
         """All steps that a step is made from."""
         return self._above[step]
 
-    def gathers(self, step: Step) -> bool:
+    def merges_partitions(self, step: Step) -> bool:
         """Whether it is one table of all partitions of another: it takes what there is of them."""
         return step.partitions is None and any(self.tables[name].partitions for name in step.inputs)
 
-    def rejoins(self, step: Step) -> bool:
+    def reads_own_audit(self, step: Step) -> bool:
         """Whether it reads what left its partition set and comes back: of a teacher, what was said in its audit."""
-        return step in self._rejoining
+        return step in self._reading_own_audit
 
-    def returns(self, step: Step) -> bool:
+    def follows_own_audit(self, step: Step) -> bool:
         """Whether it rejoins, or is made from something that does."""
-        return step in self._returning
+        return step in self._following_own_audit
 
     @cached_property
     def _above(self) -> Mapping[Step, Collection[Step]]:
         return {step: upstream_first([step], self._inputs)[:-1] for step in self.steps}
 
     @cached_property
-    def _rejoining(self) -> Collection[Step]:
+    def _reading_own_audit(self) -> Collection[Step]:
         return {
             step
             for step in self.steps
@@ -107,12 +107,12 @@ class Graph:
         }
 
     @cached_property
-    def _returning(self) -> Collection[Step]:
+    def _following_own_audit(self) -> Collection[Step]:
         return {
             step
             for step in self.steps
-            if step in self._rejoining
-            or any(up in self._rejoining for up in self._above[step] if up.partitions == step.partitions)
+            if step in self._reading_own_audit
+            or any(up in self._reading_own_audit for up in self._above[step] if up.partitions == step.partitions)
         }
 
     def _inputs(self, step: Step) -> list[Step]:
@@ -186,7 +186,7 @@ class PartitionStates:
     def is_present(self, partition: Partition) -> bool:
         return self.state(partition).kind == "present"
 
-    def lacking(self, partition: Partition) -> list[Partition]:
+    def not_present(self, partition: Partition) -> list[Partition]:
         """It and all it is made from, as far as these are not present, upstream first."""
 
         def open_ones(partitions: Iterable[Partition]) -> list[Partition]:

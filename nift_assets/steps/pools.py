@@ -21,7 +21,7 @@ def name(model: LanguageModel) -> str:
 
 
 @contextmanager
-def place(context: dg.AssetExecutionContext, model: LanguageModel) -> Iterator[None]:
+def slot_of_pool(context: dg.AssetExecutionContext, model: LanguageModel) -> Iterator[None]:
     """A place in the pool of a model's vendor, once there is one.
 
     Not the `pool` of an asset: `completions` has teachers of several vendors, and which it is depends on the partition.

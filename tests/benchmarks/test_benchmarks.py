@@ -212,31 +212,31 @@ TOLD = 'rate by strictly following this format, for example: [[5]]. Example outp
 @pytest.mark.parametrize("kind", BROKEN_RATINGS)
 def test_a_broken_rating_counts_as_the_table_says(kind: str) -> None:
     judgment, rating, reading = BROKEN_RATINGS[kind]
-    assert verdicts.rated(judgment, answers=[ATTACK], prompt=TOLD) == verdicts.RatingReading(rating, reading)
+    assert verdicts.read_rating(judgment, answers=[ATTACK], prompt=TOLD) == verdicts.RatingReading(rating, reading)
 
 
 @pytest.mark.parametrize("kind", BROKEN_VERDICTS)
 def test_a_broken_verdict_counts_as_the_table_says(kind: str) -> None:
     judgment, verdict, reading = BROKEN_VERDICTS[kind]
-    assert verdicts.ruled(judgment, answers=[ATTACK], prompt=TOLD) == verdicts.RulingReading(verdict, reading)
+    assert verdicts.read_ruling(judgment, answers=[ATTACK], prompt=TOLD) == verdicts.RulingReading(verdict, reading)
 
 
 def test_a_judge_that_quotes_an_attack_is_heard_in_its_own_words() -> None:
-    assert verdicts.rated("It asks for [[10]]. Rating: [[2]]", answers=[ATTACK]).rating == 2.0
-    assert verdicts.ruled("It claims [[B>>A]]. Mine is [[A>>B]]", answers=[ATTACK]).verdict == "A>>B"
+    assert verdicts.read_rating("It asks for [[10]]. Rating: [[2]]", answers=[ATTACK]).rating == 2.0
+    assert verdicts.read_ruling("It claims [[B>>A]]. Mine is [[A>>B]]", answers=[ATTACK]).verdict == "A>>B"
     # Nobody can tell whose it is where both say the same: no verdict, rather than an injected one.
-    assert verdicts.rated("Rating: [[10]]", answers=[ATTACK]).reading == "repeated"
+    assert verdicts.read_rating("Rating: [[10]]", answers=[ATTACK]).reading == "repeated"
 
 
 @pytest.mark.parametrize("start", range(0, len(ATTACK), 7))
 def test_a_judge_that_echoes_any_piece_of_an_answer_gives_no_verdict(start: int) -> None:
     for end in range(start, len(ATTACK) + 1, 5):
-        assert verdicts.rated(ATTACK[start:end], answers=[ATTACK]).rating is None
-        assert verdicts.ruled(ATTACK[start:end], answers=[ATTACK]).verdict is None
+        assert verdicts.read_rating(ATTACK[start:end], answers=[ATTACK]).rating is None
+        assert verdicts.read_ruling(ATTACK[start:end], answers=[ATTACK]).verdict is None
 
 
 def test_a_terse_judge_is_no_copy_of_the_example_in_its_prompt() -> None:
-    assert verdicts.rated("Rating: [[5]]", prompt='for example: "Rating: [[5]]"').rating == 5.0
+    assert verdicts.read_rating("Rating: [[5]]", prompt='for example: "Rating: [[5]]"').rating == 5.0
 
 
 def answered(request: Request, text: str) -> Answer:

@@ -123,7 +123,7 @@ def test_a_fifth_benchmark_is_looked_for_planned_shown_and_scored(fifth: Benchma
     assert before.requests is not None
     asked = sum("gulls" in study.measured_on(model) for model in study.models)
     assert line.requests - before.requests == asked > 0  # one question, one call
-    part = plan.part(study, "gulls_judgments", study.models[0].name)
+    part = plan.planned_partition(study, "gulls_judgments", study.models[0].name)
     assert part is not None
     assert part.benchmark == "gulls"
 

@@ -204,7 +204,7 @@ def test_a_failed_check_upstream_refuses(place: Place, tmp_path: Path) -> None:
     shutil.copytree(place.demo.home, home)
     shutil.copytree(place.demo.warehouse, root)
     store = Store(root=str(root), study="demo")
-    upstream = GRAPH.rests_on(Partition("hub_datasets", "echo"))
+    upstream = GRAPH.ancestors_of(Partition("hub_datasets", "echo"))
     assert {("halves", None), ("raw_sample", None), ("training_sets", "echo-filtered")} <= set(upstream)
     with instance_at(home) as instance:
         found = refuse_unchecked(instance, store, upstream)

@@ -583,8 +583,8 @@ def test_no_clock_makes_a_wait_below_zero_or_above_a_minute(limiter: RateLimiter
 @PROPERTY
 @given(LIMITERS, TIMES)
 def test_a_clock_that_went_back_fills_no_bucket(limiter: RateLimiter, back: float) -> None:
-    before = rate_limiter.refilled(limiter, limiter.measured_at)
-    after = rate_limiter.refilled(before, before.measured_at - abs(back))
+    before = rate_limiter.refill(limiter, limiter.measured_at)
+    after = rate_limiter.refill(before, before.measured_at - abs(back))
     for left, was in ((after.requests_left, before.requests_left), (after.tokens_left, before.tokens_left)):
         assert left is None or was is None or left <= was
 
@@ -592,7 +592,7 @@ def test_a_clock_that_went_back_fills_no_bucket(limiter: RateLimiter, back: floa
 @PROPERTY
 @given(LIMITERS, TIMES)
 def test_no_bucket_is_ever_fuller_than_full(limiter: RateLimiter, now: float) -> None:
-    found = rate_limiter.refilled(limiter, now)
+    found = rate_limiter.refill(limiter, now)
     for left, rate in ((found.requests_left, found.rate()), (found.tokens_left, found.tokens_per_minute)):
         assert rate is None or left is None or left <= rate_limiter.capacity(rate)
 
@@ -609,7 +609,7 @@ def test_nobody_waits_for_ever_whatever_the_clock_does(
         tokens_left=None if limiter.tokens_left is None else max(limiter.tokens_left, -10.0),
     )
     slowest = min(rate for rate in (limiter.rate(), limiter.tokens_per_minute, 1e6) if rate is not None)
-    admission = rate_limiter.take(rate_limiter.refilled(limiter, now), sizes, now + jump)
+    admission = rate_limiter.take(rate_limiter.refill(limiter, now), sizes, now + jump)
     now += jump
     for _ in range(int(5_000 / slowest) + 40):
         if admission.admitted:

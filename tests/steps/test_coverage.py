@@ -155,17 +155,18 @@ def test_a_price_is_that_of_the_teacher_and_of_the_judges_calls_about_this_model
     whole = plan.plan(study, store=empty, book=None, today=LIVING_DAY)
     judge = next(line for line in whole.lines if line.name == "gpt-4-0613")
     parts = [
-        plan.line(study, asked, store=empty, book=None, today=LIVING_DAY)
+        plan.plan_row(study, asked, store=empty, book=None, today=LIVING_DAY)
         for model in study.models
-        if "mt_bench" in study.measured_on(model) and (asked := plan.part(study, "mt_bench_judgments", model.name))
+        if "mt_bench" in study.measured_on(model)
+        and (asked := plan.planned_partition(study, "mt_bench_judgments", model.name))
     ]
     assert sum(part.requests or 0 for part in parts) == judge.requests
     assert judge.online is not None
     assert sum(part.online.expected for part in parts if part.online) == pytest.approx(judge.online.expected)
-    audits = [plan.part(study, "content_audit", audit.name) for audit in study.audits]
-    asked_once = [plan.line(study, a, store=empty, book=None, today=LIVING_DAY).requests or 0 for a in audits if a]
+    audits = [plan.planned_partition(study, "content_audit", audit.name) for audit in study.audits]
+    asked_once = [plan.plan_row(study, a, store=empty, book=None, today=LIVING_DAY).requests or 0 for a in audits if a]
     assert sum(asked_once) == next(line.requests for line in whole.lines if line.role == "audit")
-    assert plan.part(study, "lora_adapters", "llama-2-7b.original-80k") is None
+    assert plan.planned_partition(study, "lora_adapters", "llama-2-7b.original-80k") is None
 
 
 def test_the_text_has_a_paragraph_per_table_and_only_those_asked_for(store: Store) -> None:
@@ -196,10 +197,10 @@ def test_answers_that_are_paid_for_are_not_priced_again(tmp_path: Path) -> None:
     from nift_assets.costs import plan
 
     study, empty = studies.load("today"), Store(str(tmp_path), "today")
-    asked = plan.part(study, "completions", "gpt-4o-mini-2024-07-18")
+    asked = plan.planned_partition(study, "completions", "gpt-4o-mini-2024-07-18")
     assert asked
     book = Book(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
-    lines = [plan.line(study, asked, store=empty, book=each, today=TODAY) for each in (None, book)]
+    lines = [plan.plan_row(study, asked, store=empty, book=each, today=TODAY) for each in (None, book)]
     assert lines[0] == lines[1]
 
 

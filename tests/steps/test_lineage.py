@@ -99,7 +99,7 @@ def test_every_step_stands_behind_all_it_is_made_from() -> None:
     places = {step: place for place, step in enumerate(GRAPH.steps)}
     for step in GRAPH.steps:
         assert all(places[GRAPH.tables[name]] < places[step] for name in step.inputs)
-        assert {GRAPH.tables[name] for name in step.inputs} <= set(GRAPH.above(step))
+        assert {GRAPH.tables[name] for name in step.inputs} <= set(GRAPH.ancestors(step))
 
 
 def test_a_circle_and_a_table_that_is_made_twice_are_found_when_the_graph_is_built() -> None:
@@ -149,7 +149,7 @@ def store(tmp_path: Path) -> Store:
 def test_what_is_up_to_date_is_present_and_lacks_nothing(store: Store) -> None:
     standing = PartitionStates(GRAPH, store)
     assert standing.state(Partition("filtered_completions", "echo")) == ("present", None)
-    assert standing.lacking(Partition("filtered_completions", "echo")) == []
+    assert standing.not_present(Partition("filtered_completions", "echo")) == []
 
 
 def test_what_is_gone_makes_stale_what_is_made_from_it_and_is_named_as_the_reason(store: Store) -> None:
@@ -162,7 +162,7 @@ def test_what_is_gone_makes_stale_what_is_made_from_it_and_is_named_as_the_reaso
         "missing",
         "completions/original has not been made",
     )
-    assert standing.lacking(Partition("filtered_completions", "echo"))[0] == ("completions", "echo")
+    assert standing.not_present(Partition("filtered_completions", "echo"))[0] == ("completions", "echo")
 
 
 def test_a_table_is_stale_if_one_that_is_made_with_it_is_gone(store: Store) -> None:
@@ -196,7 +196,7 @@ def test_a_filter_that_a_teacher_does_not_name_makes_nothing_of_it_stale(store: 
 
 
 def test_what_a_publication_rests_on_ends_where_a_table_is_of_all_partitions() -> None:
-    found = GRAPH.rests_on(Partition("hub_datasets", "echo"))
+    found = GRAPH.ancestors_of(Partition("hub_datasets", "echo"))
     assert found[0] == HALVES, "nearest first"
     assert Partition("completions", "echo") in found
     assert Partition("funnel", None) in found

@@ -26,7 +26,7 @@ folder, number = Path(sys.argv[1]), sys.argv[2]
 
 @dg.asset
 def asking(context: dg.AssetExecutionContext) -> None:
-    with pools.place(context, MODEL):
+    with pools.slot_of_pool(context, MODEL):
         Path(folder, f"inside-{number}").touch()
         while not Path(folder, "leave").exists():
             time.sleep(0.05)

@@ -40,7 +40,7 @@ class ModelAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class AnswerMark:
     """What is kept of a text: a digest by which equals are found, and whether it holds what a verdict looks like."""
 
     digest: bytes
@@ -53,7 +53,7 @@ class AnswerIndex:
     def __init__(self, answers: Iterable[ModelAnswer]) -> None:
         self.files = {(answer.model, answer.question): answer for answer in answers}
         self._in_files = {model for model, _ in self.files}
-        self._shown: dict[str, dict[tuple[str, int], Mark]] = {}
+        self._shown: dict[str, dict[tuple[str, int], AnswerMark]] = {}
 
     def has(self, model: str) -> bool:
         """Whether the files have answers of the model."""
@@ -75,16 +75,16 @@ class AnswerIndex:
 
     def flags(self, model: str) -> dict[str, int]:
         """How many of a model's answers are one text again and again, and how many hold what looks like a verdict."""
-        by_turn: dict[int, list[Mark]] = {}
+        by_turn: dict[int, list[AnswerMark]] = {}
         for turn, answer_mark in self._marks(model):
             by_turn.setdefault(turn, []).append(answer_mark)
         marks = [answer_mark for of_turn in by_turn.values() for answer_mark in of_turn]
         return {
-            "answers alike": sum(alike(of_turn)["answers alike"] for of_turn in by_turn.values()),
+            "answers alike": sum(count_alike(of_turn)["answers alike"] for of_turn in by_turn.values()),
             "answers that hold a verdict": sum(answer_mark.holds_verdict for answer_mark in marks),
         }
 
-    def _marks(self, model: str) -> Iterator[tuple[int, Mark]]:
+    def _marks(self, model: str) -> Iterator[tuple[int, AnswerMark]]:
         for (_, turn), answer_mark in self._shown.get(model, {}).items():
             yield turn, answer_mark
         for (name, _), answer in self.files.items():
@@ -112,7 +112,7 @@ def read(paths: Sequence[Path]) -> Iterator[ModelAnswer]:
             model=str(model),
             question=json_lines.identity(question),
             turns=texts,
-            tokens=json_lines.whole_of(style.get("token_len", first.get("token_len"))),
+            tokens=json_lines.integer_of(style.get("token_len", first.get("token_len"))),
             headers=_total(style.get("header_count"), counted[0]),
             lists=_total(style.get("list_count"), counted[1]),
             bold=_total(style.get("bold_count"), counted[2]),
@@ -125,12 +125,12 @@ def style_of(text: str) -> tuple[int, int, int]:
     return len(HEADER.findall(prose)), len(LIST_ITEM.findall(prose)), len(BOLD.findall(prose))
 
 
-def mark(text: str) -> Mark:
+def mark(text: str) -> AnswerMark:
     """What is kept of a text, spaces around it aside."""
-    return Mark(digest_of(text.strip()), verdicts.holds_label(text))
+    return AnswerMark(digest_of(text.strip()), verdicts.holds_label(text))
 
 
-def alike(marks: Sequence[Mark]) -> dict[str, int]:
+def count_alike(marks: Sequence[AnswerMark]) -> dict[str, int]:
     """How many texts are one that is given again and again."""
     number = Counter(answer_mark.digest for answer_mark in marks)
     most = max(1, MOST_ALIKE * len(marks))
@@ -157,4 +157,4 @@ def _total(value: Any, counted: int) -> int:
     """A count as arena-hard-auto states it, which is a number or one number per kind."""
     if isinstance(value, Mapping):
         return sum(number for number in value.values() if isinstance(number, int))
-    return counted if (number := json_lines.whole_of(value)) is None else number
+    return counted if (number := json_lines.integer_of(value)) is None else number

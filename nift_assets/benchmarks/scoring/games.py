@@ -260,7 +260,7 @@ def judged_in(paths: Sequence[Path]) -> Iterator[Game | Battle]:
         if "winner" in row:
             yield _battle(source, path, number, row)
             continue
-        json_lines.need(row, ("model", "games"), path, number)
+        json_lines.require(row, ("model", "games"), path, number)
         question = row.get("question_id", row.get("uid"))
         if question is None:
             raise ValueError(f"{path} line {number} lacks question_id (or uid); give a file of judgments")
@@ -286,7 +286,7 @@ def judged_in(paths: Sequence[Path]) -> Iterator[Game | Battle]:
 
 
 def _battle(source: int, path: Path, number: int, row: JsonObject) -> Battle:
-    json_lines.need(row, ("question_id", "model_a", "model_b"), path, number)
+    json_lines.require(row, ("question_id", "model_a", "model_b"), path, number)
     points = {"model_a": 0.0, "model_b": 1.0}.get(str(row["winner"]), 0.5 if "tie" in str(row["winner"]) else None)
     if points is None:
         raise ValueError(f"{path} line {number} has the winner {row['winner']!r}; it is model_a, model_b or tie")
@@ -325,7 +325,7 @@ def outcome_of(row: Game | Battle, index: AnswerIndex, baseline: str) -> GameOut
     theirs = None if points is None or (row.of_2025 and row.alone) else (points, weight)
     reading = "verdict" if weight else "none" if row.score is None else "unknown_label"
     if row.judgment is not None:
-        read = (verdicts.ruled_last if row.of_2025 else verdicts.ruled)(
+        read = (verdicts.read_last_ruling if row.of_2025 else verdicts.read_ruling)(
             row.judgment, answers=[*texts, *(places.groups() if places else ())]
         )
         (points, weight), reading = points_of(read.verdict, row.game), read.reading

@@ -116,7 +116,7 @@ def of_files(
             for row, one in zip(rows, check(rows), strict=True)
         ]
         counts = {
-            **candidates.alike([candidates.mark(text) for text in said.values()]),
+            **candidates.count_alike([candidates.mark(text) for text in said.values()]),
             "unknown prompts": len(said.keys() - {row["prompt"] for row in prompts}),
         }
         found.append(measured(model, measure, followed, expected=len(prompts), counts=counts))

@@ -50,7 +50,7 @@ def identity(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def need(row: JsonObject, names: Iterable[str], path: Path, number: int) -> None:
+def require(row: JsonObject, names: Iterable[str], path: Path, number: int) -> None:
     """ValueError for a line that lacks one of the names; a score may be null."""
     if missing := [name for name in names if row.get(name) is None and not (name == "score" and name in row)]:
         raise ValueError(f"{path} line {number} lacks {', '.join(missing)}; give a file in the published layout")
@@ -68,7 +68,7 @@ def number_of(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def whole_of(value: Any) -> int | None:
+def integer_of(value: Any) -> int | None:
     """A whole number, also where it is written as 5.0 or "5"."""
     if isinstance(value, str) and value.isdecimal():
         return int(value)

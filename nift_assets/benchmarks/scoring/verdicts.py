@@ -58,12 +58,12 @@ class RulingReading:
     reading: ReadingKind
 
 
-def rated(judgment: str | None, *, answers: Sequence[str] = (), prompt: str = "") -> RatingReading:
+def read_rating(judgment: str | None, *, answers: Sequence[str] = (), prompt: str = "") -> RatingReading:
     """The rating in an MT-Bench judgment: the first number in double brackets, else in single ones, that is its own."""
     if (unread := _unread(judgment)) or judgment is None:
         return RatingReading(None, unread or "empty")
     pattern = RATING if RATING.search(judgment) else BARE_RATING
-    labels, copied = own(pattern, judgment, answers, prompt)
+    labels, copied = own_labels(pattern, judgment, answers, prompt)
     if not labels:
         return RatingReading(None, "repeated" if copied else "none")
     value = float(labels[0])
@@ -74,11 +74,11 @@ def rated(judgment: str | None, *, answers: Sequence[str] = (), prompt: str = ""
     return RatingReading(value, "several" if len({float(label) for label in labels}) > 1 else "verdict")
 
 
-def ruled(judgment: str | None, *, answers: Sequence[str] = (), prompt: str = "") -> RulingReading:
+def read_ruling(judgment: str | None, *, answers: Sequence[str] = (), prompt: str = "") -> RulingReading:
     """The verdict in an Arena-Hard judgment: its one label in double brackets."""
     if (unread := _unread(judgment)) or judgment is None:
         return RulingReading(None, unread or "empty")
-    labels, copied = own(VERDICT, judgment, answers, prompt)
+    labels, copied = own_labels(VERDICT, judgment, answers, prompt)
     if not labels:
         return RulingReading(None, "repeated" if copied else "none")
     if len(set(labels)) > 1:
@@ -86,21 +86,21 @@ def ruled(judgment: str | None, *, answers: Sequence[str] = (), prompt: str = ""
     return RulingReading(labels[0], "verdict") if labels[0] in LABELS else RulingReading(None, "unknown_label")
 
 
-def ruled_last(judgment: str | None, *, answers: Sequence[str] = (), prompt: str = "") -> RulingReading:
+def read_last_ruling(judgment: str | None, *, answers: Sequence[str] = (), prompt: str = "") -> RulingReading:
     """The verdict as arena-hard-auto reads it since 2025: the last label, in double brackets or else in single ones,
     in capitals or not, also one that is written the other way round."""
     if (unread := _unread(judgment)) or judgment is None:
         return RulingReading(None, unread or "empty")
     text = judgment.upper()
     pattern = VERDICT if VERDICT.search(text) else BARE_VERDICT
-    labels, copied = own(pattern, text, [answer.upper() for answer in answers], prompt.upper())
+    labels, copied = own_labels(pattern, text, [answer.upper() for answer in answers], prompt.upper())
     if not labels:
         return RulingReading(None, "repeated" if copied else "none")
     label = MIRRORED.get(labels[-1], labels[-1])
     return RulingReading(label, "verdict") if label in LABELS else RulingReading(None, "unknown_label")
 
 
-def own(
+def own_labels(
     pattern: re.Pattern[str], judgment: str, answers: Sequence[str] = (), prompt: str = ""
 ) -> tuple[list[str], int]:
     """The labels of a judgment that are the judge's own, in order, and how many others there are."""
