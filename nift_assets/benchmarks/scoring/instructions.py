@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import polars as pl
 
@@ -17,6 +17,8 @@ from nift_assets.benchmarks.scoring import json_lines, resampling, scores
 from nift_assets.benchmarks.scoring.interface import BenchmarkTable
 from nift_assets.benchmarks.scoring.scores import Measured
 
+Level = Literal["prompt", "instruction"]
+Strictness = Literal["strict", "loose"]
 # For each row with a `response`: `strict` and `loose`, one verdict per instruction.
 Check = Callable[[Sequence[Mapping[str, Any]]], Sequence[Mapping[str, Sequence[bool]]]]
 
@@ -29,6 +31,22 @@ class Followed:
     instructions: int
     strict: int
     loose: int
+
+    def points(self, level: Level, strictness: Strictness) -> tuple[float, float]:
+        """What the prompt adds to an accuracy in percent, and its weight in it."""
+        good = self.strict if strictness == "strict" else self.loose
+        return (100.0 * (good == self.instructions), 1.0) if level == "prompt" else (100.0 * good, self.instructions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What a benchmark's number is: the mean of the accuracies on these levels, strictly or loosely taken."""
+
+    levels: tuple[Level, ...]
+    strictness: Strictness
+
+
+IFEVAL = Rule(levels=("prompt", "instruction"), strictness="strict")
 
 
 def table(model: str, rows: Sequence[Mapping[str, Any]]) -> BenchmarkTable:
@@ -48,57 +66,64 @@ def table(model: str, rows: Sequence[Mapping[str, Any]]) -> BenchmarkTable:
     return BenchmarkTable(frame, {"prompts_followed": int(frame["prompt_strict"].sum())})
 
 
-def of_table(model: str, measure: str, checked: pl.DataFrame) -> Measured:
+def of_table(model: str, measure: str, checked: pl.DataFrame, rule: Rule = IFEVAL) -> Measured:
     """The score of our own table of checked prompts."""
     columns = ("key", "instructions", "instructions_followed_strict", "instructions_followed_loose")
     followed = [
         Followed(key=json_lines.identity(key), instructions=number, strict=strict, loose=loose)
         for key, number, strict, loose in checked.select(columns).iter_rows()
     ]
-    return measured(model, measure, followed, expected=checked.height)
+    return measured(model, measure, followed, expected=checked.height, rule=rule)
 
 
 def measured(
-    model: str, measure: str, followed: Sequence[Followed], *, expected: int, counts: Mapping[str, int] | None = None
+    model: str,
+    measure: str,
+    followed: Sequence[Followed],
+    *,
+    expected: int,
+    counts: Mapping[str, int] | None = None,
+    rule: Rule = IFEVAL,
 ) -> Measured:
-    """The mean of prompt-level and instruction-level strict accuracy in percent, and all four accuracies."""
-    prompts, instructions = len(followed), sum(one.instructions for one in followed)
-    parts: dict[str, float | None] = {}
-    for kind in ("strict", "loose"):
-        good = [getattr(one, kind) for one in followed]
-        whole = sum(number == one.instructions for number, one in zip(good, followed, strict=True))
-        parts[f"prompt {kind}"] = 100 * whole / prompts
-        parts[f"instruction {kind}"] = 100 * sum(good) / instructions
-    sample = resampling.sample(
-        [
-            {one.key: (100.0 * (one.strict == one.instructions), 1.0) for one in followed},
-            {one.key: (100.0 * one.strict, float(one.instructions)) for one in followed},
-        ]
-    )
+    """The number of the rule in percent, and all four accuracies."""
+    made = [{one.key: one.points(level, rule.strictness) for one in followed} for level in rule.levels]
+    sample = resampling.sample(made)
     return scores.resampled(
         model,
         measure,
         sample,
         published=sample.score(),
-        questions=prompts,
+        questions=len(followed),
         expected=expected,
-        missing=expected - prompts,
-        parts=parts,
+        missing=expected - len(followed),
+        parts={
+            f"{level} {strictness}": _accuracy([one.points(level, strictness) for one in followed])
+            for strictness in get_args(Strictness)
+            for level in get_args(Level)
+        },
         counts={
-            "prompts": prompts,
-            "prompts followed": sum(one.strict == one.instructions for one in followed),
-            "instructions": instructions,
-            "instructions followed": sum(one.strict for one in followed),
+            "prompts": len(followed),
+            "prompts followed": sum(one.points("prompt", rule.strictness)[0] > 0 for one in followed),
+            "instructions": sum(one.instructions for one in followed),
+            "instructions followed": sum(getattr(one, rule.strictness) for one in followed),
             **(counts or {}),
         },
     )
+
+
+def _accuracy(points: Sequence[tuple[float, float]]) -> float:
+    return sum(good for good, _ in points) / sum(weight for _, weight in points)
 
 
 # -- other tools' files ------------------------------------------------------------------------------------------------
 
 
 def of_files(
-    measure: str, responses: Mapping[str, Mapping[str, str]], prompts: Sequence[Mapping[str, Any]], check: Check
+    measure: str,
+    responses: Mapping[str, Mapping[str, str]],
+    prompts: Sequence[Mapping[str, Any]],
+    check: Check,
+    rule: Rule = IFEVAL,
 ) -> list[Measured]:
     """The score of each model over the prompts it has responded to."""
     found = []
@@ -119,7 +144,7 @@ def of_files(
             **candidates.count_alike([candidates.mark(text) for text in said.values()]),
             "unknown prompts": len(said.keys() - {row["prompt"] for row in prompts}),
         }
-        found.append(measured(model, measure, followed, expected=len(prompts), counts=counts))
+        found.append(measured(model, measure, followed, expected=len(prompts), counts=counts, rule=rule))
     return found
 
 
