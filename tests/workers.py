@@ -72,7 +72,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     spent = config.stash.get(SPENT, 0.0) or cost()
     if exitstatus != pytest.ExitCode.OK or not is_whole(config):
         return
-    usual = pace()
+    usual = pace(len(os.sched_getaffinity(0)))
     config.stash[VERDICT] = f"{spent:.0f} CPU s at {usual:.1f} times the usual pace, of {BUDGET} s at the usual one"
     if spent > BUDGET * usual:
         config.stash[VERDICT] += ": make them cheaper, or raise BUDGET in tests/workers.py and say why"
