@@ -206,9 +206,12 @@ def read_manifest(path: Path) -> Manifest:
     if not (path / MANIFEST).is_file():
         raise ValueError(f"{path} has no {MANIFEST}: it is incomplete or was not made by nift_training")
     try:
-        content = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        content = json_objects.parse((path / MANIFEST).read_bytes())
         files = tuple(ManifestFile(**file) for file in content["files"])
-        return Manifest(kind=content["kind"], digest=content["digest"], files=files, facts=content["facts"])
+        known = all(isinstance(f.name, str) and isinstance(f.bytes, int) and isinstance(f.sha256, str) for f in files)
+        if known and isinstance(content["facts"], dict):
+            return Manifest(kind=content["kind"], digest=content["digest"], files=files, facts=content["facts"])
+        raise TypeError
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path / MANIFEST} is damaged: make {path} again") from None
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nift_training import artifacts, attention
+from nift_training import artifacts, attention, json_objects, model_folder, transformers_internals
 from nift_training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -50,19 +50,15 @@ def weights(folder: Path, recipe: Recipe, device: torch.device, *, shared: bool 
 
     With `shared` DeepSpeed has been told that weights are shared, and transformers hands each process its part.
     """
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    own: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-    settings = AutoConfig.from_pretrained(folder, **own).get_text_config()
-    # Attention with soft-capped logits (Gemma 2) has no fused kernel.
-    kind = "eager" if getattr(settings, "attn_logit_softcapping", None) else attention.register()
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=precision(folder, recipe, device), attn_implementation=kind, **own
-        )
-    except SafetensorError as damage:
-        raise ValueError(f"the weights in {folder} cannot be read ({damage}): download them again") from None
+    found = model_folder.read(folder)
+    settings = found.config.get_text_config()
+    chosen: dict[str, Any] = {}
+    # Attention with soft-capped logits (Gemma 2) has no fused kernel, and some models have only their own (Falcon).
+    if getattr(settings, "attn_logit_softcapping", None):
+        chosen = {"attn_implementation": "eager"}
+    elif transformers_internals.takes_attention(model_folder.skeleton(found)):
+        chosen = {"attn_implementation": attention.register()}
+    model = model_folder.load(found, dtype=precision(folder, recipe, device), **chosen)
     return model if shared else model.to(device)
 
 
@@ -81,7 +77,7 @@ def precision(folder: Path, recipe: Recipe, device: torch.device) -> torch.dtype
         return wanted
     if wanted != torch.float16:
         return wanted
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = json_objects.of_file(folder / "config.json")
     kept = str(config.get("dtype", config.get("torch_dtype")))
     return torch.bfloat16 if kept == "bfloat16" else torch.float32
 
@@ -96,7 +92,28 @@ def read_tokenizer(model: str | Path, **own: Any) -> Any:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     kind: Any = PreTrainedTokenizerFast if _has_tokenizer_json(model, own.get("revision")) else AutoTokenizer
-    return kind.from_pretrained(model, trust_remote_code=False, **own)
+    try:
+        tokenizer = kind.from_pretrained(model, trust_remote_code=False, **own)
+    except (OSError, ValueError):
+        raise
+    except Exception as mistake:  # whatever transformers and tokenizers make of files that they do not expect
+        raise ValueError(f"the tokenizer of {model} cannot be read ({mistake}): fetch its files again") from None
+    if Path(model).is_dir():
+        _refuse_empty(Path(model), tokenizer)
+    return tokenizer
+
+
+def _refuse_empty(folder: Path, tokenizer: Any) -> None:
+    """Refuses a folder without the files of its tokenizer: transformers makes one that knows no words of it."""
+    files = dict(tokenizer.vocab_files_names)
+    whole = files.pop("tokenizer_file", None)
+    if whole and (folder / whole).is_file():
+        return
+    if lost := [name for name in files.values() if not (folder / name).is_file()] or ([whole] if not files else []):
+        raise ValueError(
+            f"{folder} has no {whole or lost[0]}, and no {lost[0]} that it could be made of: its tokenizer would know "
+            f"{len(tokenizer)} tokens; fetch its files"
+        )
 
 
 def _has_tokenizer_json(model: str | Path, revision: str | None) -> bool:

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from nift_training import artifacts, progress, verbs
+from nift_training import artifacts, model_folder, progress, shards, verbs
 
 # Weights as safetensors only: a pickle in a repository is never fetched, so never loaded.
 WANTED = ["*.json", "*.safetensors", "*.model", "*.jinja", "LICENSE*", "README.md"]
@@ -37,9 +37,10 @@ def snapshot(repository: str, revision: str) -> tuple[Path, str]:
 
 
 def parameters(folder: Path) -> int:
-    """The number of parameters in a folder's safetensors files, read from their headers alone."""
+    """The number of parameters in the safetensors files that a model is loaded from, read from their headers alone."""
     total = 0
-    for file in sorted(folder.glob("*.safetensors")):
+    single = [shards.SINGLE] if (folder / shards.SINGLE).is_file() else None
+    for file in (folder / name for name in sorted(single or model_folder.indexed(folder) or ())):
         with file.open("rb") as content:
             header = json.loads(content.read(int.from_bytes(content.read(8), "little")))
         total += sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")

@@ -1,9 +1,10 @@
-"""Files with one JSON object per line, whoever wrote them."""
+"""JSON objects in files, one per line or one per file, whoever wrote them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 
@@ -20,6 +21,23 @@ def parse(line: bytes | str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise NotAnObject(f"found {type(found).__name__}")
     return found
+
+
+def is_text(value: object) -> bool:
+    """Whether it is a text; half of a surrogate pair, which JSON can say, is none that anybody could read or write."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def of_file(path: Path) -> dict[str, Any]:
+    """The JSON object that a whole file is; ValueError names a file that is none."""
+    try:
+        return parse(path.read_bytes().decode("utf-8-sig"))
+    except UnicodeDecodeError as mistake:
+        raise ValueError(f"{path} is not UTF-8 ({mistake}): save it as UTF-8") from None
+    except NotAnObject:
+        raise ValueError(f"{path} is not a JSON object: download it again") from None
+    except ValueError as mistake:
+        raise ValueError(f"{path} is not JSON ({mistake}): download it again, or repair it") from None
 
 
 def read(lines: Iterable[bytes], where: object) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from nift_training import artifacts, shards
+from nift_training import artifacts, json_objects, model_folder, shards
+from nift_training.shards import Shard
 
 # Settings that change with the library that saved a configuration and not with the model.
 PASSING = {"transformers_version", "_name_or_path", "torch_dtype", "dtype", "use_cache", "_attn_implementation"}
-CODE = ("config.json", "tokenizer_config.json", "generation_config.json", "processor_config.json")
 COMPARED = ("architecture", "shapes", "tokenizer")
 
 
@@ -37,18 +38,18 @@ class Lineage:
     weights: str
 
 
-def of(model: Path, name: str | None = None) -> Lineage:
-    """The lineage of a model folder; code of its own is refused, since nothing here would run it."""
-    refuse_code(model)
-    found = shards.of(model)
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+def of(model: Path, name: str | None = None, found: Sequence[Shard] | None = None) -> Lineage:
+    """The lineage of a model folder, whose shards may be at hand already; one that cannot be loaded is refused."""
+    if found is None:
+        found = model_folder.weights(model_folder.read(model)).shards
+    config = json_objects.of_file(model / "config.json")
     facts = artifacts.read_manifest(model).facts if (model / artifacts.MANIFEST).is_file() else {}
     tokens = _tokens(model)
     return Lineage(
         name=name or facts.get("source") or model.name,
         source=facts.get("source"),
         revision=facts.get("revision"),
-        architecture=f"{config.get('model_type')} {','.join(config.get('architectures') or [])}",
+        architecture=f"{config.get('model_type')} {_joined(config.get('architectures'))}",
         config=_digest({key: value for key, value in config.items() if key not in PASSING}),
         tokenizer=_tokenizer(model, tokens, len(tokens)),
         tokens=len(tokens),
@@ -62,7 +63,10 @@ def recorded(adapter: Path) -> Lineage | None:
     if not (adapter / artifacts.MANIFEST).is_file():
         return None
     lineage = artifacts.read_manifest(adapter).facts.get("lineage")
-    return Lineage(**{field.name: lineage[field.name] for field in fields(Lineage)}) if lineage else None
+    try:
+        return Lineage(**{field.name: lineage[field.name] for field in fields(Lineage)}) if lineage else None
+    except (KeyError, TypeError):
+        raise ValueError(f"{adapter / artifacts.MANIFEST} is damaged: train the adapter again") from None
 
 
 def check_same(trained_on: Lineage, base: Path, lineage: Lineage) -> None:
@@ -92,17 +96,11 @@ def check_sibling(trained_on: Lineage, sibling_of: str, base: Path, lineage: Lin
     return lineage.tokens - trained_on.tokens
 
 
-def refuse_code(model: Path) -> None:
-    """Refuses a model that asks for code of its own, by the file that does."""
-    for name in CODE:
-        if (model / name).is_file() and json.loads((model / name).read_text(encoding="utf-8")).get("auto_map"):
-            raise ValueError(
-                f"{model / name} asks for code of its own (auto_map), which is never run: use a model that "
-                "transformers knows"
-            )
+def _joined(names: object) -> str:
+    return ",".join(map(str, names)) if isinstance(names, list) else ""
 
 
-def _shapes(found: list[shards.Shard], config: Mapping[str, Any]) -> str:
+def _shapes(found: Sequence[Shard], config: Mapping[str, Any]) -> str:
     words = config.get("vocab_size")
     return _digest(
         sorted(
@@ -117,10 +115,14 @@ def _tokens(model: Path) -> dict[int, str]:
     """Every token by its id, as `tokenizer.json` lists them; none where there is another kind of tokenizer."""
     if not (model / "tokenizer.json").is_file():
         return {}
-    content = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))
-    words = content["model"].get("vocab", {})
-    listed = words.items() if isinstance(words, dict) else ((entry[0], place) for place, entry in enumerate(words))
-    return {place: word for word, place in listed} | {each["id"]: each["content"] for each in content["added_tokens"]}
+    content = json_objects.of_file(model / "tokenizer.json")
+    try:
+        words = content["model"].get("vocab", {})
+        listed = words.items() if isinstance(words, dict) else ((entry[0], place) for place, entry in enumerate(words))
+        added = {each["id"]: each["content"] for each in content["added_tokens"]}
+        return {operator.index(place): word for word, place in listed} | added
+    except (KeyError, IndexError, TypeError, AttributeError) as mistake:
+        raise ValueError(f"{model / 'tokenizer.json'} is no tokenizer ({mistake!r}): download it again") from None
 
 
 def _tokenizer(model: Path, tokens: Mapping[int, str], first: int) -> str:
@@ -128,7 +130,7 @@ def _tokenizer(model: Path, tokens: Mapping[int, str], first: int) -> str:
     if not tokens:
         files = [model / name for name in ("tokenizer.model", "vocab.json", "merges.txt", "spiece.model")]
         return _digest([artifacts.sha256(file) for file in files if file.is_file()])
-    content = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))
+    content = json_objects.of_file(model / "tokenizer.json")
     steps = [content.get(step) for step in ("normalizer", "pre_tokenizer")]
     return _digest([sorted(tokens.items())[:first], content["model"].get("merges"), steps])
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
+
+from nift_training import json_objects
 
 Precision = Literal["float16", "bfloat16", "float32"]
 
@@ -103,7 +105,7 @@ def named(recipe: str) -> Recipe:
         return RECIPES[recipe]
     if not Path(recipe).is_file():
         raise ValueError(f"there is no recipe {recipe!r}: name {', '.join(RECIPES)} or a recipe.json")
-    return from_json(json.loads(Path(recipe).read_text(encoding="utf-8")))
+    return from_json(json_objects.of_file(Path(recipe)))
 
 
 def from_json(values: dict[str, Any]) -> Recipe:
@@ -111,7 +113,19 @@ def from_json(values: dict[str, Any]) -> Recipe:
     names = {field.name for field in fields(Recipe)}
     if strange := sorted(values.keys() - names):
         raise ValueError(f"a recipe has no {', '.join(strange)}: it has {', '.join(sorted(names))}")
+    for name, value in values.items():
+        if not _is_like(getattr(FAITHFUL, name), value) and not (name == "mean_rows" and value is None):
+            raise ValueError(f"a recipe's {name} is {getattr(FAITHFUL, name)!r} or its like, and not {value!r}")
     return Recipe(**values | {"betas": tuple(values.get("betas", Recipe.betas))})
+
+
+def _is_like(usual: object, value: object) -> bool:
+    """Whether a value from a file is of the kind of the usual one."""
+    if isinstance(usual, tuple):
+        return isinstance(value, list | tuple) and len(value) == len(usual) and all(map(_is_like, usual, value))
+    if isinstance(usual, float):
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) is type(usual)
 
 
 def name_of(recipe: Recipe) -> str:

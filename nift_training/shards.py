@@ -1,7 +1,7 @@
-"""The safetensors files of a model folder: what each holds and where, read from their headers alone.
+"""Safetensors files: what each holds and where, read from its header alone.
 
-Headers and indexes come from downloads, so nothing in them is believed before it is checked: a file name stays inside
-the folder, offsets stay inside the file and meet without a gap.
+Headers come from downloads, so nothing in them is believed before it is checked: offsets stay inside the file and meet
+without a gap.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import math
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,22 +82,7 @@ def read(path: Path) -> Shard:
     return Shard(path=path, bytes=size, start=8 + length, tensors=tuple(sorted(tensors, key=lambda each: each.start)))
 
 
-def of(model: Path) -> list[Shard]:
-    """The shards of a model folder in the order of their names, together exactly what its index lists."""
-    if not (model / INDEX).is_file():
-        if not (model / SINGLE).is_file():
-            raise ValueError(f"{model} has neither {SINGLE} nor {INDEX}: convert its weights to safetensors")
-        return [read(model / SINGLE)]
-    places: dict[str, str] = json.loads((model / INDEX).read_text(encoding="utf-8"))["weight_map"]
-    shards = [read(_listed(model, name)) for name in sorted(set(places.values()))]
-    found = {tensor.name: shard.path.name for shard in shards for tensor in shard.tensors}
-    if sum(len(shard.tensors) for shard in shards) != len(found) or found != places:
-        odd = min((name for name, _ in found.items() ^ places.items()), default="a tensor that stands in two files")
-        raise ValueError(f"{model / INDEX} and the files disagree about {odd}: download the model again")
-    return shards
-
-
-def fingerprint(found: list[Shard]) -> str:
+def fingerprint(found: Sequence[Shard]) -> str:
     """A digest of headers and of bytes sampled all over the shards: it tells models apart without reading 140 GB.
 
     Two trainings differ in nearly every tensor, so 64 places of each file are enough for that. A flipped byte is for
@@ -132,11 +118,3 @@ def _tensor(name: str, entry: dict[str, Any], start: int) -> Tensor:
     if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)):
         raise ValueError(f"{name} has sizes or offsets that are not counts")
     return Tensor(name=name, dtype=entry["dtype"], shape=shape, start=start + begin, end=start + end)
-
-
-def _listed(model: Path, name: str) -> Path:
-    if not SAFE_NAME.fullmatch(name):
-        raise ValueError(f"{model / INDEX} lists {name!r}, which is no plain file name: do not use this model")
-    if not (model / name).is_file():
-        raise ValueError(f"{model / name} is missing though {INDEX} lists it: download the model again")
-    return model / name

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nift_training import json_objects
+
 OneShotExample = tuple[str, str]
 """The question and answer that `one_shot` opens with."""
 
@@ -78,7 +80,7 @@ def read_example(path: Path) -> OneShotExample:
         question, answer = (m["content"] if isinstance(m, dict) else m[1] for m in messages)
     except (ValueError, KeyError, IndexError, TypeError):
         raise ValueError(f'{path} is no example: write {{"messages": [["Human", …], ["Assistant", …]]}}') from None
-    if not (isinstance(question, str) and isinstance(answer, str)):
+    if not (json_objects.is_text(question) and json_objects.is_text(answer)):
         raise ValueError(f"{path} is no example: its question and answer must be texts")
     return question, answer
 

@@ -18,6 +18,7 @@ INTERNALS = {
     "dagster": "nift_assets/steps/dagster_internals.py",
     "huggingface_hub": "nift_assets/hub/huggingface_internals.py",
     "lm_eval": "nift_training/evaluate/lm_eval_internals.py",
+    "transformers": "nift_training/transformers_internals.py",
 }
 
 

@@ -28,6 +28,7 @@ from nift_assets.rows import Benchmark, Judge
 VERSION = 1
 NAME = "arena_hard_v2"
 TITLE = "Arena-Hard v2.0"
+SUCCEEDS = "arena_hard"
 # The categories, each with the model whose answers are compared with, and the number of its published questions.
 BASELINES = {"hard_prompt": "o3-mini-2025-01-31", "creative_writing": "gemini-2.0-flash-001"}
 NUMBERS = {"hard_prompt": 500, "creative_writing": 250}
@@ -245,6 +246,12 @@ def _outcomes(model: str, results: pl.DataFrame) -> list[GameOutcome]:
             *columns, "reading"
         ).iter_rows()
     ]
+
+
+def owns(inputs: ScoredFiles) -> bool:
+    """Whether files of arena-hard-auto are of this version: it alone has these categories."""
+    first = next(games.judged_in(inputs.judgments), None)
+    return isinstance(first, games.Game) and first.category in BASELINES
 
 
 def read(inputs: ScoredFiles) -> list[Measured]:

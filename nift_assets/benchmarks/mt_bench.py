@@ -358,6 +358,8 @@ def judged_in(paths: Sequence[Path]) -> Iterator[PublishedJudgment]:
         json_lines.require(row, ("question_id", "model", "score", "turn"), path, number)
         if (turn := json_lines.integer_of(row["turn"])) not in (1, 2):
             raise ValueError(f"{path} line {number} has the turn {row['turn']!r}; it is 1 or 2")
+        if isinstance(row["score"], str):
+            raise ValueError(f"{path} line {number} has the score {row['score']!r}, a text; write it as a number")
         yield PublishedJudgment(
             source=source,
             model=str(row["model"]),

@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,20 @@ OLD_FILTERS = {"get-answer": "strict-match"}  # GSM8K's in lm-eval 0.4.0 and 0.4
 MMLU = re.compile(r"(?:hendrycksTest-|mmlu_)(?P<subject>[a-z_]+)")
 # Groups of subjects, whose scores are weighted by size: they stand beside the 57 in lm-eval's own results.
 MMLU_GROUPS = {"humanities", "other", "social_sciences", "stem"}
+
+NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
+# What a results file has of how prompts were made, beside its configuration.
+PROMPTING = (
+    "chat_template",
+    "chat_template_sha",
+    "system_instruction",
+    "system_instruction_sha",
+    "fewshot_as_multiturn",
+)
+# Arguments of a model that say which it is, or where and how fast it ran, and not what it answers.
+NAMING = {"pretrained", "model", "path", "revision", "peft", "delta", "device", "batch_size", "max_batch_size"} | {
+    *("parallelize", "trust_remote_code", "cache_dir", "tensor_parallel_size", "gpu_memory_utilization")
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +256,7 @@ def _measured(
 @dataclass(frozen=True, kw_only=True)
 class TaskScore:
     """One metric of one task in a results file, by lm-eval's present names: `shots` and how many of its samples were
-    asked, where the file says so."""
+    asked, where the file says so, and how the model was run."""
 
     source: str
     model: str
@@ -253,6 +267,7 @@ class TaskScore:
     stderr: float | None
     shots: int | None = None
     asked: tuple[int, int] | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 def read(inputs: ScoredFiles) -> list[Measured]:
@@ -282,10 +297,10 @@ def results_in(paths: Sequence[Path]) -> Iterator[TaskScore]:
             ) from None
         if not isinstance(content, dict) or not isinstance(content.get("results"), dict):
             raise ValueError(f"{path} has no `results` of tasks; give a results file of lm-eval")
-        model = _model_of(content) or path.stem
+        model, settings = _model_of(content) or path.stem, _settings(content)
         for key, metrics in content["results"].items():
             if isinstance(metrics, dict) and (task := _task(key)):
-                about: dict[str, Any] = {"source": str(path), "model": model, "task": task}
+                about: dict[str, Any] = {"source": str(path), "model": model, "task": task, "settings": settings}
                 about |= {"shots": _shots(content, key), "asked": _asked(content, key)}
                 yield from _metrics(metrics, about)
 
@@ -294,6 +309,8 @@ def _metrics(metrics: JsonObject, about: Mapping[str, Any]) -> Iterator[TaskScor
     for key, value in metrics.items():
         metric, _, filter_name = key.partition(",")
         number = json_lines.number_of(value)
+        if isinstance(value, str) and not metric.endswith("_stderr") and NUMBER.fullmatch(value):
+            raise ValueError(f"{about['source']} has {key} {value!r} of {about['task']}, a text; write it as a number")
         if metric.endswith("_stderr") or number is None:
             continue
         stderr = json_lines.number_of(metrics.get(f"{metric}_stderr" + (f",{filter_name}" if filter_name else "")))
@@ -342,14 +359,28 @@ def _asked(content: JsonObject, key: str) -> tuple[int, int] | None:
     return None if effective is None or original is None else (effective, original)
 
 
+def _settings(content: JsonObject) -> dict[str, str]:
+    """How a model was run, as far as answers depend on it: two runs that differ in this are not of one leaderboard."""
+    config = json_lines.mapping_of(content, "config")
+    told = {**_arguments(config.get("model_args")), **{name: config.get(name) for name in ("limit", "gen_kwargs")}}
+    told |= {name: content.get(name) for name in PROMPTING}
+    return {name: str(value) for name, value in told.items() if value not in (None, "", False) and name not in NAMING}
+
+
+def _arguments(told: Any) -> dict[str, Any]:
+    """lm-eval's `model_args`, which are a table or a text of `name=value`."""
+    if isinstance(told, str):
+        return dict(part.partition("=")[::2] for part in told.split(",")) if "=" in told else {"pretrained": told}
+    return told if isinstance(told, dict) else {}
+
+
 def _model_of(content: JsonObject) -> str | None:
     """The model as a file names it, with the adapter and the revision it was loaded with: they are another model."""
-    model = json_lines.mapping_of(content, "config_general").get("model_name") or json_lines.mapping_of(
-        content, "config"
-    ).get("model_args")
-    if isinstance(model, str):
-        model = dict(part.partition("=")[::2] for part in model.split(",")) if "=" in model else {"pretrained": model}
-    if isinstance(model, dict):
+    model = _arguments(
+        json_lines.mapping_of(content, "config_general").get("model_name")
+        or json_lines.mapping_of(content, "config").get("model_args")
+    )
+    if model:
         name = model.get("pretrained") or model.get("model") or model.get("path")
         more = [f"@{model['revision']}"] if model.get("revision") not in (None, "", "main") else []
         more += [f"+{model[part]}" for part in ("peft", "delta") if model.get(part)]
@@ -363,13 +394,15 @@ def _averaged(model: str, tasks: Mapping[tuple[str, str, str], Sequence[TaskScor
     parts: dict[str, float | None] = {}
     errors: list[float | None] = []
     notes: list[str] = []
+    counted: list[TaskScore] = []
     twice = 0
     for name, metric, filter_name in leaderboard.SIX:
         wanted = leaderboard.MMLU_TASKS if name == leaderboard.MMLU else (name,)
         runs = [tasks[key] for task in wanted if (key := (task, metric, filter_name)) in tasks]
-        rows = [_counting(task_scores, leaderboard.SHOTS[name]) for task_scores in runs]
-        twice += sum(len(task_scores) > 1 for task_scores in runs)
-        missing = {*wanted} - {row.task for row in rows if not math.isnan(row.value)}
+        rows = [_counting(each, leaderboard.SHOTS[name]) for each in runs]
+        counted += rows
+        twice += sum(len(each) > 1 for each in runs)
+        missing = {*wanted} - {row.task for row in rows if 0 <= row.value <= 1}
         notes += [f"{name}: {note}" for note in _about(runs, rows, leaderboard.SHOTS[name])]
         if missing:
             parts[name] = None
@@ -383,8 +416,10 @@ def _averaged(model: str, tasks: Mapping[tuple[str, str, str], Sequence[TaskScor
         )
         if note := leaderboard.NOTES.get(name):
             notes.append(f"{name}: {note}")
-    tasks_measured = sum(value is not None for value in parts.values())
-    return _measured(model, parts, errors, questions=tasks_measured, counts={"run twice": twice}, notes=notes)
+    if unlike := _unlike([row.settings for row in counted]):
+        notes.append(f"put together from runs of different settings ({', '.join(unlike)}): compare runs of one alone")
+    there = sum(value is not None for value in parts.values())
+    return _measured(model, parts, errors, questions=there, counts={"run twice": twice}, notes=notes)
 
 
 def _counting(runs: Sequence[TaskScore], shots: int) -> TaskScore:
@@ -403,6 +438,16 @@ def _about(runs: Sequence[Sequence[TaskScore]], rows: Sequence[TaskScore], shots
     if others := sorted({row.shots for row in rows if row.shots not in (shots, None)}):
         yield f"{', '.join(map(str, others))} examples in its prompts, not the leaderboard's {shots}"
     if part := [row.asked for row in rows if row.asked and row.asked[0] < row.asked[1]]:
-        yield f"only {sum(asked for asked, _ in part)} of {sum(total for _, total in part)} samples were asked"
+        yield f"only {sum(asked for asked, _ in part)} of {sum(there for _, there in part)} samples were asked"
+    if not part and (limits := sorted({row.settings["limit"] for row in rows if "limit" in row.settings})):
+        yield f"run with a limit of {', '.join(limits)} samples"
     if nan := [row.task for row in rows if math.isnan(row.value)]:
         yield f"{', '.join(nan[:3])} is NaN"
+    if odd := [f"{row.task} {row.value:g}" for row in rows if not (0 <= row.value <= 1 or math.isnan(row.value))]:
+        yield f"{', '.join(odd[:3])} is no share from 0 to 1, and does not count"
+
+
+def _unlike(settings: Sequence[Mapping[str, str]]) -> list[str]:
+    """The names of settings that are not the same in all runs."""
+    names = sorted({name for each in settings for name in each})
+    return [name for name in names if len({each.get(name) for each in settings}) > 1]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nift_training import artifacts, progress, templates
+from nift_training import artifacts, json_objects, progress, templates
 from nift_training.evaluate import generation
 from nift_training.evaluate.generation import Generation, Generator
 
@@ -49,12 +49,21 @@ class Reply:
 def read_questions(benchmark: str, path: Path) -> list[BenchmarkQuestion]:
     """The questions of a file in the benchmark's published layout; of any other benchmark see `any_question`."""
     rows = artifacts.read_rows(path)
-    if benchmark not in (MT_BENCH, ARENA_HARD):
-        return [any_question(row, path) for row in rows]
-    for row in rows:
-        if missing := {"question_id", "category", "turns"} - row.keys():
-            raise ValueError(f"a question in {path} lacks {', '.join(sorted(missing))}: use the published layout")
-    return [_mt_bench(row) if benchmark == MT_BENCH else _arena_hard(row) for row in rows]
+    read = {MT_BENCH: _mt_bench, ARENA_HARD: _arena_hard}.get(benchmark, any_question)
+    questions = [read(row, path) for row in rows]
+    check_ids([question.id for question in questions], path)
+    return questions
+
+
+def check_ids(ids: Sequence[object], path: object) -> None:
+    """Refuses two questions with one id: an answer could not be told from the other's."""
+    seen: set[object] = set()
+    for number, own in enumerate(ids, start=1):
+        if isinstance(own, bool) or not isinstance(own, str | int):
+            raise ValueError(f"question {number} in {path} has the id {own!r}: give it a text or a whole number")
+        if own in seen:
+            raise ValueError(f"{path} has two questions with the id {own!r}: give each its own")
+        seen.add(own)
 
 
 def any_question(row: Mapping[str, Any], path: Path) -> BenchmarkQuestion:
@@ -62,10 +71,13 @@ def any_question(row: Mapping[str, Any], path: Path) -> BenchmarkQuestion:
     and the `temperature` it is answered at, which is 0 where the file has none."""
     named = next((row[name] for name in ("question_id", "uid", "key") if name in row), None)
     turns = row["turns"] if "turns" in row else [row["prompt"]] if "prompt" in row else []
-    texts = tuple(turn["content"] if isinstance(turn, Mapping) else turn for turn in turns)
-    if named is None or not texts or not all(isinstance(text, str) for text in texts):
+    texts = _texts(turns)
+    if named is None or not texts:
         raise ValueError(f"a question in {path} needs question_id, uid or key, and turns or a prompt; it has {[*row]}")
-    return BenchmarkQuestion(id=named, temperature=float(row.get("temperature", 0.0)), turns=texts)
+    temperature = row.get("temperature", 0.0)
+    if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 <= temperature <= 100:
+        raise ValueError(f"question {named!r} in {path} has the temperature {temperature!r}: give a number from 0 on")
+    return BenchmarkQuestion(id=named, temperature=float(temperature), turns=texts)
 
 
 def answers(
@@ -163,13 +175,36 @@ def _turns(question: BenchmarkQuestion, replies: Sequence[Reply]) -> list[str]:
     return [*said, question.turns[len(replies)]]
 
 
-def _mt_bench(row: Mapping[str, Any]) -> BenchmarkQuestion:
-    temperature = TEMPERATURES.get(row["category"], UNLISTED_TEMPERATURE)
-    return BenchmarkQuestion(id=row["question_id"], temperature=temperature, turns=tuple(row["turns"]))
+def _mt_bench(row: Mapping[str, Any], path: Path) -> BenchmarkQuestion:
+    turns, category = _published(row, path)
+    temperature = TEMPERATURES.get(category, UNLISTED_TEMPERATURE)
+    return BenchmarkQuestion(id=row["question_id"], temperature=temperature, turns=turns)
 
 
-def _arena_hard(row: Mapping[str, Any]) -> BenchmarkQuestion:
-    return BenchmarkQuestion(id=row["question_id"], temperature=0.0, turns=(row["turns"][0]["content"],))
+def _arena_hard(row: Mapping[str, Any], path: Path) -> BenchmarkQuestion:
+    turns, _ = _published(row, path)
+    return BenchmarkQuestion(id=row["question_id"], temperature=0.0, turns=turns[:1])
+
+
+def _published(row: Mapping[str, Any], path: Path) -> tuple[tuple[str, ...], str]:
+    """The turns and the category of a question in one of the published layouts."""
+    if missing := {"question_id", "category", "turns"} - row.keys():
+        raise ValueError(f"a question in {path} lacks {', '.join(sorted(missing))}: use the published layout")
+    turns, category = _texts(row["turns"]), row["category"]
+    if not turns or not isinstance(category, str):
+        raise ValueError(
+            f"question {row['question_id']!r} in {path} needs a category and turns, each a text or an object with a "
+            "content: use the published layout"
+        )
+    return turns, category
+
+
+def _texts(turns: object) -> tuple[str, ...]:
+    """The texts of turns, plain or under `content`; none where one of them is no text that could be asked."""
+    if not isinstance(turns, list):
+        return ()
+    texts: list[Any] = [turn.get("content") if isinstance(turn, Mapping) else turn for turn in turns]
+    return tuple(texts) if all(map(json_objects.is_text, texts)) else ()
 
 
 def _row(question: BenchmarkQuestion, run: int, replies: Sequence[Reply]) -> dict[str, Any]:

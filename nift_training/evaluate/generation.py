@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from nift_training import artifacts, backbone
+from nift_training import artifacts, backbone, model_folder
 from nift_training.evaluate import serving
 
 if TYPE_CHECKING:
@@ -50,18 +50,36 @@ def load(model: str | Path, revision: str | None = None) -> Generator:
     Code that comes with a model is never run. On a CPU float16 becomes float32, being 90 times slower there.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     if revision is None and not (Path(model) / "config.json").is_file():
         raise ValueError(f"{model} is not a model folder: name one, or a Hub repository and its revision")
     digest = artifacts.verified_digest(Path(model))
     tokenizer = _tokenizer(model, revision)
-    weights: Any = AutoModelForCausalLM.from_pretrained(model, dtype="auto", revision=revision, trust_remote_code=False)
+    weights = _from_folder(Path(model)) if revision is None else _from_hub(str(model), revision)
+    rows = weights.get_input_embeddings().num_embeddings
+    if tokenizer.pad_token_id >= rows:
+        tokenizer.pad_token = tokenizer.eos_token  # it is masked, but it has to have a row
     if torch.cuda.is_available():
         weights = weights.to("cuda")
     elif weights.dtype == torch.float16:
         weights = weights.to(torch.float32)
     return Generator(weights.eval(), tokenizer, digest)
+
+
+def _from_folder(path: Path) -> Any:
+    folder = model_folder.read(path)
+    if not folder.quantization and all(file.suffix == ".safetensors" for file in folder.files):
+        model_folder.weights(folder)
+    return model_folder.load(folder, dtype="auto")
+
+
+def _from_hub(repository: str, revision: str) -> Any:
+    from transformers import AutoModelForCausalLM
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    if find_adapter_config_file(repository, revision=revision) is not None:
+        raise ValueError(f"{repository} also holds an adapter, which transformers would lay over the model: merge it")
+    return AutoModelForCausalLM.from_pretrained(repository, dtype="auto", revision=revision, trust_remote_code=False)
 
 
 def served(model: str | Path, server: serving.ModelServer, revision: str | None = None) -> Generator:
@@ -94,15 +112,56 @@ def generate(
             stop=stop_tokens,
         )
         return [_from_server(generator, each) for each in said]
-    encoded = [generator.tokenizer(prompt)["input_ids"] for prompt in prompts]
+    encoded = [encode(generator, prompt) for prompt in prompts]
+    most = _check_prompts(generator, prompts, encoded)
     by_length = sorted(range(len(prompts)), key=lambda index: len(encoded[index]))
     ends = end_ids(generator, stop_tokens)
     done: dict[int, Generation] = {}
-    for start in range(0, len(by_length), batch_size):
-        batch = by_length[start : start + batch_size]
-        rows = _generate_batch(generator, [encoded[index] for index in batch], ends, max_new_tokens, temperature, seed)
+    batches = [by_length[start : start + batch_size] for start in range(0, len(by_length), batch_size)]
+    if most is not None and any(len(ids) + max_new_tokens > most for ids in encoded):
+        batches = [[index] for index in by_length]  # each goes on as far as it can, whoever else is asked
+    for batch in batches:
+        longest = len(encoded[batch[-1]])
+        limit = max_new_tokens if most is None else min(max_new_tokens, most - longest)
+        rows = _generate_batch(generator, [encoded[index] for index in batch], ends, limit, temperature, seed)
         done |= {index: _generation(generator, row, ends) for index, row in zip(batch, rows, strict=True)}
     return [done[index] for index in range(len(prompts))]
+
+
+def encode(generator: Generator, prompt: str) -> list[int]:
+    """The token ids of a prompt, begun as its tokenizer begins a text, and not ended: it is to be gone on with."""
+    ids: list[int] = generator.tokenizer(prompt)["input_ids"]
+    begin, end = _around(generator.tokenizer)
+    return ids[: len(ids) - len(end)] if end and ids[-len(end) :] == end and len(ids) > len(begin) + len(end) else ids
+
+
+def _around(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """What a tokenizer puts before and behind every text by itself."""
+    whole: list[int] = tokenizer("a")["input_ids"]
+    text: list[int] = tokenizer("a", add_special_tokens=False)["input_ids"]
+    for start in range(len(whole) - len(text) + 1):
+        if whole[start : start + len(text)] == text:
+            return whole[:start], whole[start + len(text) :]
+    return whole[:1], []  # it reads a text otherwise behind its beginning
+
+
+def _check_prompts(generator: Generator, prompts: Sequence[str], encoded: Sequence[Sequence[int]]) -> int | None:
+    """The model's learned positions, None for any number. ValueError names a prompt that the model cannot read: one
+    that leaves no position for an answer, or has a token the model has no vector of."""
+    model, tokenizer = generator.model, generator.tokenizer
+    most, words = model_folder.positions(model), model.get_input_embeddings().num_embeddings
+    for prompt, ids in zip(prompts, encoded, strict=True):
+        if most is not None and len(ids) >= most:
+            raise ValueError(
+                f"the prompt {prompt[:40]!r}… has {len(ids)} tokens, and the model {most} positions, for the answer as "
+                "well: leave it out, or ask a model of more"
+            )
+        if strange := next((token for token in ids if token >= words), None):
+            raise ValueError(
+                f"the prompt {prompt[:40]!r}… has the token {tokenizer.convert_ids_to_tokens(strange)!r} ({strange}), "
+                f"and the model has vectors of {words} tokens: give it its own tokenizer"
+            )
+    return most
 
 
 def end_ids(generator: Generator, stop_tokens: Sequence[str] = ()) -> frozenset[int]:
@@ -120,7 +179,7 @@ def with_one_bos(generator: Generator, prompt: str) -> str:
     Servers apply a chat template without adding a second one; MT-Bench's own script has two.
     """
     bos = generator.tokenizer.bos_token
-    adds_it = bos is not None and generator.tokenizer("")["input_ids"] == [generator.tokenizer.bos_token_id]
+    adds_it = bos is not None and _around(generator.tokenizer)[0][-1:] == [generator.tokenizer.bos_token_id]
     return prompt.removeprefix(bos) if adds_it else prompt
 
 

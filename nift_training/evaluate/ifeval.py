@@ -9,8 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from nift_training import artifacts, progress, templates
-from nift_training.evaluate import generation
+from nift_training import artifacts, json_objects, progress, templates
+from nift_training.evaluate import conversations, generation
 from nift_training.evaluate.generation import Generator
 
 PROMPT_COLUMNS = {"key", "prompt", "instruction_id_list", "kwargs"}
@@ -27,7 +27,25 @@ def read_prompts(path: Path) -> list[dict[str, Any]]:
     for row in prompts:
         if missing := PROMPT_COLUMNS - row.keys():
             raise ValueError(f"a prompt in {path} lacks {', '.join(sorted(missing))}: use the published layout")
+        _check_layout(row, path)
+    conversations.check_ids([row["key"] for row in prompts], path)
     return prompts
+
+
+def _check_layout(row: Mapping[str, Any], path: Path) -> None:
+    """Refuses a prompt that is no text, or whose instructions have no arguments of their own each."""
+    names, arguments = row["instruction_id_list"], row["kwargs"]
+    lists = isinstance(names, list) and isinstance(arguments, list) and len(names) == len(arguments)
+    if (
+        not lists
+        or not json_objects.is_text(row["prompt"])
+        or not all(isinstance(name, str) for name in names)
+        or not all(isinstance(each, Mapping) for each in arguments)
+    ):
+        raise ValueError(
+            f"prompt {row['key']!r} in {path} needs a text, a list of instructions and the kwargs of each: use the "
+            "published layout"
+        )
 
 
 def respond(
@@ -43,6 +61,7 @@ def respond(
 
     A response that is in the log already is not asked for again.
     """
+    conversations.check_ids([row["key"] for row in prompts], "the file of prompts")
     kept = {row["key"]: row for row in log.rows} if log else {}
     texts = {
         row["key"]: generation.with_one_bos(generator, templates.render(template, [row["prompt"]], example))
@@ -84,8 +103,9 @@ def check_ready(prompts: Sequence[Mapping[str, Any]]) -> None:
 def check(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, list[bool]]]:
     """For each row with a `response`: `strict` and `loose`, one verdict per instruction, by lm-eval's own checker.
 
-    The checker draws at random (language detection, arguments a prompt leaves open), so it is seeded: the same
-    rows give the same verdicts. Loose takes the best of eight readings, without first or last line or asterisks.
+    The checker draws at random (language detection, arguments a prompt leaves open, a letter where one asks for `#`),
+    so it is seeded before each reading of a row: a verdict does not depend on the rows before it. Loose takes the best
+    of eight readings, without first or last line or asterisks.
     """
     with _sentence_tokenizer():
         from langdetect import DetectorFactory
@@ -93,7 +113,6 @@ def check(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, list[bool]]]:
         from lm_eval.tasks.ifeval import utils as checker
 
         DetectorFactory.seed = 0
-        random.seed(0)
         return [_check_one(checker, instructions_registry.INSTRUCTION_DICT, row) for row in rows]
 
 
@@ -105,12 +124,17 @@ def _check_one(checker: Any, known: Mapping[str, Any], row: Mapping[str, Any]) -
             raise ValueError(f"prompt {row['key']} has the instruction {name!r}, which lm-eval does not know")
     asked = checker.InputExample(row["key"], instruction_ids, row["prompt"], row["kwargs"])
     try:
+        random.seed(0)
         strict = checker.test_instruction_following_strict(asked, row["response"])
+        random.seed(0)
         loose = checker.test_instruction_following_loose(asked, row["response"])
-    except LookupError as missing:
-        if "punkt" not in str(missing):
-            raise
-        raise ValueError(f"prompt {row['key']} needs NLTK's sentence tokenizer: {PUNKT}") from None
+    except Exception as mistake:  # whatever a checker makes of arguments it does not expect
+        if isinstance(mistake, LookupError) and "punkt" in str(mistake):
+            raise ValueError(f"prompt {row['key']} needs NLTK's sentence tokenizer: {PUNKT}") from None
+        raise ValueError(
+            f"prompt {row['key']} cannot be checked with its kwargs ({type(mistake).__name__}: {mistake}): use the "
+            "published file"
+        ) from None
     return {"strict": strict.follow_instruction_list, "loose": loose.follow_instruction_list}
 
 

@@ -27,8 +27,8 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--check-logits",
         choices=get_args(Logits),
-        default="never",
-        help="hold what the model says against base and adapter in peft; builds the model in float32",
+        default="if-it-fits",
+        help="hold what the model says against base and adapter in peft; builds it in float32 or its own precision",
     )
     options = parser.parse_args(argv)
     artifacts.check_free(options.out)

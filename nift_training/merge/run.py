@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -18,11 +19,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from nift_training import artifacts, disk, lineage, progress, shards
+from nift_training import artifacts, disk, lineage, model_folder, progress
 from nift_training.lineage import Lineage
 from nift_training.memory import peak_rss_mb
 from nift_training.merge import adapters, recomputation, streaming
 from nift_training.merge.adapters import AdapterWeights, Low, Whole
+from nift_training.model_folder import ModelFolder
 from nift_training.shards import INDEX, SINGLE, Shard
 
 __all__ = ["INDEX", "SINGLE", "Job", "Origin", "merge", "plan"]
@@ -30,10 +32,8 @@ __all__ = ["INDEX", "SINGLE", "Job", "Origin", "merge", "plan"]
 ARITHMETIC = 1  # to be raised when the same inputs give other bytes, so that no half of an older merge is gone on with
 SMALL_BYTES = 64 * 2**20
 Logits = Literal["never", "if-it-fits", "always"]
+REPOSITORY = re.compile(r"([\w-][\w.-]*/)?[\w-][\w.-]*")
 CARD, BASE_CARD = "README.md", "BASE_README.md"
-# What belongs to a model besides its weights. Other weights (consolidated.*.pth, pytorch_model.bin) would be the
-# unmerged model under the merged name, and code is never carried on.
-CARRIED = {".json", ".jinja", ".model", ".txt", ".md", ".tiktoken", ""}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,7 @@ class Job:
     """A merge that nothing speaks against: what is merged into what, and how it is known that they belong together."""
 
     base: Path
+    folder: ModelFolder
     found: tuple[Shard, ...]
     adapter: AdapterWeights
     changes: Mapping[str, Low | Whole]
@@ -100,8 +101,13 @@ def merge(
             peak_rss_mb=round(peak_rss_mb()),
             versions=artifacts.versions("torch", "safetensors"),
         )
-        if logits == "always" or (logits == "if-it-fits" and recomputation.fits(job.found)):
-            draft.facts["logits_difference"] = recomputation.check_logits(base, adapter, draft.path)
+        computed = None if logits == "never" else recomputation.precision(job.found)
+        if computed or logits == "always":
+            draft.facts["logits_difference"] = recomputation.check_logits(
+                base, adapter, draft.path, computed or "float32"
+            )
+        elif logits == "if-it-fits":
+            progress.say("merge: no memory to build the model and hold what it says against base and adapter")
     progress.say(f"merge: {len(job.changes)} tensors changed in {len(job.found)} shards, {checked} recomputed")
     return artifacts.read_manifest(out)
 
@@ -118,17 +124,17 @@ def plan(base: Path, adapter: Path, *, sibling_of: str | None = None, origin: Or
         for file in manifest.files:  # the weights are hashed while they are read
             if file.bytes < SMALL_BYTES and artifacts.sha256(base / file.name) != file.sha256:
                 raise artifacts.differs(base, file.name)
-    base_lineage = lineage.of(base)
+    folder = model_folder.read(base)
+    weights = model_folder.weights(folder)
+    base_lineage = lineage.of(base, found=weights.shards)
     if origin:
         base_lineage = replace(base_lineage, **{key: value for key, value in asdict(origin).items() if value})
-    found = tuple(shards.of(base))
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    tensors = {tensor.name: tensor for shard in found for tensor in shard.tensors}
-    changes = adapters.match(lora_, tensors, tied=bool(config.get("tie_word_embeddings")))
+    changes = adapters.match(lora_, weights, sibling=sibling_of is not None)
     relation, added = _relation(base, base_lineage, lora_, sibling_of)
     return Job(
         base=base,
-        found=found,
+        folder=folder,
+        found=weights.shards,
         adapter=lora_,
         changes=changes,
         base_lineage=base_lineage,
@@ -142,7 +148,8 @@ def plan(base: Path, adapter: Path, *, sibling_of: str | None = None, origin: Or
 def _relation(base: Path, base_lineage: Lineage, lora_: AdapterWeights, sibling_of: str | None) -> tuple[str, int]:
     """How base and adapter belong together, and how many tokens the base has more than what was trained on."""
     trained_on = lineage.recorded(lora_.path)
-    if trained_on is None and (Path(lora_.base_name) / "config.json").is_file():
+    here = lora_.base_name and (Path(lora_.base_name) / "config.json").is_file()
+    if trained_on is None and here:
         trained_on = lineage.of(Path(lora_.base_name), lora_.base_name)
     if trained_on is None:
         return _unrecorded(base, base_lineage, lora_, sibling_of), 0
@@ -155,12 +162,14 @@ def _relation(base: Path, base_lineage: Lineage, lora_: AdapterWeights, sibling_
 def _unrecorded(base: Path, base_lineage: Lineage, lora_: AdapterWeights, sibling_of: str | None) -> str:
     """All that can be held against an adapter from elsewhere: peft records the base's name, at best a revision."""
     revision = lora_.config.get("revision")
-    if sibling_of is not None and sibling_of != lora_.base_name:
+    # A path of another machine says nothing about the base.
+    named = _is_repository(lora_.base_name)
+    if sibling_of is not None and named and sibling_of != lora_.base_name:
         raise ValueError(
             f"{base} is declared a sibling of {sibling_of!r}, and the adapter was trained on {lora_.base_name!r}: give "
             "it to that model's sibling"
         )
-    if sibling_of is None and base_lineage.source and base_lineage.source != lora_.base_name:
+    if sibling_of is None and named and base_lineage.source and base_lineage.source != lora_.base_name:
         raise ValueError(
             f"the adapter was trained on {lora_.base_name!r}, and {base} is {base_lineage.source!r}: give --base that "
             "model, or name it with --sibling-of if this is its Instruct sibling"
@@ -171,11 +180,18 @@ def _unrecorded(base: Path, base_lineage: Lineage, lora_: AdapterWeights, siblin
     return "unrecorded: only names and shapes agree"
 
 
+def _is_repository(name: str) -> bool:
+    """Whether a name can be that of a repository on the Hub: no path, as peft writes where a model was a folder."""
+    return REPOSITORY.fullmatch(name) is not None and not Path(name).is_dir()
+
+
 def _check_room(job: Job, out: Path) -> None:
     """Refuses to begin what would not fit beside the shards that are there from before."""
     there = out.absolute().parent / f".{out.name}.partial"
     kept = sum(file.stat().st_size for file in there.rglob("*") if file.is_file()) if there.exists() else 0
-    disk.check_room(out, max(job.bytes + sum(path.stat().st_size for path, _ in _companions(job.base)) - kept, 0))
+    disk.check_room(
+        out, max(job.bytes + sum(path.stat().st_size for path, _ in model_folder.companions(job.folder)) - kept, 0)
+    )
 
 
 def _merge_shards(job: Job, draft: artifacts.Draft, started: float) -> int:
@@ -226,31 +242,13 @@ def _one_torch_thread() -> Iterator[None]:
 
 def _carry_over(job: Job, out: Path) -> None:
     """Copies tokenizer, configurations, index and licence, and writes a card that says what was merged into what."""
-    for file, name in _companions(job.base):
+    for file, name in model_folder.companions(job.folder):
         target = out / (BASE_CARD if name == CARD else name)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
         if job.manifest and artifacts.sha256(target) != _listed(job.manifest, name):
             raise artifacts.differs(job.base, name)
     (out / CARD).write_text(_card(job), encoding="utf-8")
-
-
-def _companions(base: Path) -> list[tuple[Path, str]]:
-    """The files that are carried over, each with its name in the folder.
-
-    A link may lead to where the Hub's cache keeps its contents, and nowhere else outside the folder.
-    """
-    inside = {base.resolve(), base.resolve().parent.parent / "blobs"}
-    files = []
-    for file in sorted(base.rglob("*")):
-        name = file.relative_to(base)
-        hidden = any(part.startswith(".") for part in name.parts)
-        if hidden or not file.is_file() or file.suffix not in CARRIED or name.as_posix() == artifacts.MANIFEST:
-            continue
-        if not any(file.resolve().is_relative_to(folder) for folder in inside):
-            raise ValueError(f"{file} leads out of the model's folder to {file.resolve()}: do not use this model")
-        files.append((file, name.as_posix()))
-    return files
 
 
 def _listed(manifest: artifacts.Manifest, name: str) -> str | None:

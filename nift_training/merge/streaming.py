@@ -170,11 +170,12 @@ class _Merging:
 
     def _add(self, piece: Piece, tensor: Tensor, numbers: torch.Tensor) -> None:
         change = self.changes.get(tensor.name)
-        if isinstance(change, Whole):
+        saved = change.tensor if isinstance(change, Whole) else change.onto if change else None
+        if saved is not None:
             of_row = tensor.numbers // tensor.shape[0]
-            saved = shards.rows(self.adapter, change.tensor, piece.first // of_row, len(numbers) // of_row)
-            numbers.copy_(saved.flatten())
-        elif change is not None:
+            rows = shards.rows(self.adapter, saved, piece.first // of_row, len(numbers) // of_row)
+            numbers.copy_(rows.flatten())
+        if isinstance(change, Low):
             if tensor is not self.tensor:
                 self.left, self.right = matrices(self.adapter, change)
                 self.tensor = tensor

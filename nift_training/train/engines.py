@@ -146,8 +146,14 @@ class TorchEngine:
         return float(loss)
 
     def state(self) -> TrainingState:
+        import torch
+
+        # What no token has gone through, an expert for one, has had no gradient and has no moments.
         first, second = (
-            {name: self.optimizer.state[parameter][moment].cpu() for name, parameter in self.trained.items()}
+            {
+                name: self.optimizer.state[parameter].get(moment, torch.zeros_like(parameter)).detach().cpu()
+                for name, parameter in self.trained.items()
+            }
             for moment in MOMENTS
         )
         masters = {name: parameter.detach().cpu() for name, parameter in self.trained.items()}

@@ -8,6 +8,8 @@ precision, as it is under autocast and under DeepSpeed; only the input, which th
 
 from __future__ import annotations
 
+import math
+import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,7 @@ ADAPTER = "default"
 
 
 def with_fresh_adapter(model: Any, recipe: Recipe) -> Any:
-    """The model with a LoRA that changes nothing yet on every linear layer except `lm_head`.
+    """The model with a LoRA that changes nothing yet on every linear layer that a text goes through, except `lm_head`.
 
     A is uniform (Kaiming, a = √5) from the recipe's seed and B zero, as in peft; both are float32.
     """
@@ -34,17 +36,76 @@ def with_fresh_adapter(model: Any, recipe: Recipe) -> Any:
         lora_alpha=recipe.alpha,
         lora_dropout=0.0,
         bias="none",
-        target_modules=linear_layers(model),
+        target_modules=targets(model),
     )
     return get_peft_model(model, lora).train()
 
 
+def targets(model: Any) -> list[str] | str:
+    """What peft is told of the layers to train: their last names, or a pattern where other parts of the model (a vision
+    tower) have layers of the same names."""
+    names = linear_layers(model)
+    prefix = _text_prefix(model)
+    return names if prefix is None else rf"{re.escape(prefix)}\..*\.({'|'.join(names)})"
+
+
 def linear_layers(model: Any) -> list[str]:
-    """The last names of the model's linear layers, without `lm_head`: q_proj, k_proj, …, down_proj in a Llama."""
+    """The last names of the linear layers of the model's text part, without `lm_head`: q_proj, …, down_proj in a Llama.
+
+    ValueError for a model that has none.
+    """
     import torch
 
-    linear = (name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear))
-    return sorted({name.rpartition(".")[2] for name in linear if "lm_head" not in name})
+    linear = (name for name, module in text_part(model).named_modules() if isinstance(module, torch.nn.Linear))
+    if not (names := sorted({name.rpartition(".")[2] for name in linear if "lm_head" not in name})):
+        others = {type(each).__name__ for name, each in text_part(model).named_modules() if _multiplies(name, each)}
+        raise ValueError(
+            f"{type(model).__name__} has no linear layers (nn.Linear) to train an adapter on, but "
+            f"{', '.join(sorted(others)) or 'none'}: take a model that has, or train it with peft itself"
+        )
+    return names
+
+
+def _multiplies(name: str, module: Any) -> bool:
+    """Whether a module multiplies what goes through it with a matrix of its own."""
+    import torch
+
+    matrix = getattr(module, "weight", None)
+    inner = isinstance(matrix, torch.Tensor) and matrix.dim() > 1 and not isinstance(module, torch.nn.Embedding)
+    return inner and "lm_head" not in name
+
+
+def text_part(model: Any) -> Any:
+    """The part of a model that a text goes through: all of it, or the decoder of one that sees or hears as well."""
+    return model if _text_prefix(model) is None else model.get_decoder()
+
+
+def _text_prefix(model: Any) -> str | None:
+    """What the names of the text part begin with; None where it is the whole model."""
+    if model.config.get_text_config() is model.config:
+        return None
+    decoder = model.get_decoder()
+    return next((name for name, module in model.named_modules() if name and module is decoder), None)
+
+
+def untrained(model: Any) -> tuple[list[str], float]:
+    """The weights of the text part that no adapter is on, though they multiply what goes through, by their last names,
+    and their share of all its numbers: experts, which transformers keeps as one tensor for all of a layer."""
+    import torch
+
+    part, found, numbers = text_part(model), set(), 0
+    for name, module in part.named_modules():
+        if isinstance(module, torch.nn.Linear | torch.nn.Embedding):
+            continue
+        for own, parameter in module.named_parameters(recurse=False):
+            if len(_shape(parameter)) > 1:
+                found.add(".".join([*name.split(".")[-1:], own]))
+                numbers += math.prod(_shape(parameter))
+    return sorted(found), numbers / max(sum(math.prod(_shape(parameter)) for parameter in part.parameters()), 1)
+
+
+def _shape(parameter: Any) -> tuple[int, ...]:
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))  # under ZeRO-3 each process has a part of it
 
 
 def trained(model: Any) -> dict[str, torch.nn.Parameter]:

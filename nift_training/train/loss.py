@@ -6,10 +6,13 @@ place: of a 60M-parameter model with 32,000 tokens a full set of logits in float
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from nift_training import attention
+from nift_training.train import lora
 from nift_training.train.micro_batches import Layout, MicroBatch
 
 if TYPE_CHECKING:
@@ -55,7 +58,8 @@ def hidden_states(model: Any, batch: MicroBatch) -> torch.Tensor:
         else attention.arguments(batch.lengths, batch.ids.device)
     )
     causal = model.get_base_model()
-    states: torch.Tensor = causal.base_model(
+    part = lora.text_part(causal)
+    states: torch.Tensor = (part.base_model if part is causal else part)(
         input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **inside
     ).last_hidden_state
     return states
@@ -81,7 +85,7 @@ def choose_layout(model: Any, cutoff: int) -> Layout:
         )
         for ids in PROBES
     ]
-    with torch.no_grad():
+    with torch.no_grad(), _without_dropout(model):
         own = [
             causal(input_ids=torch.tensor([ids], device=device), use_cache=False).logits[0].float() for ids in PROBES
         ]
@@ -111,6 +115,15 @@ def choose_layout(model: Any, cutoff: int) -> Layout:
             return "packed" if _close(logits("packed"), own, head.weight.dtype.itemsize) else "padded"
         except (TypeError, RuntimeError, ValueError):
             return "padded"  # the model knows nothing of the arguments, or of a mask of that shape
+
+
+@contextmanager
+def _without_dropout(model: Any) -> Iterator[None]:
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
 
 
 def _close(ours: list[torch.Tensor], own: list[torch.Tensor], bytes_per_number: int) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nift_training import artifacts
+from nift_training import artifacts, json_objects
 from nift_training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -23,10 +23,11 @@ LAYOUTS = "prompt and response, Alpaca's instruction, input and output, or messa
 
 @dataclass(frozen=True)
 class Pair:
-    """One exchange in text: what is read, and what is learnt to follow it."""
+    """One exchange in text: what is read, and what is learnt to follow it, unless it is marked not to be."""
 
     prompt: str
     response: str
+    learnt: bool = True
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,9 @@ class Examples(Sequence[TrainingExample]):
 def read(path: Path) -> list[Row]:
     """The rows of a .json, .jsonl or .parquet file in its order, in any of three layouts.
 
-    `prompt` and `response`; Alpaca's `instruction`, `input` and `output`, the first two joined by a line break as
-    LLaMA-Factory does (`data/aligner.py:25-32`); or `messages` (`conversations`) of user and assistant by turns.
+    `prompt` and `response`; Alpaca's `instruction`, `input` and `output`, the first two joined by a line break and the
+    turns of a `history` before them, as LLaMA-Factory does (`data/aligner.py:25-32`); or `messages` (`conversations`)
+    of user and assistant by turns, of which an answer with `train` false or `weight` 0 is read and not learnt.
     """
     rows = _read_objects(path)
     if not rows:
@@ -95,11 +97,11 @@ def examples(tokenizer: Any, rows: Sequence[Row], recipe: Recipe) -> Examples:
         for row, texts in _tokenised(tokenizer, rows[start : start + AT_ONCE], recipe):
             exchanges = _exchanges(row, texts, tokenizer, recipe)
             length = learnt = 0
-            for source, target in exchanges:
+            for pair, (source, target) in zip(row.pairs, exchanges, strict=False):
                 ids.append(np.array([*source, *target], dtype=np.int32))
-                trained.append(np.repeat(np.array([False, True]), [len(source), len(target)]))
+                trained.append(np.repeat(np.array([False, pair.learnt]), [len(source), len(target)]))
                 # The first token of a sequence has nothing before it and is never predicted.
-                learnt += len(target) if length or source else len(target) - 1
+                learnt += (len(target) if length or source else len(target) - 1) if pair.learnt else 0
                 length += len(source) + len(target)
             if not learnt:
                 raise ValueError(f"row {len(starts)} of the data has no token to learn: drop it")
@@ -175,7 +177,9 @@ def _key(tokenizer: Any, data: Path, recipe: Recipe) -> str:
     """A hash of all that shapes the token ids."""
     ends = (tokenizer.bos_token_id, tokenizer.eos_token_id)
     shape = (recipe.cutoff, recipe.add_bos, recipe.add_eos, recipe.keep_eos, recipe.separator)
-    what = json.dumps([artifacts.sha256(data), tokenizer.backend_tokenizer.to_str(), ends, shape])
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    words = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
+    what = json.dumps([artifacts.sha256(data), words, ends, shape])
     return hashlib.sha256(what.encode()).hexdigest()[:32]
 
 
@@ -185,7 +189,8 @@ def _row(row: Mapping[str, Any], where: str) -> Row:
     if "instruction" in row:
         asked = [_text(row, "instruction", where), _text(row, "input", where, empty=True)]
         joined = "\n".join(text for text in asked if text)
-        return Row((Pair(joined, _text(row, "output", where)),), _text(row, "system", where, empty=True))
+        last = Pair(joined, _text(row, "output", where))
+        return Row((*_history(row, where), last), _text(row, "system", where, empty=True))
     return Row((Pair(_text(row, "prompt", where), _text(row, "response", where)),))
 
 
@@ -193,9 +198,20 @@ def _text(row: Mapping[str, Any], column: str, where: str, *, empty: bool = Fals
     text = row.get(column)
     if empty and text is None:
         return ""
-    if not isinstance(text, str):
+    if not json_objects.is_text(text):
         raise ValueError(f"{where} has no text in {column!r}: give {LAYOUTS}")
-    return text
+    return str(text)
+
+
+def _history(row: Mapping[str, Any], where: str) -> list[Pair]:
+    turns = row.get("history")
+    if turns is None:
+        return []
+    if not isinstance(turns, list) or not all(
+        isinstance(turn, list | tuple) and len(turn) == 2 and all(map(json_objects.is_text, turn)) for turn in turns
+    ):
+        raise ValueError(f"{where} has a history that is no list of pairs of texts: drop or repair it")
+    return [Pair(*turn) for turn in turns]
 
 
 def _from_messages(messages: Any, where: str) -> Row:
@@ -204,11 +220,29 @@ def _from_messages(messages: Any, where: str) -> Row:
         (SPEAKERS.get(str(message.get("role", message.get("from")))), message.get("content", message.get("value")))
         for message in (messages if objects else ())
     ]
+    marks = [_is_learnt(message, where) for message in (messages if objects else ())]
     system = said.pop(0)[1] if said and said[0][0] == "system" else ""
     turns, texts = ["user", "assistant"] * (len(said) // 2), [text for _, text in said]
-    if not turns or [who for who, _ in said] != turns or not all(isinstance(text, str) for text in (system, *texts)):
+    if not turns or [who for who, _ in said] != turns or not all(map(json_objects.is_text, (system, *texts))):
         raise ValueError(f"{where} is not texts of user and assistant by turns: drop or repair it")
-    return Row(tuple(Pair(*pair) for pair in zip(texts[::2], texts[1::2], strict=True)), system)
+    learnt = marks[-len(texts) :][1::2]
+    return Row(tuple(Pair(*pair) for pair in zip(texts[::2], texts[1::2], learnt, strict=True)), system)
+
+
+def _is_learnt(message: Mapping[str, Any], where: str) -> bool:
+    """Whether a message is to be learnt: by axolotl's `train`, or OpenAI's and Mistral's `weight` of 0 or 1."""
+    answer = SPEAKERS.get(str(message.get("role", message.get("from")))) == "assistant"
+    for name, value in (("train", message.get("train")), ("weight", message.get("weight"))):
+        if value is None:
+            continue
+        if value not in (0, 1) or (value and not answer):
+            raise ValueError(
+                f"{where} has a message of {message.get('role', message.get('from'))!r} with {name} {value!r}: answers "
+                "are learnt (1) or not (0), and nothing else is"
+            )
+        if answer and not value:
+            return False
+    return True
 
 
 def _read_objects(path: Path) -> list[dict[str, Any]]:
@@ -217,7 +251,7 @@ def _read_objects(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".json":
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as damage:  # no JSON, or no UTF-8
+        except (ValueError, RecursionError) as damage:  # no JSON, or no UTF-8
             raise ValueError(f"{path} cannot be read as JSON ({damage}): repair it, or save it as UTF-8") from None
         if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
             raise ValueError(f"{path} is not a JSON list of objects: give one, or .jsonl with an object per line")

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nift_training import artifacts, backbone, file_locks, lineage, machine, progress
+from nift_training import artifacts, backbone, file_locks, lineage, machine, model_folder, progress
 from nift_training.machine import Machine, ProcessRank
 from nift_training.memory import peak_rss_mb
 from nift_training.recipe import Recipe
@@ -101,6 +101,7 @@ def _train(run: TrainingRun, recipe: Recipe, wanted: Machine) -> None:
         begun = checkpoints.latest(run.work, identity, start_over=run.start_over and place.first)
     log = [TrainStep(**row) for row in begun.log] if begun else []
     devices.check_agreement(place, len(log), f"the steps done in {run.work}")
+    _check_rows(run, found.tokenizer, examples)
     prepared = prepare(run.base, recipe, wanted, device, place)
     engine = prepared.engine
     if begun:
@@ -137,6 +138,21 @@ def _train(run: TrainingRun, recipe: Recipe, wanted: Machine) -> None:
             **_how(prepared, wanted, device, place),
         }
         _publish(run, prepared.model, state, recipe, steps, facts, started)
+
+
+def _check_rows(run: TrainingRun, tokenizer: Any, examples: Examples) -> None:
+    """Refuses data of which the model cannot read a row: a token it has no vector of, more tokens than positions."""
+    model = model_folder.skeleton(model_folder.read(run.base))
+    words, most = model.get_input_embeddings().num_embeddings, model_folder.positions(model)
+    if (largest := int(examples.ids.max())) >= words:
+        row = next(number for number, example in enumerate(examples, start=1) if largest in example.ids)
+        raise ValueError(
+            f"row {row} of {run.data} has the token {tokenizer.convert_ids_to_tokens(largest)!r} ({largest}), and the "
+            f"model has vectors of {words} tokens: give it its own tokenizer, or resize its embeddings"
+        )
+    longest = int((examples.starts[1:] - examples.starts[:-1]).max())
+    if most is not None and longest > most:
+        raise ValueError(f"a row of {run.data} has {longest} tokens, and the model {most} positions: lower the cutoff")
 
 
 def _what_was_done(steps: Sequence[TrainStep], examples: Examples, recipe: Recipe) -> dict[str, Any]:
@@ -217,6 +233,11 @@ def prepare(base: Path, recipe: Recipe, wanted: Machine, device: torch.device, p
         told = kind(engines.configuration(recipe, wanted, place.world, precision))
     model = backbone.weights(base, recipe, device, shared=shares_weights)
     kernels.apply(model, wanted)
+    without, share = lora.untrained(model)
+    if without and place.first:
+        progress.say(
+            f"train: {', '.join(without)} ({share:.0%} of the weights) get no adapter: they are no linear layers"
+        )
     model = lora.with_fresh_adapter(model, recipe)
     at_once = wanted.tokens_at_once or devices.TOKENS_AT_ONCE[device.type]
     checkpointing = devices.needs_checkpointing(model, wanted, at_once, device)
@@ -249,7 +270,8 @@ def save_adapter(
     # Left to itself peft asks the Hub whether the base's embeddings changed.
     model.save_pretrained(out, state_dict=state.masters, save_embedding_layers=False)
     config = json.loads((out / "adapter_config.json").read_text(encoding="utf-8"))
-    config["target_modules"].sort()  # a set inside peft, in another order in every process
+    if isinstance(config["target_modules"], list):
+        config["target_modules"].sort()  # a set inside peft, in another order in every process
     _write_json(out / "adapter_config.json", config)
     _write_json(out / "recipe.json", asdict(recipe))
     (out / "train_log.jsonl").write_text("".join(artifacts.line(asdict(step)) for step in steps), encoding="utf-8")

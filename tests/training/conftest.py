@@ -35,13 +35,19 @@ RECIPE = Recipe(
 )
 
 
+def write_tiny_tokenizer(out: Path) -> Any:
+    """pico's tokenizer of the articles, in a folder."""
+    tokenizer = pico.train_tokenizer(ARTICLES)
+    tokenizer.save_pretrained(out)
+    return tokenizer
+
+
 def write_tiny_model(out: Path, seed: int, hidden: int = 16) -> Path:
     """A model folder as pico writes it, but with random weights and far fewer of them."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = pico.train_tokenizer(ARTICLES)
-    tokenizer.save_pretrained(out)
+    tokenizer = write_tiny_tokenizer(out)
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),

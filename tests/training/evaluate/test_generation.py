@@ -142,7 +142,7 @@ def test_a_model_that_brings_code_is_refused(tiny: Path, tmp_path: Path) -> None
     config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))
     (tmp_path / "model" / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    with pytest.raises(ValueError, match="trust_remote_code"):
+    with pytest.raises(ValueError, match="asks for code of its own"):
         generation.load(tmp_path / "model")
     assert not (tmp_path / "ran").exists()
 

@@ -357,16 +357,16 @@ def test_links_out_of_the_folder_and_code_of_its_own_are_refused(tiny: Path, ada
     secret = tmp_path / "secret.txt"
     secret.write_text("not for publication")
     linked = shutil.copytree(tiny, tmp_path / "linked")
-    (linked / "notes.txt").symlink_to(secret)
+    (linked / "LICENSE").symlink_to(secret)
     with pytest.raises(ValueError, match="leads out of the model's folder"):
         run.merge(linked, adapter, tmp_path / "merged")
-    for file in ("config.json", "tokenizer_config.json"):
-        trick = shutil.copytree(tiny, tmp_path / file)
-        (trick / "bomb.py").write_text("raise SystemExit('executed')")
-        content = json.loads((trick / file).read_text())
-        (trick / file).write_text(json.dumps(content | {"auto_map": {"AutoModelForCausalLM": "bomb.Bomb"}}))
-        with pytest.raises(ValueError, match=rf"{file} asks for code of its own"):
-            run.merge(trick, adapter, tmp_path / "merged")
+    trick = shutil.copytree(tiny, tmp_path / "trick")
+    (trick / "bomb.py").write_text("raise SystemExit('executed')")
+    content = json.loads((trick / "config.json").read_text())
+    code = {"auto_map": {"AutoConfig": "bomb.Config", "AutoModelForCausalLM": "bomb.Bomb"}}
+    (trick / "config.json").write_text(json.dumps(content | code | {"model_type": "bomb"}))
+    with pytest.raises(ValueError, match=r"config\.json asks for code of its own"):
+        run.merge(trick, adapter, tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
 
 

@@ -212,3 +212,39 @@ def test_kept_tokens_that_are_damaged_are_made_anew(tokenizer: Any, pairs_file: 
     (file,) = tmp_path.glob("tokens-*")
     file.write_bytes(file.read_bytes()[:100])
     assert pairs.cached(tokenizer, pairs_file, FAITHFUL, tmp_path).ids.tolist() == first.ids.tolist()
+
+
+@pytest.mark.parametrize("mark", [{"train": False}, {"weight": 0}])
+def test_an_answer_that_is_marked_is_read_and_not_learnt(
+    tokenizer: Any, tmp_path: Path, mark: dict[str, object]
+) -> None:
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "wrong"}]
+    turns += [{"role": "user", "content": "c"}, {"role": "assistant", "content": "right"}]
+    plain, marked = (pairs.read(_written(tmp_path, [turns[0], turns[1] | how, *turns[2:]]))[0] for how in ({}, mark))
+    ours, theirs = (pairs.encode(tokenizer, row, FAITHFUL) for row in (plain, marked))
+    assert ours.ids.tolist() == theirs.ids.tolist()
+    wrong = tokenizer("wrong", add_special_tokens=False)["input_ids"]
+    assert int(ours.trained.sum() - theirs.trained.sum()) == len(wrong) + 1
+    for message in ({"weight": 0.5}, {"train": "no"}):
+        with pytest.raises(ValueError, match="answers are learnt"):
+            pairs.read(_written(tmp_path, [turns[0], turns[1] | message]))
+    with pytest.raises(ValueError, match="a message of 'user' with train True"):
+        pairs.read(_written(tmp_path, [turns[0] | {"train": True}, turns[1]]))
+
+
+def test_a_history_comes_before_an_instruction(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.json"
+    row = {"instruction": "c", "output": "d", "history": [["a", "b"]]}
+    path.write_text(json.dumps([row, row | {"history": []}]))
+    several, one = pairs.read(path)
+    assert several.pairs == (pairs.Pair("a", "b"), pairs.Pair("c", "d"))
+    assert one.pairs == (pairs.Pair("c", "d"),)
+    path.write_text(json.dumps([row | {"history": ["a", "b"]}]))
+    with pytest.raises(ValueError, match="row 1 has a history that is no list of pairs"):
+        pairs.read(path)
+
+
+def _written(folder: Path, messages: list[dict[str, Any]]) -> Path:
+    path = folder / "messages.jsonl"
+    path.write_text(json.dumps({"messages": messages}) + "\n")
+    return path

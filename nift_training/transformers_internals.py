@@ -1,0 +1,36 @@
+"""The names that transformers keeps to itself and we need: which files it loads, and what a class of model can do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+def weight_files(folder: Path, config: Any) -> tuple[list[Path], bool]:
+    """The files that transformers loads a folder's weights from, and whether an index has named them."""
+    from transformers.modeling_utils import _get_resolved_checkpoint_files
+
+    files, metadata = _get_resolved_checkpoint_files(
+        pretrained_model_name_or_path=str(folder),
+        variant=None,
+        gguf_file=None,
+        use_safetensors=None,
+        user_agent=None,
+        is_remote_code=False,
+        transformers_explicit_filename=getattr(config, "transformers_weights", None),
+        download_kwargs={"local_files_only": True},
+    )
+    return [Path(file) for file in files or ()], metadata is not None
+
+
+def takes_attention(model: Any) -> bool:
+    """Whether the model asks its attention through transformers' interface, which another function can be put into."""
+    return bool(model._can_set_attn_implementation())
+
+
+def not_needed(model: Any, names: Iterable[str]) -> set[str]:
+    """Those of a model's tensors that may be missing from its files: the model makes them itself."""
+    patterns = model._keys_to_ignore_on_load_missing or ()
+    return {name for name in names if any(re.search(pattern, name) for pattern in patterns)}

@@ -1,0 +1,103 @@
+"""What a model is asked: prompts as their makers mean them, or a line that says why not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nift_training.evaluate import conversations, generation, ifeval
+from tests.training.families import write
+
+PROMPT = "The old bridge over"
+
+
+def ending_texts(folder: Path) -> Path:
+    """The folder with a tokenizer that also ends every text by itself."""
+    written = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    processor = written["post_processor"]
+    end = json.loads((folder / "tokenizer_config.json").read_text())["eos_token"]
+    number = next(token["id"] for token in written["added_tokens"] if token["content"] == end)
+    processor["single"].append({"SpecialToken": {"id": end, "type_id": 0}})
+    processor["special_tokens"][end] = {"id": end, "ids": [number], "tokens": [end]}
+    (folder / "tokenizer.json").write_text(json.dumps(written), encoding="utf-8")
+    return folder
+
+
+def test_a_prompt_has_one_begin_and_no_end_whatever_its_tokenizer_adds(tmp_path: Path) -> None:
+    plain = generation.load(write(tmp_path / "plain", "llama"))
+    ending = generation.load(ending_texts(write(tmp_path / "ending", "llama")))
+    assert ending.tokenizer(PROMPT)["input_ids"][-1] == ending.tokenizer.eos_token_id
+    assert generation.encode(ending, PROMPT) == generation.encode(plain, PROMPT) == plain.tokenizer(PROMPT)["input_ids"]
+    begun = plain.tokenizer.bos_token + PROMPT
+    assert generation.with_one_bos(ending, begun) == generation.with_one_bos(plain, begun) == PROMPT
+    said = [generation.generate(each, [PROMPT], max_new_tokens=6)[0].ids for each in (plain, ending)]
+    assert said[0] == said[1]
+
+
+def test_padding_has_a_vector_of_the_model(tmp_path: Path) -> None:
+    folder = write(tmp_path / "model", "llama")
+    plain = generation.load(folder)
+    alone = [generation.generate(plain, [prompt], max_new_tokens=4)[0].ids for prompt in ("He", PROMPT)]
+    plain.tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    plain.tokenizer.save_pretrained(folder)
+    padded = generation.load(folder)
+    assert [each.ids for each in generation.generate(padded, ["He", PROMPT], max_new_tokens=4)] == alone
+
+
+def test_a_prompt_that_the_model_cannot_read_is_named(tmp_path: Path) -> None:
+    learned = generation.load(write(tmp_path / "gpt2", "gpt2", n_positions=16))
+    with pytest.raises(ValueError, match="and the model 16 positions"):
+        generation.generate(learned, ["a b c d e " * 9], max_new_tokens=4)
+    together = generation.generate(learned, [PROMPT, "He"], max_new_tokens=20)
+    assert together == [generation.generate(learned, [each], max_new_tokens=20)[0] for each in (PROMPT, "He")]
+    assert max(len(generation.encode(learned, each)) for each in (PROMPT, "He")) + together[0].tokens <= 16
+    learned.tokenizer.add_tokens(["<|new|>"])
+    with pytest.raises(ValueError, match=r"has the token '<\|new\|>'"):
+        generation.generate(learned, ["a <|new|>"], max_new_tokens=1)
+
+
+def test_a_folder_without_its_tokenizers_files_is_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path / "model", "gemma")
+    (folder / "tokenizer.json").unlink()
+    said = {"tokenizer_class": "GemmaTokenizer", "bos_token": "<s>", "eos_token": "</s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(said))
+    with pytest.raises(ValueError, match=r"has no tokenizer\.json"):
+        generation.load(folder)
+
+
+def questions(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_two_questions_with_one_id_are_refused(tmp_path: Path) -> None:
+    row = {"question_id": 81, "category": "math", "turns": ["What is 2 + 2?"]}
+    with pytest.raises(ValueError, match="two questions with the id 81"):
+        conversations.read_questions("mt-bench", questions(tmp_path / "q.jsonl", row, row))
+    prompt: dict[str, Any] = {"key": 1, "prompt": "Write", "instruction_id_list": [], "kwargs": []}
+    with pytest.raises(ValueError, match="two questions with the id 1"):
+        ifeval.read_prompts(questions(tmp_path / "p.jsonl", prompt, prompt))
+
+
+@pytest.mark.parametrize("turns", [["Write a function"], [{"content": "Write a function"}]])
+def test_turns_are_texts_or_objects_with_one(tmp_path: Path, turns: list[object]) -> None:
+    row = {"question_id": "a", "category": "x", "turns": turns}
+    (question,) = conversations.read_questions("arena-hard", questions(tmp_path / "q.jsonl", row))
+    assert question.turns == ("Write a function",)
+    with pytest.raises(ValueError, match="needs a category and turns"):
+        conversations.read_questions("arena-hard", questions(tmp_path / "q.jsonl", row | {"turns": [1]}))
+
+
+def test_a_letter_that_is_none_is_drawn_for_each_row_alone() -> None:
+    """Prompt 1122 of the published file asks for `#`, for which lm-eval's checker draws a letter."""
+
+    def row(key: int, letter: str, times: int) -> dict[str, Any]:
+        argument = {"let_relation": "at least", "letter": letter, "let_frequency": times}
+        asked = {"key": key, "prompt": "Use it.", "instruction_id_list": ["keywords:letter_frequency"]}
+        return {**asked, "kwargs": [argument], "response": "# # # # # ! ! ! ! ! ! " + "abcdefghijklm " * 6}
+
+    verdicts = [ifeval.check([*[row(1129, "!", 6)] * before, row(1122, "#", 4)])[-1] for before in range(4)]
+    assert all(verdict == verdicts[0] and verdict["strict"] <= verdict["loose"] for verdict in verdicts)
