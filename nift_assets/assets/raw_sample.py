@@ -19,6 +19,8 @@ from nift_assets.steps.table import TableOutput, table
 def raw_sample(context: Context) -> dict[str, TableOutput]:
     sample = corpus.sample(context.study.corpus, report=lambda progress: context.log(str(progress)))
     context.log(str(sample.read))
+    for problem in sample.unreadable:
+        context.log(f"left out: {problem}")
     read = {
         "files": sample.read.total_files,
         "corpus_rows": sample.read.rows,

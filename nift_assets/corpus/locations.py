@@ -7,16 +7,15 @@ import hashlib
 import itertools
 import os
 import re
+import urllib.parse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from nift_assets.corpus import folders
 from nift_assets.rows import Corpus
 
-PARQUET = (".parquet",)
-JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
-TEXT = (".txt", ".text")
 MOST_READ_BYTES = 64 * 2**20
 COMMIT = re.compile(r"[0-9a-f]{40}")
 # How Hub datasets number their files: this one, of so many.
@@ -29,12 +28,19 @@ def files(corpus: Corpus) -> list[str]:
     ValueError for a place without files, for files of a revision that is not the corpus's, and for a set of numbered
     shards that lacks some.
     """
+    return listed(corpus)[0]
+
+
+def listed(corpus: Corpus) -> tuple[list[str], list[str]]:
+    """The files of the corpus, as `files` gives them, and those of its folder that are about it, a README."""
     location = corpus.location
-    paths = _remote_files(location, corpus.revision) if "://" in location else _local_files(location, corpus.revision)
+    paths, about = (
+        _remote_files(location, corpus.revision) if "://" in location else _local_files(location, corpus.revision)
+    )
     # Who names a file or a pattern wants these; a folder is wanted whole.
     if not glob.has_magic(location) and os.path.basename(location) != os.path.basename(paths[0]):
         _refuse_missing_shards(location, paths)
-    return paths
+    return paths, about
 
 
 def fingerprint(corpus: Corpus) -> str:
@@ -80,24 +86,28 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def _local_files(location: str, revision: str | None) -> list[str]:
+def _local_files(location: str, revision: str | None) -> tuple[list[str], list[str]]:
+    about: list[str] = []
     if os.path.isdir(location):
-        matches = [str(p) for p in Path(location).rglob("*") if p.name.lower().endswith((*PARQUET, *JSON_LINES, *TEXT))]
+        inside = sorted(path.relative_to(location).as_posix() for path in Path(location).rglob("*") if path.is_file())
+        matches, about = (
+            [os.path.join(location, name) for name in some] for some in folders.articles(location, inside)
+        )
     else:
         matches = [location] if os.path.exists(location) else glob.glob(location, recursive=True)
+    matches = [match for match in matches if not os.path.isdir(match)]
     if not matches:
         raise ValueError(
-            f"{location}: no such file, and no folder or pattern with {', '.join((*PARQUET, *JSON_LINES, *TEXT))} "
-            "files in it; give an existing one"
+            f"{location}: no such file, and no folder or pattern with files in it of the kinds {folders.READABLE}; "
+            "give an existing one"
         )
     for file in matches:
-        commit = _revision_of_copy(Path(file))
-        if revision and commit and commit != revision:
+        known = _revision_of_copy(Path(file))
+        if revision and known and known != revision:
             raise ValueError(
-                f"{file}: it is of the revision {commit}, and the study's corpus is pinned to {revision}; "
-                "fetch that one"
+                f"{file}: it is of the revision {known}, and the study's corpus is pinned to {revision}; fetch that one"
             )
-    return sorted(matches)
+    return sorted(matches), about
 
 
 def _revision_of_copy(file: Path) -> str | None:
@@ -114,41 +124,70 @@ def _revision_of_copy(file: Path) -> str | None:
     return None
 
 
-def _remote_files(location: str, revision: str | None) -> list[str]:
+def _remote_files(location: str, revision: str | None) -> tuple[list[str], list[str]]:
     protocol = location.split("://")[0]
-    if protocol == "hf":
-        location = _pinned(location, revision)
+    at = _pinned(location, revision) if protocol == "hf" else location
+    about: list[str] = []
     try:
-        filesystem, path = _filesystem(location)
+        filesystem, path = _filesystem(at)
         if filesystem.isdir(path):
-            path = path.rstrip("/") + "/**/*.parquet"
-        matches = filesystem.glob(path) if "*" in path else [path] if filesystem.exists(path) else []
+            folder = path.rstrip("/")
+            inside = sorted(str(name)[len(folder) + 1 :] for name in filesystem.find(folder))
+        else:
+            inside = None
+            matches = filesystem.glob(path) if glob.has_magic(path) else [path] if filesystem.exists(path) else []
     except Exception as error:
         raise ValueError(
             f"{location}: cannot be listed ({one_line(error)}); check the address and the network"
         ) from None
+    if inside is not None:
+        matches, about = ([f"{folder}/{name}" for name in some] for some in folders.articles(location, inside))
     if not matches:
-        raise ValueError(f"{location}: nothing can be found there; check the address, its revision and the network")
-    return sorted(f"{protocol}://{match}" for match in matches)
+        raise ValueError(
+            f"{at}: nothing can be found there; check the address, its revision and the network, or give files of the "
+            f"kinds {folders.READABLE}"
+        )
+    return sorted(f"{protocol}://{match}" for match in matches), [f"{protocol}://{name}" for name in about]
+
+
+# The revisions of the Hub that have slashes in their names, and the short name DuckDB has for one of them.
+SLASHED = re.compile(r"refs/(?:convert|pr)/[^/]+")
+SHORT = {"~parquet": "refs/convert/parquet"}
 
 
 def _pinned(location: str, revision: str | None) -> str:
-    """The address with the commit in it, so that every file is of the same one whatever is pushed meanwhile."""
-    kind, owner, name, *path_parts = (location.removeprefix("hf://") + "//").split("/")
-    name, _, asked = name.partition("@")
+    """The address with the commit in it, so that every file is of the same one whatever is pushed meanwhile.
+
+    A revision may stand in the address as others write it there: `@refs/convert/parquet`, `@refs%2Fconvert%2Fparquet`,
+    `@~parquet`.
+    """
+    kind, _, path = location.removeprefix("hf://").partition("/")
+    before, at, behind = path.partition("@")
+    asked, rest = "", ""
+    if at:
+        slashed = SLASHED.match(behind)
+        asked = slashed[0] if slashed else behind.partition("/")[0]
+        rest = behind[len(asked) :]
+        asked = SHORT.get(asked, urllib.parse.unquote(asked))
+    owner, name, *inside = [*before.split("/"), ""][: 2 if at else None]
+    if kind != "datasets" or not owner or not name:
+        raise ValueError(
+            f"{location}: is no address of a dataset; give hf://datasets/<owner>/<name>, with a path behind"
+        )
     revision = revision or asked or None
     try:
         from huggingface_hub import HfApi
 
-        commit = HfApi().repo_info(f"{owner}/{name}", repo_type=kind.removesuffix("s"), revision=revision).sha
+        commit = HfApi().repo_info(f"{owner}/{name}", repo_type="dataset", revision=revision).sha
     except Exception as error:
-        at = f" at the revision {revision}" if revision else ""
+        wanted = f" at the revision {revision}" if revision else ""
         raise ValueError(
-            f"{location}: cannot be found{at} ({one_line(error)}); check the address, its revision and the network"
+            f"{location}: cannot be found{wanted} ({one_line(error)}); check the address, its revision and the network"
         ) from None
     if revision and COMMIT.fullmatch(revision) and commit != revision:
         raise ValueError(f"{location}: pinned to the revision {revision}, but the Hub serves {commit}; fetch that one")
-    return "/".join([f"hf://{kind}", owner, f"{name}@{commit}", *path_parts]).rstrip("/")
+    parts = [part for part in [*inside, *rest.split("/")] if part]
+    return "/".join([f"hf://datasets/{owner}/{name}@{commit}", *parts])
 
 
 def _filesystem(location: str) -> tuple[Any, str]:

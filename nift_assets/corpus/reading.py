@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import bz2
+import codecs
+import csv
 import gzip
 import io
 import itertools
+import json
+import lzma
 import os
+import re
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import duckdb
 
-from nift_assets.corpus.locations import JSON_LINES, PARQUET, TEXT, files, one_line, opened, size_and_mtime
+from nift_assets.corpus.folders import READABLE, kind_of
+from nift_assets.corpus.locations import files, one_line, opened, size_and_mtime
 from nift_assets.rows import Corpus
 from nift_training import json_objects
 
@@ -33,12 +41,34 @@ MOST_TIMES_LARGER = 1_000
 ALWAYS_ALLOWED = 256 * 2**20
 MOST_EXPANSION = 64 * 2**20
 
+# What may stand between the items of an array.
+BLANKS = re.compile(r"[\s,]*")
+
+
+def _unpacked_zst(raw: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.CompressedInputStream(pa.PythonFile(_Bytes(raw)), "zstd")
+
+
+UNPACKED: Mapping[str, Callable[[Any], Any]] = {
+    ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
+    ".zst": _unpacked_zst,
+}
+
 REMEDY = "name a text column with --text-column (make: TEXT=)"
 
 # What JSON calls what Python makes of it.
 JSON_NAMES = {bool: "true or false", int: "a number", float: "a number", list: "an array", dict: "an object"}
 
-Reason = Literal["no text", "lone surrogate", "not UTF-8"]
+Reason = Literal["no text", "lone surrogate", "not UTF-8", "not text", "broken row"]
+Text = tuple[bytes | None, Reason | None]
+
+
+class UnreadableFile(ValueError):
+    """A file that cannot be read, or not to its end: its own fault, and not that of the corpus."""
 
 
 @dataclass(frozen=True)
@@ -60,31 +90,72 @@ class TextBatch:
 
 
 def read(corpus: Corpus) -> Iterator[Document]:
-    """Every document of the corpus, file by file. ValueError names the file, the problem and the remedy."""
-    for file in files(corpus):
-        for batch in batches(file, corpus.text_column):
-            for place, text in enumerate(batch.texts):
-                yield Document(None if text is None else text.decode(), file, batch.row + place)
+    """Every document of the corpus, file by file. ValueError names the file, the problem and the remedy; of several
+    files one that cannot be read is passed over, as `sample` does."""
+    paths, nothing = files(corpus), True
+    first: UnreadableFile | None = None
+    for file in paths:
+        try:
+            for batch in batches(file, corpus.text_column):
+                for place, text in enumerate(batch.texts):
+                    nothing = False
+                    yield Document(None if text is None else text.decode(), file, batch.row + place)
+        except UnreadableFile as error:
+            if len(paths) == 1:
+                raise
+            first = first or error
+    if nothing and first:
+        raise first
 
 
 def batches(file: str, column: str) -> Iterator[TextBatch]:
     """The rows of one file, about a megabyte at a time. ValueError names the file, the problem and the remedy."""
-    name = file.lower()
+    kind = kind_of(file)
     before = size_and_mtime(file) if "://" in file or os.path.exists(file) else None
-    if before and "://" not in file and before[0] == 0 and not name.endswith(TEXT):
-        raise ValueError(f"{file}: is empty, not even a header; fetch it again")
-    if name.endswith(TEXT):
+    if before and "://" not in file and before[0] == 0 and kind != "text":
+        raise UnreadableFile(f"{file}: is empty, not even a header; fetch it again")
+    if kind == "text":
         yield _text(file)
-    elif name.endswith(PARQUET):
+    elif kind == "parquet":
         yield from _parquet(file, column)
-    elif name.endswith(JSON_LINES):
-        yield from _json_lines(file, column)
+    elif kind is not None:
+        yield from _rows(_json_texts(file, column) if kind == "json" else _csv_texts(file, column))
     else:
-        raise ValueError(
-            f"{file}: not a kind of file that can be read; give {', '.join((*PARQUET, *JSON_LINES, *TEXT))}"
-        )
+        raise UnreadableFile(f"{file}: not a kind of file that can be read; give {READABLE}")
     if size_and_mtime(file) != before:
         raise ValueError(f"{file}: was changed while it was read; sample again when it is whole")
+
+
+@contextmanager
+def _unpacked(file: str) -> Iterator[io.BufferedReader]:
+    """A file as what is in it once it is unpacked, a little at a time. UnreadableFile for what ends or breaks early."""
+    import pyarrow as pa
+
+    name = file.lower()
+    try:
+        with opened(file) as raw:
+            packed = next((ending for ending in UNPACKED if name.endswith(ending)), None)
+            stream = UNPACKED[packed](raw) if packed else raw
+            yield io.BufferedReader(_Bytes(stream), BYTES_AT_ONCE)
+    except PermissionError as error:
+        raise UnreadableFile(f"{file}: cannot be read ({error.strerror}); check its permissions") from None
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException) as error:
+        raise _torn(file, one_line(error)) from None
+
+
+class _Bytes(io.RawIOBase):
+    """Anything with `read(size)` as a raw stream: remote files have no other way to read in common."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._source.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
 
 
 # -- text --------------------------------------------------------------------------------------------------------------
@@ -92,18 +163,14 @@ def batches(file: str, column: str) -> Iterator[TextBatch]:
 
 def _text(file: str) -> TextBatch:
     """A text file is one document."""
-    try:
-        with opened(file) as stream:
-            content = stream.read(LONGEST_DOCUMENT + 1)
-    except OSError as error:
-        problem = error.strerror or one_line(error)
-        raise ValueError(f"{file}: cannot be read ({problem}); check its permissions") from None
+    with _unpacked(file) as stream:
+        content = stream.read(LONGEST_DOCUMENT + 1)
     if len(content) > LONGEST_DOCUMENT:
-        raise ValueError(f"{file}: is longer than {LONGEST_DOCUMENT:,} bytes, which no article is; split it")
+        raise UnreadableFile(f"{file}: is longer than {LONGEST_DOCUMENT:,} bytes, which no article is; split it")
     try:
         content.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: byte {error.start} is not UTF-8 text; convert the file to UTF-8") from None
+        raise UnreadableFile(f"{file}: byte {error.start} is not UTF-8 text; convert the file to UTF-8") from None
     fault = _fault(content)
     return TextBatch(0, [None], {0: fault}) if fault else TextBatch(0, [content], {})
 
@@ -121,15 +188,15 @@ def _fault(content: bytes) -> Reason | None:
     return None
 
 
-# -- JSON lines --------------------------------------------------------------------------------------------------------
+# -- rows of JSON and CSV ----------------------------------------------------------------------------------------------
 
 
-def _json_lines(file: str, column: str) -> Iterator[TextBatch]:
-    """One JSON object per line; a line that says nothing under `column` is a row without text."""
+def _rows(found: Iterable[Text]) -> Iterator[TextBatch]:
+    """Texts one by one as batches of them."""
     row, size = 0, 0
     texts: list[bytes | None] = []
     faults: dict[int, Reason] = {}
-    for text, fault in _json_texts(file, column):
+    for text, fault in found:
         if fault:
             faults[len(texts)] = fault
         texts.append(text)
@@ -140,65 +207,160 @@ def _json_lines(file: str, column: str) -> Iterator[TextBatch]:
     yield TextBatch(row, texts, faults)
 
 
-def _json_texts(file: str, column: str) -> Iterator[tuple[bytes | None, Reason | None]]:
-    has_column, others = False, dict[str, None]()
-    for number, line in _lines(file):
+def _encoded(text: str) -> Text:
+    """A text in UTF-8. Bytes of another encoding may have come this far as what Python escapes them to."""
+    try:
+        return text.encode(), None
+    except UnicodeEncodeError:
         try:
-            record = _object(file, number, line)
-        except UnicodeDecodeError:
+            return None, _fault(text.encode("utf-8", "surrogateescape")) or "lone surrogate"
+        except UnicodeEncodeError:
+            return None, "lone surrogate"
+
+
+def _json_texts(file: str, column: str) -> Iterator[Text]:
+    """The text of each object of a file: one per line, or the items of one array. A row without text, one whose value
+    is none and one that is no object are faults of their own; ValueError where no row is better."""
+    has_column, has_text, others = False, False, dict[str, None]()
+    bad: ValueError | None = None
+    for number, line in enumerate(_values(file), start=1):
+        place, value = line
+        if isinstance(value, UnicodeDecodeError):
             yield None, "not UTF-8"
             continue
-        has_column = has_column or column in record
-        others |= dict.fromkeys(record) if not has_column else {}
+        if isinstance(value, ValueError):
+            bad = bad or value
+            yield None, "broken row"
+            continue
+        has_column = has_column or column in value
+        others |= dict.fromkeys(value) if not has_column else {}
         if number >= ROWS_AT_ONCE:
             _refuse_unknown(file, column, others, has_column)
-        value = record.get(column)
-        if value is not None and not isinstance(value, str):
-            kind = JSON_NAMES[type(value)]
-            raise ValueError(f"{file}: the column {column!r} is {kind} in line {number}, not text; {REMEDY}")
-        try:
-            yield (None, "no text") if value is None else (value.encode(), None)
-        except UnicodeEncodeError:
-            yield None, "lone surrogate"
+        text = value.get(column)
+        if text is not None and not isinstance(text, str):
+            kind = JSON_NAMES[type(text)]
+            bad = bad or UnreadableFile(f"{file}: the column {column!r} is {kind} in {place}, not text; {REMEDY}")
+            yield None, "not text"
+            continue
+        has_text = has_text or text is not None
+        yield (None, "no text") if text is None else _encoded(text)
     _refuse_unknown(file, column, others, has_column)
+    if bad and not has_text:
+        raise bad
+
+
+def _values(file: str) -> Iterator[tuple[str, dict[str, Any] | ValueError]]:
+    """The objects of a file of JSON in their order, each with its place in words; a fault in the place of one that is
+    none."""
+    with _unpacked(file) as stream:
+        begin = stream.peek(BYTES_AT_ONCE).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
+        if begin == b"[":
+            yield from _items(file, stream)
+            return
+        for number, line in _lines(file, stream):
+            try:
+                yield f"line {number}", json_objects.parse(line.removeprefix(codecs.BOM_UTF8))
+            except UnicodeDecodeError as error:
+                yield f"line {number}", error
+            except json_objects.NotAnObject:
+                problem = f"{file}: line {number} is no JSON object; give one object per line"
+                yield f"line {number}", UnreadableFile(problem)
+            except ValueError as error:
+                torn = _torn(file, f"line {number}: {one_line(error)}")
+                if not line.endswith(b"\n"):  # the file ends in the middle of a row
+                    raise torn from None
+                yield f"line {number}", torn
+
+
+def _items(file: str, stream: io.BufferedReader) -> Iterator[tuple[str, dict[str, Any] | ValueError]]:
+    """The items of one JSON array, read a little at a time."""
+    decoder, decode = json.JSONDecoder(), codecs.getincrementaldecoder("utf-8-sig")("surrogateescape").decode
+    text, at, number, ended = "", 0, 0, False
+
+    def more() -> bool:
+        nonlocal text, at, ended
+        content = stream.read(max(BYTES_AT_ONCE, len(text) - at))
+        ended = not content
+        text, at = text[at:] + decode(content, ended), 0
+        if len(text) > LONGEST_DOCUMENT:
+            raise UnreadableFile(f"{file}: item {number + 1} is longer than any article is; give one object per line")
+        return not ended
+
+    more()
+    at = text.index("[") + 1
+    while True:
+        while (at := BLANKS.match(text, at).end()) == len(text):  # type: ignore[union-attr]
+            if not more():
+                raise _torn(file, f"its array ends behind item {number}")
+        if text[at] == "]":
+            if text[at + 1 :].strip() or any(map(bytes.strip, iter(lambda: stream.read(BYTES_AT_ONCE), b""))):
+                raise UnreadableFile(f"{file}: goes on behind its array; give one array, or one object per line")
+            return
+        while True:
+            try:
+                value, stop = decoder.raw_decode(text, at)
+            except RecursionError as error:
+                raise _torn(file, f"item {number + 1}: {one_line(error)}") from None
+            except ValueError as error:
+                if ended:
+                    raise _torn(file, f"item {number + 1}: {one_line(error)}") from None
+            else:
+                # A number at the end of what is there may go on.
+                if stop < len(text) or ended:
+                    break
+            more()
+        at, number = stop, number + 1
+        if isinstance(value, dict):
+            yield f"item {number}", value
+        else:
+            yield f"item {number}", UnreadableFile(f"{file}: item {number} is no JSON object; give an array of objects")
 
 
 def _refuse_unknown(file: str, column: str, others: Iterable[str], has_column: bool) -> None:
     if others and not has_column:
         shown = ", ".join([*others][:20])
-        raise ValueError(f"{file}: there is no column {column!r}, but {shown}; {REMEDY}")
+        raise UnreadableFile(f"{file}: there is no column {column!r}, but {shown}; {REMEDY}")
 
 
-def _object(file: str, number: int, line: bytes) -> dict[str, Any]:
-    """The JSON object in a line. UnicodeDecodeError for a line in another encoding: one row's fault, not the file's."""
-    try:
-        return json_objects.parse(line)
-    except UnicodeDecodeError:
-        raise
-    except json_objects.NotAnObject:
-        raise ValueError(f"{file}: line {number} is no JSON object; give one object per line") from None
-    except ValueError as error:
-        raise ValueError(_unreadable(file, f"line {number}: {one_line(error)}")) from None
-
-
-def _lines(file: str) -> Iterator[tuple[int, bytes]]:
+def _lines(file: str, stream: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
     """The lines that are not blank, numbered from 1; none is read further than a document may be long."""
-    try:
-        with opened(file) as raw:
-            stream: Any = io.BufferedReader(gzip.GzipFile(fileobj=raw)) if file.lower().endswith(".gz") else raw
-            for number in itertools.count(1):
-                line = stream.readline(LONGEST_DOCUMENT + 1)
-                if not line:
-                    return
-                if len(line) > LONGEST_DOCUMENT:
-                    raise ValueError(
-                        f"{file}: line {number} is longer than {LONGEST_DOCUMENT:,} bytes, which no article is; give "
-                        "one JSON object per line"
-                    )
-                if not line.isspace():
-                    yield number, line
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(_unreadable(file, one_line(error))) from None
+    for number in itertools.count(1):
+        line = stream.readline(LONGEST_DOCUMENT + 1)
+        if not line:
+            return
+        if len(line) > LONGEST_DOCUMENT:
+            raise UnreadableFile(
+                f"{file}: line {number} is longer than {LONGEST_DOCUMENT:,} bytes, which no article is; give one JSON "
+                "object per line"
+            )
+        if not line.isspace():
+            yield number, line
+
+
+def _csv_texts(file: str, column: str) -> Iterator[Text]:
+    """The text of each row of a file of separated values with a header; a row of another number of fields is broken."""
+    csv.field_size_limit(LONGEST_DOCUMENT)
+    with _unpacked(file) as stream:
+        lines = io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="")
+        first = lines.readline(LONGEST_DOCUMENT)
+        header, separator = _header(first, column)
+        if column not in header:
+            raise UnreadableFile(f"{file}: there is no column {column!r}, but {', '.join(header[:20])}; {REMEDY}")
+        place = header.index(column)
+        try:
+            for fields in csv.reader(lines, delimiter=separator, strict=True):
+                if fields:
+                    yield _encoded(fields[place]) if len(fields) == len(header) else (None, "broken row")
+        except csv.Error as error:
+            raise _torn(file, one_line(error)) from None
+        finally:
+            lines.detach()
+
+
+def _header(line: str, column: str) -> tuple[list[str], str]:
+    """The columns that a first line names, and what stands between them: that by which the wanted one is among them."""
+    split = [(next(csv.reader([line], delimiter=separator), []), separator) for separator in ",;\t|"]
+    return next((found for found in split if column in found[0]), max(split, key=lambda found: len(found[0])))
 
 
 # -- Parquet -----------------------------------------------------------------------------------------------------------
@@ -222,9 +384,9 @@ def _parquet(file: str, column: str) -> Iterator[TextBatch]:
                     yield _arrow_batch(part.column(0), row)
                     row += len(part)
             if row != table.metadata.num_rows:
-                raise ValueError(_unreadable(file, f"{row} of {table.metadata.num_rows} rows are there"))
+                raise _torn(file, f"{row} of {table.metadata.num_rows} rows are there")
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(_unreadable(file, one_line(error))) from None
+        raise _torn(file, one_line(error)) from None
 
 
 def _arrow_batch(column: pa.Array, row: int) -> TextBatch:
@@ -255,21 +417,26 @@ def _refuse_other_types(file: str, column: str, schema: pa.Schema) -> None:
     import pyarrow as pa
 
     if column not in schema.names:
-        raise ValueError(f"{file}: there is no column {column!r}, but {', '.join(schema.names[:20])}; {REMEDY}")
+        raise UnreadableFile(f"{file}: there is no column {column!r}, but {', '.join(schema.names[:20])}; {REMEDY}")
     kind = schema.field(column).type
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+    if not (
+        pa.types.is_null(kind)
+        or pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_string_view(kind)
+    ):
         # By the name it has in SQL, as everywhere else.
         with duckdb.connect() as connection:
             sql_type = connection.from_arrow(pa.schema([pa.field("c", kind)]).empty_table()).types[0]
-        raise ValueError(f"{file}: the column {column!r} is {sql_type}, not text; {REMEDY}")
+        raise UnreadableFile(f"{file}: the column {column!r} is {sql_type}, not text; {REMEDY}")
 
 
 def _refuse_large_footer(file: str, raw: Any) -> None:
     raw.seek(-8, os.SEEK_END)
     size, magic = struct.unpack("<I4s", raw.read(8))
     if magic == b"PAR1" and size > LARGEST_FOOTER:
-        raise ValueError(
+        raise UnreadableFile(
             f"{file}: its footer is {size:,} bytes, of columns nobody needs; write it again with the text column alone"
         )
     raw.seek(0)
@@ -287,7 +454,7 @@ def _rows_at_once(file: str, raw: Any, column: str, table: pq.ParquetFile, group
     if unpacked > max(ALWAYS_ALLOWED, MOST_TIMES_LARGER * packed) or rows.num_rows > max(
         ALWAYS_ALLOWED, MOST_TIMES_LARGER * packed
     ):
-        raise ValueError(
+        raise UnreadableFile(
             f"{file}: {packed:,} bytes would unpack to {unpacked:,} bytes and {rows.num_rows:,} rows, which text does "
             "not; nothing of it was read"
         )
@@ -314,8 +481,8 @@ def _page_size(raw: Any, place: int) -> int:
     return values[1]
 
 
-def _unreadable(file: str, problem: str) -> str:
-    return (
+def _torn(file: str, problem: str) -> UnreadableFile:
+    return UnreadableFile(
         f"{file}: cannot be read to its end ({problem}); the file is truncated, damaged or not what its name says: "
         "fetch it again"
     )

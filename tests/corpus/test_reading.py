@@ -131,14 +131,19 @@ def squeezed(folder: Path) -> Path:
     return folder / "c.parquet"
 
 
-def array_line(folder: Path) -> Path:
-    (folder / "c.jsonl").write_text('[{"text": "a"}]\n')
+def rows_of_arrays(folder: Path) -> Path:
+    (folder / "c.jsonl").write_text('{"text": [1]}\n["a"]\n')
     return folder / "c.jsonl"
 
 
-def number(folder: Path) -> Path:
-    (folder / "c.jsonl").write_text('{"text": "a"}\n{"text": 12}\n')
+def torn_array(folder: Path) -> Path:
+    (folder / "c.jsonl").write_text('[{"text": "a"},\n')
     return folder / "c.jsonl"
+
+
+def goes_on(folder: Path) -> Path:
+    (folder / "c.json").write_text('[{"text": "a"}]\n[{"text": "b"}]')
+    return folder / "c.json"
 
 
 def unknown_column(folder: Path) -> Path:
@@ -162,8 +167,9 @@ def flipped_bits(folder: Path) -> Path:
         (long_text, "is longer than"),
         (large_footer, "its footer is 136,314,880 bytes"),
         (squeezed, "would unpack to 41,9"),
-        (array_line, "line 1 is no JSON object"),
-        (number, "the column 'text' is a number in line 2, not text"),
+        (rows_of_arrays, "the column 'text' is an array in line 1, not text"),
+        (torn_array, "its array ends behind item 1"),
+        (goes_on, "goes on behind its array"),
         (unknown_column, "there is no column 'text', but body, title"),
         (flipped_bits, "cannot be read to its end"),
     ],
