@@ -11,7 +11,8 @@ import os
 # What picks the study of a process, and changes it.
 STUDY, SCALE, BENCHMARKS = "NIFT_STUDY", "NIFT_SCALE", "NIFT_BENCHMARKS"
 CORPUS, TEXT_COLUMN, DOCUMENTS = "NIFT_CORPUS", "NIFT_TEXT_COLUMN", "NIFT_DOCUMENTS"
-OF_THE_STUDY = (STUDY, SCALE, BENCHMARKS, CORPUS, TEXT_COLUMN, DOCUMENTS)
+CUT_AT = "NIFT_CUT_AT"
+OF_THE_STUDY = (STUDY, SCALE, BENCHMARKS, CORPUS, TEXT_COLUMN, DOCUMENTS, CUT_AT)
 # Where things lie, what they may cost, who answers and who is told.
 WAREHOUSE, LEDGER_URL, BUDGET_USD = "NIFT_WAREHOUSE", "NIFT_LEDGER_URL", "NIFT_BUDGET_USD"
 SERVER, SERVER_KEY, UI_TOKEN = "NIFT_SERVER", "NIFT_SERVER_KEY", "NIFT_UI_TOKEN"
@@ -56,6 +57,11 @@ def documents() -> int | None:
             f"{DOCUMENTS} is {wanted!r}; give the number of documents to sample, 1 or more, or leave it out"
         )
     return int(wanted) if wanted else None
+
+
+def cut_at() -> str | None:
+    """What these are cut at: spaces, words or sentences."""
+    return _given(CUT_AT)
 
 
 def of_the_study() -> dict[str, str]:

@@ -24,10 +24,16 @@ StudyRow = TypeVar("StudyRow", bound="DataclassInstance")
 # The columns of rows that say where on this machine files lie.
 PLACES = ("location", "judge_config", "example")
 
+# What a document may be cut at.
+Unit = Literal["spaces", "words", "sentences"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
     """Where the web articles come from and how many of them are sampled; one document is one text.
+
+    Each is cut at one of its `spaces`, as the paper does. Chinese, Japanese or Thai articles have none between words:
+    they are cut between `words`, which a dictionary tells apart, or behind `sentences`.
 
     `tokens_per_document` is what a plan assumes as long as no article has been read.
     """
@@ -39,6 +45,7 @@ class Corpus:
     revision: str | None = None
     seed: int = 42
     tokens_per_document: int | None = None
+    cut_at: Unit = "spaces"
     licence: str
 
 

@@ -29,6 +29,7 @@ from nift_assets.rows import (
     ReferenceSet,
     Teacher,
     TrainingSet,
+    Unit,
 )
 from nift_training.templates import TEMPLATES
 
@@ -106,6 +107,8 @@ class Study:
 
     def __post_init__(self) -> None:
         _check_names("study", [self.name])
+        if self.corpus.cut_at not in get_args(Unit):
+            raise ValueError(f"cut_at is {self.corpus.cut_at!r}; a corpus can be cut at {', '.join(get_args(Unit))}")
         for kind in KINDS:
             _check_names(kind, [row.name for row in getattr(self, kind)])
         for asked in self.language_models:

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from nift_assets.corpus import words
+from nift_assets.corpus import units, words
+from nift_assets.rows import Unit
 
-# The same characters as str.split(): every Unicode white space, so that counting and cutting agree on what a word is.
-WORD = re.compile(r"\S+")
 INLINE_BYTES = 12
 
 
 @dataclass(frozen=True)
 class Halves:
-    """A document cut in two: `first + second` is the document, `first` ends with its word number `cut` of `words`."""
+    """A document cut in two: `first + second` is the document, `first` ends with its word number `cut` of `words`, or
+    with its sentence, where it is cut at those."""
 
     words: int
     cut: int
@@ -28,21 +27,23 @@ class Halves:
     second: str
 
 
-def cut(text: str, *, document_id: str, seed: int) -> Halves | None:
+def cut(text: str, *, document_id: str, seed: int, cut_at: Unit = "spaces") -> Halves | None:
     """The two halves of one document, or None for one of fewer than two words, which has no place to be cut.
 
     The cut index k is uniform in {ceil(n/4) … floor(3n/4)} for n white-space separated words (section 3 of the
     paper: "uniformly sampled from between the first and the last quarter of the article, measured by word count").
     The white space after word k opens the second half, so no byte is lost and a teacher's prompt ends in a word.
 
+    Where the corpus is cut at something else than spaces its units take the place of words.
+
     This is the rule as it reads; `halve` is the same for a whole table, several times faster.
     """
-    number = len(text.split())
-    if number < 2:
+    ends = units.ends(text, cut_at)
+    if len(ends) < 2:
         return None
-    index = draw_word(number, document_id=document_id, seed=seed)
-    at = _end_of_word(text, index)
-    return Halves(words=number, cut=index, first=text[:at], second=text[at:])
+    index = draw_word(len(ends), document_id=document_id, seed=seed)
+    at = ends[index - 1]
+    return Halves(words=len(ends), cut=index, first=text[:at], second=text[at:])
 
 
 def draw_word(number: int, *, document_id: str, seed: int) -> int:
@@ -57,11 +58,35 @@ def draw(document_id: str, *, seed: int, choices: int) -> int:
     return int.from_bytes(hashed.digest(), "big") * choices >> 64
 
 
-def halve(raw_sample: pl.DataFrame, *, seed: int) -> pl.DataFrame:
+def halve(raw_sample: pl.DataFrame, *, seed: int, cut_at: Unit = "spaces") -> pl.DataFrame:
     """One row per document that can be cut; the others are the rows of `halves_rejects`.
 
     The halves are views of the texts they are cut from, so 400 MB of text are held once.
     """
+    number, index, at = (_cuts if cut_at == "spaces" else _cuts_of)(raw_sample, seed, cut_at)
+    cuttable = raw_sample.select(
+        "document_id", "sample_rank", "text", words=pl.Series(number), cut=pl.Series(index), at=pl.Series(at)
+    ).filter(pl.col("words") >= 2)
+    first, second = _cut_at(cuttable["text"], cuttable["at"].to_numpy())
+    return cuttable.select("document_id", "sample_rank", "words", "cut", first_half=first, second_half=second)
+
+
+Cuts = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+
+
+def _cuts_of(raw_sample: pl.DataFrame, seed: int, cut_at: Unit) -> Cuts:
+    """As `_cuts`, a document at a time and at any unit."""
+    cuts = []
+    for name, text in raw_sample.select("document_id", "text").iter_rows():
+        ends = units.ends(text, cut_at)
+        index = draw_word(len(ends), document_id=name, seed=seed) if len(ends) > 1 else 0
+        cuts.append((len(ends), index, len(text[: ends[index - 1]].encode()) if index else 0))
+    columns = np.array(cuts, dtype=np.int64).reshape(-1, 3).T
+    return columns[0], columns[1], columns[2]
+
+
+def _cuts(raw_sample: pl.DataFrame, seed: int, _: Unit) -> Cuts:
+    """Of each document how many words it has, behind which of them it is cut, and at which byte; 0 if it is not."""
     number, index, at = (np.zeros(raw_sample.height, dtype=np.int64) for _ in range(3))
     names = raw_sample["document_id"].to_list()
     for few in words.find(raw_sample["text"]):
@@ -72,11 +97,7 @@ def halve(raw_sample: pl.DataFrame, *, seed: int) -> pl.DataFrame:
             for count, name in zip(few.counts.tolist(), names[rows], strict=True)
         ]
         at[rows] = few.ends(index[rows])
-    cuttable = raw_sample.select(
-        "document_id", "sample_rank", "text", words=pl.Series(number), cut=pl.Series(index), at=pl.Series(at)
-    ).filter(pl.col("words") >= 2)
-    first, second = _cut_at(cuttable["text"], cuttable["at"].to_numpy())
-    return cuttable.select("document_id", "sample_rank", "words", "cut", first_half=first, second_half=second)
+    return number, index, at
 
 
 def _cut_at(texts: pl.Series, at: NDArray[np.int64]) -> tuple[pl.Series, pl.Series]:
@@ -108,10 +129,3 @@ def _cut_at(texts: pl.Series, at: NDArray[np.int64]) -> tuple[pl.Series, pl.Seri
         for half in (first, second)
     )
     return pl.Series(next(arrays)), pl.Series(next(arrays))
-
-
-def _end_of_word(text: str, index: int) -> int:
-    matches = WORD.finditer(text)
-    for _ in range(index - 1):
-        next(matches)
-    return next(matches).end()

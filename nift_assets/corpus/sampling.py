@@ -26,9 +26,9 @@ from typing import IO
 import numpy as np
 import polars as pl
 
-from nift_assets.corpus import locations, reading, words
+from nift_assets.corpus import locations, reading, units
 from nift_assets.corpus.duplicates import DocumentIndex
-from nift_assets.rows import Corpus
+from nift_assets.rows import Corpus, Unit
 from nift_assets.store import telling_of_a_full_disk
 
 SECONDS_BETWEEN_REPORTS = 5.0
@@ -78,10 +78,10 @@ def sample(
     later file or row is left out and listed, as is a row that is no text. Texts wait in the temporary folder: about
     n (1 + ln(N/n)) of them for n of N documents.
     """
-    files = locations.files(corpus)
+    files, about = locations.listed(corpus)
     with _scratch() as folder, ExitStack() as opened:
         texts = opened.enter_context((folder / "texts").open("w+b"))
-        drawing = _Drawing(corpus, files, texts, DocumentIndex(folder), report)
+        drawing = _Drawing(corpus, files, about, texts, DocumentIndex(folder), report)
         with ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1)) as pool:
             try:
                 for _ in pool.map(drawing.take, range(len(files))):
@@ -90,6 +90,8 @@ def sample(
                 drawing.stopped.set()  # or an interrupt would wait until every file has been read
                 raise
         if drawing.is_empty:
+            if drawing.unreadable:
+                raise drawing.unreadable[min(drawing.unreadable)]
             raise ValueError(f"{corpus.location}: no document with text in it; give a corpus with at least one")
         opened.pop_all()  # the texts stay until nobody has the sample any more, though their folder goes
         return drawing.sample()
@@ -106,14 +108,24 @@ class _DrawnText:
 
 
 class Sample:
-    """The sampled documents, and every document of the corpus that could not be sampled with the reason.
+    """The sampled documents, and every document of the corpus that could not be sampled with the reason; of files that
+    could not be read a line each says why (`unreadable`).
 
     The texts lie on the disk, in a file without a name that ends with this value.
     """
 
     def __init__(
-        self, kept: Sequence[_DrawnText], files: Sequence[str], texts: IO[bytes], rejects: pl.DataFrame, read: Progress
+        self,
+        kept: Sequence[_DrawnText],
+        files: Sequence[str],
+        texts: IO[bytes],
+        rejects: pl.DataFrame,
+        read: Progress,
+        unreadable: Sequence[str] = (),
+        cut_at: Unit = "spaces",
     ) -> None:
+        self._cut_at = cut_at
+        self.unreadable = unreadable
         self.rejects = rejects
         self.read = read
         self._kept = kept
@@ -145,7 +157,7 @@ class Sample:
                 "document_id": [sha256(content).hexdigest()[:32] for content in texts],
                 "sample_rank": pl.int_range(rank, rank + len(texts), dtype=pl.Int64, eager=True),
                 "text": text,
-                "words": words.counts(text),
+                "words": units.counts(text, self._cut_at),
                 "file": self._files.gather([document.file for document in kept]),
                 "row": pl.Series([document.row for document in kept], dtype=pl.Int64),
             },
@@ -160,12 +172,14 @@ class _Drawing:
         self,
         corpus: Corpus,
         files: Sequence[str],
+        about: Sequence[str],
         texts: IO[bytes],
         index: DocumentIndex,
         report: Callable[[Progress], None],
     ) -> None:
         self._corpus = corpus
         self._files = files
+        self._about = about
         self._texts = texts
         self._index = index
         self._report = report
@@ -173,6 +187,7 @@ class _Drawing:
         self._first: dict[bytes, _DrawnText] = {}  # by rank: the wanted ones so far, and a few more
         self._limit: bytes | None = None  # once there are enough, what comes behind this rank is not wanted
         self._faults: list[tuple[int, int, str]] = []
+        self.unreadable: dict[int, reading.UnreadableFile] = {}
         self._written, self._ended, self._rows, self._bytes = 0, 0, 0, 0
         self._began = self._reported = time.monotonic()
         self._lock = threading.Lock()
@@ -192,7 +207,11 @@ class _Drawing:
         )
 
     def take(self, number: int) -> None:
-        """Read one file to its end, or until the reading is stopped because another thread has failed."""
+        """Read one file to its end, or until the reading is stopped because another thread has failed.
+
+        Of several files one that cannot be read is listed, and what was read of it before stays.
+        """
+        read = 0
         try:
             for batch in reading.batches(self._files[number], self._corpus.text_column):
                 if self.stopped.is_set():
@@ -206,8 +225,18 @@ class _Drawing:
                     self._keep(number, rows, texts, ranks)
                     self._faults += [(number, batch.row + place, reason) for place, reason in batch.faults.items()]
                     self._count(len(batch.texts), sum(map(len, texts)))
+                read = batch.row + len(batch.texts)
             with self._lock:
                 self._ended += 1
+        except reading.UnreadableFile as error:
+            if len(self._files) == 1:
+                raise
+            with self._lock:
+                self._faults.append((number, read, "unreadable file"))
+                self.unreadable[number] = error
+                if len(self.unreadable) > len(self._files) / 2:
+                    self.stopped.set()
+                    raise self.unreadable[min(self.unreadable)] from None
         except BaseException:
             self.stopped.set()
             raise
@@ -241,7 +270,8 @@ class _Drawing:
         """What was drawn, once all files have been read."""
         self._texts.flush()
         kept = [self._first[rank] for rank in sorted(self._first)[: self._wanted]]
-        return Sample(kept, self._files, self._texts, self.rejects(), self.progress())
+        unreadable = [str(self.unreadable[number]) for number in sorted(self.unreadable)]
+        return Sample(kept, self._files, self._texts, self.rejects(), self.progress(), unreadable, self._corpus.cut_at)
 
     def rejects(self) -> pl.DataFrame:
         """What could not be sampled, by file and row: repeated texts, and rows that are no text."""
@@ -255,7 +285,9 @@ class _Drawing:
                 )
             ]
         frame = pl.DataFrame(rows, schema=REJECTS_SCHEMA | {"file": pl.Int64}, orient="row").sort("file", "row")
-        return frame.with_columns(file=pl.Series(self._files, dtype=pl.String).gather(frame["file"]))
+        named = frame.with_columns(file=pl.Series(self._files, dtype=pl.String).gather(frame["file"]))
+        about = pl.DataFrame([(file, 0, None, "not an article") for file in self._about], REJECTS_SCHEMA, orient="row")
+        return pl.concat([named, about]).sort("file", "row") if self._about else named
 
 
 def _rank(name: bytes, seed: int) -> bytes:

@@ -1,8 +1,9 @@
 """Drops a document that repeats thirteen words in a row of a benchmark's question.
 
 Why: a model that was trained on the questions is not measured by them. Thirteen words are the usual length (GPT-3,
-appendix C); a question of 8 to 12 words counts as a whole, and a shorter one cannot be told from ordinary speech. The
-text is the whole training text, first half and completion. Example: an article that quotes "the letter, of about 150
+appendix C); a question of 8 to 12 words counts as a whole, and a shorter one cannot be told from ordinary speech. Of a
+script without spaces between words each sign is one. The text is the whole training text, first half and completion,
+as a person reads it across the cut. Example: an article that quotes "the letter, of about 150
 words, that the keeper leaves on the table for whoever takes over the post" from a question.
 
 Switched on without being named by a teacher or a training set it only reports, with a warning among the checks. A
@@ -12,7 +13,6 @@ counted in the table's metadata.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -23,11 +23,11 @@ import polars as pl
 from nift_assets.benchmarks import load
 from nift_assets.benchmarks.scoring.files import HUB
 from nift_assets.filters import Removals
+from nift_training import scripts
 
 if TYPE_CHECKING:
     from nift_assets.rows import Benchmark
 
-WORD = re.compile(r"[^\W_]+")
 FEWEST = 8
 
 
@@ -36,7 +36,7 @@ def removals(candidates: pl.DataFrame, *, benchmarks: Sequence[Benchmark], words
     asked, missing = read(benchmarks)
     questions = grams(asked, words)
     lengths = sorted({len(gram) for gram in questions}, reverse=True)
-    texts = candidates["first_half"] + candidates["completion"]
+    texts = [scripts.joined(*halves) for halves in candidates.select("first_half", "completion").iter_rows()]
     hits = [
         (document_id, f"repeats {hit}")
         for document_id, text in zip(candidates["document_id"], texts, strict=True)
@@ -91,4 +91,4 @@ def _first_hit(text: str, questions: Mapping[tuple[str, ...], str], lengths: Seq
 
 
 def _words(text: str) -> list[str]:
-    return WORD.findall(text.lower())
+    return scripts.words(text.replace("_", " "))

@@ -122,10 +122,15 @@ def active() -> Study:
         study = on_benchmark_files(study, folder)
     location, text_column, documents = environment.corpus(), environment.text_column(), environment.documents()
     if not location:
-        if text_column or documents:
-            raise ValueError("a text column or a number of documents is given without a corpus; name it with CORPUS=")
+        if text_column or documents or environment.cut_at():
+            raise ValueError(
+                "a text column, a number of documents or what to cut at is given without a corpus; name it with CORPUS="
+            )
         return study
-    return on_own_documents(study, location, text_column=text_column or "text", documents=documents)
+    own = on_own_documents(study, location, text_column=text_column or "text", documents=documents)
+    if cut_at := environment.cut_at():
+        own = dataclasses.replace(own, corpus=dataclasses.replace(own.corpus, cut_at=cut_at))  # type: ignore[arg-type]  # checked
+    return own
 
 
 def on_benchmark_files(study: Study, folder: str) -> Study:

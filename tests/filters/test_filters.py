@@ -121,6 +121,29 @@ def test_twelve_words_of_a_question_and_our_own_articles_are_clean() -> None:
     assert contamination.removals(quoting, benchmarks=BENCHMARKS).rows.is_empty()
 
 
+ACROSS = "Describe how a lighthouse keeper should wind the great clock when the winter storm has broken the window."
+CHINESE = "请描述一下守塔人在冬天的暴风雨已经打破北面窗户的时候应该怎样给大钟上发条，并且说明为什么不能等到第二天。"
+
+
+def test_a_question_across_the_cut_is_found_whether_or_not_the_completion_begins_with_a_space(tmp_path: Path) -> None:
+    asked = [{"question_id": place, "turns": [text]} for place, text in enumerate((ACROSS, CHINESE))]
+    (tmp_path / "question.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    words = ACROSS.split()
+    halves = [("It was so. " + " ".join(words[:9]), space + " ".join(words[9:])) for space in (" ", "")]
+    halves += [("守塔人的故事。" + CHINESE[:20], CHINESE[20:]), ("守塔人的故事。", "后来大家都睡了。")]
+    rows = [(f"d{place:04}", place, *pair) for place, pair in enumerate(halves)]
+    said = pl.DataFrame(rows, schema=["document_id", "sample_rank", "first_half", "completion"], orient="row")
+    benchmark = Benchmark(name="mt_bench", location=str(tmp_path), judge="j")
+    assert dropped(contamination.removals(said, benchmarks=[benchmark]).rows) == [0, 1, 2]
+
+
+def test_changed_copies_of_a_script_without_spaces_are_dropped() -> None:
+    parts = [f"第{day}天渔夫数清了两本账簿也借出了一箱油灯，" for day in range(60)]
+    changed = [f"{part[:-1]}呢，" if day % 5 == 0 else part for day, part in enumerate(parts)]
+    other = CHINESE * 3
+    assert dropped(near_duplicates.removals(candidates("".join(parts), "".join(changed), other))) == [1]
+
+
 def test_a_question_of_eight_words_is_looked_for_as_a_whole_and_a_shorter_one_is_not() -> None:
     facts = demo.STUDY.benchmark("open_llm_leaderboard")
     made = contamination.grams(contamination.read([facts])[0], 13)
