@@ -38,9 +38,12 @@ DTYPES: dict[str, pl.DataType] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
+    """A column; one that `came_later` is null in rows that were made before the contract had it."""
+
     name: str
     type: str
     description: str
+    came_later: bool = False
 
     @property
     def dtype(self) -> pl.DataType:
@@ -230,12 +233,19 @@ _COLUMNS_AS_DECLARED = ContractTest(
 
 
 def _column(written: object, place: str) -> Column:
-    fields = _fields(written, place, {"name": str, "type": str, "description": str}, {"tests": list})
+    fields = _fields(
+        written, place, {"name": str, "type": str, "description": str}, {"tests": list, "came_later": bool}
+    )
     try:
         _dtype(fields["type"])
     except KeyError:
         _stop(place, f"unknown type {fields['type']!r}", f"use one of {', '.join(DTYPES)}, or one followed by []")
-    return Column(name=fields["name"], type=fields["type"], description=fields["description"].strip())
+    return Column(
+        name=fields["name"],
+        type=fields["type"],
+        description=fields["description"].strip(),
+        came_later=fields.get("came_later") or False,
+    )
 
 
 def _column_tests(columns: Iterable[Mapping[str, Any]], place: str) -> Iterable[ContractTest]:
@@ -317,7 +327,9 @@ def _fields(written: object, place: str, must: Mapping[str, type], may: Mapping[
             _stop(place, f"no {key}", "add it")
     for key, value in written.items():
         kinds = (int, float) if kind_by_key[key] is float else kind_by_key[key]
-        if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+        if value is not None and (
+            not isinstance(value, kinds) or isinstance(value, bool) != (kind_by_key[key] is bool)
+        ):
             _stop(place, f"{key} is {value!r}", f"make it a {kind_by_key[key].__name__}")
     empty: dict[str, Any] = {key: [] if kind is list else None for key, kind in kind_by_key.items()}
     return empty | {key: value for key, value in written.items() if value is not None}

@@ -49,9 +49,12 @@ def schema(contract: Contract) -> dict[str, pl.DataType]:
 def conform(frame: pl.DataFrame, contract: Contract) -> pl.DataFrame:
     """`frame` with its columns in the declared order and narrower numbers and nulls widened to the declared type.
 
-    What is missing stays missing, what is extra goes last and what is mistyped stays so: the check reports it.
+    What is missing stays missing, what is extra goes last and what is mistyped stays so: the check reports it. A column
+    that came later than the rows is null.
     """
     declared = schema(contract)
+    later = [column for column in contract.columns if column.came_later and column.name not in frame.columns]
+    frame = frame.with_columns(pl.lit(None, column.dtype).alias(column.name) for column in later)
     order = [name for name in declared if name in frame.columns]
     extra = [name for name in frame.columns if name not in declared]
     ordered = frame.select(*order, *extra)

@@ -27,6 +27,7 @@ from nift_assets.rows import Audit, Auditor, Benchmark, Control, Judge, Language
 from nift_assets.secrets import keys
 from nift_assets.store import Store
 from nift_assets.study import Study
+from nift_training import endings
 
 if TYPE_CHECKING:
     from nift_assets.ledger.book import Book
@@ -121,13 +122,15 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class _Need:
-    """What a row wants asked, and the tokens of what has no answer yet."""
+    """What a row wants asked, and the tokens of what has no answer yet; `open` are a teacher's requests of that, each
+    with its document, where the texts are there."""
 
     requests: int | None
     answered: int
     missing: int | None
     input: TokenCount | None = None
     output: TokenCount | None = None
+    open: Sequence[tuple[str, Request]] = ()
 
 
 def plan(study: Study, *, store: Store, book: Book | None, today: date) -> Plan:
@@ -157,8 +160,65 @@ def plan(study: Study, *, store: Store, book: Book | None, today: date) -> Plan:
         cap=cap,
         taken=taken.get("", 0),
         over=room is not None and online.expected > room,
-        warnings=[warning for row, _ in asked if (warning := price_list.ending_soon(row, today))],
+        warnings=[
+            *(said for row, _ in asked if (said := price_list.ending_soon(row, today))),
+            *(said for row, need in asked if (said := _too_dear(row, need, taken.get(row.name, 0), room))),
+            *(said for row in study.teachers if (said := _of_unknown_endings(row, store))),
+            *_of_scripts_without_spaces(study, store),
+        ],
     )
+
+
+def _too_dear(row: LanguageModel, need: _Need, taken: int, room: int | None) -> str | None:
+    """Which documents may each cost more than is left of the cap, and will be passed over."""
+    price, cap = price_list.last_price(row), _billionths(row.budget_usd)
+    left = _least(room, None if cap is None else cap - taken)
+    if price is None or left is None or price_list.is_free(row):
+        return None
+    most = [(_most(price, request), document) for document, request in need.open]
+    dear = sorted(((cost, document) for cost, document in most if cost > left), reverse=True)
+    if not dear:
+        return None
+    named = ", ".join(f"{document} (up to ${cost / 1e9:,.2f})" for cost, document in dear[:3])
+    more = f" and {len(dear) - 3:,} more" if len(dear) > 3 else ""
+    return (
+        f"{row.name}: {named}{more} may cost more than the ${max(0, left) / 1e9:,.2f} that are left of the cap, and "
+        "will be passed over; raise the cap, or leave so long a document out"
+    )
+
+
+def _most(price: Price, request: Request) -> int:
+    """The most a request can cost: a byte is the smallest token there is."""
+    sent = sum(len(message.content.encode("utf-8", "surrogatepass")) for message in request.messages)
+    limit = request.parameters.get("max_tokens") or request.parameters.get("max_completion_tokens")
+    return price.cost(sent, int(limit or price.max_output))
+
+
+def _of_unknown_endings(teacher: Teacher, store: Store) -> str | None:
+    """How many stored answers ended for a reason that nobody knows."""
+    if not store.path("completions", teacher.name).exists():
+        return None
+    reasons = store.read("completions", teacher.name)["finish_reason"].drop_nulls().value_counts().sort("finish_reason")
+    named = [f"{number:,} of {reason!r}" for reason, number in reasons.rows() if endings.ending(reason) is None]
+    if not named:
+        return None
+    return (
+        f"{teacher.name}: answers ended for a reason that nobody knows, {' and '.join(named)}, and are not trained on; "
+        "say in nift_training/endings.py what it means, and they are read again without being asked again"
+    )
+
+
+def _of_scripts_without_spaces(study: Study, store: Store) -> list[str]:
+    """How many articles cannot be cut for want of spaces."""
+    if study.corpus.cut_at != "spaces" or not store.path("halves_rejects", None).exists():
+        return []
+    number = int((store.read("halves_rejects", None)["reason"] == "no spaces").sum())
+    if not number:
+        return []
+    return [
+        f"{study.corpus.name}: {number:,} articles are written without spaces between words and cannot be cut there; "
+        "cut_at='words' in the corpus's row (NIFT_CUT_AT=words), or 'sentences', makes them usable"
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,7 +337,7 @@ def _teacher(study: Study, teacher: Teacher, store: Store, book: Book | None, an
         # Its requests cost nothing, and what shapes them may not be there yet (the digest of local weights).
         wanted = min(teacher.documents or halves.height, halves.height)
         answered = min(answered, wanted)
-        left = halves.head(wanted).tail(wanted - answered)
+        left, still_open = halves.head(wanted).tail(wanted - answered), []
         texts, needed = left["first_half"], left["second_half"]
     else:
         requests = completions.requests(teacher, halves)
@@ -286,12 +346,15 @@ def _teacher(study: Study, teacher: Teacher, store: Store, book: Book | None, an
         open_ones = [place for place, request in enumerate(requests) if request.key not in done]
         answered, texts = wanted - len(open_ones), _sent([requests[place] for place in open_ones])
         needed = halves["second_half"].gather(open_ones)
+        names = halves["document_id"].gather(open_ones)
+        still_open = [(name, requests[place]) for name, place in zip(names, open_ones, strict=True)]
     return _Need(
         requests=wanted,
         answered=answered,
         missing=wanted - answered,
         input=_input(texts, counter, used),
         output=_limited(_output(needed, counter, used), teacher, len(needed)),
+        open=still_open,
     )
 
 

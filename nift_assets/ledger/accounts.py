@@ -48,6 +48,13 @@ def affordable(
     return len(amounts), None
 
 
+def left(connection: sa.Connection, study: str, caps: Sequence[tuple[str, int | None]]) -> int | None:
+    """How much the caps leave for a single request, None without a cap."""
+    of = {account: {"of_study": study, "of_who": account} for account, _ in caps}
+    rooms = [cap - (connection.execute(_TAKEN, of[account]).scalar() or 0) for account, cap in caps if cap is not None]
+    return min(rooms) if rooms else None
+
+
 def post(connection: sa.Connection, study: str, who: str, *, reserved: int, spent: int) -> None:
     """Adds to what is reserved and what is spent, on the account and on the study's own."""
     if not reserved and not spent:

@@ -79,6 +79,7 @@ class AttemptResult:
 class ExchangeResult:
     """What an exchange came to: the attempts that may leave now, first come first served, and what holds the next back.
 
+    Where that is a cap, `room` is what it leaves.
     `fenced` says that others have taken this session for dead, and may be asking what it asked.
     """
 
@@ -87,6 +88,7 @@ class ExchangeResult:
     rate_limited: bool = False
     learned: float | None = None
     over_budget: str | None = None
+    room: int = 0
     fenced: bool = False
 
 
@@ -297,6 +299,12 @@ class Book:
             open_numbers = set(connection.execute(sa.select(attempts.c.number).where(sent)).scalars())
         return [attempt for attempt in settled if attempt.number in open_numbers], max(first_number, last + 1)
 
+    def give_up(self, keys: Sequence[str], outcome: Status, detail: str) -> None:
+        """Writes down that requests were given up for this run without being sent; the next one may ask them again."""
+        rows = [{"of": key, "outcome": outcome, "detail": clean(detail, DETAIL)} for key in sorted(keys)]
+        with self._engine.begin() as connection:
+            connection.execute(_GIVE_UP, rows)
+
     def open_accounts(self, asker: Asker) -> None:
         """Makes the accounts a call is booked on, where they are not there yet."""
         with self._engine.begin() as connection:
@@ -382,6 +390,7 @@ def _admit(
         rate_limited=admission.rate_limited,
         learned=admission.limiter.learned,
         over_budget=over if count == affordable < len(reservations) else None,
+        room=0 if over is None else accounts.left(connection, asker.study, asker.caps()) or 0,
     )
 
 

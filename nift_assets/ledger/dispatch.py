@@ -60,6 +60,9 @@ class Dispatch:
         self._asker, self._session, self._server, self._tell = asker, session, server, report
         self.counts = counts or Counts()
         self.stopped: Stop | None = None
+        # The requests that may each cost more than a cap has left, with the most they can cost, and whose cap it is.
+        self.passed_over: list[tuple[Request, int]] = []
+        self.over_budget: str | None = None
         self._stopped_at: float | None = None
         self._interrupted: Stop | None = None
         self._parent = os.getppid()
@@ -165,7 +168,8 @@ class Dispatch:
         self._queue.put_back(leaving[len(exchanged.numbers) :])
         if exchanged.over_budget is not None and not self._in_flight:
             # With nothing in flight no reservation of ours can come free.
-            self._stop(_over_budget(self._asker, exchanged.over_budget))
+            self.passed_over += self._queue.pass_over(exchanged.room)
+            self.over_budget = exchanged.over_budget
         elif exchanged.over_budget is not None:
             self._throttle.delay(max(self._throttle.not_before, self._now() + 0.05))
 
@@ -239,12 +243,22 @@ class Dispatch:
         return self._loop.time()
 
 
-def _over_budget(asker: Asker, who: str) -> Stop:
+def over_budget(asker: Asker, who: str, passed_over: Sequence[tuple[Request, int]]) -> Stop:
+    """That a cap leaves no room for what is left to ask, and the dearest of it."""
     cap = dict(asker.caps())[who] or 0
     account = f"{asker.study}/{who}" if who else f"the study {asker.study}"
     remedy = "raise it in the row or by NIFT_BUDGET_USD and run again" if not who else "raise it in the row"
     return Stop(
-        reason=f"budget reached: the cap of {account} is ${cap / 1e9:,.2f} and leaves no room for one more request",
+        reason=f"budget reached: the cap of {account} is ${cap / 1e9:,.2f} and leaves no room for one more request: "
+        f"{len(passed_over):,} are left, {dearest(passed_over)}",
         remedy=f"{remedy}; what was answered is kept, and only the rest is asked then",
         cause="budget",
     )
+
+
+def dearest(passed_over: Sequence[tuple[Request, int]]) -> str:
+    """The request that may cost most, in words by which a person finds its text."""
+    request, amount = max(passed_over, key=lambda each: each[1])
+    text = request.messages[-1].content
+    begins = " ".join(text[:200].split())[:40]
+    return f"the dearest begins {begins!r} ({len(text):,} characters, up to ${amount / 1e9:,.2f})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import logging
 import signal
 import threading
 import time
@@ -15,7 +16,7 @@ from typing import Any
 
 from nift_assets.ledger.book import Asker, Book
 from nift_assets.ledger.database import AT_A_TIME
-from nift_assets.ledger.dispatch import Dispatch
+from nift_assets.ledger.dispatch import Dispatch, dearest, over_budget
 from nift_assets.ledger.progress import Counts, Stop
 from nift_assets.protocol.answer import Answer
 from nift_assets.protocol.request import Request
@@ -23,6 +24,11 @@ from nift_assets.protocol.server import InProcess, Remote
 from nift_assets.providers import answer
 from nift_assets.rows import Limits, Price
 
+log = logging.getLogger(__name__)
+
+# So large a share of all may be too dear for the whole cap, and the others are of use: the contract of completions lets
+# no more go without an answer.
+MOST_PASSED_OVER = 0.2
 # What was in flight at an interruption is waited for so long, and a little longer for its commit.
 GRACE_SECONDS = 35.0
 LOOK_AGAIN_SECONDS = 0.5
@@ -63,7 +69,7 @@ def ask(
     by_key = {question.key: question for question in questions}
     with book.session(asker.writer) as session:
         done, stopped = _bring_in(book, session, asker, by_key, provider, limits or Limits(), price, report)
-    answered = {stored.key: answer(stored) for stored in book.stored(list(by_key))}
+    answered = {stored.key: answer(stored, by_key[stored.key]) for stored in book.stored(list(by_key))}
     missing = [key for key in by_key if key not in answered]
     for key, (status, detail) in book.outcomes(missing).items():
         answered[key] = Answer(key=key, status=status, detail=detail)
@@ -113,8 +119,9 @@ def _bring_in(
             assert not callable(price), "it was asked for above"
             dispatch = dispatch or Dispatch(book, session, asker, provider, limits, price, report, counts=done)
             _run(dispatch, ours)
-            if dispatch.stopped:
-                return done, dispatch.stopped
+            stopped = dispatch.stopped or _passed_over(book, asker, dispatch, len(by_key))
+            if stopped:
+                return done, stopped
         elif ours and isinstance(provider, InProcess):
             done.sent += len(ours)
             done.output_tokens += _answer_here(book, session, provider, ours)
@@ -123,6 +130,22 @@ def _bring_in(
         time.sleep(LOOK_AGAIN_SECONDS)
         book.recover()
         questions = [by_key[key] for key in intent.elsewhere]
+
+
+def _passed_over(book: Book, asker: Asker, dispatch: Dispatch, wanted: int) -> Stop | None:
+    """What becomes of requests that the caps have no room for. A few that no rest of a cap would ever let through are
+    given up, so that the others are of use; for any that a larger rest would, a person is asked."""
+    if not dispatch.passed_over:
+        return None
+    caps = [cap for _, cap in asker.caps() if cap is not None]
+    hopeless = [(request, amount) for request, amount in dispatch.passed_over if amount > min(caps)]
+    if len(hopeless) < len(dispatch.passed_over) or len(hopeless) > MOST_PASSED_OVER * wanted:
+        return over_budget(asker, str(dispatch.over_budget), dispatch.passed_over)
+    detail = f"passed over: up to ${{:,.2f}}, more than the whole cap of ${min(caps) / 1e9:,.2f}; raise the cap"
+    for request, amount in hopeless:
+        book.give_up([request.key], "exhausted", detail.format(amount / 1e9))
+    log.warning("%s: %s of %s requests are passed over, %s", asker.who, len(hopeless), wanted, dearest(hopeless))
+    return None
 
 
 def _answer_here(book: Book, session: int, provider: InProcess, questions: Sequence[Request]) -> int:

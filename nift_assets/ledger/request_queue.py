@@ -62,6 +62,7 @@ class RequestQueue:
         self._ready: deque[QueuedRequest] = deque()
         self._delayed: list[tuple[float, int, QueuedRequest]] = []
         self._order = itertools.count()
+        self._amounts: dict[str, int] = {}
 
     def fill(self, questions: Sequence[Request]) -> None:
         """Gives it the questions of a run; it has come to the end of those before."""
@@ -89,6 +90,28 @@ class RequestQueue:
     def next_release(self) -> float | None:
         """When the next request has waited long enough."""
         return self._delayed[0][0] if self._delayed else None
+
+    def pass_over(self, room: int) -> list[tuple[Request, int]]:
+        """Takes out every request that may cost more than there is room for, each with the most it can cost."""
+        out = [(queued.request, queued.amount) for queued in self._all_prepared() if queued.amount > room]
+        self._ready = deque(queued for queued in self._ready if queued.amount <= room)
+        self._delayed = [entry for entry in self._delayed if entry[2].amount <= room]
+        heapq.heapify(self._delayed)
+        stay = []
+        for question in self._questions:
+            if question.key not in self._amounts:
+                self._amounts[question.key] = self._prepare(question).amount
+            amount = self._amounts[question.key]
+            if amount > room:
+                out.append((question, amount))
+            else:
+                stay.append(question)
+        self._questions = iter(stay)
+        return out
+
+    def _all_prepared(self) -> Iterator[QueuedRequest]:
+        yield from self._ready
+        yield from (entry[2] for entry in self._delayed)
 
     def empty(self) -> bool:
         """Whether nothing is left to send."""

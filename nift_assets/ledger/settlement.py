@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from nift_assets.ledger.book import Asker, AttemptResult
 from nift_assets.ledger.connection import Failure, Response, asked_wait
@@ -65,7 +66,12 @@ class Settlement:
         status = response.status
         self._listen(response.headers)
         if status == 200:
-            return self._answered(attempt, response, self._server.read(json.loads(response.body)), now)
+            body = json.loads(response.body)
+            if code := _error_within(body):
+                error = self._server.read_error(code, response.headers, response.body)
+                return self._error_response(attempt, replace(response, status=code), error, now)
+            reading = self._server.read(body)
+            return (self._not_made if reading.failed else self._answered)(attempt, response, reading, now)
         if 200 < status < 300:
             return [self._unknown(attempt, "malformed", f"HTTP {status} is no answer", now, response)]
         if 300 <= status < 400:
@@ -87,15 +93,29 @@ class Settlement:
         except Exception as error:
             log.warning("the limits in the headers cannot be read: %s", redaction.safe(error))
 
+    def _not_made(self, attempt: Attempt, response: Response, reading: Reading, now: float) -> list[AttemptResult]:
+        """An answer that the server says it could not finish: what it counted is booked, and it is asked again."""
+        why = f"the server ended it with {reading.finish_reason!r}"
+        failed = _failed(attempt, str(reading.finish_reason), response.body[:EVIDENCE_BYTES], response)
+        tokens_in, tokens_out = reading.input_tokens, reading.output_tokens
+        spent = self._spent(reading, attempt.queued.amount) if tokens_in or tokens_out else 0
+        self._counts.spent += spent
+        asked = asked_wait(response.headers)
+        failed = replace(failed, spent=spent, input_tokens=tokens_in, output_tokens=tokens_out)
+        return [self._retries.failed(failed, attempt.queued, why, now, asked=asked)]
+
+    def _spent(self, reading: Reading, most: int) -> int:
+        """What an answer cost. One that does not count its tokens is booked at the most it can have cost."""
+        if not self._price:
+            return 0
+        if reading.input_tokens is None or reading.output_tokens is None:
+            return most
+        return self._price.cost(reading.input_tokens, reading.output_tokens)
+
     def _answered(self, attempt: Attempt, response: Response, reading: Reading, now: float) -> list[AttemptResult]:
         self._answered_any = True
         self._retries.succeeded(now)
-        spent = 0
-        if self._price:
-            counted = reading.input_tokens is not None and reading.output_tokens is not None
-            # A response that does not count its tokens is booked at the most it can have cost.
-            cost = self._price.cost(reading.input_tokens or 0, reading.output_tokens or 0)
-            spent = cost if counted else attempt.queued.amount
+        spent = self._spent(reading, attempt.queued.amount)
         self._counts.output_tokens += reading.output_tokens or 0
         self._counts.spent += spent
         answered = AttemptResult(
@@ -158,6 +178,17 @@ class Settlement:
         evidence = (response.body if response else b"") or message.encode()
         unknown = replace(_failed(attempt, cause, evidence[:EVIDENCE_BYTES], response), state="unknown")
         return self._retries.unknown(unknown, attempt.queued, message, now)
+
+
+def _error_within(body: Any) -> int | None:
+    """The status that an error has which came as a success, as gateways to several servers send it; None if it is an
+    answer."""
+    if not isinstance(body, dict) or not isinstance(error := body.get("error"), dict):
+        return None
+    if body.get("choices") or body.get("content"):
+        return None
+    code = error.get("code")
+    return code if isinstance(code, int) and 400 <= code < 600 else 500
 
 
 def _failed(attempt: Attempt, cause: str, evidence: bytes, response: Response | None = None) -> AttemptResult:

@@ -48,6 +48,7 @@ def rows(
         pl.lit(teacher.name).alias("teacher"),
         pl.Series("status", [a.status for a in answers], dtype=pl.String),
         pl.Series("completion", [a.text for a in answers], dtype=pl.String),
+        pl.Series("thoughts", [a.thoughts for a in answers], dtype=pl.String),
         pl.Series("finish_reason", [a.finish_reason for a in answers], dtype=pl.String),
         pl.Series("answered_by", [a.model for a in answers], dtype=pl.String),
         pl.Series("fingerprint", [a.fingerprint for a in answers], dtype=pl.String),

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from nift_training.endings import Ending
+from nift_training.scripts import UNSPACED
+
 Status = Literal[
     "ok", "truncated", "refused", "empty", "other", "rejected", "exhausted", "expired", "unknown", "pending"
 ]
@@ -23,7 +26,11 @@ MOST_TOKENS = 10**9
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What a response body says, in the words of no provider: how it ended and the text."""
+    """What a response body says, in the words of no provider: how it ended and the text.
+
+    `thoughts` are what a model thought before it answered, where the server shows them. An answer that the server says
+    it `failed` to make may be asked for again; one to a prompt that it says it has cut is no answer to ours.
+    """
 
     status: Status
     text: str
@@ -33,6 +40,9 @@ class Reading:
     input_tokens: int | None = None
     output_tokens: int | None = None
     detail: str | None = None
+    thoughts: str | None = None
+    failed: bool = False
+    prompt_cut: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +58,8 @@ class StoredResponse:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What became of one request; the text is empty where none came. `detail` is the provider's error, if any."""
+    """What became of one request; the text is empty where none came. `detail` is the provider's error, if any, and
+    `thoughts` are what the model thought before the text, where its server shows them."""
 
     key: str
     status: Status
@@ -59,17 +70,33 @@ class Answer:
     input_tokens: int | None = None
     output_tokens: int | None = None
     detail: str | None = None
+    thoughts: str | None = None
 
 
-def status_of_text(text: str, *, how: Literal["whole", "cut", "refused", "other"]) -> Status:
-    """The status of a text that ended in one of four ways; a text without a word is empty however it ended."""
-    if how == "refused":
+def status_of_text(text: str, ending: Ending | None) -> Status:
+    """The status of a text by how it ended; a text without a word is empty if it was whole or cut. What ended for a
+    reason that nobody knows, or that the server failed to make, is no answer of a kind we know."""
+    if ending == "refused":
         return "refused"
-    if how == "other":
+    if ending not in ("whole", "cut"):
         return "other"
     if not text.strip():
         return "empty"
-    return "ok" if how == "whole" else "truncated"
+    return "ok" if ending == "whole" else "truncated"
+
+
+# What a chat template and a server's own system prompt may add to a short text.
+MOST_ADDED = 512
+
+
+def lacks_words(text: str, counted: int) -> bool:
+    """Whether a server's count of a prompt's tokens says that it has cut the prompt: it is as long as contexts are, and
+    the text has more words than that, or cannot have so many tokens."""
+    words = len(text.split()) + len(UNSPACED.findall(text)) // 3
+    if counted >= 256 and counted % 256 == 0 and counted < words:
+        return True
+    is_context = counted >= 1024 and counted & (counted - 1) == 0
+    return is_context and counted > len(text.encode("utf-8", "surrogatepass")) + MOST_ADDED
 
 
 def token_count(value: Any) -> int | None:

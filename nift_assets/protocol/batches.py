@@ -25,12 +25,24 @@ if TYPE_CHECKING:
 TRANSFER_BYTES = 2**20
 
 
+# What providers call a batch that is too large for them, or for the account's queue.
+TOO_LARGE = {
+    *("token_limit_exceeded", "request_too_large", "too_large", "file_too_large", "batch_too_large"),
+    *("max_requests_exceeded", "size_limit_exceeded", "http_413"),
+}
+
+
 class Refused(Exception):
     """The provider answered that it did not do it, and why."""
 
     def __init__(self, status: int, error: ServerError) -> None:
         super().__init__(error.message)
         self.status, self.error = status, error
+
+    @property
+    def for_size(self) -> bool:
+        """Whether a smaller chunk may be taken."""
+        return self.status == 413 or self.error.cause in TOO_LARGE
 
 
 class Unclear(Exception):
@@ -56,13 +68,15 @@ class ListedBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchProgress:
-    """How far a batch is: `done` requests are answered, so the provider says; `sources` is where the results are."""
+    """How far a batch is: `done` requests are answered, so the provider says; `sources` is where the results are,
+    `cause` the provider's word for why it failed."""
 
     ended: bool
     final: BatchEnding = "completed"
     done: int = 0
     sources: Sequence[str] = ()
     detail: str | None = None
+    cause: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

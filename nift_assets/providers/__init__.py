@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
-from nift_assets.protocol.answer import Answer, StoredResponse
+from nift_assets.protocol.answer import Answer, StoredResponse, lacks_words
 from nift_assets.protocol.batches import BatchApi, has_batch_price
 
 if TYPE_CHECKING:
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from nift_assets.protocol.request import Request
     from nift_assets.protocol.server import InProcess, Remote
     from nift_assets.rows import LanguageModel, Price
+
+# How the detail of an answer to a prompt that its server has cut begins, by which the contract of completions knows it.
+CUT_PROMPT = "the server cut the prompt"
+CUT_REMEDY = "give the server a longer context, and its model a new name in the row"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,10 +175,11 @@ def endpoint(base_url: str | None) -> str:
         return host
 
 
-def answer(stored: StoredResponse) -> Answer:
+def answer(stored: StoredResponse, request: Request | None = None) -> Answer:
     """The answer in a stored response, read by its provider's own rules: a changed rule costs no call.
 
-    What no rule can read is an answer too, of status `other`: it was paid for.
+    What no rule can read is an answer too, of status `other`: it was paid for. So is one to a prompt that the server
+    has cut, by its own word or by its count of the tokens of the `request`.
     """
     if stored.http_status >= 400:
         return Answer(key=stored.key, status="rejected", detail=_without_surrogates(_error_message(stored.body)))
@@ -182,17 +187,28 @@ def answer(stored: StoredResponse) -> Answer:
         reading = read(stored.provider, json.loads(stored.body))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         return Answer(key=stored.key, status="other", detail=f"the stored response cannot be read: {error!r}"[:300])
+    cut = _cut_prompt(reading, None if load(stored.provider).IN_PROCESS else request)
     return Answer(
         key=stored.key,
-        status=reading.status,
+        status="other" if cut else reading.status,
         text=_without_surrogates(reading.text),
         model=reading.model,
         fingerprint=reading.fingerprint,
         finish_reason=reading.finish_reason,
         input_tokens=reading.input_tokens,
         output_tokens=reading.output_tokens,
-        detail=_without_surrogates(reading.detail) if reading.detail else None,
+        detail=cut or (_without_surrogates(reading.detail) if reading.detail else None),
+        thoughts=_without_surrogates(reading.thoughts) if reading.thoughts else None,
     )
+
+
+def _cut_prompt(reading: Reading, request: Request | None) -> str | None:
+    """That a server has cut the prompt, in a line; None where it has read all of it, as far as it says."""
+    counted = reading.input_tokens or 0
+    if request is not None and lacks_words("\n".join(message.content for message in request.messages), counted):
+        words = sum(len(message.content.split()) for message in request.messages)
+        return f"{CUT_PROMPT}: it read {counted:,} tokens for {words:,} words; {CUT_REMEDY}"
+    return f"{CUT_PROMPT}, as it says itself; {CUT_REMEDY}" if reading.prompt_cut else None
 
 
 def _without_surrogates(text: str) -> str:

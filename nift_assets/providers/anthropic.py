@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
@@ -30,6 +30,8 @@ from nift_assets.providers import ProviderInputs
 from nift_assets.providers.openai import GATEWAY_TIMEOUTS, number, text_or_none
 from nift_assets.providers.openai import key as key_for
 from nift_assets.rows import LanguageModel
+from nift_training.endings import ending
+from nift_training.thoughts import apart
 
 if TYPE_CHECKING:
     import anthropic
@@ -48,15 +50,6 @@ ANSWERS_FROM = None
 
 # How the messages of an account without funds or over its own limit begin; their type is that of any bad request.
 OUT_OF_FUNDS = ("credit balance is too low", "usage limits", "organization has been disabled")
-# Reasons to stop, as `anthropic.types.StopReason` lists them.
-ENDINGS = {
-    "end_turn": "whole",
-    "stop_sequence": "whole",
-    "max_tokens": "cut",
-    "model_context_window_exceeded": "cut",
-    "refusal": "refused",
-}
-
 # A line of a batch's results has the error but no status.
 STATUSES = {
     "invalid_request_error": 400,
@@ -133,24 +126,34 @@ class Anthropic(Remote):
 
 
 def read(body: Mapping[str, Any]) -> Reading:
-    """What a message says: its text blocks in order. One without a reason to stop is half a response: ValueError."""
+    """What a message says: its text blocks in order, thoughts apart. One without a reason to stop is half a response:
+    ValueError."""
     reason = body["stop_reason"]
     if not isinstance(reason, str):
         raise ValueError(f"stop_reason is {reason!r}")
     content = body["content"] if isinstance(body["content"], list) else []
-    blocks = [block.get("text") for block in content if isinstance(block, dict) and block.get("type") == "text"]
-    text = "".join(text for text in blocks if isinstance(text, str))
+    blocks = [block for block in content if isinstance(block, dict)]
+    within, text = apart(_said(blocks, "text"))
+    thoughts = "\n\n".join(part for part in (_said(blocks, "thinking"), within) if part) or None
     usage = body.get("usage")
     usage = usage if isinstance(usage, dict) else {}
-    how: Any = ENDINGS.get(reason, "other")
+    how = ending(reason)
     return Reading(
-        status=status_of_text(text, how=how),
+        status=status_of_text(text, how),
         text=text,
         finish_reason=reason,
         model=text_or_none(body.get("model")),
         input_tokens=token_count(usage.get("input_tokens")),
         output_tokens=token_count(usage.get("output_tokens")),
+        thoughts=thoughts,
+        failed=how == "failed",
     )
+
+
+def _said(blocks: Sequence[Mapping[str, Any]], kind: str) -> str:
+    """The text of all blocks of a kind, in order."""
+    texts = [block.get(kind) for block in blocks if block.get("type") == kind]
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def read_error(status: int, body: bytes, model: str) -> ServerError:

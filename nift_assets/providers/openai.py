@@ -13,7 +13,7 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -35,6 +35,8 @@ from nift_assets.protocol.server import ErrorKind, Quota, Remote, ServerError
 from nift_assets.providers import ProviderInputs, endpoint
 from nift_assets.rows import LanguageModel
 from nift_assets.secrets import keys
+from nift_training.endings import Ending, ending
+from nift_training.thoughts import apart
 
 if TYPE_CHECKING:
     import openai
@@ -50,8 +52,6 @@ TERMS = (
 IN_PROCESS = False
 ANSWERS_FROM = None
 
-# Reasons to stop, as `openai.types.chat.chat_completion.Choice` lists them.
-ENDINGS = {"stop": "whole", "length": "cut", "content_filter": "refused"}
 # How a batch and a line of its results end; the metadata of a batch name our chunk.
 FINALS: dict[str, BatchFinal] = {
     "completed": "completed",
@@ -130,7 +130,22 @@ class OpenAI(Remote):
 
 
 def read(body: Mapping[str, Any]) -> Reading:
-    """What a chat completion says. One without a reason to stop is half a response: ValueError."""
+    """What a chat completion says, thoughts apart. One without a reason to stop is half a response: ValueError."""
+    told = read_plain(body)
+    message = body["choices"][0]["message"]
+    # Servers that tell thoughts apart themselves have one of these fields; others leave them in the text.
+    fields = [text_or_none(message.get(name)) for name in ("reasoning_content", "reasoning")]
+    shown = next((thoughts for thoughts in fields if thoughts and thoughts.strip()), None)
+    within, text = apart(told.text)
+    thoughts = "\n\n".join(part for part in (shown, within) if part) or None
+    if text == told.text:
+        return replace(told, thoughts=thoughts)
+    how = "refused" if told.status == "refused" else ending(told.finish_reason or "")
+    return replace(told, status=status_of_text(text, how), text=text, thoughts=thoughts)
+
+
+def read_plain(body: Mapping[str, Any]) -> Reading:
+    """What a chat completion says, its text as it is."""
     choice = body["choices"][0]
     message = choice["message"]
     reason = choice["finish_reason"]
@@ -140,9 +155,9 @@ def read(body: Mapping[str, Any]) -> Reading:
     refusal = message.get("refusal")
     usage = body.get("usage")
     usage = usage if isinstance(usage, dict) else {}
-    how: Any = "refused" if refusal and not text else ENDINGS.get(reason, "other")
+    how: Ending | None = "refused" if refusal and not text else ending(reason)
     return Reading(
-        status=status_of_text(text, how=how),
+        status=status_of_text(text, how),
         text=text,
         finish_reason=reason,
         model=text_or_none(body.get("model")),
@@ -150,6 +165,8 @@ def read(body: Mapping[str, Any]) -> Reading:
         input_tokens=token_count(usage.get("prompt_tokens")),
         output_tokens=token_count(usage.get("completion_tokens")),
         detail=text_or_none(refusal),
+        failed=how == "failed",
+        prompt_cut=any(isinstance(part, dict) and part.get("truncated") is True for part in (body, choice, usage)),
     )
 
 
@@ -313,13 +330,15 @@ class OpenAIBatches(BatchApi):
     def poll(self, provider_id: str) -> BatchProgress:
         with self._client() as sdk:
             batch = sdk.batches.retrieve(provider_id)
-            errors = [error.message or str(error.code) for error in (batch.errors and batch.errors.data) or ()]
+            found = (batch.errors and batch.errors.data) or []
+            errors = [error.message or str(error.code) for error in found]
             return BatchProgress(
                 ended=batch.status in FINALS,
                 final=FINALS.get(batch.status, "completed"),
                 done=batch.request_counts.completed if batch.request_counts else 0,
                 sources=[source for source in (batch.output_file_id, batch.error_file_id) if source],
                 detail="; ".join(sorted(set(errors)))[:500] or None,
+                cause=next((error.code for error in found if error.code), None),
             )
 
     def download(self, source: str, file: IO[bytes]) -> None:

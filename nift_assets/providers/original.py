@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nift_assets.protocol.answer import Reading
 from nift_assets.protocol.request import Request
 from nift_assets.protocol.server import InProcess
-from nift_assets.providers import ProviderInputs, chat_completion
-from nift_assets.providers.openai import read as read
+from nift_assets.providers import ProviderInputs, chat_completion, openai
 from nift_assets.rows import LanguageModel
 
 VERSION = 1
@@ -29,6 +29,11 @@ def connect(model: LanguageModel, inputs: ProviderInputs | None) -> Original:
     """The teacher over the documents it is asked about."""
     assert inputs is not None, "the original teacher answers from documents"
     return Original(inputs.second_halves())
+
+
+def read(body: Mapping[str, Any]) -> Reading:
+    """What a response says, word for word: an author's text is nobody's thoughts."""
+    return openai.read_plain(body)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from nift_assets import rows as kinds
 from nift_assets.costs import price_list
 from nift_assets.rows import Adapter, Audit, Backbone, Benchmark, Cell, ReferenceSet, Teacher, TrainingSet
 from nift_assets.study import Study
+from nift_training.endings import ENDINGS
 
 FOLDER = Path(__file__).parent
 STUDY_PREFIX = "study_"
@@ -88,8 +89,10 @@ def study_rows(study: Study, rows: str) -> pl.DataFrame:
     (`place`), and `cells`: the cells of the paper's tables that models, audits and quoted models fill, in the order of
     the study (`place`), each with the `kind` and `name` of the row that fills it.
     `prices` are what the teachers' tokens cost, `providers` who answers the study's rows, and whether in process,
-    `measures` the numbers that the benchmarks give.
+    `measures` the numbers that the benchmarks give. `endings` are the known reasons to stop and what each means.
     """
+    if rows == "endings":
+        return pl.DataFrame({"reason": list(ENDINGS), "ending": list(ENDINGS.values())})
     if rows == "measures":
         return measures(study)
     if rows == "cells":

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from nift_training import http_client
+from nift_training import endings, http_client
 
 TRIES = 6
 IN_FLIGHT = 32
@@ -87,15 +87,17 @@ def complete(
             **({"stop": list(stop)} if stop else {}),
         }
         answer = _post(server, "completions", body)
-        choice = answer["choices"][0]
-        if choice.get("finish_reason") not in ("stop", "length"):
-            raise ValueError(f"{server.url} ended an answer with {choice.get('finish_reason')!r}: look at its log")
-        tokens = (answer.get("usage") or {}).get("completion_tokens")
-        if not isinstance(tokens, int) or not isinstance(choice.get("text"), str):
+        try:
+            choice = answer["choices"][0]
+            text, reason, tokens = choice["text"], choice["finish_reason"], answer["usage"]["completion_tokens"]
+        except (KeyError, IndexError, TypeError):
+            text = reason = tokens = None
+        if not isinstance(tokens, int) or not isinstance(text, str):
             raise ValueError(f"{server.url} answered without text or without counting its tokens: it is not compatible")
-        return Completion(
-            text=choice["text"], tokens=tokens, stopped="eos" if choice["finish_reason"] == "stop" else "length"
-        )
+        ended = endings.ending(str(reason))
+        if ended not in ("whole", "cut"):
+            raise ValueError(f"{server.url} ended an answer with {reason!r}: look at its log")
+        return Completion(text=text, tokens=tokens, stopped="eos" if ended == "whole" else "length")
 
     with ThreadPoolExecutor(IN_FLIGHT) as threads:
         return list(threads.map(ask, prompts))

@@ -14,8 +14,11 @@ import pytest
 from dagster_project.io_manager import ParquetIOManager
 from expectations import contract
 from expectations.frames import Table, conform
+from expectations.runner import check
+from nift_assets import sql
 from nift_assets.graph import asset_definition
 from nift_assets.steps.context import Context
+from nift_assets.steps.lineage import Partition
 from nift_assets.steps.table import Step, TableOutput
 from nift_assets.store import Store, Version, data_version
 from tests.counting import Counts
@@ -244,6 +247,38 @@ def test_a_planted_defect_is_named_and_nothing_is_written(
     assert failure is not None
     assert f"{table}: {test}: " in str(failure.description)
     assert not [event for event in run.all_events if event.is_step_materialization]
+
+
+def test_reasons_to_stop_of_every_server_are_kept_and_one_that_nobody_knows_is_named_with_its_count() -> None:
+    reasons = ["end_turn", "eos_token", "flushed", "MAX_TOKENS", "refusal", "flushed"]
+    statuses = ["ok", "ok", "other", "truncated", "refused", "other"]
+    frame = GOOD["completions"].with_columns(finish_reason=pl.Series(reasons), status=pl.Series(statuses))
+    promised = contract.load("completions")
+    named = (str(test.arguments.get("sql", "")) for test in promised.tests)
+    given = {"halves": GOOD["halves"], **sql.named_study_rows(STUDY, named)}
+    results = {result.name: result for result in check(frame, promised, given)}
+    assert results["status_follows_from_reason_and_text"].passed
+    assert results["every_reason_to_stop_is_known"].examples == ("flushed ended 2 answers",)
+    assert results["every_reason_to_stop_is_known"].severity == "warn"
+
+
+def test_completions_of_before_thoughts_had_a_column_are_up_to_date_and_go_on_as_they_are(
+    job: dg.JobDefinition, store: Store
+) -> None:
+    place = Partition("completions", TEACHER)
+    old = GOOD["completions"].drop("thoughts")
+    before = store.read(*place), store.version(*place)
+    version = Version(data=data_version(old), inputs=GRAPH.inputs_version(store, place))
+    store.write(*place, old, version)
+    try:
+        assert GRAPH.is_current(store, place)
+        step = GRAPH.tables["completions"]
+        # A number alone, as it was: nobody who has paid for answers is told to make them again.
+        assert step.version_of(TEACHER, "completions").split() == ["1", "1"]
+        assert materialize(job, "training_sets", GOOD["training_sets"]).success
+    finally:
+        assert before[1] is not None
+        store.write(*place, before[0], before[1])
 
 
 def test_how_many_defects_are_planted(counts: Counts) -> None:

@@ -33,11 +33,12 @@ from nift_assets.ledger.batches import collection, rows, submission
 from nift_assets.ledger.batches.chunking import ChunkItem, plan_chunks
 from nift_assets.ledger.batches.creation import SubmissionResult
 from nift_assets.ledger.batches.results import Reconciliation
-from nift_assets.ledger.batches.standing import reconciled
+from nift_assets.ledger.batches.standing import reconciled, status_of
 from nift_assets.ledger.book import Asker, AttemptResult, Book
 from nift_assets.protocol import Message, Request
 from nift_assets.protocol.answer import MOST_TOKENS
-from nift_assets.protocol.batches import BatchApi, BatchProgress
+from nift_assets.protocol.batches import BatchApi, BatchProgress, Refused
+from nift_assets.protocol.server import ServerError
 from nift_assets.providers import answer, anthropic, openai
 from nift_assets.rows import LanguageModel, Limits, Price, Teacher
 from nift_assets.study import Study
@@ -595,6 +596,80 @@ def result(key: str, status: Any = 200, usage: Any = None, request_id: Any = "r"
     return json.dumps(
         {"custom_id": key, "response": {"status_code": status, "request_id": request_id, "body": whole}}
     ).encode()
+
+
+@dataclass
+class Choosy(Scripted):
+    """A provider that takes so many requests in one batch and refuses more, with the sizes of what it was asked for."""
+
+    most: int
+    asked: list[int] = field(default_factory=list)
+
+    def create(self, chunk: str, file_id: str | None, lines: Any) -> str:
+        self.asked.append(len(list(lines)))
+        if self.asked[-1] > self.most:
+            trouble = ServerError(kind="reject", cause="token_limit_exceeded", message="Enqueued token limit reached.")
+            raise Refused(400, trouble)
+        return f"batch {len(self.asked)}"
+
+
+def test_what_is_refused_for_its_size_goes_out_in_smaller_chunks_and_never_as_it_was(tmp_path: Path) -> None:
+    place = Place("openai", "http://127.0.0.1:9", tmp_path)
+    asked = questions("openai", 20)
+    adapter: Any = Choosy(place.adapter(), [result(question.key) for question in asked], most=6)
+    submitted = submission.submit(place.book(), place.asker(), asked, adapter, PRICE)
+    assert (submitted.stopped, submitted.requests, submitted.left, submitted.in_batch) == (None, 20, 0, 0)
+    assert adapter.asked[:3] == [20, 10, 5]
+    assert sum(size for size in adapter.asked if size <= 6) == 20
+    collection.collect(place.book(), place.asker(), adapter, PRICE)
+    # What is found too large later, when the batch has ended, is not sent again as it was either.
+    more = questions("openai", 30, text="and then")
+    later: Any = Choosy(place.adapter(), [], most=0)
+    alone = submission.submit(place.book(), place.asker(), more, later, PRICE)
+    assert later.asked[0] < 10
+    assert later.asked[-1] == 1
+    assert alone.stopped is not None
+    assert "the row 'teacher'" in str(alone.stopped)
+
+
+def test_what_the_account_has_no_room_for_beside_what_is_under_way_waits_for_it(tmp_path: Path) -> None:
+    place = Place("openai", "http://127.0.0.1:9", tmp_path)
+    one, other = questions("openai", 10), questions("openai", 10, text="and then")
+    adapter: Any = Choosy(place.adapter(), [result(question.key) for question in one], most=10)
+    assert submission.submit(place.book(), place.asker(), one, adapter, PRICE).requests == 10
+    adapter.most = 0
+    submitted = submission.submit(place.book(), place.asker(), other, adapter, PRICE)
+    assert (submitted.requests, submitted.stopped, adapter.asked) == (0, None, [10, 10])
+    assert "collect that when it has ended" in submitted.waiting[0]
+
+
+def test_requests_that_were_all_refused_for_what_their_row_says_are_not_sent_again(tmp_path: Path) -> None:
+    place = Place("openai", "http://127.0.0.1:9", tmp_path)
+    asked = questions("openai", 5)
+    error = {"message": "Use 'max_completion_tokens' instead.", "param": "max_tokens", "code": "unsupported_parameter"}
+    adapter: Any = Choosy(place.adapter(), [result(q.key, status=400, error=error) for q in asked], most=99)
+    assert submission.submit(place.book(), place.asker(), asked, adapter, PRICE).requests == 5
+    assert only(collection.collect(place.book(), place.asker(), adapter, PRICE)).hopeless
+    where = status_of(place.book(), place.asker().study, place.asker().who)
+    assert "set max_tokens_name='max_completion_tokens'" in str(where.remedy)
+    assert "the row 'teacher'" in str(where.remedy)
+    again = submission.submit(place.book(), place.asker(), asked, adapter, PRICE)
+    assert (again.requests, adapter.asked) == (0, [5])
+    assert "not sent again" in str(again.stopped)
+    # Another row, which is what mends it, has other requests.
+    mended = questions("openai", 5, text="of another row")
+    assert submission.submit(place.book(), place.asker(), mended, adapter, PRICE).requests == 5
+
+
+def test_a_request_dearer_than_the_cap_holds_back_no_other(tmp_path: Path) -> None:
+    place = Place("openai", "http://127.0.0.1:9", tmp_path, cap=PRICE.cost(2_000, 200, batch=True) * 6)
+    dear = questions("openai", 1, text="long " * 20_000)
+    adapter: Any = Choosy(place.adapter(), [], most=99)
+    submitted = submission.submit(place.book(), place.asker(), [*dear, *questions("openai", 5)], adapter, PRICE)
+    assert (submitted.requests, submitted.left) == (5, 1)
+    assert submitted.stopped is not None
+    assert submitted.stopped.cause == "budget"
+    assert "the dearest begins" in str(submitted.stopped)
 
 
 def usage(tokens: Any) -> dict[str, Any]:

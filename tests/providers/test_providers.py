@@ -102,6 +102,13 @@ def test_a_text_that_does_not_fit_the_local_model_is_an_error_not_another_questi
         ("", "content_filter", "refused"),
         ("half", "content_filter", "refused"),
         ("something new", "tool_calls", "other"),
+        ("fine", "end_turn", "ok"),
+        ("fine", "eos_token", "ok"),
+        ("fine", "stop_sequence", "ok"),
+        ("cut", "max_tokens", "truncated"),
+        ("cut", "MAX_TOKENS", "truncated"),
+        ("half", "insufficient_system_resource", "other"),
+        ("something new", "a_new_reason", "other"),
     ],
 )
 def test_every_way_to_end_has_its_status(text: str, reason: str, status: str) -> None:
@@ -130,6 +137,34 @@ def test_the_text_of_a_message_is_its_text_blocks_in_order() -> None:
     blocks = [{"type": "text", "text": "one"}, {"type": "thinking", "thinking": "…"}, {"type": "text", "text": " two"}]
     reading = anthropic.read({"content": blocks, "stop_reason": "end_turn"})
     assert (reading.text, reading.status, reading.input_tokens) == ("one two", "ok", None)
+
+
+@pytest.mark.parametrize(
+    ("message", "thoughts", "text"),
+    [
+        ({"content": " as it is"}, None, " as it is"),
+        ({"content": "<think>\nHow does it end?\n</think>\n\n and on."}, "How does it end?", " and on."),
+        ({"content": "How does it end?\n</think>\n and on."}, "How does it end?", " and on."),
+        ({"content": "<think>cut while it thou"}, "cut while it thou", ""),
+        ({"content": "<think></think> and on."}, None, " and on."),
+        ({"content": " and on.", "reasoning_content": "How?"}, "How?", " and on."),
+        ({"content": " and on.", "reasoning": "How?"}, "How?", " and on."),
+        ({"content": "[THINK]How?[/THINK] and on."}, "How?", " and on."),
+        ({"content": " the tag <think>…</think> of models"}, None, " the tag <think>…</think> of models"),
+    ],
+)
+def test_thoughts_are_told_apart_from_the_answer(message: dict[str, str], thoughts: str | None, text: str) -> None:
+    body = {"choices": [{"message": message, "finish_reason": "stop"}]}
+    reading = openai.read(body)
+    assert (reading.thoughts, reading.text) == (thoughts, text)
+    assert reading.status == ("ok" if text else "empty")
+    assert providers.read("original", body).text == message["content"]  # an author's text is nobody's thoughts
+
+
+def test_the_thoughts_of_a_message_are_its_thinking_blocks() -> None:
+    blocks = [{"type": "thinking", "thinking": "How?"}, {"type": "text", "text": " and on."}]
+    reading = anthropic.read({"content": blocks, "stop_reason": "end_turn"})
+    assert (reading.thoughts, reading.text) == ("How?", " and on.")
 
 
 @pytest.mark.parametrize(

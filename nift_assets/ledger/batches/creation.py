@@ -38,6 +38,7 @@ class SubmissionResult:
     """What a submission came to: its chunks by their names in the book, and why it ended early if it did.
 
     `waiting` are sentences about chunks of which it is not yet known whether they were created; run it again later.
+    With `too_large` a chunk was refused for its size, and its requests are to go into smaller ones.
     """
 
     created: list[str] = field(default_factory=list)
@@ -51,6 +52,7 @@ class SubmissionResult:
     unknown: int = 0
     rejected: int = 0
     left: int = 0
+    too_large: bool = False
 
     def in_words(self) -> str:
         parts = [f"{len(self.created)} batches created, {len(self.adopted)} found again: {self.requests:,} requests"]
@@ -151,7 +153,7 @@ class Creation:
 
     def _refused(self, chunk: Mapping[str, Any], refused: Refused) -> None:
         """Takes a chunk back that the provider refused: nothing was bought, and its requests are free again."""
-        remedy = refused.error.remedy or "change the row, or run it again later"
+        remedy = refused.error.remedy or f"change the row {chunk['who']!r}, or run it again later"
         detail = clean(refused.error.message, rows.MOST_WORDS)
         cause = clean(refused.error.cause, 64)
         keys = sorted(rows.members(self.book, chunk["id"]))
@@ -171,8 +173,18 @@ class Creation:
                     for key in portion
                 ]
                 rows.settle_requests(connection, chunk, settled)
+            marks = {"too_large": refused.for_size, "hopeless": refused.error.kind == "row"}
             failed = {"state": "failed", "detail": detail, "remedy": clean(remedy, rows.MOST_WORDS)}
+            failed["counts"] = json.dumps(marks)
             connection.execute(sa.update(batches).where(batches.c.id == chunk["id"]).values(**failed))
+        if refused.for_size and (self.result.created or rows.in_states(self.book, self.asker, ("submitted",))):
+            # The account's queue may be full of what is under way.
+            why = f"{describe(chunk)} is too large beside what is under way ({refused.error.message})"
+            self.result.waiting.append(f"{why}; collect that when it has ended, then run again")
+            return
+        if refused.for_size and chunk["requests"] > 1:
+            self.result.too_large = True
+            return
         reason = f"{self.asker.who}: {self.adapter.server.name} refuses a batch: {refused.error.message}"
         self.result.stopped = Stop(reason=reason, remedy=remedy, cause=refused.error.cause)
 

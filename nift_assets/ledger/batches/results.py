@@ -11,8 +11,8 @@ from nift_assets import crash_points
 from nift_assets.ledger.batches import rows
 from nift_assets.ledger.book import AttemptResult, Book
 from nift_assets.ledger.database import AT_A_TIME, chunks, clean
-from nift_assets.protocol.answer import Status
-from nift_assets.protocol.batches import BatchApi, BatchProgress, ResultLine, has_batch_price
+from nift_assets.protocol.answer import Reading, Status
+from nift_assets.protocol.batches import TOO_LARGE, BatchApi, BatchProgress, ResultLine, has_batch_price
 from nift_assets.protocol.server import ServerError
 from nift_assets.rows import Price
 from nift_assets.secrets import redaction
@@ -28,7 +28,9 @@ class Reconciliation:
 
     `requested` is the sum of answered, rejected, failed, expired, cancelled, missing and unknown. `missing` were not
     done and not billed; `unknown` may have been billed and stay reserved. Of `answered`, `late` are those that had got
-    another answer meanwhile, which is kept. `duplicates` and `strangers` (ids nobody asked for) are only counted.
+    another answer meanwhile, which is kept. `duplicates` and `strangers` (ids nobody asked for) are only counted. A
+    batch that failed for being `too_large` goes out again in smaller chunks; one of which every request was refused for
+    what its row says is `hopeless`, and goes out no more.
     """
 
     requested: int = 0
@@ -43,6 +45,8 @@ class Reconciliation:
     duplicates: int = 0
     torn: int = 0
     strangers: list[str] = field(default_factory=list)
+    too_large: bool = False
+    hopeless: bool = False
 
     def ended(self) -> int:
         """All requests whose end is accounted for."""
@@ -66,12 +70,14 @@ class ResultImport:
         self._chunk, self._polled, self._adapter = chunk, polled, adapter
         self._secrets = redaction.SecretSnapshot(adapter.server.key)
         self._members = rows.members(book, chunk["id"])
-        self._stopping_errors: list[ServerError] = []
+        self._errors: list[ServerError] = []
         self.counts = Reconciliation(requested=chunk["requests"])
 
     def remedy(self) -> str | None:
         """What the first of the troubles needs a person for."""
-        return next((f"{error.message}: {error.remedy}" for error in self._stopping_errors), None)
+        who = f"the row {self._chunk['who']!r}"
+        said = (f"{error.message}: {error.remedy.replace('the row', who)}" for error in self._errors)
+        return next(said, None)
 
     def run(self, file: IO[bytes] | None, *, complete: bool) -> None:
         """Books a file of results; None, or one that is not `complete`, may lack what was billed."""
@@ -97,6 +103,9 @@ class ResultImport:
         portion += [self._without_line(key, billed=billed) for key in self._members - seen]
         for part in chunks(portion):
             self._store(part)
+        self.counts.too_large = self._polled.final == "failed" and self._polled.cause in TOO_LARGE
+        refused = [error for error in self._errors if error.kind == "row"]
+        self.counts.hopeless = len(refused) == self.counts.requested
         self.counts.late = rows.late_answers(self._book, self._chunk["id"])
         assert self.counts.ended() == self.counts.requested, f"batch {self._chunk['id']}: {self.counts}"
 
@@ -108,10 +117,16 @@ class ResultImport:
             return self._malformed(line.key, "its line is no result", body)
         if line.kind == "answered":
             try:
-                cost = self._cost(body)
+                reading = self._server.read(json.loads(body))
+                cost = self._cost(reading)
             except Exception as error:  # what is wrong with one answer must not keep the others out
                 why = f"the response is no whole answer: {redaction.safe(error)}"
                 return self._malformed(line.key, why, body, **http)
+            if reading.failed:
+                self.counts.failed += 1
+                cause = str(reading.finish_reason)
+                why = f"the server ended it with {cause!r}"
+                return replace(_ended(line.key, "failed", cause, "exhausted", why, **http), **cost)
             self.counts.answered += 1
             return AttemptResult(number=0, key=line.key, state="answered", reserved=0, body=body, **cost, **http)
         if line.kind in ("expired", "cancelled"):
@@ -127,8 +142,8 @@ class ResultImport:
             cause = clean(error.cause, CAUSE)
             return AttemptResult(number=0, key=line.key, state="failed", reserved=0, cause=cause, body=body, **http)
         self.counts.failed += 1
-        if error.kind == "stop":
-            self._stopping_errors.append(error)
+        if error.kind in ("stop", "row"):
+            self._errors.append(error)
         detail = f"{error.cause}: {redaction.redact(error.message)}"
         return _ended(line.key, "failed", error.cause, "exhausted", detail, **http)
 
@@ -137,9 +152,8 @@ class ResultImport:
         evidence = body[:EVIDENCE_BYTES]
         return _ended(key, "unknown", "malformed", "unknown", f"malformed: {why}", evidence=evidence, **http)
 
-    def _cost(self, body: bytes) -> dict[str, Any]:
-        """Tokens and cost of an answer; an exception if it is none. What is not counted costs what was reserved."""
-        reading = self._server.read(json.loads(body))
+    def _cost(self, reading: Reading) -> dict[str, Any]:
+        """Tokens and cost of an answer. What is not counted costs what was reserved."""
         tokens_in, tokens_out = reading.input_tokens, reading.output_tokens
         cost = rows.AS_RESERVED
         if has_batch_price(self._price) and tokens_in is not None and tokens_out is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -151,6 +152,22 @@ def other_provider(chunk: Mapping[str, Any], adapter: BatchApi) -> str | None:
         f"{describe(chunk)} is {chunk['provider']}'s, and the row names {adapter.server.name} now; a changed row "
         f"needs a new name: put back {chunk['who']!r} as it was, and collect"
     )
+
+
+def too_large(book: Book, asker: Asker, provider: str) -> int | None:
+    """How many requests the smallest chunk had that the provider refused for its size."""
+    return min((row["requests"] for row in _marked(book, asker, provider, "too_large")), default=None)
+
+
+def hopeless(book: Book, asker: Asker, provider: str) -> Iterator[tuple[Mapping[str, Any], set[str]]]:
+    """The chunks that were refused for what their row says, each with its keys: what is in one is never taken so."""
+    for row in _marked(book, asker, provider, "hopeless"):
+        yield row, members(book, row["id"])
+
+
+def _marked(book: Book, asker: Asker, provider: str, mark: str) -> list[Mapping[str, Any]]:
+    ended = in_states(book, asker, ("failed", "imported"))
+    return [row for row in ended if row["provider"] == provider and json.loads(row["counts"] or "{}").get(mark)]
 
 
 def describe(chunk: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from nift_assets.ledger.batches import rows
 from nift_assets.ledger.batches.chunking import ChunkItem, plan_chunks
 from nift_assets.ledger.batches.creation import LISTINGS, SETTLE_SECONDS, Creation, SubmissionResult
 from nift_assets.ledger.book import Asker, Book
+from nift_assets.ledger.dispatch import over_budget
 from nift_assets.ledger.progress import Stop
 from nift_assets.ledger.tables import batches
 from nift_assets.protocol.batches import BatchApi, json_bytes
@@ -70,23 +71,61 @@ class _Submission:
     next_number: int = 1
 
     def submit(self, questions: Sequence[Request]) -> None:
-        creation, result, adapter = self.creation, self.creation.result, self.creation.adapter
+        """Sends what is missing; what a provider finds too large goes into smaller chunks, until it is taken."""
         by_key = {question.key: question for question in questions}
-        claimed = creation.book.intend(self.session, creation.asker, list(by_key.values()))
+        result = self.creation.result
+        if stop := self._hopeless(set(by_key)):
+            result.stopped = stop
+            return
+        while True:
+            result.too_large = False
+            self._submit(by_key)
+            if not result.too_large or result.stopped or result.waiting:
+                return
+
+    def _hopeless(self, keys: set[str]) -> Stop | None:
+        """Why what is wanted is not sent again: all of it was refused before for what its row says."""
+        creation = self.creation
+        for chunk, members in rows.hopeless(creation.book, creation.asker, creation.adapter.server.name):
+            if unanswered := (members & keys) - creation.book.answered(members & keys):
+                why = chunk["detail"] or "every request was refused alike"
+                reason = f"{creation.asker.who}: {len(unanswered):,} requests were refused in a batch before ({why})"
+                remedy = chunk["remedy"] or f"change the row {creation.asker.who!r}"
+                return Stop(reason=reason, remedy=f"{remedy}; as they are they are not sent again", cause="parameter")
+        return None
+
+    def _submit(self, by_key: Mapping[str, Request]) -> None:
+        creation, result, adapter = self.creation, self.creation.result, self.creation.adapter
+        book, asker, ours = creation.book, creation.asker, result.requests
+        claimed = book.intend(self.session, asker, list(by_key.values()))
         open_keys = (claimed.ours, claimed.elsewhere, claimed.in_batch, claimed.unknown)
         result.answered = len(by_key) - sum(map(len, open_keys))
         result.elsewhere, result.in_batch, result.unknown = map(len, open_keys[1:])
-        items = (_item(by_key[key], adapter, self.price) for key in claimed.ours)
-        plan = plan_chunks(items, adapter.most_requests, adapter.most_bytes)
+        result.in_batch -= ours
+        items = [_item(by_key[key], adapter, self.price) for key in claimed.ours]
+        dear = self._too_dear(items)
+        refused = rows.too_large(book, asker, adapter.server.name)
+        most = adapter.most_requests if refused is None else min(adapter.most_requests, max(1, refused // 2))
+        plan = plan_chunks((item for item in items if item.key not in dear), most, adapter.most_bytes)
         self._reject(plan.too_large)
-        result.left = sum(map(len, plan.chunks))
+        result.left = sum(map(len, plan.chunks)) + len(dear)
         for items_of_chunk in plan.chunks:
             chunk = self._intend(items_of_chunk)
             if chunk is not None:
                 result.left -= chunk["requests"]
                 creation.create(chunk)
-            if result.stopped or result.waiting:
-                break
+            if result.too_large or result.stopped or result.waiting:
+                return
+        if dear:
+            asker_cap = next((who for who, cap in asker.caps() if cap is not None), "")
+            result.stopped = over_budget(asker, asker_cap, [(by_key[key], amount) for key, amount in dear.items()])
+
+    def _too_dear(self, items: Sequence[ChunkItem]) -> dict[str, int]:
+        """The requests that may each cost more than the caps have left, with the most they can cost."""
+        asker = self.creation.asker
+        with self.creation.book.writing() as connection:
+            left = accounts.left(connection, asker.study, asker.caps())
+        return {item.key: item.amount for item in items if left is not None and item.amount > left}
 
     def _reject(self, items: Sequence[ChunkItem]) -> None:
         """Final answers for requests larger than a whole chunk: no model reads that much, by batch or online."""

@@ -1,0 +1,65 @@
+"""A server on this machine whose reply to each text, and to each try at it, is written down beforehand."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Reply = tuple[int, dict[str, Any]]
+
+
+def chat(text: str | None = " and on.", reason: str = "stop", *, prompt: int = 9, **message: Any) -> Reply:
+    """A chat completion as a server sends it."""
+    return 200, {
+        "model": "m",
+        "choices": [{"message": {"role": "assistant", "content": text, **message}, "finish_reason": reason}],
+        "usage": {"prompt_tokens": prompt, "completion_tokens": 3},
+    }
+
+
+@dataclass
+class Scripted:
+    """The address of the server and how often each text was asked."""
+
+    url: str
+    asked: Counter[str] = field(default_factory=Counter)
+
+
+@contextmanager
+def serving(replies: Callable[[str, int], Reply]) -> Iterator[Scripted]:
+    """A server that answers a text, and the number of the try at it from 1, by a function."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["content-length"])))["messages"][-1]["content"]
+            with lock:
+                scripted.asked[asked] += 1
+                number = scripted.asked[asked]
+            status, body = replies(asked, number)
+            content = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    lock = threading.Lock()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    scripted = Scripted(f"http://127.0.0.1:{server.server_address[1]}")
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    try:
+        yield scripted
+    finally:
+        server.shutdown()
+        server.server_close()
