@@ -253,6 +253,10 @@ def _measured(
 # -- other tools' files ------------------------------------------------------------------------------------------------
 
 
+# How the tasks of the leaderboard's second version begin.
+LATER = "leaderboard_"
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskScore:
     """One metric of one task in a results file, by lm-eval's present names: `shots` and how many of its samples were
@@ -297,6 +301,12 @@ def results_in(paths: Sequence[Path]) -> Iterator[TaskScore]:
             ) from None
         if not isinstance(content, dict) or not isinstance(content.get("results"), dict):
             raise ValueError(f"{path} has no `results` of tasks; give a results file of lm-eval")
+        later = sorted(key for key in content["results"] if str(key).startswith(LATER))
+        if later and len(later) == len(content["results"]):
+            raise ValueError(
+                f"{path} has the tasks of the Open LLM Leaderboard's second version ({later[0]}); the first's six are "
+                "scored here, so give a results file with those"
+            )
         model, settings = _model_of(content) or path.stem, _settings(content)
         for key, metrics in content["results"].items():
             if isinstance(metrics, dict) and (task := _task(key)):

@@ -16,6 +16,7 @@ from nift_assets.benchmarks.scoring import answers as candidates
 from nift_assets.benchmarks.scoring import json_lines, resampling, scores
 from nift_assets.benchmarks.scoring.interface import BenchmarkTable
 from nift_assets.benchmarks.scoring.scores import Measured
+from nift_training.thoughts import apart
 
 Level = Literal["prompt", "instruction"]
 Strictness = Literal["strict", "loose"]
@@ -144,6 +145,8 @@ def of_files(
             **candidates.count_alike([candidates.mark(text) for text in said.values()]),
             "unknown prompts": len(said.keys() - {row["prompt"] for row in prompts}),
         }
+        if with_thoughts := sum(apart(text)[1] != text for text in said.values()):
+            counts["with thoughts"] = with_thoughts
         found.append(measured(model, measure, followed, expected=len(prompts), counts=counts, rule=rule))
     return found
 
