@@ -153,6 +153,9 @@ def test_files_of_its_tool_are_scored_by_category_and_as_our_own_tables_are(row:
     ]
     without = arena_hard_v2.read(ScoredFiles(judgments=[file]))
     assert [one.expected for one in without] == [1000, 500]
+    # Its files look like those of the version before, which has no categories.
+    named_before = benchmarks.read("arena_hard", ScoredFiles(judgments=[file]))
+    assert [(one.measure, one.published) for one in named_before] == [(one.measure, one.published) for one in without]
 
 
 def test_a_model_that_wins_by_length_alone_is_even_when_style_is_controlled() -> None:

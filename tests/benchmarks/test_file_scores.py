@@ -389,6 +389,33 @@ def test_of_two_runs_of_a_task_the_one_with_the_leaderboards_examples_counts(tmp
     assert "hellaswag: only 100 of 10042 samples were asked" in said
 
 
+def test_runs_of_one_model_in_two_ways_are_named(tmp_path: Path) -> None:
+    for name, tasks, said in (("a", "gsm8k", "load_in_4bit=True"), ("b", "", "dtype=float16")):
+        results: dict[str, Any] = json.loads(json.dumps(RESULTS_2024))
+        results["results"] = {key: row for key, row in results["results"].items() if (key == "gsm8k") == bool(tasks)}
+        results["config"] = {"model_args": f"pretrained=org/new,{said}", "limit": 10 if tasks else None}
+        (tmp_path / f"{name}.json").write_text(json.dumps(results))
+    (one,) = open_llm_leaderboard.of_files(open_llm_leaderboard.results_in([tmp_path]))
+    said = "\n".join(one.notes)
+    assert "put together from runs of different settings (dtype, limit, load_in_4bit)" in said
+    assert "gsm8k: run with a limit of 10 samples" in said
+
+
+def test_a_score_that_is_a_text_or_no_share_is_not_taken_for_one(tmp_path: Path) -> None:
+    results: dict[str, Any] = json.loads(json.dumps(RESULTS_2024))
+    results["results"]["winogrande"]["acc,none"] = 70.0
+    file = write(tmp_path / "r.json", results)
+    (one,) = open_llm_leaderboard.of_files(open_llm_leaderboard.results_in([file]))
+    assert (one.score, one.parts["winogrande"]) == (None, None)
+    assert "winogrande: winogrande 70 is no share from 0 to 1, and does not count" in one.notes
+    results["results"]["winogrande"]["acc,none"] = "0.7"
+    with pytest.raises(ValueError, match="acc,none '0.7' of winogrande, a text"):
+        list(open_llm_leaderboard.results_in([write(tmp_path / "r.json", results)]))
+    rating = {**rated(1, 1, 8), "score": "8"}
+    with pytest.raises(ValueError, match="line 1 has the score '8', a text"):
+        list(mt_bench.judged_in([write(tmp_path / "j.jsonl", rating)]))
+
+
 @pytest.mark.parametrize("nothing", [float("nan"), float("inf")])
 def test_an_adapter_a_revision_and_a_nan_are_not_passed_over(tmp_path: Path, nothing: float) -> None:
     for number, more in enumerate(("", ",revision=step1000", ",peft=org/adapter", ",revision=main")):
