@@ -50,7 +50,7 @@ class Draft:
 
     path: Path
     facts: dict[str, Any] = field(default_factory=dict)
-    known: dict[str, ManifestFile] = field(default_factory=dict)
+    hashed_files: dict[str, ManifestFile] = field(default_factory=dict)
 
 
 @contextmanager
@@ -99,12 +99,12 @@ def resumed_folder(out: Path, kind: str, job: str) -> Iterator[Draft]:
     with _only_writer(out):
         draft = Draft(path)
         try:
-            draft.known.update(_finished(path, job))
+            draft.hashed_files.update(_finished(path, job))
             yield draft
             (path / JOURNAL).unlink()
             _publish(draft, out, kind)
         except BaseException as end:
-            if isinstance(end, Exception) or not draft.known:
+            if isinstance(end, Exception) or not draft.hashed_files:
                 shutil.rmtree(path, ignore_errors=True)  # a failing removal must not hide the cause
             raise
 
@@ -115,7 +115,7 @@ def finish(draft: Draft, file: ManifestFile) -> None:
         journal.write(line(asdict(file)))
         journal.flush()
         os.fsync(journal.fileno())
-    draft.known[file.name] = file
+    draft.hashed_files[file.name] = file
 
 
 def write_rows(out: Path, rows: Iterable[Mapping[str, object]]) -> None:
@@ -130,7 +130,7 @@ def digest_of(rows: object) -> str:
     return hashlib.sha256(json.dumps(rows, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-class Log:
+class RowLog:
     """Rows that are kept as they are made, until all are there and the file gets its name: what a killed process had
     made is found again. `settings` says what the rows depend on; a log with others is refused.
     """
@@ -170,10 +170,10 @@ class Log:
             return
         content = self.partial.read_bytes()
         # A line that a killed process had half written would swallow the next one.
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole != content:
-            self.partial.write_bytes(whole)
-        texts = whole.decode("utf-8").split("\n")
+        whole_lines = content[: content.rfind(b"\n") + 1]
+        if whole_lines != content:
+            self.partial.write_bytes(whole_lines)
+        texts = whole_lines.decode("utf-8").split("\n")
         if texts[0] + "\n" != header and texts != [""]:
             raise ValueError(f"{self.partial} was begun with other settings: remove it or choose another --out")
         if texts == [""]:
@@ -268,7 +268,7 @@ def _partial(out: Path) -> Path:
 
 def _publish(draft: Draft, out: Path, kind: str) -> None:
     names = sorted(file.relative_to(draft.path).as_posix() for file in draft.path.rglob("*") if file.is_file())
-    files = tuple(draft.known.get(name) or _describe(draft.path, name) for name in names)
+    files = tuple(draft.hashed_files.get(name) or _describe(draft.path, name) for name in names)
     manifest = Manifest(kind=kind, digest=_digest(files), files=files, facts=draft.facts)
     text = json.dumps(asdict(manifest), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     for path in draft.path.rglob("*"):

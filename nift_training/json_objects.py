@@ -15,12 +15,12 @@ class NotAnObject(ValueError):
 def parse(line: bytes | str) -> dict[str, Any]:
     """The JSON object in a line. ValueError for what is none, UnicodeDecodeError for a line in another encoding."""
     try:
-        found = json.loads(line)
+        value = json.loads(line)
     except RecursionError as mistake:
         raise ValueError(str(mistake)) from None
-    if not isinstance(found, dict):
-        raise NotAnObject(f"found {type(found).__name__}")
-    return found
+    if not isinstance(value, dict):
+        raise NotAnObject(f"found {type(value).__name__}")
+    return value
 
 
 def is_text(value: object) -> bool:

@@ -38,10 +38,10 @@ class Lineage:
     weights: str
 
 
-def of(model: Path, name: str | None = None, found: Sequence[Shard] | None = None) -> Lineage:
+def of(model: Path, name: str | None = None, shards_of_model: Sequence[Shard] | None = None) -> Lineage:
     """The lineage of a model folder, whose shards may be at hand already; one that cannot be loaded is refused."""
-    if found is None:
-        found = model_folder.weights(model_folder.read(model)).shards
+    if shards_of_model is None:
+        shards_of_model = model_folder.weights(model_folder.read(model)).shards
     config = json_objects.of_file(model / "config.json")
     facts = artifacts.read_manifest(model).facts if (model / artifacts.MANIFEST).is_file() else {}
     tokens = _tokens(model)
@@ -53,8 +53,8 @@ def of(model: Path, name: str | None = None, found: Sequence[Shard] | None = Non
         config=_digest({key: value for key, value in config.items() if key not in PASSING}),
         tokenizer=_tokenizer(model, tokens, len(tokens)),
         tokens=len(tokens),
-        shapes=_shapes(found, config),
-        weights=shards.fingerprint(found),
+        shapes=_shapes(shards_of_model, config),
+        weights=shards.fingerprint(shards_of_model),
     )
 
 
@@ -100,12 +100,12 @@ def _joined(names: object) -> str:
     return ",".join(map(str, names)) if isinstance(names, list) else ""
 
 
-def _shapes(found: Sequence[Shard], config: Mapping[str, Any]) -> str:
+def _shapes(shards_of_model: Sequence[Shard], config: Mapping[str, Any]) -> str:
     words = config.get("vocab_size")
     return _digest(
         sorted(
             (tensor.name, ["vocabulary" if size == words else size for size in tensor.shape])
-            for shard in found
+            for shard in shards_of_model
             for tensor in shard.tensors
         )
     )
@@ -119,7 +119,7 @@ def _tokens(model: Path) -> dict[int, str]:
     try:
         words = content["model"].get("vocab", {})
         listed = words.items() if isinstance(words, dict) else ((entry[0], place) for place, entry in enumerate(words))
-        added = {each["id"]: each["content"] for each in content["added_tokens"]}
+        added = {token["id"]: token["content"] for token in content["added_tokens"]}
         return {operator.index(place): word for word, place in listed} | added
     except (KeyError, IndexError, TypeError, AttributeError) as mistake:
         raise ValueError(f"{model / 'tokenizer.json'} is no tokenizer ({mistake!r}): download it again") from None

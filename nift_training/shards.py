@@ -72,24 +72,26 @@ def read(path: Path) -> Shard:
         except (ValueError, KeyError, TypeError, AttributeError) as mistake:
             raise ValueError(f"{path} has a header that cannot be read ({mistake!r}): download it again") from None
     place = 8 + length
-    for tensor in sorted(tensors, key=lambda each: (each.start, each.end)):
+    for tensor in sorted(tensors, key=lambda tensor: (tensor.start, tensor.end)):
         bits = tensor.numbers * BITS[tensor.dtype]
         if tensor.start != place or tensor.end - tensor.start != bits // 8:
             raise ValueError(f"{path} has {tensor.name} at bytes that are not its own: download it again")
         place = tensor.end
     if place != size:
         raise ValueError(f"{path} has {size} bytes and its header describes {place}: download it again")
-    return Shard(path=path, bytes=size, start=8 + length, tensors=tuple(sorted(tensors, key=lambda each: each.start)))
+    return Shard(
+        path=path, bytes=size, start=8 + length, tensors=tuple(sorted(tensors, key=lambda tensor: tensor.start))
+    )
 
 
-def fingerprint(found: Sequence[Shard]) -> str:
+def fingerprint(shards_of_model: Sequence[Shard]) -> str:
     """A digest of headers and of bytes sampled all over the shards: it tells models apart without reading 140 GB.
 
     Two trainings differ in nearly every tensor, so 64 places of each file are enough for that. A flipped byte is for
     the manifest's sha256 to find.
     """
     hashed = hashlib.sha256()
-    for shard in found:
+    for shard in shards_of_model:
         draw = random.Random(f"{shard.path.name} {shard.bytes}")
         with shard.path.open("rb") as file:
             hashed.update(file.read(shard.start))

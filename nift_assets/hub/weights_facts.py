@@ -36,7 +36,7 @@ def copy(folder: Path, making: artifacts.Draft, backbone: Backbone) -> dict[str,
             os.link(folder / file.name, making.path / file.name)
         except OSError:
             shutil.copyfile(folder / file.name, making.path / file.name)
-        making.known[file.name] = file
+        making.hashed_files[file.name] = file
     if (folder / ADAPTER_CONFIG).exists():
         config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
         config |= {"base_model_name_or_path": backbone.source, "revision": backbone.revision}

@@ -73,8 +73,8 @@ def main(argv: Sequence[str]) -> None:
     generator = _generator(options)
     same = {"template": options.template, "example": example, "version": version("nift")}
 
-    def log(name: str, by: generation.Generator, **settings: object) -> artifacts.Log:
-        return artifacts.Log(options.out / f"{name}.jsonl", {"model": _who(options, by), **same, **settings})
+    def log(name: str, by: generation.Generator, **settings: object) -> artifacts.RowLog:
+        return artifacts.RowLog(options.out / f"{name}.jsonl", {"model": _who(options, by), **same, **settings})
 
     for run in asked:
         kept = log(

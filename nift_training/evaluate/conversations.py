@@ -90,7 +90,7 @@ def answers(
     max_new_tokens: int,
     seed: int,
     example: templates.OneShotExample | None = None,
-    log: artifacts.Log | None = None,
+    log: artifacts.RowLog | None = None,
 ) -> list[dict[str, Any]]:
     """One row per question and run, in that order; run `r` samples with the seed `seed + r`.
 
@@ -102,10 +102,10 @@ def answers(
     for temperature, run, batch in _batches(generator, questions, runs):
         greedy = temperature < generation.GREEDY_BELOW
         its_runs = range(runs) if greedy else [run]
-        if all((question.id, each) in kept for question in batch for each in its_runs):
+        if all((question.id, run_number) in kept for question in batch for run_number in its_runs):
             continue
-        said = _converse(generator, benchmark, template, batch, temperature, max_new_tokens, seed + run, example)
-        rows = [_row(asked, each, r) for asked, r in zip(batch, said, strict=True) for each in its_runs]
+        replies = _converse(generator, benchmark, template, batch, temperature, max_new_tokens, seed + run, example)
+        rows = [_row(asked, run_number, r) for asked, r in zip(batch, replies, strict=True) for run_number in its_runs]
         kept |= {(row["question_id"], row["run"]): row for row in rows}
         if log:
             log.keep(rows)
@@ -127,18 +127,18 @@ def _batches(
                 yield temperature, run, group[start : start + generation.BATCH]
 
 
-def clean(generator: Generator, template: templates.Template, said: Generation) -> Reply:
+def clean(generator: Generator, template: templates.Template, generation_: Generation) -> Reply:
     """The answer as MT-Bench shows it to the judge and to the model's next turn.
 
     FastChat's steps: cut at the first stop token (already done), cut at a stop string unless the answer begins
     with it, remove the strings of special tokens, strip.
     """
-    text: str = said.marked or generator.tokenizer.decode(said.ids, skip_special_tokens=False)
+    text: str = generation_.marked or generator.tokenizer.decode(generation_.ids, skip_special_tokens=False)
     cuts = [place for stop in template.stop_strings if (place := text.find(stop)) > 0]
     text = text[: min(cuts, default=None)]
     for token in generator.tokenizer.all_special_tokens:
         text = text.replace(token, "")
-    return Reply(text=text.strip(), tokens=said.tokens, stopped="stop" if cuts else said.stopped)
+    return Reply(text=text.strip(), tokens=generation_.tokens, stopped="stop" if cuts else generation_.stopped)
 
 
 def _converse(
@@ -157,7 +157,7 @@ def _converse(
         prompts = [templates.render(template, _turns(questions[place], replies[place]), example) for place in asked]
         if benchmark != MT_BENCH:  # FastChat's own prompts begin with two
             prompts = [generation.with_one_bos(generator, prompt) for prompt in prompts]
-        said = generation.generate(
+        generations = generation.generate(
             generator,
             prompts,
             max_new_tokens=max_new_tokens,
@@ -165,14 +165,14 @@ def _converse(
             seed=seed,
             stop_tokens=templates.named(template).stop_tokens,
         )
-        for place, one in zip(asked, said, strict=True):
-            replies[place].append(clean(generator, templates.named(template), one))
+        for place, reply in zip(asked, generations, strict=True):
+            replies[place].append(clean(generator, templates.named(template), reply))
     return replies
 
 
 def _turns(question: BenchmarkQuestion, replies: Sequence[Reply]) -> list[str]:
-    said = [text for asked, reply in zip(question.turns, replies, strict=False) for text in (asked, reply.text)]
-    return [*said, question.turns[len(replies)]]
+    texts = [text for asked, reply in zip(question.turns, replies, strict=False) for text in (asked, reply.text)]
+    return [*texts, question.turns[len(replies)]]
 
 
 def _mt_bench(row: Mapping[str, Any], path: Path) -> BenchmarkQuestion:

@@ -103,7 +103,7 @@ def generate(
     (top-p, top-k) are those of the model's own generation_config, as in FastChat.
     """
     if isinstance(generator.model, serving.ModelServer):
-        said = serving.complete(
+        completions = serving.complete(
             generator.model,
             prompts,
             max_tokens=max_new_tokens,
@@ -111,7 +111,7 @@ def generate(
             seed=seed,
             stop=stop_tokens,
         )
-        return [_from_server(generator, each) for each in said]
+        return [_from_server(generator, completion) for completion in completions]
     encoded = [encode(generator, prompt) for prompt in prompts]
     most = _check_prompts(generator, prompts, encoded)
     by_length = sorted(range(len(prompts)), key=lambda index: len(encoded[index]))
@@ -192,11 +192,11 @@ def _tokenizer(model: str | Path, revision: str | None) -> Any:
     return tokenizer
 
 
-def _from_server(generator: Generator, said: serving.Completion) -> Generation:
-    text = said.text
+def _from_server(generator: Generator, completion: serving.Completion) -> Generation:
+    text = completion.text
     for token in generator.tokenizer.all_special_tokens:
         text = text.replace(token, "")
-    return Generation(ids=(), text=text, marked=said.text, tokens=said.tokens, stopped=said.stopped)
+    return Generation(ids=(), text=text, marked=completion.text, tokens=completion.tokens, stopped=completion.stopped)
 
 
 def _generate_batch(

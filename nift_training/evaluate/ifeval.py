@@ -55,7 +55,7 @@ def respond(
     max_new_tokens: int,
     *,
     example: templates.OneShotExample | None = None,
-    log: artifacts.Log | None = None,
+    log: artifacts.RowLog | None = None,
 ) -> list[dict[str, Any]]:
     """One checked row per prompt: its greedy response, how it ended, and the verdict on each instruction.
 
@@ -71,12 +71,12 @@ def respond(
     stop_tokens = templates.named(template).stop_tokens
     for start in range(0, len(waiting), generation.BATCH):
         batch = waiting[start : start + generation.BATCH]
-        said = generation.generate(
+        generations = generation.generate(
             generator, [texts[key] for key in batch], max_new_tokens=max_new_tokens, stop_tokens=stop_tokens
         )
         rows = [
-            {"key": key, "response": one.text, "tokens": one.tokens, "stopped": one.stopped}
-            for key, one in zip(batch, said, strict=True)
+            {"key": key, "response": reply.text, "tokens": reply.tokens, "stopped": reply.stopped}
+            for key, reply in zip(batch, generations, strict=True)
         ]
         kept |= {row["key"]: row for row in rows}
         if log:
@@ -116,11 +116,11 @@ def check(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, list[bool]]]:
         return [_check_one(checker, instructions_registry.INSTRUCTION_DICT, row) for row in rows]
 
 
-def _check_one(checker: Any, known: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, list[bool]]:
+def _check_one(checker: Any, instructions: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, list[bool]]:
     # One published edition of the prompts writes the language in front of every instruction.
     instruction_ids = [name.removeprefix("en:") for name in row["instruction_id_list"]]
     for name in instruction_ids:
-        if name not in known:
+        if name not in instructions:
             raise ValueError(f"prompt {row['key']} has the instruction {name!r}, which lm-eval does not know")
     asked = checker.InputExample(row["key"], instruction_ids, row["prompt"], row["kwargs"])
     try:

@@ -36,7 +36,7 @@ UNDERSTOOD = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Low:
+class LowRankUpdate:
     """W + scale·left·right: the two matrices of a LoRA layer, each as it lies in the adapter's file.
 
     `left` has the rows of W and `right` its columns once those that are `flipped` have been transposed. W is the
@@ -51,7 +51,7 @@ class Low:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Whole:
+class ReplacementTensor:
     """A tensor that takes the place of the base's."""
 
     tensor: Tensor
@@ -109,13 +109,15 @@ def read(path: Path) -> AdapterWeights:
     )
 
 
-def match(lora: AdapterWeights, base: Weights, *, sibling: bool = False) -> dict[str, Low | Whole]:
+def match(
+    lora: AdapterWeights, base: Weights, *, sibling: bool = False
+) -> dict[str, LowRankUpdate | ReplacementTensor]:
     """What the adapter does to each tensor of the base, by the name of the base's file for it.
 
     Refuses an adapter of which any part has no partner in the base, or one of another shape: peft only warns of such
     parts, and merges freshly initialised ones in their place.
     """
-    matched: dict[str, Low | Whole] = {}
+    matched: dict[str, LowRankUpdate | ReplacementTensor] = {}
     brought = _brought(lora, base, sibling=sibling)
     on: set[str] = set()
     for module, layer in lora.layers.items():
@@ -124,7 +126,7 @@ def match(lora: AdapterWeights, base: Weights, *, sibling: bool = False) -> dict
         low = _low(lora, module, layer, base.module(partner))
         matched[partner.name] = dataclasses.replace(low, onto=brought.pop(partner.name, None))
     for name, tensor in brought.items():
-        matched[name] = Whole(tensor=tensor)
+        matched[name] = ReplacementTensor(tensor=tensor)
     for name, change in matched.items():
         _check_shape(change, base.tensors[name])
         if base.is_tied(base.tensors[name]):
@@ -229,7 +231,7 @@ def _partner(name: str, base: Weights, taken: Mapping[str, object]) -> Tensor:
     return partner
 
 
-def _low(lora: AdapterWeights, module: str, layer: Layer, of: Any) -> Low:
+def _low(lora: AdapterWeights, module: str, layer: Layer, of: Any) -> LowRankUpdate:
     """What a LoRA layer does to the weight of a module, which is None for one of several experts."""
     import torch
     from peft.utils.other import get_pattern_key
@@ -251,7 +253,7 @@ def _low(lora: AdapterWeights, module: str, layer: Layer, of: Any) -> Low:
     # sees this by the layer's class as well, whatever the configuration says of it (fan_in_fan_out).
     flipped = layer.embedding or isinstance(of, Conv1D)
     left, right = (down, up) if flipped else (up, down)
-    return Low(scale=scale, left=left, right=right, flipped=flipped)
+    return LowRankUpdate(scale=scale, left=left, right=right, flipped=flipped)
 
 
 def _brought(lora: AdapterWeights, base: Weights, *, sibling: bool) -> dict[str, Tensor]:
@@ -263,7 +265,7 @@ def _brought(lora: AdapterWeights, base: Weights, *, sibling: bool) -> dict[str,
     found: dict[str, Tensor] = {}
     for name, tensor in lora.others.items():
         partner = _partner(name, base, found)
-        _check_shape(Whole(tensor=tensor), partner)
+        _check_shape(ReplacementTensor(tensor=tensor), partner)
         if _equal(lora.file, tensor, base, partner):
             continue
         if sibling and not any(_is_saved(module, lora.settings) for module in _modules(name)):
@@ -340,10 +342,10 @@ def _modules(name: str) -> Iterator[str]:
         yield name
 
 
-def _check_shape(change: Low | Whole, partner: Tensor) -> None:
+def _check_shape(change: LowRankUpdate | ReplacementTensor, partner: Tensor) -> None:
     if partner.dtype not in ("F32", "F16", "BF16"):
         raise ValueError(f"the base holds {partner.name} as {partner.dtype}: merge into its unquantised weights")
-    if isinstance(change, Whole):
+    if isinstance(change, ReplacementTensor):
         shape = change.tensor.shape
     elif change.flipped:
         shape = (change.left.shape[1], change.right.shape[0])

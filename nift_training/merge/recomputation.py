@@ -9,7 +9,7 @@ from typing import Any
 
 from nift_training import model_folder, progress, shards
 from nift_training.memory import available_bytes
-from nift_training.merge.adapters import Low, Whole
+from nift_training.merge.adapters import LowRankUpdate, ReplacementTensor
 from nift_training.shards import Shard, Tensor
 
 ROWS = 4
@@ -20,7 +20,7 @@ HALF_TOLERANCE = 5e-2  # where the sums are in half precision as well
 TOKENS = 32
 
 
-def check(shard: Shard, changes: Mapping[str, Low | Whole], adapter: Path, merged: Path) -> int:
+def check(shard: Shard, changes: Mapping[str, LowRankUpdate | ReplacementTensor], adapter: Path, merged: Path) -> int:
     """The number of tensors of which rows drawn at random were recomputed in float64 from the sources and agree.
 
     Every floating tensor of the shard is looked at, in the merged file as it lies on the disk. ValueError names the
@@ -66,8 +66,8 @@ def check_logits(base: Path, adapter: Path, merged: Path, computed: str = "float
 
     def logits(model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
-            found: torch.Tensor = model.eval()(input_ids=ids).logits
-        return found.float()
+            logits_: torch.Tensor = model.eval()(input_ids=ids).logits
+        return logits_.float()
 
     own: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     ours: Any = AutoModelForCausalLM.from_pretrained(merged, dtype="auto", **own)
@@ -93,15 +93,21 @@ def check_logits(base: Path, adapter: Path, merged: Path, computed: str = "float
 
 
 def _check_rows(
-    base: Path, merged: Path, tensor: Tensor, change: Low | Whole | None, adapter: Path, first: int, count: int
+    base: Path,
+    merged: Path,
+    tensor: Tensor,
+    change: LowRankUpdate | ReplacementTensor | None,
+    adapter: Path,
+    first: int,
+    count: int,
 ) -> None:
     import torch
 
     after = shards.rows(merged, tensor, first, count).double()
-    saved = change.tensor if isinstance(change, Whole) else change.onto if change else None
+    saved = change.tensor if isinstance(change, ReplacementTensor) else change.onto if change else None
     place, source = (base, tensor) if saved is None else (adapter, saved)
     expected = shards.rows(place, source, first, count).double()
-    if isinstance(change, Low):
+    if isinstance(change, LowRankUpdate):
         left, right = (shards.rows(adapter, matrix).double() for matrix in (change.left, change.right))
         left, right = (left.T, right.T) if change.flipped else (left, right)
         expected = expected + change.scale * (left[first : first + count] @ right)

@@ -23,11 +23,11 @@ from nift_training import artifacts, disk, lineage, model_folder, progress
 from nift_training.lineage import Lineage
 from nift_training.memory import peak_rss_mb
 from nift_training.merge import adapters, recomputation, streaming
-from nift_training.merge.adapters import AdapterWeights, Low, Whole
+from nift_training.merge.adapters import AdapterWeights, LowRankUpdate, ReplacementTensor
 from nift_training.model_folder import ModelFolder
 from nift_training.shards import INDEX, SINGLE, Shard
 
-__all__ = ["INDEX", "SINGLE", "Job", "Origin", "merge", "plan"]
+__all__ = ["INDEX", "SINGLE", "MergeJob", "Origin", "merge", "plan"]
 
 ARITHMETIC = 1  # to be raised when the same inputs give other bytes, so that no half of an older merge is gone on with
 SMALL_BYTES = 64 * 2**20
@@ -37,14 +37,14 @@ CARD, BASE_CARD = "README.md", "BASE_README.md"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class MergeJob:
     """A merge that nothing speaks against: what is merged into what, and how it is known that they belong together."""
 
     base: Path
     folder: ModelFolder
-    found: tuple[Shard, ...]
+    base_shards: tuple[Shard, ...]
     adapter: AdapterWeights
-    changes: Mapping[str, Low | Whole]
+    changes: Mapping[str, LowRankUpdate | ReplacementTensor]
     base_lineage: Lineage
     relation: str
     added_tokens: int
@@ -53,7 +53,7 @@ class Job:
 
     @property
     def bytes(self) -> int:
-        return sum(shard.bytes for shard in self.found)
+        return sum(shard.bytes for shard in self.base_shards)
 
     @property
     def key(self) -> str:
@@ -90,8 +90,8 @@ def merge(
     job = plan(base, adapter, sibling_of=sibling_of, origin=origin)
     _check_room(job, out)
     with artifacts.resumed_folder(out, "model", job.key) as draft:
-        if draft.known:
-            progress.say(f"merge: {len(draft.known)} of {len(job.found)} shards are there from before")
+        if draft.hashed_files:
+            progress.say(f"merge: {len(draft.hashed_files)} of {len(job.base_shards)} shards are there from before")
         checked = _merge_shards(job, draft, started)
         _carry_over(job, draft.path)
         draft.facts.update(_facts(job))
@@ -101,18 +101,18 @@ def merge(
             peak_rss_mb=round(peak_rss_mb()),
             versions=artifacts.versions("torch", "safetensors"),
         )
-        computed = None if logits == "never" else recomputation.precision(job.found)
+        computed = None if logits == "never" else recomputation.precision(job.base_shards)
         if computed or logits == "always":
             draft.facts["logits_difference"] = recomputation.check_logits(
                 base, adapter, draft.path, computed or "float32"
             )
         elif logits == "if-it-fits":
             progress.say("merge: no memory to build the model and hold what it says against base and adapter")
-    progress.say(f"merge: {len(job.changes)} tensors changed in {len(job.found)} shards, {checked} recomputed")
+    progress.say(f"merge: {len(job.changes)} tensors changed in {len(job.base_shards)} shards, {checked} recomputed")
     return artifacts.read_manifest(out)
 
 
-def plan(base: Path, adapter: Path, *, sibling_of: str | None = None, origin: Origin | None = None) -> Job:
+def plan(base: Path, adapter: Path, *, sibling_of: str | None = None, origin: Origin | None = None) -> MergeJob:
     """The merge of an adapter into a base, without writing anything. ValueError for two that do not belong together."""
     adapter_digest = artifacts.verified_digest(adapter)
     lora_ = adapters.read(adapter)
@@ -126,15 +126,15 @@ def plan(base: Path, adapter: Path, *, sibling_of: str | None = None, origin: Or
                 raise artifacts.differs(base, file.name)
     folder = model_folder.read(base)
     weights = model_folder.weights(folder)
-    base_lineage = lineage.of(base, found=weights.shards)
+    base_lineage = lineage.of(base, shards_of_model=weights.shards)
     if origin:
         base_lineage = replace(base_lineage, **{key: value for key, value in asdict(origin).items() if value})
     changes = adapters.match(lora_, weights, sibling=sibling_of is not None)
     relation, added = _relation(base, base_lineage, lora_, sibling_of)
-    return Job(
+    return MergeJob(
         base=base,
         folder=folder,
-        found=weights.shards,
+        base_shards=weights.shards,
         adapter=lora_,
         changes=changes,
         base_lineage=base_lineage,
@@ -185,16 +185,16 @@ def _is_repository(name: str) -> bool:
     return REPOSITORY.fullmatch(name) is not None and not Path(name).is_dir()
 
 
-def _check_room(job: Job, out: Path) -> None:
+def _check_room(job: MergeJob, out: Path) -> None:
     """Refuses to begin what would not fit beside the shards that are there from before."""
-    there = out.absolute().parent / f".{out.name}.partial"
-    kept = sum(file.stat().st_size for file in there.rglob("*") if file.is_file()) if there.exists() else 0
+    partial = out.absolute().parent / f".{out.name}.partial"
+    kept = sum(file.stat().st_size for file in partial.rglob("*") if file.is_file()) if partial.exists() else 0
     disk.check_room(
         out, max(job.bytes + sum(path.stat().st_size for path, _ in model_folder.companions(job.folder)) - kept, 0)
     )
 
 
-def _merge_shards(job: Job, draft: artifacts.Draft, started: float) -> int:
+def _merge_shards(job: MergeJob, draft: artifacts.Draft, started: float) -> int:
     """Writes the shards that are not there yet; the number of their tensors of which rows were recomputed.
 
     One is flushed to the disk and held against its sources while the next is merged.
@@ -208,10 +208,10 @@ def _merge_shards(job: Job, draft: artifacts.Draft, started: float) -> int:
 
     with _one_torch_thread(), ThreadPoolExecutor(1) as finisher:
         finishing: list[Future[int]] = []
-        for number, shard in enumerate(job.found, start=1):
-            if (name := shard.path.name) in draft.known:
+        for number, shard in enumerate(job.base_shards, start=1):
+            if (name := shard.path.name) in draft.hashed_files:
                 continue
-            for finished in (each for each in finishing if each.done()):
+            for finished in (future for future in finishing if future.done()):
                 finished.result()  # one that failed ends the merge here and not after the last shard
             written = streaming.rewrite(
                 shard, job.changes, job.adapter.file, draft.path / name, hash_source=job.manifest is not None
@@ -222,7 +222,7 @@ def _merge_shards(job: Job, draft: artifacts.Draft, started: float) -> int:
             finishing.append(finisher.submit(finish, shard, done))
             seconds = time.monotonic() - started
             progress.say(
-                f"merge: shard {number}/{len(job.found)}, {disk.format_bytes(shard.bytes)}, after {seconds:.0f} s"
+                f"merge: shard {number}/{len(job.base_shards)}, {disk.format_bytes(shard.bytes)}, after {seconds:.0f} s"
             )
         return sum(finished.result() for finished in finishing)
 
@@ -240,7 +240,7 @@ def _one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _carry_over(job: Job, out: Path) -> None:
+def _carry_over(job: MergeJob, out: Path) -> None:
     """Copies tokenizer, configurations, index and licence, and writes a card that says what was merged into what."""
     for file, name in model_folder.companions(job.folder):
         target = out / (BASE_CARD if name == CARD else name)
@@ -255,7 +255,7 @@ def _listed(manifest: artifacts.Manifest, name: str) -> str | None:
     return next((file.sha256 for file in manifest.files if file.name == name), None)
 
 
-def _facts(job: Job) -> dict[str, object]:
+def _facts(job: MergeJob) -> dict[str, object]:
     return {
         "base": job.base_lineage.name,
         "base_revision": job.base_lineage.revision,
@@ -265,12 +265,12 @@ def _facts(job: Job) -> dict[str, object]:
         "relation": job.relation,
         "added_tokens": job.added_tokens,
         "tensors_changed": len(job.changes),
-        "parameters": sum(tensor.numbers for shard in job.found for tensor in shard.tensors),
+        "parameters": sum(tensor.numbers for shard in job.base_shards for tensor in shard.tensors),
         "bytes": job.bytes,
     }
 
 
-def _card(job: Job) -> str:
+def _card(job: MergeJob) -> str:
     base = (
         f"{job.base_lineage.name} at {job.base_lineage.revision}"
         if job.base_lineage.revision

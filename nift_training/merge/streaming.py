@@ -22,7 +22,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nift_training import shards
-from nift_training.merge.adapters import Low, Whole
+from nift_training.merge.adapters import LowRankUpdate, ReplacementTensor
 from nift_training.shards import Shard, Tensor
 
 if TYPE_CHECKING:
@@ -69,7 +69,12 @@ class Piece:
 
 
 def rewrite(
-    shard: Shard, changes: Mapping[str, Low | Whole], adapter: Path, out: Path, *, hash_source: bool
+    shard: Shard,
+    changes: Mapping[str, LowRankUpdate | ReplacementTensor],
+    adapter: Path,
+    out: Path,
+    *,
+    hash_source: bool,
 ) -> WrittenShard:
     """Writes the shard with its changed tensors to `out`; to `flush` it is the caller's part.
 
@@ -144,7 +149,7 @@ def flush(path: Path) -> None:
 class _Merging:
     """The arithmetic of one shard, with the matrices of the tensor at hand and two float32 blocks that are reused."""
 
-    def __init__(self, changes: Mapping[str, Low | Whole], adapter: Path) -> None:
+    def __init__(self, changes: Mapping[str, LowRankUpdate | ReplacementTensor], adapter: Path) -> None:
         self.changes = changes
         self.adapter = adapter
         self.tensor: Tensor | None = None
@@ -170,12 +175,12 @@ class _Merging:
 
     def _add(self, piece: Piece, tensor: Tensor, numbers: torch.Tensor) -> None:
         change = self.changes.get(tensor.name)
-        saved = change.tensor if isinstance(change, Whole) else change.onto if change else None
+        saved = change.tensor if isinstance(change, ReplacementTensor) else change.onto if change else None
         if saved is not None:
             of_row = tensor.numbers // tensor.shape[0]
             rows = shards.rows(self.adapter, saved, piece.first // of_row, len(numbers) // of_row)
             numbers.copy_(rows.flatten())
-        if isinstance(change, Low):
+        if isinstance(change, LowRankUpdate):
             if tensor is not self.tensor:
                 self.left, self.right = matrices(self.adapter, change)
                 self.tensor = tensor
@@ -184,7 +189,7 @@ class _Merging:
             add_product(weight, self.left[first : first + len(weight)], self.right, change.scale)
 
 
-def matrices(adapter: Path, change: Low) -> tuple[torch.Tensor, torch.Tensor]:
+def matrices(adapter: Path, change: LowRankUpdate) -> tuple[torch.Tensor, torch.Tensor]:
     """The two matrices of a LoRA layer in float32, the first with the rows of W and the second with its columns."""
     left, right = (shards.rows(adapter, tensor).float() for tensor in (change.left, change.right))
     return (left.T.contiguous(), right.T.contiguous()) if change.flipped else (left, right)

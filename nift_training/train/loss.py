@@ -89,7 +89,7 @@ def choose_layout(model: Any, cutoff: int) -> Layout:
         own = [
             causal(input_ids=torch.tensor([ids], device=device), use_cache=False).logits[0].float() for ids in PROBES
         ]
-        if not all(bool(each.isfinite().all()) for each in own):
+        if not all(bool(logits.isfinite().all()) for logits in own):
             raise ValueError(
                 "the base's logits are not finite: its weights hold NaN or infinity, or are too large for "
                 f"{str(model.dtype).removeprefix('torch.')}; fetch it again, or choose another --precision"
@@ -128,8 +128,8 @@ def _without_dropout(model: Any) -> Iterator[None]:
 
 def _close(ours: list[torch.Tensor], own: list[torch.Tensor], bytes_per_number: int) -> bool:
     return all(
-        bool((one - other).abs().max() <= TOLERANCE[bytes_per_number] * other.abs().max().clamp(min=1e-6))
-        for one, other in zip(ours, own, strict=True)
+        bool((ours_ - other).abs().max() <= TOLERANCE[bytes_per_number] * other.abs().max().clamp(min=1e-6))
+        for ours_, other in zip(ours, own, strict=True)
     )
 
 

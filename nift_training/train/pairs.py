@@ -31,7 +31,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Row:
+class TrainingRow:
     """One training example in text: its exchanges, mostly one, and what may stand before them."""
 
     pairs: tuple[Pair, ...]
@@ -65,7 +65,7 @@ class Examples(Sequence[TrainingExample]):
         return TrainingExample(self.ids[part], self.trained[part])
 
 
-def read(path: Path) -> list[Row]:
+def read(path: Path) -> list[TrainingRow]:
     """The rows of a .json, .jsonl or .parquet file in its order, in any of three layouts.
 
     `prompt` and `response`; Alpaca's `instruction`, `input` and `output`, the first two joined by a line break and the
@@ -78,13 +78,13 @@ def read(path: Path) -> list[Row]:
     return [_row(row, f"{path} row {number}") for number, row in enumerate(rows, start=1)]
 
 
-def encode(tokenizer: Any, row: Row, recipe: Recipe) -> TrainingExample:
+def encode(tokenizer: Any, row: TrainingRow, recipe: Recipe) -> TrainingExample:
     """One row in token ids; see `examples`."""
     encoded: TrainingExample = examples(tokenizer, [row], recipe)[0]
     return encoded
 
 
-def examples(tokenizer: Any, rows: Sequence[Row], recipe: Recipe) -> Examples:
+def examples(tokenizer: Any, rows: Sequence[TrainingRow], recipe: Recipe) -> Examples:
     """The rows in token ids: prompt ++ response ++ end-of-sequence, and nothing else in the paper's recipe.
 
     LLaMA-Factory 0.5.2's `vanilla` template: each text is tokenised apart, with nothing between them and no
@@ -120,10 +120,10 @@ def cached(tokenizer: Any, data: Path, recipe: Recipe, folder: Path) -> Examples
             return Examples(**load_file(kept))
         except (SafetensorError, TypeError):
             kept.unlink()  # a disk that lost its power left it damaged; it is only a copy
-    made = examples(tokenizer, read(data), recipe)
+    examples_ = examples(tokenizer, read(data), recipe)
     with artifacts.replacing(kept) as partial:
-        save_file({"ids": made.ids, "trained": made.trained, "starts": made.starts}, partial)
-    return made
+        save_file({"ids": examples_.ids, "trained": examples_.trained, "starts": examples_.starts}, partial)
+    return examples_
 
 
 def cut(prompt: int, response: int, cutoff: int) -> tuple[int, int]:
@@ -140,7 +140,9 @@ def cut(prompt: int, response: int, cutoff: int) -> tuple[int, int]:
     return min(prompt, cutoff - kept), min(response, kept)
 
 
-def _tokenised(tokenizer: Any, rows: Sequence[Row], recipe: Recipe) -> Iterator[tuple[Row, list[list[int]]]]:
+def _tokenised(
+    tokenizer: Any, rows: Sequence[TrainingRow], recipe: Recipe
+) -> Iterator[tuple[TrainingRow, list[list[int]]]]:
     """Each row with the ids of its texts in order: what stands before, then prompt, separator, response by turns."""
     texts = [[row.system, *(text for pair in row.pairs for text in _parts(pair, recipe))] for row in rows]
     flat = [text for several in texts for text in several]
@@ -154,7 +156,9 @@ def _parts(pair: Pair, recipe: Recipe) -> tuple[str, ...]:
     return (pair.prompt + recipe.separator, pair.response)
 
 
-def _exchanges(row: Row, texts: list[list[int]], tokenizer: Any, recipe: Recipe) -> Iterator[tuple[list[int], ...]]:
+def _exchanges(
+    row: TrainingRow, texts: list[list[int]], tokenizer: Any, recipe: Recipe
+) -> Iterator[tuple[list[int], ...]]:
     """The ids of each exchange, cut; of several the first take their part of the room before the later ones."""
     room = recipe.cutoff - recipe.keep_eos
     begin = [tokenizer.bos_token_id] if recipe.add_bos and tokenizer.bos_token_id is not None else []
@@ -183,15 +187,15 @@ def _key(tokenizer: Any, data: Path, recipe: Recipe) -> str:
     return hashlib.sha256(what.encode()).hexdigest()[:32]
 
 
-def _row(row: Mapping[str, Any], where: str) -> Row:
+def _row(row: Mapping[str, Any], where: str) -> TrainingRow:
     if (messages := row.get("messages", row.get("conversations"))) is not None:
         return _from_messages(messages, where)
     if "instruction" in row:
         asked = [_text(row, "instruction", where), _text(row, "input", where, empty=True)]
         joined = "\n".join(text for text in asked if text)
         last = Pair(joined, _text(row, "output", where))
-        return Row((*_history(row, where), last), _text(row, "system", where, empty=True))
-    return Row((Pair(_text(row, "prompt", where), _text(row, "response", where)),))
+        return TrainingRow((*_history(row, where), last), _text(row, "system", where, empty=True))
+    return TrainingRow((Pair(_text(row, "prompt", where), _text(row, "response", where)),))
 
 
 def _text(row: Mapping[str, Any], column: str, where: str, *, empty: bool = False) -> str:
@@ -214,19 +218,23 @@ def _history(row: Mapping[str, Any], where: str) -> list[Pair]:
     return [Pair(*turn) for turn in turns]
 
 
-def _from_messages(messages: Any, where: str) -> Row:
+def _from_messages(messages: Any, where: str) -> TrainingRow:
     objects = isinstance(messages, list) and all(isinstance(message, Mapping) for message in messages)
-    said = [
+    messages_of_turns = [
         (SPEAKERS.get(str(message.get("role", message.get("from")))), message.get("content", message.get("value")))
         for message in (messages if objects else ())
     ]
     marks = [_is_learnt(message, where) for message in (messages if objects else ())]
-    system = said.pop(0)[1] if said and said[0][0] == "system" else ""
-    turns, texts = ["user", "assistant"] * (len(said) // 2), [text for _, text in said]
-    if not turns or [who for who, _ in said] != turns or not all(map(json_objects.is_text, (system, *texts))):
+    system = messages_of_turns.pop(0)[1] if messages_of_turns and messages_of_turns[0][0] == "system" else ""
+    turns, texts = ["user", "assistant"] * (len(messages_of_turns) // 2), [text for _, text in messages_of_turns]
+    if (
+        not turns
+        or [who for who, _ in messages_of_turns] != turns
+        or not all(map(json_objects.is_text, (system, *texts)))
+    ):
         raise ValueError(f"{where} is not texts of user and assistant by turns: drop or repair it")
     learnt = marks[-len(texts) :][1::2]
-    return Row(tuple(Pair(*pair) for pair in zip(texts[::2], texts[1::2], learnt, strict=True)), system)
+    return TrainingRow(tuple(Pair(*pair) for pair in zip(texts[::2], texts[1::2], learnt, strict=True)), system)
 
 
 def _is_learnt(message: Mapping[str, Any], where: str) -> bool:

@@ -86,13 +86,13 @@ def _train(run: TrainingRun, recipe: Recipe, wanted: Machine) -> None:
     kernels.check(wanted, device)
     if wanted.distributed:
         devices.join(device, place, wanted)
-    found = backbone.read(run.base, verified=place.first)
+    base = backbone.read(run.base, verified=place.first)
     # Before anything is learnt: a base that no merge would take is refused now and not after days of training.
     trained_on = lineage.of(run.base, run.base_name)
     with devices.first_goes_first(place):
-        examples = pairs.cached(found.tokenizer, run.data, recipe, run.cache)
+        examples = pairs.cached(base.tokenizer, run.data, recipe, run.cache)
     identity = {
-        "base": found.identity,
+        "base": base.identity,
         "data": artifacts.sha256(run.data),
         "rows": len(examples),
         "recipe": asdict(recipe),
@@ -101,7 +101,7 @@ def _train(run: TrainingRun, recipe: Recipe, wanted: Machine) -> None:
         begun = checkpoints.latest(run.work, identity, start_over=run.start_over and place.first)
     log = [TrainStep(**row) for row in begun.log] if begun else []
     devices.check_agreement(place, len(log), f"the steps done in {run.work}")
-    _check_rows(run, found.tokenizer, examples)
+    _check_rows(run, base.tokenizer, examples)
     prepared = prepare(run.base, recipe, wanted, device, place)
     engine = prepared.engine
     if begun:
@@ -128,7 +128,7 @@ def _train(run: TrainingRun, recipe: Recipe, wanted: Machine) -> None:
     if place.first:
         facts = {
             "base": run.base_name,
-            "base_digest": found.digest,
+            "base_digest": base.digest,
             "lineage": asdict(trained_on),
             "data_version": run.data_version or identity["data"],
             "threads": run.threads,
@@ -166,7 +166,7 @@ def _what_was_done(steps: Sequence[TrainStep], examples: Examples, recipe: Recip
     }
 
 
-def _how(prepared: Prepared, wanted: Machine, device: torch.device, place: ProcessRank) -> dict[str, Any]:
+def _how(prepared: PreparedTraining, wanted: Machine, device: torch.device, place: ProcessRank) -> dict[str, Any]:
     return {
         "precision": str(prepared.model.dtype).removeprefix("torch."),
         "layout": prepared.layout,
@@ -210,7 +210,7 @@ def _publish(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class PreparedTraining:
     """A model with its fresh adapter, ready to be trained, and how its steps are computed."""
 
     model: Any
@@ -220,17 +220,17 @@ class Prepared:
     checkpointing: bool
 
 
-def prepare(base: Path, recipe: Recipe, wanted: Machine, device: torch.device, place: ProcessRank) -> Prepared:
+def prepare(base: Path, recipe: Recipe, wanted: Machine, device: torch.device, place: ProcessRank) -> PreparedTraining:
     """The model of a folder with a fresh adapter, in the engine that the machine asks for."""
     shares_weights = wanted.zero == 3
-    told: Any = None
+    live_configuration: Any = None
     if shares_weights:
         from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
         # As long as this lives transformers hands each process its part of the weights, and peft knows of it.
         precision = str(backbone.precision(base, recipe, device)).removeprefix("torch.")
         kind: Any = HfDeepSpeedConfig
-        told = kind(engines.configuration(recipe, wanted, place.world, precision))
+        live_configuration = kind(engines.configuration(recipe, wanted, place.world, precision))
     model = backbone.weights(base, recipe, device, shared=shares_weights)
     kernels.apply(model, wanted)
     without, share = lora.untrained(model)
@@ -251,9 +251,9 @@ def prepare(base: Path, recipe: Recipe, wanted: Machine, device: torch.device, p
         if wanted.distributed
         else engines.TorchEngine(objective, recipe)
     )
-    del told
+    del live_configuration
     layout = loss.choose_layout(model, recipe.cutoff)
-    return Prepared(model=model, engine=engine, layout=layout, at_once=at_once, checkpointing=checkpointing)
+    return PreparedTraining(model=model, engine=engine, layout=layout, at_once=at_once, checkpointing=checkpointing)
 
 
 def save_adapter(

@@ -87,7 +87,7 @@ def measured(
     rule: Rule = IFEVAL,
 ) -> Measured:
     """The number of the rule in percent, and all four accuracies."""
-    made = [{one.key: one.points(level, rule.strictness) for one in followed} for level in rule.levels]
+    made = [{response.key: response.points(level, rule.strictness) for response in followed} for level in rule.levels]
     sample = resampling.sample(made)
     return scores.resampled(
         model,
@@ -98,15 +98,15 @@ def measured(
         expected=expected,
         missing=expected - len(followed),
         parts={
-            f"{level} {strictness}": _accuracy([one.points(level, strictness) for one in followed])
+            f"{level} {strictness}": _accuracy([response.points(level, strictness) for response in followed])
             for strictness in get_args(Strictness)
             for level in get_args(Level)
         },
         counts={
             "prompts": len(followed),
-            "prompts followed": sum(one.points("prompt", rule.strictness)[0] > 0 for one in followed),
-            "instructions": sum(one.instructions for one in followed),
-            "instructions followed": sum(getattr(one, rule.strictness) for one in followed),
+            "prompts followed": sum(response.points("prompt", rule.strictness)[0] > 0 for response in followed),
+            "instructions": sum(response.instructions for response in followed),
+            "instructions followed": sum(getattr(response, rule.strictness) for response in followed),
             **(counts or {}),
         },
     )
@@ -127,34 +127,34 @@ def of_files(
     rule: Rule = IFEVAL,
 ) -> list[Measured]:
     """The score of each model over the prompts it has responded to."""
-    found = []
-    for model, said in responses.items():
-        rows = [{**row, "response": said[row["prompt"]]} for row in prompts if row["prompt"] in said]
+    measurements = []
+    for model, texts in responses.items():
+        rows = [{**row, "response": texts[row["prompt"]]} for row in prompts if row["prompt"] in texts]
         if not rows:
             raise ValueError(f"{model} has no response to any of these prompts; give the prompts it was asked")
         followed = [
             Followed(
                 key=json_lines.identity(row["key"]),
-                instructions=len(one["strict"]),
-                strict=sum(one["strict"]),
-                loose=sum(one["loose"]),
+                instructions=len(checks["strict"]),
+                strict=sum(checks["strict"]),
+                loose=sum(checks["loose"]),
             )
-            for row, one in zip(rows, check(rows), strict=True)
+            for row, checks in zip(rows, check(rows), strict=True)
         ]
         counts = {
-            **candidates.count_alike([candidates.mark(text) for text in said.values()]),
-            "unknown prompts": len(said.keys() - {row["prompt"] for row in prompts}),
+            **candidates.count_alike([candidates.mark(text) for text in texts.values()]),
+            "unknown prompts": len(texts.keys() - {row["prompt"] for row in prompts}),
         }
-        if with_thoughts := sum(apart(text)[1] != text for text in said.values()):
+        if with_thoughts := sum(apart(text)[1] != text for text in texts.values()):
             counts["with thoughts"] = with_thoughts
-        found.append(measured(model, measure, followed, expected=len(prompts), counts=counts, rule=rule))
-    return found
+        measurements.append(measured(model, measure, followed, expected=len(prompts), counts=counts, rule=rule))
+    return measurements
 
 
 def responses(paths: Sequence[Path]) -> dict[str, dict[str, str]]:
     """Each model's response to each prompt, the last if there are several; the model is what its file says,
     of lm-eval's log of samples its folder, else the file's name."""
-    found: dict[str, dict[str, str]] = {}
+    texts_by_model: dict[str, dict[str, str]] = {}
     named: dict[str, Path] = {}
     for _, path, number, row in json_lines.lines(paths):
         prompt, response = row.get("prompt"), row.get("response")
@@ -164,9 +164,9 @@ def responses(paths: Sequence[Path]) -> dict[str, dict[str, str]]:
             response = response[0]
         if not isinstance(prompt, str) or not isinstance(response, str):
             raise ValueError(f"{path} line {number} has no prompt with its response; give files of responses")
-        told = row.get("model_id", row.get("model"))
-        model = str(told) if told else path.parent.name if path.stem.startswith("samples_") else path.stem
-        if not told and named.setdefault(model, path) != path:
+        named_model = row.get("model_id", row.get("model"))
+        model = str(named_model) if named_model else path.parent.name if path.stem.startswith("samples_") else path.stem
+        if not named_model and named.setdefault(model, path) != path:
             model = f"{model} {path.stem}"
-        found.setdefault(model, {})[prompt] = response
-    return found
+        texts_by_model.setdefault(model, {})[prompt] = response
+    return texts_by_model

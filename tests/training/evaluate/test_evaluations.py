@@ -172,20 +172,20 @@ def test_a_killed_run_goes_on_where_it_was_and_answers_the_same(tiny: Path, tmp_
 
 
 def test_a_log_finds_what_was_kept_and_refuses_other_settings(tmp_path: Path) -> None:
-    log = artifacts.Log(tmp_path / "rows.jsonl", {"seed": 0})
+    log = artifacts.RowLog(tmp_path / "rows.jsonl", {"seed": 0})
     log.keep([{"question_id": 1}, {"question_id": 2}])
     with log.partial.open("a") as torn:
         torn.write('{"question')
-    again = artifacts.Log(tmp_path / "rows.jsonl", {"seed": 0})
+    again = artifacts.RowLog(tmp_path / "rows.jsonl", {"seed": 0})
     assert again.rows == [{"question_id": 1}, {"question_id": 2}]
     again.keep([{"question_id": 3}])
-    assert len(artifacts.Log(tmp_path / "rows.jsonl", {"seed": 0}).rows) == 3
+    assert len(artifacts.RowLog(tmp_path / "rows.jsonl", {"seed": 0}).rows) == 3
     with pytest.raises(ValueError, match="begun with other settings"):
-        artifacts.Log(tmp_path / "rows.jsonl", {"seed": 1})
+        artifacts.RowLog(tmp_path / "rows.jsonl", {"seed": 1})
     again.finish(again.rows)
-    assert artifacts.Log(tmp_path / "rows.jsonl", {"seed": 0}).done
+    assert artifacts.RowLog(tmp_path / "rows.jsonl", {"seed": 0}).done
     with pytest.raises(ValueError, match="made with other settings"):
-        artifacts.Log(tmp_path / "rows.jsonl", {"seed": 1})
+        artifacts.RowLog(tmp_path / "rows.jsonl", {"seed": 1})
 
 
 def test_any_file_of_questions_is_answered_by_its_name(tiny: Path, tmp_path: Path) -> None:

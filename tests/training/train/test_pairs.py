@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from nift_training import backbone
 from nift_training.recipe import FAITHFUL, MODERN
 from nift_training.train import pairs
-from nift_training.train.pairs import Pair, Row
+from nift_training.train.pairs import Pair, TrainingRow
 from tests.shared_data import shared
 
 
-def row(prompt: str, response: str) -> Row:
-    return Row((Pair(prompt, response),))
+def row(prompt: str, response: str) -> TrainingRow:
+    return TrainingRow((Pair(prompt, response),))
 
 
 def test_a_pair_is_prompt_then_response_then_eos_without_bos(tokenizer: Any) -> None:
@@ -115,7 +115,7 @@ def test_begin_separator_and_end_are_options(tokenizer: Any) -> None:
 
 
 def test_every_answer_of_a_dialogue_is_learnt_and_no_question(tokenizer: Any) -> None:
-    dialogue = Row((Pair("One?", "1."), Pair("Two?", "2.")), system="Count. ")
+    dialogue = TrainingRow((Pair("One?", "1."), Pair("Two?", "2.")), system="Count. ")
     example = pairs.encode(tokenizer, dialogue, FAITHFUL)
     assert tokenizer.decode(example.ids) == "Count. One?1.<|end_of_text|>Two?2.<|end_of_text|>"
     assert tokenizer.decode(example.ids[example.trained]) == "1.<|end_of_text|>2.<|end_of_text|>"

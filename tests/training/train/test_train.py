@@ -29,7 +29,7 @@ from tests.training.conftest import RECIPE
 ALONE = ProcessRank(0, 1, 0)
 
 
-def prepared(model: Path, recipe: Recipe = RECIPE, **machine: Any) -> run.Prepared:
+def prepared(model: Path, recipe: Recipe = RECIPE, **machine: Any) -> run.PreparedTraining:
     import torch
 
     return run.prepare(model, recipe, Machine(**machine), torch.device("cpu"), ALONE)
@@ -40,7 +40,7 @@ def window(tokenizer: Any, data: Path, recipe: Recipe) -> list[WeightedExample]:
     return micro_batches.weigh(examples, next(micro_batches.windows(len(examples), recipe)))
 
 
-def gradients(ready: run.Prepared, rows: list[WeightedExample], layout: Any, at_once: int) -> dict[str, Any]:
+def gradients(ready: run.PreparedTraining, rows: list[WeightedExample], layout: Any, at_once: int) -> dict[str, Any]:
     """The gradient of one step by the parameter's name, before it is clipped."""
     import torch
 
