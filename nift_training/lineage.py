@@ -119,7 +119,7 @@ def _tokens(model: Path) -> dict[int, str]:
     try:
         words = content["model"].get("vocab", {})
         listed = words.items() if isinstance(words, dict) else ((entry[0], place) for place, entry in enumerate(words))
-        added = {token["id"]: token["content"] for token in content["added_tokens"]}
+        added = {operator.index(each["id"]): each["content"] for each in content["added_tokens"]}
         return {operator.index(place): word for word, place in listed} | added
     except (KeyError, IndexError, TypeError, AttributeError) as mistake:
         raise ValueError(f"{model / 'tokenizer.json'} is no tokenizer ({mistake!r}): download it again") from None

@@ -178,7 +178,8 @@ def _settings(path: Path, config: Mapping[str, Any]) -> Any:
         raise ValueError(f"{path / CONFIG} says that use_rslora is {settings.use_rslora!r}: save the adapter again")
     for name in ("target_modules", "exclude_modules", "modules_to_save"):
         value = getattr(settings, name)
-        if not (value is None or isinstance(value, str) or all(isinstance(module, str) for module in value)):
+        several = isinstance(value, list | tuple | set) and all(isinstance(module, str) for module in value)
+        if not (value is None or isinstance(value, str) or several):
             raise ValueError(f"{path / CONFIG} has {name} that are no names: save the adapter again")
     return settings
 

@@ -409,7 +409,7 @@ def test_a_score_that_is_a_text_or_no_share_is_not_taken_for_one(tmp_path: Path)
     assert (one.score, one.parts["winogrande"]) == (None, None)
     assert "winogrande: winogrande 70 is no share from 0 to 1, and does not count" in one.notes
     results["results"]["winogrande"]["acc,none"] = "0.7"
-    with pytest.raises(ValueError, match=r"acc,none '0.7' of winogrande, a text"):
+    with pytest.raises(ValueError, match=r"acc,none '0\.7' of winogrande, a text"):
         list(open_llm_leaderboard.results_in([write(tmp_path / "r.json", results)]))
     rating = {**rated(1, 1, 8), "score": "8"}
     with pytest.raises(ValueError, match="line 1 has the score '8', a text"):

@@ -26,7 +26,7 @@ from nift_training.train import pairs
 from tests.counting import Counts
 from tests.training.families import peft_adapter, write
 
-QUICK, MANY = 25, 500
+QUICK, MANY = 25, 1000
 NUMBERS = (0, -1, 1, 3, 0.5, 10**12, 2**63, 1e308, float("nan"), True)
 OTHERS = (None, "", [], {}, "x", "\ud800", [1], {"a": 1}, "y" * 5000, [[]], ["x", "x"])
 values = st.sampled_from([*NUMBERS, *OTHERS])
