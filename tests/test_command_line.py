@@ -117,10 +117,10 @@ def warehouse_cannot_be_made(folder: Path) -> dict[str, str]:
     ("mistake", "says"),
     [
         (missing, "nothing.parquet: no such file"),
-        (nothing_readable, "letters: no such file, and no folder or pattern with .parquet"),
+        (nothing_readable, "letters: no such file, and no folder or pattern with files in it of the kinds .parquet"),
         (no_documents, "NIFT_DOCUMENTS is '0'; give the number of documents to sample, 1 or more"),
         (half_a_document, "NIFT_DOCUMENTS is '0.5'; give the number of documents to sample, 1 or more"),
-        (no_corpus, "a number of documents is given without a corpus"),
+        (no_corpus, "a number of documents or what to cut at is given without a corpus"),
         (no_text_column, "articles.parquet: there is no column 'text'"),
         (cut_short, "articles.parquet: cannot be read to its end"),
         (unknown_study, "there is no study 'papr'; NIFT_STUDY can be one of: demo, paper, today"),

@@ -145,15 +145,8 @@ def _readings(response: str) -> list[str]:
 
 
 def _asked(row: Mapping[str, Any]) -> list[tuple[Constraint, Arguments]]:
-    names, given = row["instruction_id_list"], row["kwargs"]
-    if len(names) != len(given):
-        raise ValueError(
-            f"prompt {row['key']} has {len(names)} constraints and arguments of {len(given)}; give one each"
-        )
-    return [
-        (_known(row, name), _arguments(row, place, name, its))
-        for place, (name, its) in enumerate(zip(names, given, strict=True))
-    ]
+    named = zip(row["instruction_id_list"], row["kwargs"], strict=True)  # as many of both, says who has read the file
+    return [(_known(row, name), _arguments(row, place, name, its)) for place, (name, its) in enumerate(named)]
 
 
 def _known(row: Mapping[str, Any], name: str) -> Constraint:

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-Kind = Literal["parquet", "json", "csv", "text"]
+FileKind = Literal["parquet", "json", "csv", "text"]
 
-KINDS: dict[str, Kind] = {
+KINDS: dict[str, FileKind] = {
     ".parquet": "parquet",
     ".jsonl": "json",
     ".ndjson": "json",
@@ -35,7 +35,7 @@ NEVER = {
 }
 
 
-def kind_of(name: str) -> Kind | None:
+def kind_of(name: str) -> FileKind | None:
     """How a file is read, by its name; None for one that cannot be."""
     name = name.lower()
     packed = next((ending for ending in PACKED if name.endswith(ending)), "")

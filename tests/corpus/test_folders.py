@@ -259,7 +259,8 @@ def test_whatever_a_file_holds_its_texts_are_read_or_it_is_refused_in_a_line(
         assert "\n" not in refused
         return
     assert [document.row for document in found] == list(range(len(found)))
-    if content == whole and shape is SHAPES[0] and name == "c.jsonl":
+    is_array = any(isinstance(row, list) for row in rows)  # whose items are the rows, wherever it stands
+    if content == whole and shape is SHAPES[0] and name == "c.jsonl" and not is_array:
         texts = [row["text"] for row in rows if isinstance(row, dict) and isinstance(row.get("text"), str)]
         assert [document.text for document in found if document.text is not None] == texts
 

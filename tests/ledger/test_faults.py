@@ -26,6 +26,7 @@ from expectations.runner import check
 from nift_assets.ledger.connection import asked_wait
 from nift_assets.prompts import completions
 from nift_assets.rows import Teacher
+from nift_training import endings
 from tests.conftest import PROJECT
 from tests.counting import Counts
 from tests.ledger.fault_server import FaultServer, expected_text, struck
@@ -553,6 +554,7 @@ def _failed(row: Teacher, frame: pl.DataFrame, halves: pl.DataFrame) -> dict[str
         "halves": halves,
         "study_teachers": rows.cast({"documents": pl.Int64}),
         "study_providers": pl.DataFrame([{"name": row.provider, "in_process": False}]),
+        "study_endings": pl.DataFrame(list(endings.ENDINGS.items()), schema=["reason", "ending"], orient="row"),
     }
     results = check(frame, contract.load("completions"), inputs)
     return {result.name: str(result.severity).lower() for result in results if not result.passed}
