@@ -218,6 +218,23 @@ def test_answers_that_are_all_one_or_hold_a_verdict_are_flagged(tmp_path: Path) 
     assert (one.published, one.score, one.counts["repeated"]) == (10.0, None, 160)
 
 
+def test_answers_that_hold_what_the_model_thought_are_counted(tmp_path: Path) -> None:
+    texts = [
+        "<think>Seven?</think>Seven.",
+        "Seven.",
+        "It says <think> and nothing more.",
+        "so it is seven</think>\nSeven.",
+    ]
+    rows = [
+        {"question_id": q, "model_id": "m", "choices": [{"index": 0, "turns": [text, "And so on."]}]}
+        for q, text in enumerate(texts)
+    ]
+    given = answers.read([write(tmp_path / "answers.jsonl", *rows)])
+    file = write(tmp_path / "j.jsonl", *(rated(q, t, 7) for q in range(4) for t in (1, 2)))
+    (one,) = mt_bench.of_files(mt_bench.judged_in([file]), given, range(4))
+    assert one.counts["answers that hold thoughts"] == 2
+
+
 def prompt_with(answer: str) -> str:
     return f"Rate it.\n\n[Question]\n?\n\n[The Start of Assistant's Answer]\n{answer}\n[The End of Assistant's Answer]"
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from nift_assets.benchmarks.scoring import json_lines, verdicts
 from nift_assets.benchmarks.scoring.json_lines import JsonObject
+from nift_training import thoughts
 
 # One answer to so large a share of the questions is no answer to them.
 MOST_ALIKE = 0.1
@@ -41,10 +42,12 @@ class ModelAnswer:
 
 @dataclass(frozen=True, slots=True)
 class AnswerMark:
-    """What is kept of a text: a digest by which equals are found, and whether it holds what a verdict looks like."""
+    """What is kept of a text: a digest by which equals are found, and whether it holds what a verdict looks like, or
+    what the model thought before it answered."""
 
     digest: bytes
     holds_verdict: bool
+    holds_thoughts: bool
 
 
 class AnswerIndex:
@@ -74,7 +77,7 @@ class AnswerIndex:
         return [a.tokens for (name, _), a in self.files.items() if name == model and a.tokens is not None]
 
     def flags(self, model: str) -> dict[str, int]:
-        """How many of a model's answers are one text again and again, and how many hold what looks like a verdict."""
+        """How many of a model's answers are one text again and again, or hold what looks like a verdict or thoughts."""
         by_turn: dict[int, list[AnswerMark]] = {}
         for turn, answer_mark in self._marks(model):
             by_turn.setdefault(turn, []).append(answer_mark)
@@ -82,6 +85,7 @@ class AnswerIndex:
         return {
             "answers alike": sum(count_alike(of_turn)["answers alike"] for of_turn in by_turn.values()),
             "answers that hold a verdict": sum(answer_mark.holds_verdict for answer_mark in marks),
+            **count_thoughts(marks),
         }
 
     def _marks(self, model: str) -> Iterator[tuple[int, AnswerMark]]:
@@ -127,7 +131,7 @@ def style_of(text: str) -> tuple[int, int, int]:
 
 def mark(text: str) -> AnswerMark:
     """What is kept of a text, spaces around it aside."""
-    return AnswerMark(digest_of(text.strip()), verdicts.holds_label(text))
+    return AnswerMark(digest_of(text.strip()), verdicts.holds_label(text), thoughts.apart(text)[0] is not None)
 
 
 def count_alike(marks: Sequence[AnswerMark]) -> dict[str, int]:
@@ -135,6 +139,11 @@ def count_alike(marks: Sequence[AnswerMark]) -> dict[str, int]:
     number = Counter(answer_mark.digest for answer_mark in marks)
     most = max(1, MOST_ALIKE * len(marks))
     return {"answers alike": sum(times for times in number.values() if times > most)}
+
+
+def count_thoughts(marks: Sequence[AnswerMark]) -> dict[str, int]:
+    """How many texts begin with what the model thought, `<think>…</think>`, which was judged with the answer."""
+    return {"answers that hold thoughts": sum(answer_mark.holds_thoughts for answer_mark in marks)}
 
 
 def digest_of(text: str) -> bytes:

@@ -142,7 +142,8 @@ def of_files(
             for row, checks in zip(rows, check(rows), strict=True)
         ]
         counts = {
-            **candidates.count_alike([candidates.mark(text) for text in texts.values()]),
+            **candidates.count_alike(marks := [candidates.mark(text) for text in texts.values()]),
+            **candidates.count_thoughts(marks),
             "unknown prompts": len(texts.keys() - {row["prompt"] for row in prompts}),
         }
         if with_thoughts := sum(apart(text)[1] != text for text in texts.values()):
