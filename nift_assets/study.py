@@ -113,6 +113,7 @@ class Study:
             _check_names(kind, [row.name for row in getattr(self, kind)])
         for asked in self.language_models:
             _check_asked(asked)
+        _check_numbers(self)
         _check_references(self)
         _check_rows(self)
 
@@ -214,6 +215,18 @@ def _check_asked(row: LanguageModel) -> None:
     provider.check(row)
     if row.limits.in_flight < 1:
         raise ValueError(f"{row.name!r}: limits.in_flight is {row.limits.in_flight}; let it be at least 1")
+
+
+def _check_numbers(study: Study) -> None:
+    """How many documents or rows are wanted is a number of them, or all."""
+    wanted = [
+        (f"corpus {study.corpus.name!r}: documents", study.corpus.documents),
+        *((f"teacher {row.name!r}: documents", row.documents) for row in study.teachers),
+        *((f"training set {row.name!r}: rows", row.rows) for row in study.training_sets),
+    ]
+    for name, number in wanted:
+        if number is not None and (type(number) is not int or number < 1):
+            raise ValueError(f"{name} is {number!r}; give a whole number above 0, or None for all")
 
 
 def _check_references(study: Study) -> None:

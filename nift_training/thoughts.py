@@ -14,8 +14,18 @@ def apart(text: str) -> tuple[str | None, str]:
     """The thoughts in front of an answer, None without any, and the answer.
 
     Thoughts are what stands between the marks at the very beginning, and everything before a mark that closes what no
-    mark has opened: the template has opened it then. Thoughts that were never closed are all there is.
+    mark has opened: the template has opened it then. Thoughts that were never closed are all there is. A model may
+    think several times before it answers.
     """
+    thoughts: list[str] = []
+    while (taken := _first(text)) is not None:
+        thought, text = taken
+        thoughts += [thought] if thought else []
+    return "\n\n".join(thoughts) or None, text
+
+
+def _first(text: str) -> tuple[str, str] | None:
+    """The first thoughts of a text and what comes behind them; None where it begins with none."""
     begins = text.lstrip()
     for opens, closes in MARKS:
         if begins.startswith(opens):
@@ -24,5 +34,5 @@ def apart(text: str) -> tuple[str | None, str]:
             thoughts, mark, rest = text.partition(closes)
             if not mark or opens in thoughts:
                 continue
-        return thoughts.strip() or None, rest[BREAKS.match(rest).end() :] if mark else ""  # type: ignore[union-attr]
-    return None, text
+        return thoughts.strip(), rest[BREAKS.match(rest).end() :] if mark else ""  # type: ignore[union-attr]
+    return None

@@ -26,8 +26,11 @@ def weight_files(folder: Path, config: Any) -> tuple[list[Path], bool]:
 
 
 def takes_attention(model: Any) -> bool:
-    """Whether the model asks its attention through transformers' interface, which another function can be put into."""
-    return bool(model._can_set_attn_implementation())
+    """Whether the model asks its attention through transformers' interface, which another function can be put into.
+
+    Not where it refuses torch's own fused function, as those with attention sinks do: what we put in rests on that.
+    """
+    return bool(model._can_set_attn_implementation() and model._supports_sdpa)
 
 
 def not_needed(model: Any, names: Iterable[str]) -> set[str]:

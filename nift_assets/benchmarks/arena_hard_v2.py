@@ -279,7 +279,12 @@ def read(inputs: ScoredFiles) -> list[Measured]:
 def _question_ids(inputs: ScoredFiles, category: str) -> list[str] | None:
     if inputs.questions is None:
         return None
-    return [row["uid"] for *_, row in json_lines.lines([inputs.questions]) if row.get("category") == category]
+    question_ids = []
+    for _, path, number, row in json_lines.lines([inputs.questions]):
+        if "uid" not in row or "category" not in row:
+            raise ValueError(f"{path} line {number} has no uid and category; give the published {ASKED}")
+        question_ids += [row["uid"]] if row["category"] == category else []
+    return question_ids
 
 
 def style_controlled(models: Sequence[str], wins: Sequence[float], styles: Sequence[Style]) -> dict[str, float]:

@@ -86,10 +86,29 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
+def _inside(folder: Path) -> list[str]:
+    """The paths of all files in a folder. ValueError for a link that hides some: to nothing, or to another folder."""
+    names = []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        hidden = any(part.startswith(".") for part in name.split("/"))
+        if path.is_symlink() and not path.is_file() and not hidden:
+            raise ValueError(
+                f"{path}: it is a link to {os.readlink(path)}, "
+                + (
+                    "another folder; name that one as the corpus, or copy it here"
+                    if path.exists()
+                    else "which is not there; fetch that file, or remove the link"
+                )
+            )
+        names += [name] if path.is_file() else []
+    return names
+
+
 def _local_files(location: str, revision: str | None) -> tuple[list[str], list[str]]:
     about: list[str] = []
     if os.path.isdir(location):
-        inside = sorted(path.relative_to(location).as_posix() for path in Path(location).rglob("*") if path.is_file())
+        inside = _inside(Path(location))
         matches, about = (
             [os.path.join(location, name) for name in some] for some in folders.articles(location, inside)
         )

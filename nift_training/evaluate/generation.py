@@ -58,7 +58,9 @@ def load(model: str | Path, revision: str | None = None) -> Generator:
     weights = _from_folder(Path(model)) if revision is None else _from_hub(str(model), revision)
     rows = weights.get_input_embeddings().num_embeddings
     if tokenizer.pad_token_id >= rows:
-        tokenizer.pad_token = tokenizer.eos_token  # it is masked, but it has to have a row
+        # It is masked, but it has to have a row, which an end token that was added has not either.
+        end = tokenizer.eos_token_id
+        tokenizer.pad_token_id = end if end is not None and end < rows else 0
     if torch.cuda.is_available():
         weights = weights.to("cuda")
     elif weights.dtype == torch.float16:

@@ -84,7 +84,7 @@ class AdapterWeights:
 
     @property
     def base_name(self) -> str:
-        return str(self.config.get("base_model_name_or_path"))
+        return str(self.config.get("base_model_name_or_path") or "")
 
 
 def read(path: Path) -> AdapterWeights:

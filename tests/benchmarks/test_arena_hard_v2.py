@@ -146,6 +146,9 @@ def test_files_of_its_tool_are_scored_by_category_and_as_our_own_tables_are(row:
         judged("c1", "creative_writing", "A=B", "B>A"),
         judged("h2", "hard_prompt", "A>B", None),
     )
+    without = write(tmp_path / "questions.jsonl", {"category": "hard_prompt", "prompt": "?"})
+    with pytest.raises(ValueError, match=r"questions\.jsonl line 1 has no uid and category"):
+        arena_hard_v2.read(ScoredFiles(judgments=[file], questions=without))
     found = arena_hard_v2.read(ScoredFiles(judgments=[file], questions=Path(row.location, "question.jsonl")))
     assert [(one.measure, one.score, one.published, one.expected, one.missing) for one in found] == [
         ("arena_hard_v2_hard_prompt", 60.0, 75.0, 4, 1),

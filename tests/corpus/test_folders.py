@@ -117,6 +117,21 @@ def test_a_folder_that_may_hold_more_than_can_be_read_is_refused(
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("target", ["gone.jsonl", "elsewhere"])
+def test_a_link_to_nothing_or_to_a_folder_is_refused_by_name(tmp_path: Path, target: str) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    folder = tmp_path / "articles"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text('{"text": "So it goes on and on."}\n')
+    (folder / "b.jsonl").symlink_to(tmp_path / target)
+    found, refused = read(folder)
+    assert refused is not None
+    assert f"{folder / 'b.jsonl'}: it is a link to {tmp_path / target}" in refused
+    (folder / "b.jsonl").unlink()
+    (folder / "c.jsonl").symlink_to(folder / "a.jsonl")
+    assert read(folder)[1] is None
+
+
 def test_a_bad_row_costs_that_row(tmp_path: Path) -> None:
     content = lines(TEXTS[:1]) + b'{"text": 12}\n{"text": \n["text"]\n{"text": ["a"]}\n' + lines(TEXTS[1:])
     (tmp_path / "c.jsonl").write_bytes(content)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nift_training import artifacts, backbone, model_folder
+from nift_training import artifacts, backbone, model_folder, transformers_internals
 from nift_training.evaluate import generation
 from nift_training.merge import recomputation, run
 from nift_training.recipe import Recipe
@@ -382,3 +382,20 @@ def test_an_adapter_is_the_same_whether_attention_is_chosen_at_loading(models: M
     assert not backbone.weights(
         models(tmp_path / "falcon", "falcon"), Recipe(precision="float32"), torch.device("cpu")
     ).config._attn_implementation.startswith("nift")
+
+
+def test_a_model_with_attention_sinks_keeps_its_own_attention() -> None:
+    """torch's fused function drops them, and with it trained another model than transformers loads."""
+    import transformers
+
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "head_dim": 8,
+    }
+    sinks = transformers.GptOssConfig(vocab_size=32, **sizes, num_key_value_heads=1, num_local_experts=2)
+    plain = transformers.LlamaConfig(vocab_size=32, **sizes, num_key_value_heads=1)
+    assert not transformers_internals.takes_attention(transformers.GptOssForCausalLM(sinks))
+    assert transformers_internals.takes_attention(transformers.LlamaForCausalLM(plain))
