@@ -124,7 +124,7 @@ def test_a_link_to_nothing_or_to_a_folder_is_refused_by_name(tmp_path: Path, tar
     folder.mkdir()
     (folder / "a.jsonl").write_text('{"text": "So it goes on and on."}\n')
     (folder / "b.jsonl").symlink_to(tmp_path / target)
-    found, refused = read(folder)
+    _, refused = read(folder)
     assert refused is not None
     assert f"{folder / 'b.jsonl'}: it is a link to {tmp_path / target}" in refused
     (folder / "b.jsonl").unlink()
