@@ -67,6 +67,10 @@ class Price:
         # A dollar per million tokens is a thousand billionths per token.
         return math.ceil(round((into * input_tokens + out * output_tokens) * 1000, 6))
 
+    def most(self, request_bytes: int, output_limit: int | None, *, batch: bool = False) -> int:
+        """The most that a request of so many bytes can cost: a byte is the smallest token there is."""
+        return self.cost(request_bytes, output_limit or self.max_output, batch=batch)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:

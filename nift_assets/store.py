@@ -10,7 +10,7 @@ import errno
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,9 +93,10 @@ class Store:
         with path.open("rb") as file:
             return int(parquet.read_metadata(file).num_rows)
 
-    def read(self, table: str, partition: str | None) -> pl.DataFrame:
+    def read(self, table: str, partition: str | None, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """What is stored of a partition, or of some columns of it, without reading the others."""
         with self.path(table, partition).open("rb") as file:
-            return pl.read_parquet(file)
+            return pl.read_parquet(file, columns=None if columns is None else list(columns))
 
     def table(self, table: str) -> Table:
         """A table without partitions as the file it lies in, to be read by portions; of a remote root as a frame."""

@@ -175,7 +175,11 @@ def _too_dear(row: LanguageModel, need: _Need, taken: int, room: int | None) -> 
     left = _least(room, None if cap is None else cap - taken)
     if price is None or left is None or price_list.is_free(row):
         return None
-    most = [(_most(price, request), document) for document, request in need.open]
+    # With its addresses and names the request is a little longer than what is sent.
+    sizes = [
+        (document, len(request.body().encode("utf-8", "surrogatepass")), request) for document, request in need.open
+    ]
+    most = [(price.most(size, request.output_limit), document) for document, size, request in sizes]
     dear = sorted(((cost, document) for cost, document in most if cost > left), reverse=True)
     if not dear:
         return None
@@ -187,18 +191,12 @@ def _too_dear(row: LanguageModel, need: _Need, taken: int, room: int | None) -> 
     )
 
 
-def _most(price: Price, request: Request) -> int:
-    """The most a request can cost: a byte is the smallest token there is."""
-    sent = sum(len(message.content.encode("utf-8", "surrogatepass")) for message in request.messages)
-    limit = request.parameters.get("max_tokens") or request.parameters.get("max_completion_tokens")
-    return price.cost(sent, int(limit or price.max_output))
-
-
 def _of_unknown_endings(teacher: Teacher, store: Store) -> str | None:
     """How many stored answers ended for a reason that nobody knows."""
     if not store.path("completions", teacher.name).exists():
         return None
-    reasons = store.read("completions", teacher.name)["finish_reason"].drop_nulls().value_counts().sort("finish_reason")
+    stored = store.read("completions", teacher.name, ["finish_reason"])["finish_reason"]
+    reasons = stored.drop_nulls().value_counts().sort("finish_reason")
     named = [f"{number:,} of {reason!r}" for reason, number in reasons.rows() if endings.ending(reason) is None]
     if not named:
         return None
@@ -212,7 +210,7 @@ def _of_scripts_without_spaces(study: Study, store: Store) -> list[str]:
     """How many articles cannot be cut for want of spaces."""
     if study.corpus.cut_at != "spaces" or not store.path("halves_rejects", None).exists():
         return []
-    number = int((store.read("halves_rejects", None)["reason"] == "no spaces").sum())
+    number = int((store.read("halves_rejects", None, ["reason"])["reason"] == "no spaces").sum())
     if not number:
         return []
     return [

@@ -40,11 +40,9 @@ class QueuedRequest:
 def prepare(request: Request, server: Remote, price: Price | None) -> QueuedRequest:
     """A request as its server takes it."""
     payload = encoded(server.payload(request)).encode("utf-8", "surrogatepass")
-    limit = request.parameters.get("max_tokens") or request.parameters.get("max_completion_tokens")
-    most_output = int(limit or (price.max_output if price else 0) or 0)
-    # A byte is the smallest token there is, so this is the most the request can cost.
-    amount = price.cost(len(payload), most_output) if price else 0
-    likely_output = int(limit or LIKELY_OUTPUT)
+    limit = request.output_limit
+    amount = price.most(len(payload), limit) if price else 0
+    likely_output = limit or LIKELY_OUTPUT
     if not (limit and server.counts_limit()):
         likely_output = min(likely_output, LIKELY_OUTPUT)
     return QueuedRequest(request, payload, amount, tokens=len(payload) // 4 + likely_output)

@@ -35,6 +35,12 @@ class Request:
     api_version: str | None = None
     draw: int = 0
 
+    @property
+    def output_limit(self) -> int | None:
+        """The most tokens that an answer may have; None where the request says nothing of it."""
+        limit = self.parameters.get("max_tokens") or self.parameters.get("max_completion_tokens")
+        return int(limit) if limit else None
+
     def body(self) -> str:
         """The request as canonical JSON; equal requests have equal bodies."""
         return canonical(

@@ -296,6 +296,30 @@ def test_the_rows_own_cap_counts_what_is_spent(store: Store, book: Book) -> None
     assert found.stopped()
 
 
+def test_a_text_dearer_than_its_cap_is_named_before_anybody_is_asked(store: Store) -> None:
+    halves = store.read("halves", None)
+    huge = halves.head(1).with_columns(
+        document_id=pl.lit("huge"), sample_rank=999, first_half=pl.lit("word " * 400_000)
+    )
+    store.write("halves", None, pl.concat([halves, huge.cast(dict(halves.schema))]), VERSION)
+    mini = dataclasses.replace(MINI, documents=None, budget_usd=0.1)
+    (warning,) = (text for text in make(study(mini), store).warnings if "passed over" in text)
+    assert warning.startswith(f"{mini.name}: huge (up to $0.31) may cost more than the $0.10 that are left of the cap")
+    roomy = dataclasses.replace(mini, budget_usd=1.0)
+    assert not [text for text in make(study(roomy), store).warnings if "passed over" in text]
+
+
+def test_what_nobody_could_read_or_cut_is_said(store: Store) -> None:
+    before = make(study(MINI), store).warnings
+    store.write(
+        "completions", MINI.name, pl.DataFrame({"finish_reason": ["stop", "eclipse", "eclipse", None]}), VERSION
+    )
+    store.write("halves_rejects", None, pl.DataFrame({"reason": ["no spaces", "one word"]}), VERSION)
+    endings, scripts = make(study(MINI), store).warnings[len(before) :]
+    assert endings.startswith(f"{MINI.name}: answers ended for a reason that nobody knows, 2 of 'eclipse'")
+    assert "1 articles are written without spaces between words" in scripts
+
+
 def test_a_model_without_a_price_stops_the_plan(store: Store) -> None:
     found = make(study(dataclasses.replace(MINI, model="gpt-17")), store)
     assert line(found, "mini").status == "no price: add the model to the price list, or price= to its row"

@@ -168,14 +168,12 @@ class _Submission:
 
 def _item(request: Request, adapter: BatchApi, price: Price) -> ChunkItem:
     payload = json.dumps(adapter.server.payload(request), ensure_ascii=False)
-    limit = request.parameters.get("max_tokens") or request.parameters.get("max_completion_tokens")
-    # A byte is the smallest token there is, so this is the most the request can cost.
-    input_tokens = len(payload.encode("utf-8", "surrogatepass"))
+    size = len(payload.encode("utf-8", "surrogatepass"))
     return ChunkItem(
         key=request.key,
         model=request.model,
         size=len(adapter.line(request)),
-        amount=price.cost(input_tokens, int(limit or price.max_output), batch=True),
+        amount=price.most(size, request.output_limit, batch=True),
     )
 
 
