@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import polars as pl
 
 from expectations.frames import portions
+from nift_assets import writing_systems
 from nift_assets.corpus import halves as cutting
 from nift_assets.steps.context import Context
 from nift_assets.steps.table import table
-from nift_training import scripts
 
 
 @table(
@@ -25,7 +25,7 @@ def halves(context: Context) -> Iterator[pl.DataFrame]:
     for portion in portions(context.store.table("raw_sample")):
         cut = cutting.halve(portion, seed=corpus.seed, cut_at=corpus.cut_at)
         is_empty = is_empty and cut.is_empty()
-        unspaced += scripts.unspaced(portion["text"]) if is_empty else 0
+        unspaced += writing_systems.unspaced(portion["text"]) if is_empty else 0
         yield cut
     if is_empty and unspaced:
         raise ValueError(

@@ -17,7 +17,7 @@ import polars as pl
 
 from nift_assets.corpus import words
 from nift_assets.rows import Unit
-from nift_training.scripts import UNSPACED
+from nift_assets.writing_systems import UNSPACED
 
 WORD = re.compile(r"\S+")
 # What belongs to the words behind it, and white space.

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from nift_assets import writing_systems
 from nift_assets.benchmarks import load
 from nift_assets.benchmarks.scoring.files import HUB
 from nift_assets.filters import Removals
-from nift_training import scripts
 
 if TYPE_CHECKING:
     from nift_assets.rows import Benchmark
@@ -36,7 +36,7 @@ def removals(candidates: pl.DataFrame, *, benchmarks: Sequence[Benchmark], words
     asked, missing = read(benchmarks)
     questions = grams(asked, words)
     lengths = sorted({len(gram) for gram in questions}, reverse=True)
-    texts = [scripts.joined(*halves) for halves in candidates.select("first_half", "completion").iter_rows()]
+    texts = [writing_systems.joined(*halves) for halves in candidates.select("first_half", "completion").iter_rows()]
     hits = [
         (document_id, f"repeats {hit}")
         for document_id, text in zip(candidates["document_id"], texts, strict=True)
@@ -91,4 +91,4 @@ def _first_hit(text: str, questions: Mapping[tuple[str, ...], str], lengths: Seq
 
 
 def _words(text: str) -> list[str]:
-    return scripts.words(text.replace("_", " "))
+    return writing_systems.words(text.replace("_", " "))

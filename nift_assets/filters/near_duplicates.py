@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from nift_training import scripts
+from nift_assets import writing_systems
 
 PHRASE, SIGNS = 5, 3
 SEED = 42
@@ -32,8 +32,8 @@ def removals(candidates: pl.DataFrame, *, threshold: float = 0.8) -> pl.DataFram
 
 def phrases(text: str) -> set[str]:
     """All runs of five words in lower case, of three signs of a script without spaces; of a shorter text the whole."""
-    words = scripts.words(text)
-    signs = list(map(scripts.is_unspaced, words))
+    words = writing_systems.words(text)
+    signs = list(map(writing_systems.is_unspaced, words))
     shortest = SIGNS if any(signs) else PHRASE
     return {
         " ".join(words[start : start + (SIGNS if any(signs[start : start + SIGNS]) else PHRASE)])
@@ -44,7 +44,7 @@ def phrases(text: str) -> set[str]:
 def _duplicates(candidates: pl.DataFrame, threshold: float) -> Iterator[tuple[str, str]]:
     from rensa import RMinHash, RMinHashLSH
 
-    texts = [scripts.joined(*halves) for halves in candidates.select("first_half", "completion").iter_rows()]
+    texts = [writing_systems.joined(*halves) for halves in candidates.select("first_half", "completion").iter_rows()]
     kept = RMinHashLSH(threshold=threshold, num_perm=HASHES, num_bands=BANDS)
     for place, document_id in enumerate(candidates["document_id"]):
         mine = phrases(texts[place])

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from nift_assets.writing_systems import UNSPACED
 from nift_training.endings import Ending
-from nift_training.scripts import UNSPACED
 
 Status = Literal[
     "ok", "truncated", "refused", "empty", "other", "rejected", "exhausted", "expired", "unknown", "pending"

@@ -26,12 +26,12 @@ from nift_assets.protocol.batches import (
 )
 from nift_assets.protocol.request import Request
 from nift_assets.protocol.server import ErrorKind, Quota, Remote, ServerError
+from nift_assets.protocol.thoughts import apart
 from nift_assets.providers import ProviderInputs
 from nift_assets.providers.openai import GATEWAY_TIMEOUTS, number, text_or_none
 from nift_assets.providers.openai import key as key_for
 from nift_assets.rows import LanguageModel
 from nift_training.endings import ending
-from nift_training.thoughts import apart
 
 if TYPE_CHECKING:
     import anthropic

@@ -32,11 +32,11 @@ from nift_assets.protocol.batches import (
 from nift_assets.protocol.batches import BatchEnding as BatchFinal
 from nift_assets.protocol.request import Request
 from nift_assets.protocol.server import ErrorKind, Quota, Remote, ServerError
+from nift_assets.protocol.thoughts import apart
 from nift_assets.providers import ProviderInputs, endpoint
 from nift_assets.rows import LanguageModel
 from nift_assets.secrets import keys
 from nift_training.endings import Ending, ending
-from nift_training.thoughts import apart
 
 if TYPE_CHECKING:
     import openai

@@ -194,7 +194,7 @@ def test_responses_that_hold_thoughts_are_counted() -> None:
     said = {"m": {"a": "<think>Hm.</think>\nYes.", "b": "Yes."}}
     prompts = [{"key": place, "prompt": prompt} for place, prompt in enumerate("ab")]
     check = lambda rows: [{"strict": [True], "loose": [True]} for _ in rows]  # noqa: E731
-    assert instructions.of_files("ifeval", said, prompts, check)[0].counts["with thoughts"] == 1
+    assert instructions.of_files("ifeval", said, prompts, check)[0].counts["answers that hold thoughts"] == 1
 
 
 def test_how_many_files_were_mutated(counts: Counts) -> None:

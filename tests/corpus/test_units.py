@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import duckdb
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nift_assets import corpus, sql, studies
+from expectations import contract
+from nift_assets import corpus, sql, studies, writing_systems
 from nift_assets.corpus import halves, units
 from nift_assets.rows import Corpus, Unit
-from nift_training import scripts
 from tests.corpus.documents import PIECES, WHITE_SPACE
 
 CHINESE = "守塔人数清了七封信。“北面的窗户呢？”织布工问，然后借出了一只备用轮子！第二天早晨大家都睡了。"
@@ -87,7 +88,21 @@ def test_until_a_corpus_chooses_the_rejects_say_what_is_missing() -> None:
 
 
 def test_words_are_compared_sign_by_sign_where_there_are_no_spaces_and_joined_as_they_are_read() -> None:
-    assert scripts.words("The Clock-tower, 第5天。ok") == ["the", "clock", "tower", "第", "5", "天", "ok"]
-    assert scripts.joined("the great", "clock") == "the great clock"
+    assert writing_systems.words("The Clock-tower, 第5天。ok") == ["the", "clock", "tower", "第", "5", "天", "ok"]
+    assert writing_systems.joined("the great", "clock") == "the great clock"
     for first, second in (("the great", " clock"), ("the great", ", clock"), ("守塔", "人"), ("", "a"), ("a", "")):
-        assert scripts.joined(first, second) == first + second
+        assert writing_systems.joined(first, second) == first + second
+
+
+def test_the_contract_of_halves_knows_every_script_without_spaces() -> None:
+    (named,) = (test for test in contract.load("halves").tests if test.name == "second_half_begins_with_white_space")
+    letters = [
+        chr(code) for code in range(0x110000) if writing_systems.UNSPACED.match(chr(code)) and chr(code).isalnum()
+    ]
+    halves = pl.DataFrame({"first_half": "a", "second_half": letters})
+    refused = duckdb.sql(f"select second_half from halves where not ({named.arguments['sql']})").fetchall()
+    assert refused == []
+    assert len(letters) > 90_000
+    inside = pl.DataFrame({"first_half": ["clo"], "second_half": ["sed"]})
+    assert duckdb.sql(f"select 1 from inside where not ({named.arguments['sql']})").fetchall() == [(1,)]
+    assert (halves.height, inside.height) == (len(letters), 1)

@@ -16,7 +16,7 @@ from typing import Any
 
 from nift_assets.benchmarks.scoring import json_lines, verdicts
 from nift_assets.benchmarks.scoring.json_lines import JsonObject
-from nift_training import thoughts
+from nift_assets.protocol import thoughts
 
 # One answer to so large a share of the questions is no answer to them.
 MOST_ALIKE = 0.1
@@ -131,7 +131,7 @@ def style_of(text: str) -> tuple[int, int, int]:
 
 def mark(text: str) -> AnswerMark:
     """What is kept of a text, spaces around it aside."""
-    return AnswerMark(digest_of(text.strip()), verdicts.holds_label(text), thoughts.apart(text)[0] is not None)
+    return AnswerMark(digest_of(text.strip()), verdicts.holds_label(text), thoughts.apart(text)[1] != text)
 
 
 def count_alike(marks: Sequence[AnswerMark]) -> dict[str, int]:

@@ -16,7 +16,6 @@ from nift_assets.benchmarks.scoring import answers as candidates
 from nift_assets.benchmarks.scoring import json_lines, resampling, scores
 from nift_assets.benchmarks.scoring.interface import BenchmarkTable
 from nift_assets.benchmarks.scoring.scores import Measured
-from nift_training.thoughts import apart
 
 Level = Literal["prompt", "instruction"]
 Strictness = Literal["strict", "loose"]
@@ -146,8 +145,6 @@ def of_files(
             **candidates.count_thoughts(marks),
             "unknown prompts": len(texts.keys() - {row["prompt"] for row in prompts}),
         }
-        if with_thoughts := sum(apart(text)[1] != text for text in texts.values()):
-            counts["with thoughts"] = with_thoughts
         measurements.append(measured(model, measure, followed, expected=len(prompts), counts=counts, rule=rule))
     return measurements
 

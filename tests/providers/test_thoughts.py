@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nift_training import thoughts
+from nift_assets.protocol import thoughts
 
 
 @pytest.mark.parametrize(
