@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nift_training import artifacts, attention, json_objects, model_folder, transformers_internals
+from nift_training.messages import one_line
 from nift_training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -51,13 +52,9 @@ def weights(folder: Path, recipe: Recipe, device: torch.device, *, shared: bool 
     With `shared` DeepSpeed has been told that weights are shared, and transformers hands each process its part.
     """
     found = model_folder.read(folder)
-    settings = found.config.get_text_config()
-    chosen: dict[str, Any] = {}
-    # Attention with soft-capped logits (Gemma 2) has no fused kernel, and some models have only their own (Falcon).
-    if getattr(settings, "attn_logit_softcapping", None):
-        chosen = {"attn_implementation": "eager"}
-    elif transformers_internals.takes_attention(model_folder.skeleton(found)):
-        chosen = {"attn_implementation": attention.register()}
+    # Soft-capped logits (Gemma 2) and attention sinks (gpt-oss) have no fused kernel, and some models only their own.
+    takes_ours = transformers_internals.takes_attention(model_folder.skeleton(found))
+    chosen = {"attn_implementation": attention.register()} if takes_ours else {}
     model = model_folder.load(found, dtype=precision(folder, recipe, device), **chosen)
     return model if shared else model.to(device)
 
@@ -131,7 +128,7 @@ def _tokenizer(folder: Path) -> Any:
     try:
         return read_tokenizer(folder, local_files_only=True)
     except (ImportError, OSError, ValueError) as unable:
-        reason = " ".join(str(unable).split())[:200]
+        reason = one_line(unable, 200)
         raise ValueError(
             f"the tokenizer of {folder} cannot be read: {reason}; fetch one with a tokenizer.json"
         ) from None

@@ -30,14 +30,7 @@ def is_text(value: object) -> bool:
 
 def of_file(path: Path) -> dict[str, Any]:
     """The JSON object that a whole file is; ValueError names a file that is none."""
-    try:
-        return parse(path.read_bytes().decode("utf-8-sig"))
-    except UnicodeDecodeError as mistake:
-        raise ValueError(f"{path} is not UTF-8 ({mistake}): save it as UTF-8") from None
-    except NotAnObject:
-        raise ValueError(f"{path} is not a JSON object: download it again") from None
-    except ValueError as mistake:
-        raise ValueError(f"{path} is not JSON ({mistake}): download it again, or repair it") from None
+    return _named(path.read_bytes(), path, whole="download it again", repair="download it again, or repair it")
 
 
 def read(lines: Iterable[bytes], where: object) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -46,13 +39,18 @@ def read(lines: Iterable[bytes], where: object) -> Iterator[tuple[int, dict[str,
     A line ends at a line break alone: a text may hold U+2028, at which `splitlines` would cut an object in two.
     """
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            yield number, parse(line.decode("utf-8-sig"))
-        except UnicodeDecodeError as mistake:
-            raise ValueError(f"{where} line {number} is not UTF-8 ({mistake}): save it as UTF-8") from None
-        except NotAnObject:
-            raise ValueError(f"{where} line {number} is not a JSON object: write one object per line") from None
-        except ValueError as mistake:
-            raise ValueError(f"{where} line {number} is not JSON ({mistake}): repair or remove it") from None
+        if line.strip():
+            place = f"{where} line {number}"
+            yield number, _named(line, place, whole="write one object per line", repair="repair or remove it")
+
+
+def _named(content: bytes, place: object, *, whole: str, repair: str) -> dict[str, Any]:
+    """The JSON object of a file or line; ValueError with its place, and what to do about another value or none."""
+    try:
+        return parse(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as mistake:
+        raise ValueError(f"{place} is not UTF-8 ({mistake}): save it as UTF-8") from None
+    except NotAnObject:
+        raise ValueError(f"{place} is not a JSON object: {whole}") from None
+    except ValueError as mistake:
+        raise ValueError(f"{place} is not JSON ({mistake}): {repair}") from None

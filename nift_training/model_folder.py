@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nift_training import json_objects, shards, transformers_internals
+from nift_training.messages import one_line
 from nift_training.shards import INDEX, SINGLE, Shard, Tensor
 
 CONFIG = "config.json"
@@ -312,4 +313,4 @@ def _lacking(path: Path, model: Any, missing: Sequence[str]) -> ValueError:
 
 
 def _brief(mistake: Exception) -> str:
-    return f"{type(mistake).__name__}: {' '.join(str(mistake).split())[:160]}"
+    return f"{type(mistake).__name__}: {one_line(mistake, 160)}"

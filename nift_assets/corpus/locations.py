@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from nift_assets.corpus import folders
 from nift_assets.rows import Corpus
+from nift_training.messages import one_line
 
 MOST_READ_BYTES = 64 * 2**20
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -79,11 +80,6 @@ def opened(file: str) -> Iterator[IO[bytes]]:
     filesystem, path = _filesystem(file)
     with filesystem.open(path, "rb") as remote:
         yield remote
-
-
-def one_line(error: Exception) -> str:
-    """What a library said, without its line breaks and not at length."""
-    return " ".join(str(error).split())[:300]
 
 
 def _inside(folder: Path) -> list[str]:

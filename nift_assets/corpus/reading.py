@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import duckdb
 
 from nift_assets.corpus.folders import READABLE, kind_of
-from nift_assets.corpus.locations import files, one_line, opened, size_and_mtime
+from nift_assets.corpus.locations import files, opened, size_and_mtime
 from nift_assets.rows import Corpus
 from nift_training import json_objects
+from nift_training.messages import one_line
 
 if TYPE_CHECKING:
     import pyarrow as pa

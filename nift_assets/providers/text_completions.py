@@ -30,7 +30,7 @@ def check(row: LanguageModel) -> None:
     if row.system_prompt:
         raise ValueError(f"{row.name!r}: a base model has no system prompt; leave it out, or use the provider 'openai'")
     if row.max_tokens is None or row.max_tokens_name != "max_tokens":
-        # Servers end after 16 tokens where they are told no limit.
+        # OpenAI's protocol ends after 16 tokens where it is told no limit.
         raise ValueError(f"{row.name!r}: a server ends a text after its own limit, often 16 tokens; set max_tokens")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from nift_training import model_folder, progress, shards
 from nift_training.memory import available_bytes
 from nift_training.merge.adapters import LowRankUpdate, ReplacementTensor
+from nift_training.messages import one_line
 from nift_training.shards import Shard, Tensor
 
 ROWS = 4
@@ -82,7 +83,7 @@ def check_logits(base: Path, adapter: Path, merged: Path, computed: str = "float
         plain = AutoModelForCausalLM.from_pretrained(base, dtype=kind_computed, **own)
         beside = logits(PeftModel.from_pretrained(plain, adapter), ids)
     except (KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as unable:
-        reason = " ".join(str(unable).split())[:160]
+        reason = one_line(unable, 160)
         raise ValueError(f"peft cannot load {adapter} beside {base} ({reason}): do not merge it") from None
     difference = float((after - beside).abs().max() / beside.abs().max())
     most = LOGITS_TOLERANCE[kind] if kind_computed == "float32" else HALF_TOLERANCE

@@ -25,10 +25,11 @@ def chat(text: str | None = " and on.", reason: str = "stop", *, prompt: int = 9
 
 @dataclass
 class Scripted:
-    """The address of the server and how often each text was asked."""
+    """The address of the server, how often each text was asked, and what it was sent, each with its path."""
 
     url: str
     asked: Counter[str] = field(default_factory=Counter)
+    bodies: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
 
 @contextmanager
@@ -39,8 +40,10 @@ def serving(replies: Callable[[str, int], Reply]) -> Iterator[Scripted]:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["content-length"])))["messages"][-1]["content"]
+            sent = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            asked = sent["messages"][-1]["content"] if "messages" in sent else sent["prompt"]
             with lock:
+                scripted.bodies.append((self.path, sent))
                 scripted.asked[asked] += 1
                 number = scripted.asked[asked]
             status, body = replies(asked, number)
