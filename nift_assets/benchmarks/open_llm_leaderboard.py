@@ -24,6 +24,7 @@ from nift_assets.corpus import locations
 from nift_assets.rows import Benchmark, Corpus
 from nift_training import json_objects
 from nift_training.evaluate import leaderboard
+from nift_training.messages import one_line
 
 VERSION = 1
 NAME = "open_llm_leaderboard"
@@ -165,9 +166,7 @@ def _rows_of(file: str) -> Iterator[dict[str, Any]]:
             else:
                 yield from pl.read_parquet(opened).iter_rows(named=True)
     except Exception as error:
-        raise ValueError(
-            f"{file}: cannot be read ({locations.one_line(error)}); check the file or the network"
-        ) from None
+        raise ValueError(f"{file}: cannot be read ({one_line(error)}); check the file or the network") from None
 
 
 def _texts(value: Any) -> Iterator[str]:
