@@ -45,6 +45,7 @@ class EventLog(SqliteEventLogStorage):
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._open: OrderedDict[str, _Open] = OrderedDict()
+        self._tables_seen: set[str] = set()
         self._watcher: SqlPollingEventWatcher | None = None
         super().__init__(base_dir, inst_data)
 
@@ -81,6 +82,12 @@ class EventLog(SqliteEventLogStorage):
             self._close(next(iter(self._open)))
         return engine
 
+    def has_table(self, table_name: str) -> bool:
+        """Asked for each check's result; Dagster's opens a database of its own for it. No table goes away again."""
+        if table_name not in self._tables_seen and super().has_table(table_name):
+            self._tables_seen.add(table_name)
+        return table_name in self._tables_seen
+
     def _begun(self, shard: str) -> bool:
         """Whether the database of a run was missing and is there now: a copy of an empty one, which costs a thousandth
         of what it costs to make its tables and to look up which version of Dagster's schema they are."""
@@ -113,6 +120,7 @@ class EventLog(SqliteEventLogStorage):
         with self._db_lock:
             for shard in list(self._open):
                 self._close(shard)
+            self._tables_seen.clear()
         super().wipe()
 
     # Dagster's watches the database's file, which does not change while the connections stay open.
