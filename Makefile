@@ -87,7 +87,7 @@ browser: ## Chromium for the tests of the UI, from Debian's packages where there
 check: .venv/installed ## format, lint, types and import direction
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy
+	@$(BIN)/mypy --num-workers auto
 	@$(BIN)/lint-imports
 
 versions: .venv/installed ## record that the versions of expensive steps were decided on for the code as it is now
@@ -102,8 +102,10 @@ format: .venv/installed ## bring all files into the one format
 	@echo "Setting up .venv (once, a few minutes) …"
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; set PYTHON=…" if sys.version_info < (3, 11) else 0)'
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --constraint constraints.txt torch
-	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,evaluate,dev]'
+	@$(BIN)/pip install --quiet --no-compile --constraint constraints.txt torch
+	@$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[train,evaluate,dev]'
+	@# pip would compile on one core. A few packages bring files for other Pythons, which this one cannot compile.
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 	@$(BIN)/python -m nift_training.sentences --out .venv/nltk_data || echo "IFEval cannot be scored without it; all else can"
 	@touch $@
 
