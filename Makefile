@@ -21,9 +21,10 @@ rehearsal: .venv/installed ## the paper's whole study at a thousandth of its siz
 	@$(BIN)/nift demo $(if $(filter-out 0,$(FRESH)),--fresh)
 	@$(BIN)/nift coverage
 
-# make run TABLES=training_sets; TABLES=filtered_completions PARTITION=echo; TABLES=table_1 ONLY=1; nothing: all that is missing
+# make run TABLES=training_sets; TABLES=filtered_completions PARTITION=echo; TABLES=table_1 ONLY=1; with SCORES=1 then the score tables; nothing: all that is missing
 run: .venv/installed ## some tables and what they are made from, where that is missing or out of date
-	@$(BIN)/nift run $(TABLES) $(if $(PARTITION),--partition $(PARTITION)) $(if $(filter-out 0,$(ONLY)),--only) $(OWN_DOCUMENTS)
+	@$(BIN)/nift run $(TABLES) $(if $(PARTITION),--partition $(PARTITION)) $(if $(filter-out 0,$(ONLY)),--only) \
+		$(if $(filter-out 0,$(SCORES)),--scores) $(OWN_DOCUMENTS)
 
 ui: .venv/installed ## Dagster's UI of the same study, on this machine only
 	@$(BIN)/nift ui $(OWN_DOCUMENTS) $(if $(PORT),--port $(PORT))

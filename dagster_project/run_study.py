@@ -83,10 +83,16 @@ def runs(graph: Graph) -> list[PartitionRun]:
 
 
 def needed(
-    graph: Graph, planned: Sequence[PartitionRun], tables: Collection[str], chosen: Collection[str] = (), *, only: bool
+    graph: Graph,
+    planned: Sequence[PartitionRun],
+    tables: Collection[str],
+    chosen: Collection[str] = (),
+    *,
+    only: bool,
+    scores: bool = False,
 ) -> list[PartitionRun]:
-    """Of all runs what it takes to have some tables, of the chosen partitions if any are, and then what is made of all
-    partitions there are; `only` these tables, from what there is.
+    """Of all runs what it takes to have some tables, of the chosen partitions if any are; `only` these tables, from
+    what there is. With `scores` all that is made of the partitions there are comes last.
 
     Raises ValueError for a table or a partition that the study does not have or does not want.
     """
@@ -102,7 +108,7 @@ def needed(
         wanted = {*upstream_first(wanted, lambda partition: _made_from(graph, partition))}
     left = []
     for run in planned:
-        if run.name == SCORES and not only:
+        if run.name == SCORES and scores:
             left.append(run)
             continue
         steps = [

@@ -43,16 +43,19 @@ def demo(corpus: str | None, text_column: str | None, documents: str | None, fre
 @click.argument("tables", nargs=-1)
 @click.option("--partition", "chosen", multiple=True, help="Only this one's: a teacher, a model, …; repeatable.")
 @click.option("--only", is_flag=True, help="Only these tables, made from what there is.")
+@click.option("--scores", is_flag=True, help="Then the score tables and the report too, of what there is.")
 @own_documents
 def run_(
     tables: tuple[str, ...],
     chosen: tuple[str, ...],
     only: bool,
+    scores: bool,
     corpus: str | None,
     text_column: str | None,
     documents: str | None,
 ) -> None:
-    """Make TABLES and all they are made from, where that is missing or out of date; without TABLES everything.
+    """Make TABLES and all they are made from, where that is missing or out of date, and nothing else; without TABLES
+    everything.
 
     \b
     nift run training_sets                          all data
@@ -61,9 +64,9 @@ def run_(
     """
     set_variables(NIFT_CORPUS=corpus, NIFT_TEXT_COLUMN=text_column, NIFT_DOCUMENTS=documents)
     try:
-        if (chosen or only) and not tables:
-            raise ValueError("--partition and --only are about tables; name them")
-        _run_study(fresh=False, tables=tables, chosen=chosen, only=only)
+        if (chosen or only or scores) and not tables:
+            raise ValueError("--partition, --only and --scores are about tables; name them")
+        _run_study(fresh=False, tables=tables, chosen=chosen, only=only, scores=scores)
     except (ValueError, OSError) as error:
         refuse(str(error))
     except KeyboardInterrupt:
@@ -146,9 +149,16 @@ def _write_docs(out: str | None) -> Path:
     return Path(out)
 
 
-def _run_study(*, fresh: bool, tables: tuple[str, ...] = (), chosen: tuple[str, ...] = (), only: bool = False) -> None:
+def _run_study(
+    *,
+    fresh: bool,
+    tables: tuple[str, ...] = (),
+    chosen: tuple[str, ...] = (),
+    only: bool = False,
+    scores: bool = False,
+) -> None:
     """Everything of the active study or what it takes to have some tables of it, with a line per run as it starts and
-    ends, then the scores."""
+    ends, then the scores where they were asked for."""
     study = studies.active()
     home = dagster_home(study.name)
     # Imported now: Dagster takes half a second.
@@ -179,7 +189,7 @@ def _run_study(*, fresh: bool, tables: tuple[str, ...] = (), chosen: tuple[str, 
         log = home / "demo.log"
         planned = run_study.runs(built)
         if tables:
-            planned = run_study.needed(built, planned, tables, chosen, only=only)
+            planned = run_study.needed(built, planned, tables, chosen, only=only, scores=scores)
         for line in run_study.undecided(built, planned, store):
             click.secho(f"        ! {line}", fg="yellow")
         began, started_at = time.monotonic(), time.time()

@@ -75,10 +75,11 @@ def covered(graph: Graph, store: Store, book: Book | None, today: date) -> list[
 
 
 def command(partition: Partition) -> str:
-    """What makes one partition of a table and all it needs, in the environment of this process."""
+    """What makes one partition of a table, all it needs and the tables that show it, in the environment of this
+    process."""
     table, key = partition
     chosen = [f"{name}={shlex.quote(value)}" for name, value in environment.of_the_study().items()]
-    return " ".join([*chosen, "nift run", table, *(["--partition", key] if key else [])])
+    return " ".join([*chosen, "nift run", table, *(["--partition", key] if key else []), "--scores"])
 
 
 def _cells(study: Study) -> Iterator[tuple[str, str, str, str, float | None, str | None]]:

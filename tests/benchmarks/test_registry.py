@@ -148,7 +148,7 @@ def test_a_study_of_a_fifth_benchmark_alone_has_its_graph_and_its_cells(fifth: B
     cells = coverage.frame(built, Store(root=str(tmp_path), study="demo"), None, date(2024, 8, 1))
     ((name, state, command),) = cells.filter(benchmark="gulls").select("name", "state", "command").rows()
     assert (name, state) == (model.name, "missing")
-    assert command.endswith(f"nift run gulls_judgments --partition {model.name}")
+    assert command.endswith(f"nift run gulls_judgments --partition {model.name} --scores")
 
 
 @pytest.mark.parametrize("part", ["def questions", "def requests", "SIZE =", "RUNNER =", "def score"])

@@ -97,4 +97,7 @@ def test_one_teachers_data_set_is_made_by_dg_launch_and_then_only_the_rest_by_ni
 
 def test_a_choice_without_a_table_is_one_line(tmp_path: Path) -> None:
     refused = nift_here("run", "--partition", "echo", environment={**os.environ, "DAGSTER_HOME": str(tmp_path)})
-    assert (refused.returncode, refused.stderr) == (1, "error: --partition and --only are about tables; name them\n")
+    assert (refused.returncode, refused.stderr) == (
+        1,
+        "error: --partition, --only and --scores are about tables; name them\n",
+    )

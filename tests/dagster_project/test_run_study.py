@@ -89,16 +89,14 @@ def test_every_run_waits_only_for_runs_there_are() -> None:
         assert run.waits_for <= RUNS.keys() - {run.name}
 
 
-def wanted(*tables: str, chosen: tuple[str, ...] = (), only: bool = False) -> dict[str, set[str]]:
-    found = run_study.needed(GRAPH, list(RUNS.values()), tables, chosen, only=only)
+def wanted(*tables: str, chosen: tuple[str, ...] = (), only: bool = False, scores: bool = False) -> dict[str, set[str]]:
+    found = run_study.needed(GRAPH, list(RUNS.values()), tables, chosen, only=only, scores=scores)
     assert all(run.waits_for <= {other.name for other in found} for run in found)
     return {run.name: set(run.steps) for run in found}
 
 
 def test_one_teachers_data_set_takes_the_articles_that_teacher_and_what_its_own_filters_drop() -> None:
     found = wanted("filtered_completions", chosen=("echo",))
-    scores = found.pop("scores")
-    assert {"benchmark_scores", "report"} <= scores, "what is made of all there is follows"
     assert found.pop("data") == {"raw_sample", "halves"}
     assert {name.removesuffix(run_study.AGAIN) for name in found} == {"teacher echo"}
     made = {"completions", "filtered_completions", "prompt_echo_removals", "uppercase_start_removals"}
@@ -109,10 +107,18 @@ def test_a_model_takes_its_adapter_its_training_set_and_the_foundation_of_its_ba
     name = "pico-instruct.echo-filtered.lora-base"
     found = wanted("merged_models", chosen=(name,))
     assert found.keys() == {
-        *("scores", "data", "teacher echo", "training_set echo-filtered", "backbone pico", "backbone pico-instruct"),
+        *("data", "teacher echo", "training_set echo-filtered", "backbone pico", "backbone pico-instruct"),
         *("adapter pico.echo-filtered", f"model {name}"),
     }
     assert found[f"model {name}"] == {"merged_models"}
+
+
+def test_a_table_takes_what_it_is_made_from_and_nothing_else_unless_asked() -> None:
+    assert wanted("raw_sample") == {"data": {"raw_sample"}}
+    asked = wanted("raw_sample", scores=True)
+    assert asked == {"data": {"raw_sample"}, "scores": set(RUNS["scores"].steps)}
+    assert wanted("raw_sample", only=True, scores=True) == asked
+    assert "report" not in wanted("benchmark_scores")["scores"]
 
 
 def test_a_score_table_takes_every_model_or_only_itself() -> None:

@@ -80,7 +80,7 @@ def test_what_is_deleted_is_missing_and_everything_else_is_still_there(store: St
     assert lost.keys() == {place for place in found if place[1:] == ("pico", "mt_bench")}
     for cell in lost.values():
         assert (cell.state, cell.why) == ("missing", "mt_bench_judgments/pico has not been made")
-        assert (cell.command, cell.usd) == ("nift run mt_bench_judgments --partition pico", 0)
+        assert (cell.command, cell.usd) == ("nift run mt_bench_judgments --partition pico --scores", 0)
 
 
 def test_what_is_made_of_something_that_is_gone_is_stale_and_says_of_what(store: Store) -> None:
@@ -141,7 +141,7 @@ def test_of_the_paper_what_nobody_answers_any_more_is_impossible_and_the_rest_ha
     assert (magpie["state"], magpie["why"]) == ("impossible", "quoted from the cards of MAGPIE's own models")
     bare = by_cell["table_1", "llama-2-7b", "open_llm_leaderboard"]
     assert (bare["state"], bare["usd"]) == ("missing", 0)
-    assert bare["command"] == "NIFT_STUDY=paper nift run open_llm_leaderboard --partition llama-2-7b"
+    assert bare["command"] == "NIFT_STUDY=paper nift run open_llm_leaderboard --partition llama-2-7b --scores"
     if date.today() < date(2027, 1, 14):
         taught = by_cell["table_7", "llama-3-8b.gpt-4o-mini-2024-07-18-300k.lora", "ifeval"]
         assert taught["state"] == "missing"
@@ -175,8 +175,8 @@ def test_the_text_has_a_paragraph_per_table_and_only_those_asked_for(store: Stor
     said = coverage_table.render(coverage_table.chosen(cells, ["table_1"]))
     assert said.startswith("table_1: ")
     assert (
-        "· pico mt_bench: mt_bench_judgments/pico has not been made; free: nift run mt_bench_judgments --partition pico"
-        in said
+        "· pico mt_bench: mt_bench_judgments/pico has not been made; "
+        "free: nift run mt_bench_judgments --partition pico --scores" in said
     )
     assert "table_8" not in said
     counts = coverage_table.as_json(cells)["tables"]
@@ -215,7 +215,7 @@ def test_the_command_of_a_missing_cell_fills_it(demo: Demo, tmp_path: Path) -> N
     assert {cell["state"] for cell in cells()} == {"present"}
     Path(tmp_path / "warehouse", STUDY.name, "content_audit", "random_dialogue.parquet").unlink()
     missing = {cell["command"] for cell in cells() if cell["state"] != "present"}
-    assert missing == {"nift run content_audit --partition random_dialogue"}
+    assert missing == {"nift run content_audit --partition random_dialogue --scores"}
     ran = nift(*missing.pop().split()[1:], environment=environment)
     assert ran.returncode == 0, ran.stderr
     assert "training_set" not in ran.stdout, "only what it is made of is looked at"
