@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from nift_training import large_files
+
 
 class NotAnObject(ValueError):
     """A line is JSON, but another kind of value than an object."""
@@ -53,4 +55,6 @@ def _named(content: bytes, place: object, *, whole: str, repair: str) -> dict[st
     except NotAnObject:
         raise ValueError(f"{place} is not a JSON object: {whole}") from None
     except ValueError as mistake:
+        if large_files.is_pointer(content):
+            raise ValueError(f"{place} {large_files.REMEDY}") from None
         raise ValueError(f"{place} is not JSON ({mistake}): {repair}") from None

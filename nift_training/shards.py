@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nift_training import large_files
+
 if TYPE_CHECKING:
     import torch
 
@@ -63,7 +65,11 @@ def read(path: Path) -> Shard:
     """What a safetensors file holds. ValueError for a file whose header does not describe exactly its bytes."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
+        beginning = file.read(len(large_files.POINTER))
+        if large_files.is_pointer(beginning):
+            raise ValueError(f"{path} {large_files.REMEDY}")
+        length = int.from_bytes(beginning[:8], "little")
+        file.seek(8)
         if not 2 <= length <= min(MOST_HEADER_BYTES, size - 8):
             raise ValueError(f"{path} has a header of {length} bytes in a file of {size}: download it again")
         try:

@@ -5,7 +5,6 @@ A row names its tasks; their data lies in a folder, or is the Hub's (`location="
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -292,13 +291,8 @@ def of_files(rows: Iterable[TaskScore]) -> list[Measured]:
 def results_in(paths: Sequence[Path]) -> Iterator[TaskScore]:
     """The scores in results files of lm-eval, whose keys were `acc` until 2023 and are `acc,none` since."""
     for path in json_lines.files(paths, ".json"):
-        try:
-            content = json.loads(path.read_bytes())
-        except (ValueError, RecursionError) as mistake:
-            raise ValueError(
-                f"{path} is not JSON ({mistake}){json_lines.pointer(path)}; repair it or leave it out"
-            ) from None
-        if not isinstance(content, dict) or not isinstance(content.get("results"), dict):
+        content = json_objects.of_file(path)
+        if not isinstance(content.get("results"), dict):
             raise ValueError(f"{path} has no `results` of tasks; give a results file of lm-eval")
         later = sorted(key for key in content["results"] if str(key).startswith(LATER))
         if later and len(later) == len(content["results"]):

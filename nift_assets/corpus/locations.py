@@ -88,6 +88,8 @@ def _inside(folder: Path) -> list[str]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         hidden = any(part.startswith(".") for part in name.split("/"))
+        if not hidden:
+            _refuse_other_encoding(str(path))
         if path.is_symlink() and not path.is_file() and not hidden:
             raise ValueError(
                 f"{path}: it is a link to {os.readlink(path)}, "
@@ -101,7 +103,17 @@ def _inside(folder: Path) -> list[str]:
     return names
 
 
+def _refuse_other_encoding(path: str) -> None:
+    """ValueError for a name in Latin-1, say, which no table could hold."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode(errors="backslashreplace")
+        raise ValueError(f"{shown}: its name is not UTF-8; rename it") from None
+
+
 def _local_files(location: str, revision: str | None) -> tuple[list[str], list[str]]:
+    _refuse_other_encoding(location)
     about: list[str] = []
     if os.path.isdir(location):
         inside = _inside(Path(location))
@@ -117,6 +129,7 @@ def _local_files(location: str, revision: str | None) -> tuple[list[str], list[s
             "give an existing one"
         )
     for file in matches:
+        _refuse_other_encoding(file)
         known = _revision_of_copy(Path(file))
         if revision and known and known != revision:
             raise ValueError(

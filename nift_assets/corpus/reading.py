@@ -17,14 +17,14 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import duckdb
 
 from nift_assets.corpus.folders import READABLE, kind_of
 from nift_assets.corpus.locations import files, opened, size_and_mtime
 from nift_assets.rows import Corpus
-from nift_training import json_objects
+from nift_training import json_objects, large_files
 from nift_training.messages import one_line
 
 if TYPE_CHECKING:
@@ -41,6 +41,17 @@ LARGEST_FOOTER = 16 * 2**20
 MOST_TIMES_LARGER = 1_000
 ALWAYS_ALLOWED = 256 * 2**20
 MOST_EXPANSION = 64 * 2**20
+
+TAB_SEPARATED = re.compile(r"\.tsv(\.[^./]+)?$", re.IGNORECASE)
+# What no text has, in the place of what stands between columns where there is one.
+NO_SEPARATOR = "\x1f"
+# What a file of another encoding may begin with; the longer mark begins with the shorter.
+OTHER_ENCODINGS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
 
 # What may stand between the items of an array.
 BLANKS = re.compile(r"[\s,]*")
@@ -128,16 +139,33 @@ def batches(file: str, column: str) -> Iterator[TextBatch]:
 
 
 @contextmanager
+def _opened(file: str) -> Iterator[IO[bytes]]:
+    """A file of the corpus as it lies there, whatever it is called: git-lfs leaves pointers under the same names."""
+    with opened(file) as raw:
+        if large_files.is_pointer(raw.read(len(large_files.POINTER))):
+            raise UnreadableFile(f"{file}: {large_files.REMEDY}")
+        raw.seek(0)
+        yield raw
+
+
+@contextmanager
 def _unpacked(file: str) -> Iterator[io.BufferedReader]:
-    """A file as what is in it once it is unpacked, a little at a time. UnreadableFile for what ends or breaks early."""
+    """A file as what is in it once it is unpacked, a little at a time, without the mark some editors begin a file with.
+    UnreadableFile for what ends or breaks early, and for another encoding that says so."""
     import pyarrow as pa
 
     name = file.lower()
     try:
-        with opened(file) as raw:
+        with _opened(file) as raw:
             packed = next((ending for ending in UNPACKED if name.endswith(ending)), None)
             stream = UNPACKED[packed](raw) if packed else raw
-            yield io.BufferedReader(_Bytes(stream), BYTES_AT_ONCE)
+            buffered = io.BufferedReader(_Bytes(stream), BYTES_AT_ONCE)
+            begin = buffered.peek(4)
+            if named := next((name for mark, name in OTHER_ENCODINGS.items() if begin.startswith(mark)), None):
+                raise UnreadableFile(f"{file}: is {named}, not UTF-8; convert the file to UTF-8")
+            if begin.startswith(codecs.BOM_UTF8):
+                buffered.read(len(codecs.BOM_UTF8))
+            yield buffered
     except PermissionError as error:
         raise UnreadableFile(f"{file}: cannot be read ({error.strerror}); check its permissions") from None
     except (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException) as error:
@@ -254,13 +282,13 @@ def _values(file: str) -> Iterator[tuple[str, dict[str, Any] | ValueError]]:
     """The objects of a file of JSON in their order, each with its place in words; a fault in the place of one that is
     none."""
     with _unpacked(file) as stream:
-        begin = stream.peek(BYTES_AT_ONCE).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
+        begin = stream.peek(BYTES_AT_ONCE).lstrip()[:1]
         if begin == b"[":
             yield from _items(file, stream)
             return
         for number, line in _lines(file, stream):
             try:
-                yield f"line {number}", json_objects.parse(line.removeprefix(codecs.BOM_UTF8))
+                yield f"line {number}", json_objects.parse(line)
             except UnicodeDecodeError as error:
                 yield f"line {number}", error
             except json_objects.NotAnObject:
@@ -275,7 +303,7 @@ def _values(file: str) -> Iterator[tuple[str, dict[str, Any] | ValueError]]:
 
 def _items(file: str, stream: io.BufferedReader) -> Iterator[tuple[str, dict[str, Any] | ValueError]]:
     """The items of one JSON array, read a little at a time."""
-    decoder, decode = json.JSONDecoder(), codecs.getincrementaldecoder("utf-8-sig")("surrogateescape").decode
+    decoder, decode = json.JSONDecoder(), codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
     text, at, number, ended = "", 0, 0, False
 
     def more() -> bool:
@@ -317,6 +345,13 @@ def _items(file: str, stream: io.BufferedReader) -> Iterator[tuple[str, dict[str
             yield f"item {number}", UnreadableFile(f"{file}: item {number} is no JSON object; give an array of objects")
 
 
+def _refuse_columns(file: str, column: str, names: Sequence[str]) -> None:
+    if column not in names:
+        raise UnreadableFile(f"{file}: there is no column {column!r}, but {', '.join(names[:20]) or 'none'}; {REMEDY}")
+    if (times := names.count(column)) > 1:
+        raise UnreadableFile(f"{file}: there are {times} columns {column!r}; write it again with one of them")
+
+
 def _refuse_unknown(file: str, column: str, others: Iterable[str], has_column: bool) -> None:
     if others and not has_column:
         shown = ", ".join([*others][:20])
@@ -342,13 +377,14 @@ def _csv_texts(file: str, column: str) -> Iterator[Text]:
     """The text of each row of a file of separated values with a header; a row of another number of fields is broken."""
     csv.field_size_limit(LONGEST_DOCUMENT)
     with _unpacked(file) as stream:
-        lines = io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="")
-        first = lines.readline(LONGEST_DOCUMENT)
-        header, separator = _header(first, column)
-        if column not in header:
-            raise UnreadableFile(f"{file}: there is no column {column!r}, but {', '.join(header[:20])}; {REMEDY}")
-        place = header.index(column)
+        lines = io.TextIOWrapper(stream, "utf-8", "surrogateescape", newline="")
         try:
+            first = lines.readline(LONGEST_DOCUMENT)
+            if "\0" in first or _encoded(first)[1]:
+                raise UnreadableFile(f"{file}: its header is not UTF-8 text; convert the file to UTF-8")
+            header, separator = _header(file, first, column)
+            _refuse_columns(file, column, header)
+            place = header.index(column)
             for fields in csv.reader(lines, delimiter=separator, strict=True):
                 if fields:
                     yield _encoded(fields[place]) if len(fields) == len(header) else (None, "broken row")
@@ -358,10 +394,15 @@ def _csv_texts(file: str, column: str) -> Iterator[Text]:
             lines.detach()
 
 
-def _header(line: str, column: str) -> tuple[list[str], str]:
-    """The columns that a first line names, and what stands between them: that by which the wanted one is among them."""
-    split = [(next(csv.reader([line], delimiter=separator), []), separator) for separator in ",;\t|"]
-    return next((found for found in split if column in found[0]), max(split, key=lambda found: len(found[0])))
+def _header(file: str, line: str, column: str) -> tuple[list[str], str]:
+    """The columns that a first line names, and what stands between them: that by which the wanted one is among them.
+
+    In a file of one column nothing does, so that the commas in its texts are theirs.
+    """
+    separators = "\t,;|" if TAB_SEPARATED.search(file) else ",;\t|"
+    split = [(next(csv.reader([line], delimiter=separator), []), separator) for separator in separators]
+    found, separator = next((each for each in split if column in each[0]), max(split, key=lambda each: len(each[0])))
+    return found, separator if len(found) > 1 else NO_SEPARATOR
 
 
 # -- Parquet -----------------------------------------------------------------------------------------------------------
@@ -374,7 +415,7 @@ def _parquet(file: str, column: str) -> Iterator[TextBatch]:
 
     row = 0
     try:
-        with opened(file) as raw:
+        with _opened(file) as raw:
             _refuse_large_footer(file, raw)
             # Page by page, not a column chunk at a time: a writer may have put the whole file into one row group.
             table = pq.ParquetFile(raw, pre_buffer=False, buffer_size=BYTES_AT_ONCE, page_checksum_verification=True)
@@ -417,8 +458,7 @@ def _arrow_batch(column: pa.Array, row: int) -> TextBatch:
 def _refuse_other_types(file: str, column: str, schema: pa.Schema) -> None:
     import pyarrow as pa
 
-    if column not in schema.names:
-        raise UnreadableFile(f"{file}: there is no column {column!r}, but {', '.join(schema.names[:20])}; {REMEDY}")
+    _refuse_columns(file, column, schema.names)
     kind = schema.field(column).type
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not (

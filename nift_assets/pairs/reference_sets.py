@@ -6,6 +6,7 @@ line break and its input, without Alpaca's preamble.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,8 +17,9 @@ from typing import Any
 import polars as pl
 
 from nift_assets.rows import ReferenceSet, digest
-from nift_training import json_objects
+from nift_training import json_objects, large_files
 from nift_training.artifacts import sha256
+from nift_training.messages import one_line
 
 HUB = "hf://datasets/"
 
@@ -174,7 +176,7 @@ def _json(path: Path) -> Iterable[Mapping[str, Any]]:
             "once; make it Parquet"
         )
     try:
-        content = path.read_bytes()
+        content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
         if content.lstrip().startswith(b"["):
             rows: list[dict[str, Any]] = json.loads(content.decode())
         else:
@@ -199,21 +201,27 @@ def _parquet(path: Path, columns: Iterable[str]) -> Iterator[Mapping[str, Any]]:
         metadata = file.metadata
         if metadata.num_columns > MOST_COLUMNS:
             raise ValueError(f"{path.name} has {metadata.num_columns:,} columns; keep {', '.join(columns)} alone")
-        if missing := set(columns) - set(file.schema_arrow.names) - {"input"}:
+        names = file.schema_arrow.names
+        if twice := [name for name in columns if names.count(name) > 1]:
+            raise ValueError(f"{path.name} has {names.count(twice[0])} columns {twice[0]!r}; write it again with one")
+        if missing := set(columns) - set(names) - {"input"}:
             raise ValueError(f"{path.name} has no column {', '.join(sorted(missing))}; choose its layout anew")
-        wanted = [name for name in columns if name in file.schema_arrow.names]
+        wanted = [name for name in columns if name in names]
         unpacked = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
         if unpacked > _most(path):
             raise ValueError(TOO_LARGE.format(file=path.name, most=_most(path)))
         for batch in file.iter_batches(ROWS_AT_A_TIME, columns=wanted):
             yield from batch.to_pylist()
-    except ArrowException as error:
-        raise ValueError(f"{path.name} is no Parquet that can be read ({error}); fetch it again") from None
+    except (ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path.name} is no Parquet that can be read ({one_line(error)}); fetch it again") from None
 
 
 def _refuse_wide_footer(path: Path) -> None:
-    """A footer describes every column and is read whole: of a million columns it is most of the file."""
+    """A footer describes every column and is read whole: of a million columns it is most of the file. Another file has
+    none."""
     with path.open("rb") as file:
+        if large_files.is_pointer(file.read(len(large_files.POINTER))):
+            raise ValueError(f"{path.name} {large_files.REMEDY}")
         file.seek(max(0, path.stat().st_size - 8))
         footer = int.from_bytes(file.read(8)[:4], "little")
     if footer > MOST_FOOTER_BYTES:

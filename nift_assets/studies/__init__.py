@@ -163,7 +163,7 @@ def on_own_documents(study: Study, location: str, *, text_column: str, documents
     absolute = location if "://" in location else os.path.abspath(location)
     stem = re.split(r"[./*]", absolute.rstrip("/*").rpartition("/")[2])[0]
     slug = re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-")[:48] or "corpus"
-    place = hashlib.sha256(f"{study.name} {absolute}".encode()).hexdigest()
+    place = hashlib.sha256(f"{study.name} {absolute}".encode(errors="surrogateescape")).hexdigest()
     name = f"{slug}-{place[:6]}"
     corpus = dataclasses.replace(
         study.corpus,

@@ -19,6 +19,7 @@ import pytest
 
 from nift_assets import corpus, studies
 from nift_assets.corpus import reading
+from nift_assets.corpus.folders import KINDS, PACKED
 from nift_assets.rows import Corpus
 from tests.conftest import PROJECT
 from tests.corpus.s3 import Bucket
@@ -95,6 +96,47 @@ def test_text_is_read_from_every_kind_of_column(kind: pa.DataType, tmp_path: Pat
     assert found == texts
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "texts"),
+    [
+        ("c.tsv", b'text\nHello, world\nA; b | c\n"quoted, too"\n', ["Hello, world", "A; b | c", "quoted, too"]),
+        ("c.csv", b'text\r\nHello, world\r\nHe said "hi", and left\r\n', ["Hello, world", 'He said "hi", and left']),
+        ("c.tsv", b"id\ttext\n1\tHello, world\n", ["Hello, world"]),
+        ("c.tsv", b"id,text\n1,Hello\n", ["Hello"]),
+    ],
+)
+def test_a_file_of_one_column_is_not_cut_at_the_commas_of_its_texts(
+    name: str, content: bytes, texts: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert [each.text for each in corpus.read(at(tmp_path / name))] == texts
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("c.txt", "a bridge"),
+        ("c.csv", "text,id\na bridge,1\n"),
+        ("c.tsv", "text\na bridge\n"),
+        ("c.jsonl", '{"text": "a bridge"}\n'),
+        ("c.json", '[{"text": "a bridge"}]'),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_mark_that_some_editors_begin_a_file_with_is_no_part_of_it(
+    name: str, content: str, packed: bool, tmp_path: Path
+) -> None:
+    written = content.encode("utf-8-sig")
+    file = tmp_path / (f"{name}.gz" if packed else name)
+    file.write_bytes(gzip.compress(written) if packed else written)
+    assert [each.text for each in corpus.read(at(file))] == ["a bridge"]
+
+
+def test_lines_of_files_that_were_joined_with_their_marks_are_read(tmp_path: Path) -> None:
+    (tmp_path / "c.jsonl").write_bytes(b"".join(f'{{"text": "{n}"}}\n'.encode("utf-8-sig") for n in range(3)))
+    assert [each.text for each in corpus.read(at(tmp_path / "c.jsonl"))] == ["0", "1", "2"]
+
+
 # -- files that cannot be read -----------------------------------------------------------------------------------------
 
 
@@ -159,9 +201,34 @@ def flipped_bits(folder: Path) -> Path:
     return folder / "c.parquet"
 
 
+def doubled_column(folder: Path) -> Path:
+    pq.write_table(pa.table([["a"], ["b"]], names=["text", "text"]), folder / "c.parquet")
+    return folder / "c.parquet"
+
+
+def other_name(folder: Path) -> Path:
+    """A name in Latin-1, as an old archive unpacks it; refused with its folder."""
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.txt")).write_text("a b")
+    return folder
+
+
+def other_encoding(folder: Path) -> Path:
+    (folder / "c.csv").write_bytes("id,text\n1,a b\n".encode("utf-16"))
+    return folder / "c.csv"
+
+
+def other_header(folder: Path) -> Path:
+    (folder / "c.csv").write_bytes("téxt,text\na,b\n".encode("latin-1"))
+    return folder / "c.csv"
+
+
 @pytest.mark.parametrize(
     ("write", "problem"),
     [
+        (doubled_column, "there are 2 columns 'text'"),
+        (other_name, r"caf\\xe9.txt: its name is not UTF-8; rename it"),
+        (other_encoding, "is UTF-16, not UTF-8"),
+        (other_header, "its header is not UTF-8 text"),
         (deep_json, "cannot be read to its end"),
         (long_line, "line 1 is longer than"),
         (long_text, "is longer than"),
@@ -183,6 +250,15 @@ def test_a_file_that_cannot_be_read_is_one_line_that_names_it(
         corpus.sample(at(location))
     assert str(refused.value).startswith(str(location))
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "kind", [*KINDS, *(f"{kind}{packed}" for kind in (".txt", ".csv", ".jsonl") for packed in PACKED)]
+)
+def test_a_pointer_of_git_lfs_is_no_article_whatever_it_is_called(kind: str, tmp_path: Path) -> None:
+    (tmp_path / f"c{kind}").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    with pytest.raises(ValueError, match=rf"c{kind}: is a pointer of git-lfs .* `git lfs pull`$"):
+        corpus.sample(at(tmp_path / f"c{kind}"))
 
 
 MEASURED = """

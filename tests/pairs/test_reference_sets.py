@@ -7,6 +7,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tests.counting import Counts
 from tests.shared_data import shared
 
 DEMO = studies.load("demo")
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 CONTRACT = contract.load("reference_sets")
 
 
@@ -68,6 +70,36 @@ def test_lines_of_json_and_parquet_say_the_same_as_a_list(tmp_path: Path) -> Non
     made = [reference_sets.read(reference(tmp_path, name)).rows for name in ("a.json", "b.jsonl", "c.parquet")]
     assert made[0].equals(made[1])
     assert made[0].equals(made[2])
+
+
+def test_the_mark_that_some_editors_begin_a_file_with_is_no_part_of_it(tmp_path: Path) -> None:
+    for name, text in (("a.json", json.dumps([row()])), ("b.jsonl", json.dumps(row()))):
+        (tmp_path / name).write_text(text, encoding="utf-8-sig")
+        assert reference_sets.read(reference(tmp_path, name)).rows.height == 1
+
+
+def doubled(path: Path) -> None:
+    names = ["instruction", "output", "output"]
+    parquet.write_table(pa.table([["Do"], ["Done"], ["Not"]], names=names), path)
+
+
+def other_encoding(path: Path) -> None:
+    output = pa.array([b"caf\xe9"], pa.binary()).view(pa.string())
+    parquet.write_table(pa.table({"instruction": ["Do"], "output": output}), path)
+
+
+@pytest.mark.parametrize(
+    ("write", "says"),
+    [
+        (doubled, "has 2 columns 'output'"),
+        (other_encoding, "is no Parquet that can be read .*utf-8"),
+        (lambda path: path.write_bytes(POINTER), "is a pointer of git-lfs"),
+    ],
+)
+def test_a_parquet_file_that_cannot_be_read_is_named(write: Callable[[Path], None], says: str, tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=rf"^a\.parquet {says}"):
+        reference_sets.read(reference(tmp_path, "a.parquet"))
 
 
 def test_a_conversation_gives_its_first_exchange_and_files_are_read_in_order(tmp_path: Path) -> None:

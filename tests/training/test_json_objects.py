@@ -18,6 +18,7 @@ def test_objects_come_with_the_numbers_of_their_lines() -> None:
         (b'{"a": ', r"^f line 2 is not JSON \(.*\): repair or remove it$"),
         (b"[" * 200_000, r"^f line 2 is not JSON \(.*\): repair or remove it$"),
         (b"[1]", "^f line 2 is not a JSON object: write one object per line$"),
+        (b"version https://git-lfs.github.com/spec/v1", "^f line 2 is a pointer of git-lfs .* `git lfs pull`$"),
         (b'{"a": "\xe9"}', r"^f line 2 is not UTF-8 \(.*\): save it as UTF-8$"),
     ],
 )

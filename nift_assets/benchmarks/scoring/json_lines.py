@@ -16,7 +16,6 @@ from nift_training import json_objects
 JsonObject = Mapping[str, Any]
 
 JUDGE = re.compile(r"""[(\[]["']([^"']+)["']""")
-LFS = b"version https://git-lfs"
 
 
 def lines(paths: Sequence[Path]) -> Iterator[tuple[int, Path, int, dict[str, Any]]]:
@@ -97,14 +96,7 @@ def mapping_of(content: JsonObject, *names: str) -> JsonObject:
     return value if isinstance(value, Mapping) else {}
 
 
-def pointer(path: Path) -> str:
-    """What a clone without its large files has in their places."""
-    return ": it is a pointer, get the file with `git lfs pull`" if _begins(path).startswith(LFS) else ""
-
-
 def _objects(path: Path) -> Iterator[tuple[int, Any]]:
-    if what := pointer(path):
-        raise ValueError(f"{path} is not JSON{what}")
     with path.open("rb") as file:
         yield from json_objects.read(file, path)
 
