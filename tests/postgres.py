@@ -24,9 +24,30 @@ STOP_SECONDS = 30
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
+class Server:
+    """A PostgreSQL server that runs, and its SQLAlchemy `url`, which stays the same when it is restarted."""
+
+    def __init__(self, start: Callable[[int], subprocess.Popen[bytes]], log: Path) -> None:
+        self._start, self._log, self._port = start, log, _free_port()
+        self.url = f"postgresql+psycopg://postgres@127.0.0.1:{self._port}/postgres"
+        self.start()
+
+    def start(self) -> None:
+        self._process = self._start(self._port)
+        _wait_until_ready(self._port, self._process, self._log)
+
+    def stop(self) -> None:
+        _stop(self._process)
+
+    def restart(self) -> None:
+        """As after an update of the system: whoever is connected is cut off."""
+        self.stop()
+        self.start()
+
+
 @contextmanager
-def postgres(folder: Path) -> Iterator[str]:
-    """The SQLAlchemy URL of a PostgreSQL server that keeps its data in `folder` and ends with the block.
+def postgres(folder: Path) -> Iterator[Server]:
+    """A PostgreSQL server that keeps its data in `folder` and ends with the block.
 
     It listens on a free port of the loopback interface only, trusts whoever reaches it, and syncs every commit as a
     real one does. It ends with the test process too, however that goes. Root may not run PostgreSQL, so under root the
@@ -42,17 +63,18 @@ def postgres(folder: Path) -> Iterator[str]:
         initdb = [programs / "initdb", "-D", data, "--username=postgres", "--auth=trust", "--encoding=UTF8"]
         if subprocess.run([*initdb, "--no-locale", "--no-sync"], **started, check=False).returncode != 0:
             raise RuntimeError(f"initdb failed in {folder}: {log.read_text()}")
-        port = _free_port()
-        settings = [f"--port={port}", "--listen_addresses=127.0.0.1", "--unix_socket_directories=", "--fsync=on"]
-        # A session of its own: Ctrl-C is for the tests, which then stop the server.
-        server = subprocess.Popen(
-            [programs / "postgres", "-D", data, *settings], **started, start_new_session=True, preexec_fn=_end_with_us()
-        )
+
+        def start(port: int) -> subprocess.Popen[bytes]:
+            settings = [f"--port={port}", "--listen_addresses=127.0.0.1", "--unix_socket_directories=", "--fsync=on"]
+            command = [programs / "postgres", "-D", data, *settings]
+            # A session of its own: Ctrl-C is for the tests, which then stop the server.
+            return subprocess.Popen(command, **started, start_new_session=True, preexec_fn=_end_with_us())
+
+        server = Server(start, log)
         try:
-            _wait_until_ready(port, server, log)
-            yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
+            yield server
         finally:
-            _stop(server)
+            server.stop()
 
 
 def _owner() -> dict[str, object]:

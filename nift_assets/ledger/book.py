@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
@@ -19,8 +19,8 @@ import sqlalchemy as sa
 
 from nift_assets import crash_points
 from nift_assets.ledger import accounts, database, rate_limiter
-from nift_assets.ledger.database import chunks, clean, insert_new
-from nift_assets.ledger.locks import AdvisoryLocks, FileLocks, Locks, locked
+from nift_assets.ledger.database import chunks, clean, insert_new, outlasting
+from nift_assets.ledger.locks import AdvisoryLocks, FileLocks, Lock, Locks, locked
 from nift_assets.ledger.rate_limiter import LimitObservations, RateLimiter
 from nift_assets.ledger.tables import answers, attempts, rate_limiters, requests, sessions, wanted
 from nift_assets.protocol.answer import Status, StoredResponse
@@ -28,6 +28,8 @@ from nift_assets.protocol.request import Request
 
 # The most characters that are kept of what a server says of itself.
 CAUSE, REQUEST_ID, DETAIL = 64, 200, 500
+# Why an attempt is unknown whose session ended before it did.
+INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +111,7 @@ class Book:
         self.url = url
         self._engine = database.engine(url)
         self.locks: Locks
+        self._held: dict[int, list[Lock]] = {}
         if self._engine.dialect.name == "sqlite":
             self.locks = FileLocks(Path(f"{self._engine.url.database}.locks"))
         else:
@@ -121,21 +124,34 @@ class Book:
     def session(self, writer: str) -> Iterator[int]:
         """A numbered session that is the only one of its writer; what a dead one left in flight becomes unknown."""
         busy = f"another run is asking as {writer} right now; wait until it ends"
-        with locked(self.locks, f"writer {writer}", busy), ExitStack() as alive:
-            with self._engine.begin() as connection:
-                row = {"writer": writer, "host": socket.gethostname(), "pid": os.getpid(), "began_at": _now()}
-                insert = sa.insert(sessions).values(**row, ended=False).returning(sessions.c.id)
-                number = connection.execute(insert).scalar_one()
-                # Locked before anybody can see the row: a session without its lock is taken for a dead one.
-                alive.enter_context(locked(self.locks, f"session {number}", f"session {number} is taken"))
-            self.recover()
+        with ExitStack() as alive:
+            locks = [alive.enter_context(locked(self.locks, f"writer {writer}", busy))]
+            number = self._begin(writer, alive, locks)
+            self._held[number] = locks
             try:
+                self.recover()
                 yield number
             finally:
-                with self._engine.begin() as connection:
-                    _end_session(connection, number)
-                self.locks.forget(f"session {number}")
+                del self._held[number]
+                self._end(number)
 
+    @outlasting
+    def _begin(self, writer: str, alive: ExitStack, locks: list[Lock]) -> int:
+        with self._engine.begin() as connection:
+            row = {"writer": writer, "host": socket.gethostname(), "pid": os.getpid(), "began_at": _now()}
+            insert = sa.insert(sessions).values(**row, ended=False).returning(sessions.c.id)
+            number = int(connection.execute(insert).scalar_one())
+            # Locked before anybody can see the row: a session without its lock is taken for a dead one.
+            locks.append(alive.enter_context(locked(self.locks, f"session {number}", f"session {number} is taken")))
+        return number
+
+    @outlasting
+    def _end(self, number: int) -> None:
+        with self._engine.begin() as connection:
+            _end_session(connection, number)
+        self.locks.forget(f"session {number}")
+
+    @outlasting
     def recover(self) -> int:
         """Settles what sessions that are gone have left: their attempts in flight are unknown, their claims free.
 
@@ -143,16 +159,22 @@ class Book:
         """
         with self.reading() as connection:
             not_ended = connection.execute(sa.select(sessions.c.id).where(~sessions.c.ended)).scalars().all()
-        dead = [number for number in not_ended if self.locks.free(f"session {number}")]
         unknown = 0
-        for number in dead:
-            with self._engine.begin() as connection:
-                unknown += _end_session(connection, number)
+        for number in not_ended:
+            lock = self.locks.hold(f"session {number}")
+            if lock is None:
+                continue
+            try:  # held until it has ended, so that one whose lock was lost for a moment does not take it again
+                with self._engine.begin() as connection:
+                    unknown += _end_session(connection, number)
+            finally:
+                lock.release()
             self.locks.forget(f"session {number}")
         return unknown
 
     # -- what is asked -------------------------------------------------------------------------------------------
 
+    @outlasting
     def intend(self, session: int, asker: Asker, questions: Sequence[Request]) -> Claims:
         """Writes down that the questions are wanted, and takes those nobody has answered or is asking."""
         ours: list[str] = []
@@ -207,7 +229,8 @@ class Book:
             claims = {row[0]: row for row in rows_now}
         return [claims[key] for key in by_key if key in missing and key not in done]
 
-    def answered(self, keys: Iterable[str]) -> set[str]:
+    @outlasting
+    def answered(self, keys: Collection[str]) -> set[str]:
         """Those of the keys that have a final answer."""
         with self.reading() as connection:
             return {
@@ -220,14 +243,19 @@ class Book:
         """The final answers of the keys that have one, as they came."""
         columns = (answers.c.key, requests.c.provider, answers.c.http_status, answers.c.headers, answers.c.body)
         query = sa.select(*columns).join(requests, requests.c.key == answers.c.key)
-        for portion in chunks(keys):
+
+        @outlasting
+        def read(portion: Sequence[str]) -> Sequence[Any]:
             with self.reading() as connection:
-                rows = connection.execute(query.where(answers.c.key.in_(portion))).all()
-            for key, provider, http_status, headers, body in rows:
+                return connection.execute(query.where(answers.c.key.in_(portion))).all()
+
+        for portion in chunks(keys):
+            for key, provider, http_status, headers, body in read(portion):
                 yield StoredResponse(
                     key=key, provider=provider, http_status=http_status, headers=json.loads(headers), body=bytes(body)
                 )
 
+    @outlasting
     def outcomes(self, keys: Sequence[str]) -> dict[str, tuple[Status, str | None]]:
         """How the last try of each key without a final answer ended: pending where there was none."""
         columns = (requests.c.key, requests.c.outcome, requests.c.detail)
@@ -240,6 +268,7 @@ class Book:
 
     # -- what is sent and what comes back ------------------------------------------------------------------------
 
+    @outlasting
     def keep(self, session: int, here: Sequence[tuple[str, int, bytes]]) -> None:
         """Stores final answers (key, status, body) that were made in this process and cost nothing."""
         now = _now()
@@ -266,45 +295,44 @@ class Book:
         A request may leave if the shared rate limiter and every cap have room for it; its attempt is written down here.
         """
         crash_points.reach("before_commit")
+        # A lock can be lost without the process that held it noticing: a database that restarted, a folder that was
+        # removed. Whoever took over has ended the session, and then nothing more may leave.
+        held = all(lock.keep() for lock in self._held.get(session, ()))
         with self._engine.begin() as connection:
-            # A lock can be lost without the process that held it noticing: a database that restarted, a folder that
-            # was removed. Whoever took over has ended the session, and then nothing more may leave.
             ended = connection.execute(_ENDED, {"of_session": session}).scalar()
             accounts.lock(connection, asker.study, asker.who)
             settle(connection, session, asker.study, asker.who, settled)
-            if ended is not False:
+            if ended is not False or not held:
                 return ExchangeResult(numbers=(), fenced=True)
             exchanged = _admit(connection, session, asker, reservations, first_number, limiter, observed)
         crash_points.reach("after_commit")
         return exchanged
 
-    def reconcile(
-        self, session: int, asker: Asker, settled: Sequence[AttemptResult], first_number: int
-    ) -> tuple[list[AttemptResult], int]:
-        """What is left to settle after an exchange that failed, and the number of the next attempt.
+    def reconcile(self, session: int, asker: Asker, first_number: int) -> int:
+        """The number of the next attempt after an exchange that failed.
 
         The commit may have gone through all the same. What it admitted unheard has never left, and costs nothing.
         """
         mine = attempts.c.session == session
         with self._engine.begin() as connection:
             accounts.lock(connection, asker.study, asker.who)
-            sent = mine & (attempts.c.state == "sent")
-            unheard = sent & (attempts.c.number >= first_number)
+            unheard = mine & _OPEN & (attempts.c.number >= first_number)
             reserved = connection.execute(sa.select(sa.func.sum(attempts.c.reserved)).where(unheard)).scalar() or 0
             connection.execute(
                 sa.update(attempts).where(unheard).values(state="failed", cause="never left", reserved=0)
             )
             accounts.post(connection, asker.study, asker.who, reserved=-int(reserved), spent=0)
             last = connection.execute(sa.select(sa.func.max(attempts.c.number)).where(mine)).scalar() or 0
-            open_numbers = set(connection.execute(sa.select(attempts.c.number).where(sent)).scalars())
-        return [attempt for attempt in settled if attempt.number in open_numbers], max(first_number, last + 1)
+        return max(first_number, int(last) + 1)
 
+    @outlasting
     def give_up(self, keys: Sequence[str], outcome: Status, detail: str) -> None:
         """Writes down that requests were given up for this run without being sent; the next one may ask them again."""
         rows = [{"of": key, "outcome": outcome, "detail": clean(detail, DETAIL)} for key in sorted(keys)]
         with self._engine.begin() as connection:
             connection.execute(_GIVE_UP, rows)
 
+    @outlasting
     def open_accounts(self, asker: Asker) -> None:
         """Makes the accounts a call is booked on, where they are not there yet."""
         with self._engine.begin() as connection:
@@ -322,10 +350,17 @@ class Book:
 
 
 def settle(connection: sa.Connection, session: int, study: str, who: str, settled: Sequence[AttemptResult]) -> None:
-    """Writes down how attempts ended, keeps the final answers, and moves what was reserved; no commit."""
+    """Writes down how attempts ended, keeps the final answers, and moves what was reserved; no commit.
+
+    Only an attempt that is still open is booked: one whose settlement went through unheard is not booked twice. Its
+    answer is kept in any case.
+    """
     if not settled:
         return
-    connection.execute(_SETTLE, [_settling(session, s) for s in settled])
+    reserved = _still_open(connection, session, settled)
+    booked = list({s.number: s for s in reversed(settled) if s.number in reserved}.values())
+    if booked:
+        connection.execute(_SETTLE, [_settling(session, s, reserved[s.number]) for s in booked])
     now = _now()
     kept = [
         {
@@ -341,11 +376,29 @@ def settle(connection: sa.Connection, session: int, study: str, who: str, settle
         if s.body is not None
     ]
     insert_new(connection, answers, kept)
-    given_up = [{"of": s.key, "outcome": s.outcome, "detail": clean(s.detail, DETAIL)} for s in settled if s.outcome]
+    given_up = [
+        {"of": s.key, "outcome": s.outcome, "detail": clean(s.detail, DETAIL), "of_session": session}
+        for s in booked
+        if s.outcome
+    ]
     if given_up:
-        connection.execute(_GIVE_UP, sorted(given_up, key=lambda row: str(row["of"])))
-    freed = sum(s.reserved for s in settled if s.state != "unknown")
-    accounts.post(connection, study, who, reserved=-freed, spent=sum(s.spent for s in settled))
+        connection.execute(_GIVE_UP_OWN, sorted(given_up, key=lambda row: str(row["of"])))
+    freed = sum(reserved[s.number] for s in booked if s.state != "unknown")
+    accounts.post(connection, study, who, reserved=-freed, spent=sum(s.spent for s in booked))
+
+
+def _still_open(connection: sa.Connection, session: int, settled: Sequence[AttemptResult]) -> dict[int, int]:
+    """What is reserved for each of the attempts that nobody has settled yet."""
+    keys = {s.number: s.key for s in settled}
+    columns = (attempts.c.number, attempts.c.key, attempts.c.reserved)
+    query = sa.select(*columns).where(attempts.c.session == session, _OPEN).with_for_update()
+    return {
+        number: reserved
+        for portion in chunks(list(keys))
+        for number, key, reserved in connection.execute(query.where(attempts.c.number.in_(portion)))
+        # A ledger that was put back from a copy gives its numbers out anew.
+        if keys[number] == key
+    }
 
 
 def _admit(
@@ -397,7 +450,7 @@ def _admit(
 def _end_session(connection: sa.Connection, number: int) -> int:
     """Settles a session that is over or dead; its attempts still in flight are unknown and stay reserved."""
     lost = (attempts.c.session == number) & (attempts.c.state == "sent") & attempts.c.batch.is_(None)
-    unknown = sa.update(attempts).where(lost).values(state="unknown", cause="interrupted")
+    unknown = sa.update(attempts).where(lost).values(state="unknown", cause=INTERRUPTED)
     count = connection.execute(unknown).rowcount
     connection.execute(sa.update(requests).where(requests.c.claimed_by == number).values(claimed_by=None))
     connection.execute(sa.update(sessions).where(sessions.c.id == number).values(ended=True))
@@ -415,6 +468,8 @@ def _put_rate_limiter(connection: sa.Connection, name: str, limiter: RateLimiter
     connection.execute(sa.update(rate_limiters).where(rate_limiters.c.name == name).values(values))
 
 
+# Not settled by whoever sent it: on its way, or given up for lost by others when its session was.
+_OPEN = (attempts.c.state == "sent") | ((attempts.c.state == "unknown") & (attempts.c.cause == INTERRUPTED))
 _SETTLE = (
     sa.update(attempts)
     .where(attempts.c.session == sa.bindparam("of_session"), attempts.c.number == sa.bindparam("of_number"))
@@ -447,9 +502,11 @@ _GIVE_UP = (
     # No longer claimed: another who wants it need not wait for this session to end.
     .values(outcome=sa.bindparam("outcome"), detail=sa.bindparam("detail"), claimed_by=None)
 )
+# A session that was taken for dead has no say in what another is asking by now.
+_GIVE_UP_OWN = _GIVE_UP.where(requests.c.claimed_by.is_(None) | (requests.c.claimed_by == sa.bindparam("of_session")))
 
 
-def _settling(session: int, s: AttemptResult) -> dict[str, Any]:
+def _settling(session: int, s: AttemptResult, reserved: int) -> dict[str, Any]:
     return {
         "of_session": session,
         "of_number": s.number,
@@ -460,7 +517,7 @@ def _settling(session: int, s: AttemptResult) -> dict[str, Any]:
         "new_input_tokens": s.input_tokens,
         "new_output_tokens": s.output_tokens,
         # What may have been billed stays reserved until somebody says what became of it.
-        "new_reserved": s.reserved if s.state == "unknown" else 0,
+        "new_reserved": reserved if s.state == "unknown" else 0,
         "new_spent": s.spent,
         "new_evidence": s.evidence,
     }

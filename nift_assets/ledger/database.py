@@ -5,11 +5,12 @@ What differs between the two stands here, and nothing here knows what the tables
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -17,10 +18,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 from nift_assets.ledger.tables import VERSION, metadata, schema
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 # SQLite refuses a statement with more than 32,766 values.
 AT_A_TIME = 500
 SECONDS_TO_WAIT = 60
+SECONDS_BETWEEN_TRIES = 0.2
+# What PostgreSQL says when it stops, starts or has lost a connection; nothing where it cannot be reached.
+AWAY = ("08", "57P")
 
 
 def engine(url: str) -> sa.Engine:
@@ -57,6 +62,33 @@ def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
     """A connection that sees one state of the database and keeps no writer waiting."""
     with engine.connect().execution_options(nift_reading=True) as connection:
         yield connection
+
+
+def outlasting(work: Callable[P, T]) -> Callable[P, T]:
+    """Work on the database that is begun again while a server restarts; it must be such that it can be done twice."""
+
+    @functools.wraps(work)
+    def tried(*arguments: P.args, **named: P.kwargs) -> T:
+        until = time.monotonic() + SECONDS_TO_WAIT
+        while True:
+            try:
+                return work(*arguments, **named)
+            except sa.exc.DBAPIError as error:
+                if not _is_away(error) or time.monotonic() > until:
+                    raise
+            time.sleep(SECONDS_BETWEEN_TRIES)
+
+    return tried
+
+
+def _is_away(error: sa.exc.DBAPIError) -> bool:
+    """Whether it is the server that is not there, and not what was asked of it that is wrong."""
+    if error.connection_invalidated:
+        return True
+    if not isinstance(error, sa.exc.OperationalError) or isinstance(error.orig, sqlite3.Error):
+        return False
+    state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
+    return state is None or state.startswith(AWAY)
 
 
 def insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:

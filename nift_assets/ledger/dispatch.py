@@ -145,7 +145,6 @@ class Dispatch:
             log.warning("the ledger cannot be written, trying again: %s", redaction.safe(error))
             self._throttle.delay(now + 1.0)
             await asyncio.sleep(1.0)
-            self._commit.reconcile()
 
     def _exchange(self, leaving: Sequence[QueuedRequest], connection: Connection) -> None:
         final = self._commit.final()

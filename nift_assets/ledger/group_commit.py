@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Sequence
 
 from nift_assets.ledger.book import Asker, AttemptResult, Book, ExchangeResult, Reservation
 from nift_assets.ledger.rate_limiter import LimitObservations
 from nift_assets.protocol.server import Remote
-from nift_assets.secrets import redaction
-
-log = logging.getLogger(__name__)
 
 
 class GroupCommit:
     """The exchanges of one session with its book.
 
-    It owns what the next one settles, the number of the next attempt, and since when the book cannot be written.
+    It owns what the next one settles, the number of the next attempt, whether the book may have more than we have heard
+    of, and since when it cannot be written.
     """
 
     def __init__(self, book: Book, session: int, asker: Asker, server: Remote) -> None:
@@ -27,10 +24,12 @@ class GroupCommit:
         self._limiter = hashlib.sha256(limiter.encode()).hexdigest()
         self._to_settle: list[AttemptResult] = []
         self._next_number = 1
+        self._in_doubt = False
         self._failing_since: float | None = None
 
-    def __len__(self) -> int:
-        return len(self._to_settle)
+    def __bool__(self) -> bool:
+        """Whether the book has to be written although nothing wants to leave."""
+        return self._in_doubt or bool(self._to_settle)
 
     def add(self, settled: Sequence[AttemptResult]) -> None:
         """Takes how attempts ended into the next exchange; nobody uses it before that is through."""
@@ -41,7 +40,12 @@ class GroupCommit:
         return sum(1 for attempt in self._to_settle if attempt.body is not None or attempt.outcome)
 
     def exchange(self, reservations: Sequence[Reservation], observed: LimitObservations) -> ExchangeResult:
-        """One commit. After an exception nothing is forgotten, and `reconcile` says what the book has of it."""
+        """One commit. It may have gone through although it raised: the next exchange settles the same once more, which
+        changes nothing then, and nothing leaves before the book has said what this one admitted.
+        """
+        if self._in_doubt:
+            self._next_number = self._book.reconcile(self._session, self._asker, self._next_number)
+        self._in_doubt = True
         exchanged = self._book.exchange(
             self._session,
             self._asker,
@@ -51,7 +55,7 @@ class GroupCommit:
             limiter=self._limiter,
             observed=observed,
         )
-        self._to_settle = []
+        self._to_settle, self._in_doubt = [], False
         self._next_number += len(exchanged.numbers)
         self._failing_since = None
         return exchanged
@@ -60,12 +64,3 @@ class GroupCommit:
         """Counts an exchange that failed; for how many seconds they have."""
         self._failing_since = self._failing_since if self._failing_since is not None else now
         return now - self._failing_since
-
-    def reconcile(self) -> None:
-        """After a failure whose commit may have gone through: what it settled is not settled twice."""
-        try:
-            self._to_settle, self._next_number = self._book.reconcile(
-                self._session, self._asker, self._to_settle, self._next_number
-            )
-        except Exception as error:
-            log.warning("the ledger still cannot be written: %s", redaction.safe(error))

@@ -17,8 +17,8 @@ from tests.postgres import postgres
 def postgres_url() -> Iterator[str]:
     """The SQLAlchemy URL of a real PostgreSQL server, one for the session; a test makes its own database or tables."""
     # Not pytest's folder, which only its owner can enter: under root the server belongs to somebody else.
-    with tempfile.TemporaryDirectory(prefix="nift-postgres-") as folder, postgres(Path(folder)) as url:
-        yield url
+    with tempfile.TemporaryDirectory(prefix="nift-postgres-") as folder, postgres(Path(folder)) as server:
+        yield server.url
 
 
 @pytest.fixture

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,8 +26,9 @@ from nift_assets.protocol.answer import MOST_TOKENS
 from nift_assets.providers.openai import OpenAI
 from nift_assets.rows import Limits, Price, Teacher
 from tests.counting import Counts
-from tests.ledger.asking import PRICE, provider, questions
+from tests.ledger.asking import PRICE, books, provider, questions, wait
 from tests.ledger.fault_server import FaultServer
+from tests.postgres import postgres
 
 Script = Callable[[str], tuple[int, dict[str, str], bytes]]
 ASKER = Asker(study="s", who="t", writer="s/t", study_cap=10**12)
@@ -223,6 +226,47 @@ def test_a_ledger_that_cannot_be_written_for_a_while_loses_no_answer(
     counts("T1", "a ledger that fails twice under way: 300 keys, 300 bills, 0 lost, the accounts agree")
 
 
+def test_a_commit_nobody_heard_of_and_a_failing_look_at_it_book_nothing_twice(
+    book: Book, monkeypatch: pytest.MonkeyPatch, counts: Counts
+) -> None:
+    exchange, reconcile = Book.exchange, Book.reconcile
+    fails = {"exchange": 3, "reconcile": 2}
+    lost = sa.exc.OperationalError("commit", {}, Exception("the server closed the connection"))
+    held: list[tuple[int, int]] = []
+
+    def unheard(self: Book, session: int, asker: Asker, settled: Any, *arguments: Any, **named: Any) -> Any:
+        done = exchange(self, session, asker, settled, *arguments, **named)
+        held.append(taken(self))
+        if settled and not done.numbers and fails["exchange"]:
+            fails["exchange"] -= 1
+            raise lost
+        return done
+
+    def failing(self: Book, *arguments: Any) -> Any:
+        if fails["reconcile"]:
+            fails["reconcile"] -= 1
+            raise lost
+        return reconcile(self, *arguments)
+
+    monkeypatch.setattr(Book, "exchange", unheard)
+    monkeypatch.setattr(Book, "reconcile", failing)
+    cap = 12 * PRICE.most(200, 88)
+    capped = dataclasses.replace(ASKER, study_cap=cap)
+    with FaultServer(latency=0.02) as server:
+        asked = ask(book, capped, questions(300), provider(server.url), limits=Limits(in_flight=8), price=PRICE)
+        bills = len(server.bills())
+    assert fails == {"exchange": 0, "reconcile": 0}
+    assert asked.stopped is not None
+    assert asked.stopped.cause == "budget"
+    assert asked.counts["ok"] == bills
+    with book.reading() as connection:
+        booked = connection.execute(sa.select(sa.func.sum(attempts.c.spent))).scalar_one()
+    assert held[-1] == (booked, 0)
+    assert min(reserved for _, reserved in held) >= 0
+    assert max(spent + reserved for spent, reserved in held) <= cap
+    counts("T23", f"3 commits unheard, 2 failing looks at them: {bills} bills booked once, spent under the cap")
+
+
 def test_who_has_lost_the_lock_sends_nothing_more(book: Book, counts: Counts) -> None:
     """Another process has taken this one for dead, as after a restart of the database: it ends at its next commit."""
     first: list[Any] = []
@@ -246,6 +290,64 @@ def test_who_has_lost_the_lock_sends_nothing_more(book: Book, counts: Counts) ->
     assert second.counts == {"ok": 200}
     assert bills <= 200 + limits.in_flight
     counts("T5", f"a lost lock: {sent} sent before it was noticed, {bills - 200} keys sent twice")
+
+
+@pytest.mark.parametrize("restarts", [1, pytest.param(10, marks=pytest.mark.slow)])
+def test_a_database_that_restarts_under_a_run_costs_it_a_moment(restarts: int, counts: Counts) -> None:
+    number = 100 * (1 + restarts)
+    asked: list[Any] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="nift-postgres-") as folder,
+        postgres(Path(folder)) as database,
+        FaultServer(latency=0.05) as server,
+    ):
+        ledger, other = Book(database.url), Book(database.url)
+        remote, limits = provider(server.url), Limits(in_flight=8)
+        asking = threading.Thread(
+            target=lambda: asked.append(ask(ledger, ASKER, questions(number), remote, limits=limits, price=PRICE))
+        )
+        asking.start()
+        for restart in range(restarts):
+            wait(lambda until=100 * restart + 20: len(server.bills()) >= until, every=0.02)
+            database.restart()
+            there = len(server.bills())
+            wait(lambda there=there: len(server.bills()) > there, every=0.02)
+            # What the server forgot has been taken anew before anything left.
+            assert not other.locks.free("writer s/t")
+            assert other.recover() == 0
+        asking.join()
+        found = books(database.url, server.bills())
+        assert taken(ledger)[1] == 0
+        with ledger.session("s/t"):
+            pass
+    assert [(each.counts, each.stopped) for each in asked] == [({"ok": number}, None)]
+    assert len(found.bills) == number
+    found.check(most_extra=0)
+    counts("S19", f"{restarts} restarts of PostgreSQL under a run: {number} of {number} answered and paid once")
+
+
+def test_a_lock_goes_with_its_connection_and_comes_back_unless_somebody_has_it(database_url: str) -> None:
+    ledger, other = Book(database_url), Book(database_url)
+    cut = sa.text(
+        "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and pid <> pg_backend_pid()"
+    )
+    lock = ledger.locks.hold("writer w")
+    assert lock is not None
+    assert lock.keep()
+    with other.reading() as connection:
+        connection.execute(cut)
+    wait(lambda: other.locks.free("writer w"))
+    assert lock.keep()
+    assert not other.locks.free("writer w")
+    with other.reading() as connection:
+        connection.execute(cut)
+    wait(lambda: other.locks.free("writer w"))
+    theirs = other.locks.hold("writer w")
+    assert theirs is not None
+    assert not lock.keep()
+    lock.release()
+    assert theirs.keep()
+    theirs.release()
 
 
 def test_a_report_that_cannot_be_made_stops_nothing(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:

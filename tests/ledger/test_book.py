@@ -23,8 +23,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from nift_assets import providers
-from nift_assets.ledger import book, database, rate_limiter
-from nift_assets.ledger.book import Asker, Book, ExchangeResult
+from nift_assets.ledger import book, database, rate_limiter, tables
+from nift_assets.ledger.book import Asker, AttemptResult, Book, ExchangeResult, Reservation
 from nift_assets.ledger.door import ask
 from nift_assets.ledger.locks import FileLocks
 from nift_assets.ledger.rate_limiter import MOST_WAIT, LimitObservations, RateLimiter
@@ -404,6 +404,32 @@ def test_a_response_that_is_no_answer_may_have_been_billed_and_stays_reserved(le
     reserved = sum(found.attempts[attempt]["reserved"] for attempt in found.unknown)
     assert reserved > asked.spent
     assert spent_and_reserved(ledger, "s") == dict.fromkeys(("", "t"), asked.spent + reserved)
+
+
+def test_what_is_settled_again_is_booked_once_and_in_no_others_place(ledger: Book) -> None:
+    """As after a commit that went through unheard, and from a session that was taken for dead."""
+    first, second = questions(2)
+    observed = LimitObservations()
+    with ledger.session("other") as other, ledger.session("s/t") as session:
+        ledger.open_accounts(ASKER)
+        ledger.intend(session, ASKER, [first, second])
+        wanted = [Reservation(key=question.key, amount=10, tokens=1) for question in (first, second)]
+        ledger.exchange(session, ASKER, [], wanted, first_number=1, limiter="l", observed=observed)
+        answered = AttemptResult(
+            number=1, key=first.key, state="answered", reserved=10, spent=4, http_status=200, body=b"{}"
+        )
+        lost = AttemptResult(number=2, key=second.key, state="unknown", reserved=10, cause="timeout", outcome="unknown")
+        strange = dataclasses.replace(answered, number=2, body=None)
+        for settled in ([answered], [answered, strange], [answered, answered, lost], [lost, answered]):
+            ledger.exchange(session, ASKER, settled, [], first_number=3, limiter="l", observed=observed)
+        assert spent_and_reserved(ledger, "s") == {"": 14, "t": 14}
+        with ledger.writing() as connection:
+            connection.execute(sa.update(tables.requests).values(claimed_by=other, outcome=None))
+            connection.execute(sa.update(tables.attempts).values(state="unknown", cause="interrupted"))
+        ledger.exchange(session, ASKER, [lost], [], first_number=3, limiter="l", observed=observed)
+        with ledger.reading() as connection:
+            claims = connection.execute(sa.select(tables.requests.c.claimed_by, tables.requests.c.outcome)).all()
+    assert claims == [(other, None)] * 2
 
 
 # -- who is alive

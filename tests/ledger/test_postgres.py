@@ -72,8 +72,8 @@ with postgres(Path(sys.argv[1])):
 
 def test_the_block_ends_with_the_server_gone_even_if_somebody_is_connected() -> None:
     with tempfile.TemporaryDirectory(prefix="nift-postgres-") as folder:
-        with postgres(Path(folder)) as url:
-            left_open = sa.create_engine(url).connect()
+        with postgres(Path(folder)) as running:
+            left_open = sa.create_engine(running.url).connect()
             server = int((Path(folder) / "data" / "postmaster.pid").read_text().split()[0])
         assert not is_there(server)
         left_open.invalidate()
