@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from nift_training import progress
-from nift_training.evaluate import lm_eval_internals
+from nift_training.evaluate import lm_eval_internals, task_files
 from nift_training.evaluate.generation import Generator
 
 _SUBJECTS = """
@@ -58,9 +58,9 @@ NOTES = {
 def read_task(folder: Path, name: str) -> dict[str, Any]:
     """The configuration of the task `name`, its data files resolved against the folder it is in.
 
-    A task file is data: one that names code with `!function` is not read. A folder of the task's name that holds its
-    splits, `test.jsonl` or `validation.parquet` with the columns of the published data set, is the leaderboard's task
-    of that name as lm-eval defines it, on these files.
+    A task file is data: one that says more than `task_files` knows to be data is refused. A folder of the task's name
+    that holds its splits, `test.jsonl` or `validation.parquet` with the columns of the published data set, is the
+    leaderboard's task of that name as lm-eval defines it, on these files.
     """
     import yaml
 
@@ -70,17 +70,21 @@ def read_task(folder: Path, name: str) -> dict[str, Any]:
             task = yaml.safe_load(file.read_text(encoding="utf-8"))
         except yaml.YAMLError as mistake:
             raise ValueError(f"{file} is not plain YAML: {mistake}") from None
-        tasks[task["task"]] = task
+        if not isinstance(task, dict) or not isinstance(task.get("task"), str):
+            raise ValueError(f"{file} names no task: write `task: name` into it, or move it elsewhere")
+        tasks[task["task"]] = task, file
     if name not in tasks and (folder / name).is_dir():
         return _on_files(own_task(name), folder / name)
     if name not in tasks:
         raise ValueError(f"no task in {folder} is called {name!r}: it has {', '.join(tasks) or 'none'}")
-    data = tasks[name].get("dataset_kwargs", {}).get("data_files", {})
-    for split, file in data.items():
-        if not (folder / file).is_file():
-            raise ValueError(f"task {name!r} names {folder / file}, which is missing: put it there")
-        data[split] = str((folder / file).absolute())
-    return dict(tasks[name])
+    task, file = tasks[name]
+    task_files.check(task, file)
+    data = (task.get("dataset_kwargs") or {}).get("data_files", {})
+    for split, data_file in data.items():
+        if not (folder / data_file).is_file():
+            raise ValueError(f"task {name!r} names {folder / data_file}, which is missing: put it there")
+        data[split] = str((folder / data_file).absolute())
+    return dict(task)
 
 
 def own_task(name: str) -> dict[str, Any]:
@@ -177,10 +181,13 @@ def score(
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    use_cache = str(cache / f"lm-eval-{generator.digest[:16]}") if cache and generator.digest else None
+    lm_eval_internals.run_nothing_from_data()
+    use_cache = str(cache / f"responses-{generator.digest[:16]}") if cache and generator.digest else None
 
     with TemporaryDirectory() as data:
-        prepared = [{**task, "dataset_kwargs": {**task.get("dataset_kwargs", {}), "cache_dir": data}} for task in tasks]
+        prepared = [
+            {**task, "dataset_kwargs": {**(task.get("dataset_kwargs") or {}), "cache_dir": data}} for task in tasks
+        ]
         results = lm_eval.simple_evaluate(
             model=HFLM(pretrained=generator.model, tokenizer=generator.tokenizer, batch_size=batch_size),
             tasks=prepared,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,3 +13,31 @@ def definition(file: str) -> dict[str, Any]:
     from lm_eval.tasks._yaml_loader import load_yaml
 
     return dict(load_yaml(Path(lm_eval.tasks.__path__[0], file), resolve_func=True))
+
+
+def run_nothing_from_data() -> None:
+    """From now on lm-eval renders a task's templates in a sandbox, and keeps responses as JSON instead of pickles."""
+    import lm_eval.api.model
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from lm_eval import utils
+
+    if isinstance(utils.env, ImmutableSandboxedEnvironment):
+        return
+    sandbox = ImmutableSandboxedEnvironment(
+        undefined=utils.env.undefined, keep_trailing_newline=utils.env.keep_trailing_newline
+    )
+    sandbox.filters.update(utils.env.filters)
+    utils.env = sandbox
+
+    class JsonCache(lm_eval.api.model.CachingLM):  # type: ignore[misc]
+        def __init__(self, lm: Any, cache_db: str) -> None:
+            super().__init__(lm, cache_db)
+            self.dbdict.encode, self.dbdict.decode = json.dumps, _response
+
+    lm_eval.api.model.CachingLM = JsonCache
+
+
+def _response(stored: str) -> Any:
+    """A text, or a log-likelihood with whether it is the greedy one."""
+    value = json.loads(stored)
+    return tuple(value) if isinstance(value, list) else value
