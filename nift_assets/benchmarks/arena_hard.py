@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import polars as pl
-import yaml
 
 from nift_assets import providers
 from nift_assets.benchmarks.scoring import answers as candidates
@@ -67,14 +66,21 @@ def check(row: Benchmark) -> None:
 
 
 def options(row: Benchmark) -> Mapping[str, object]:
-    """Its answers are greedy, and a template's BOS is not doubled, as on the server that the tool asks."""
+    """Its answers are greedy, and a template's BOS is not doubled, as on the server that the tool asks. ValueError
+    before anything is answered for questions that could not be judged."""
+    files.taken(row, ASKED, take=_question)
     return {"arena_hard": files.path_of(row, ASKED), "arena_hard_tokens": row.max_new_tokens}
 
 
 def questions(row: Benchmark) -> Iterator[tuple[str, str]]:
     """Every turn of every question, with the question's id."""
-    for question in files.rows(row, ASKED):
-        yield from ((str(question["question_id"]), turn["content"]) for turn in question["turns"])
+    for question, turns in files.taken(row, ASKED, take=_question):
+        yield from ((question, turn) for turn in turns)
+
+
+def _question(row: Mapping[str, Any]) -> tuple[str, list[str]]:
+    turns = files.texts([turn["content"] for turn in row["turns"]])
+    return files.text(row["question_id"]), turns
 
 
 def answers(row: Benchmark, model: str, rows: Sequence[Mapping[str, Any]]) -> BenchmarkTable:
@@ -94,14 +100,17 @@ def answers(row: Benchmark, model: str, rows: Sequence[Mapping[str, Any]]) -> Be
 
 def requests(row: Benchmark, judge: Judge, answers: pl.DataFrame) -> list[Request]:
     """One request per game: the judge's system prompt and the question with both answers."""
-    config = yaml.safe_load(files.path_of(row, row.judge_config).read_text(encoding="utf-8"))
-    asked = {question["question_id"]: question["turns"][0]["content"] for question in files.rows(row, ASKED)}
-    template = config["prompt_template"][0]
+    system, template = files.settings(
+        row, row.judge_config, lambda said: (files.text(said["system_prompt"]), files.text(said["prompt_template"][0]))
+    )
+    asked = {question: turns[0] for question, turns in files.taken(row, ASKED, take=_question)}
     return [
         providers.request(
             judge,
-            template.format(question_1=asked[question], answer_1=a, answer_2=b),
-            system=config["system_prompt"],
+            files.filled(
+                template, f"the prompt of {row.judge_config}", question_1=asked[question], answer_1=a, answer_2=b
+            ),
+            system=system,
         )
         for question, a, b in played(row, answers).select("question_id", "a", "b").iter_rows()
     ]
@@ -110,10 +119,16 @@ def requests(row: Benchmark, judge: Judge, answers: pl.DataFrame) -> list[Reques
 def played(row: Benchmark, answers: pl.DataFrame) -> pl.DataFrame:
     """One row per question × game with the answers in places A and B."""
     assert row.baseline is not None, "its row is checked"
-    baseline_answers = files.rows(row, "model_answer", f"{row.baseline}.jsonl")
-    return games.played(
-        answers, {answer["question_id"]: answer["choices"][0]["turns"][0]["content"] for answer in baseline_answers}
+    baseline_answers = files.taken(
+        row,
+        "model_answer",
+        f"{row.baseline}.jsonl",
+        take=lambda answer: (
+            files.text(answer["question_id"]),
+            files.text(answer["choices"][0]["turns"][0]["content"]),
+        ),
     )
+    return games.played(answers, dict(baseline_answers))
 
 
 def retries(requests: Sequence[Request], judged: Sequence[Answer]) -> Mapping[int, Request]:

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import polars as pl
-import yaml
 
 from nift_assets import providers
 from nift_assets.benchmarks.scoring import answers as candidates
@@ -90,17 +89,24 @@ def check(row: Benchmark) -> None:
 
 
 def options(row: Benchmark) -> Mapping[str, object]:
+    """What the runner is told; ValueError before anything is answered for questions that could not be judged."""
+    files.taken(row, ASKED, take=_question)
     return files.options(row, ASKED)
 
 
 def questions(row: Benchmark) -> Iterator[tuple[str, str]]:
     """Every prompt with its id."""
-    yield from ((question["uid"], question["prompt"]) for question in files.rows(row, ASKED))
+    yield from ((uid, prompt) for uid, _, prompt in files.taken(row, ASKED, take=_question))
+
+
+def _question(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """A question's id, its category and what it asks."""
+    return files.text(row["uid"]), _category(row["category"]), files.text(row["prompt"])
 
 
 def answers(row: Benchmark, model: str, rows: Sequence[Mapping[str, Any]]) -> BenchmarkTable:
     """One row per question."""
-    categories = {question["uid"]: question["category"] for question in files.rows(row, ASKED)}
+    categories = {uid: category for uid, category, _ in files.taken(row, ASKED, take=_question)}
     frame = pl.DataFrame(
         {
             "model": model,
@@ -122,12 +128,14 @@ def answers(row: Benchmark, model: str, rows: Sequence[Mapping[str, Any]]) -> Be
 
 def requests(row: Benchmark, judge: Judge, answers: pl.DataFrame) -> list[Request]:
     """One request per game: the system prompt of the question's category, and the question with both answers."""
-    template = yaml.safe_load(files.path_of(row, row.judge_config).read_text(encoding="utf-8"))["prompt_template"]
+    template = files.settings(row, row.judge_config, lambda said: files.text(said["prompt_template"]))
     settings, asked = _settings(row), dict(questions(row))
     return [
         providers.request(
             judge,
-            template.format(QUESTION=asked[question], ANSWER_A=a, ANSWER_B=b),
+            files.filled(
+                template, f"the prompt of {row.judge_config}", QUESTION=asked[question], ANSWER_A=a, ANSWER_B=b
+            ),
             system=settings[category]["system_prompt"],
         )
         for question, category, a, b in played(row, answers).select("question_id", "category", "a", "b").iter_rows()
@@ -136,12 +144,13 @@ def requests(row: Benchmark, judge: Judge, answers: pl.DataFrame) -> list[Reques
 
 def played(row: Benchmark, answers: pl.DataFrame) -> pl.DataFrame:
     """One row per question × game with the answers in places A and B, and the baseline of the category."""
-    baseline_answers = {
-        answer["uid"]: answer["messages"][-1]["content"]["answer"]
-        for category in answers["category"].unique().sort()
-        for answer in files.rows(row, "model_answer", f"{_baseline(category)}.jsonl")
-        if answer["uid"] in set(answers.filter(category=category)["question_id"])
-    }
+    baseline_answers: dict[str, str] = {}
+    for category in answers["category"].unique().sort():
+        theirs = dict(
+            files.taken(row, "model_answer", f"{BASELINES[_category(category)]}.jsonl", take=_baseline_answer)
+        )
+        asked = set(answers.filter(category=category)["question_id"])
+        baseline_answers |= {question: text for question, text in theirs.items() if question in asked}
     baselines = pl.col("category").replace_strict(BASELINES, return_dtype=pl.String).alias("baseline")
     return games.played(answers, baseline_answers).with_columns(baselines)
 
@@ -210,10 +219,14 @@ def _constant(value: ast.expr, constants: Mapping[str, Any]) -> Any:
     return ast.literal_eval(value)
 
 
-def _baseline(category: str) -> str:
-    if category not in BASELINES:
-        raise ValueError(f"{TITLE} has no category {category!r}; it has {', '.join(BASELINES)}")
-    return BASELINES[category]
+def _category(name: Any) -> str:
+    if not isinstance(name, str) or name not in BASELINES:
+        raise ValueError(f"{TITLE} has no category {name!r}; it has {', '.join(BASELINES)}")
+    return name
+
+
+def _baseline_answer(row: Mapping[str, Any]) -> tuple[str, str]:
+    return files.text(row["uid"]), files.text(row["messages"][-1]["content"]["answer"])
 
 
 # -- the score ---------------------------------------------------------------------------------------------------------
@@ -261,13 +274,13 @@ def read(inputs: ScoredFiles) -> list[Measured]:
     rows = [row for row in games.judged_in(inputs.judgments) if isinstance(row, games.Game)]
     model_answers = list(candidates.read(inputs.answers))
     measured = []
-    for category, its in scores.grouped(rows, lambda row: row.category or "").items():
+    for category, its in scores.grouped(rows, lambda row: _category(row.category)).items():
         measured += games.of_files(
             f"{NAME}_{category}",
             its,
             model_answers,
             _question_ids(inputs, category),
-            baseline=inputs.baseline or _baseline(category),
+            baseline=inputs.baseline or BASELINES[category],
             number=NUMBERS[category],
             style=inputs.style,
             fit=None,
@@ -281,9 +294,11 @@ def _question_ids(inputs: ScoredFiles, category: str) -> list[str] | None:
         return None
     question_ids = []
     for _, path, number, row in json_lines.lines([inputs.questions]):
-        if "uid" not in row or "category" not in row:
+        if not isinstance(row.get("uid"), str) or row.get("category") not in [*BASELINES]:
             raise ValueError(f"{path} line {number} has no uid and category; give the published {ASKED}")
         question_ids += [row["uid"]] if row["category"] == category else []
+    if not question_ids:
+        raise ValueError(f"{inputs.questions} has no question of {category!r}, which was judged; give those asked")
     return question_ids
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from inspect import signature
 from random import Random
-from typing import Any
+from typing import Any, get_type_hints
 
 import polars as pl
 
@@ -38,6 +38,8 @@ MEASURES = (
 )
 RULE = instructions.Rule(levels=("prompt",), strictness="loose")
 ASKED = "IFBench_test.jsonl"
+# No argument is larger: it counts words of a response, or is their share in percent.
+MOST = 10**9
 RUNNER: Runner = "conversations"
 PUBLISHED = (
     PublishedFile(
@@ -63,8 +65,7 @@ def options(row: Benchmark) -> Mapping[str, object]:
 
 def questions(row: Benchmark) -> Iterator[tuple[str, str]]:
     """Every prompt with its key."""
-    for prompt in files.rows(row, ASKED):
-        yield str(prompt["key"]), prompt["prompt"]
+    yield from files.taken(row, ASKED, take=lambda prompt: (str(prompt["key"]), files.text(prompt["prompt"])))
 
 
 def answers(row: Benchmark, model: str, rows: Sequence[Mapping[str, Any]]) -> BenchmarkTable:
@@ -161,13 +162,26 @@ def _known(row: Mapping[str, Any], name: str) -> Constraint:
 def _arguments(row: Mapping[str, Any], place: int, name: str, given: Arguments) -> Arguments:
     """What the check takes of a constraint's arguments, with those drawn that are open."""
     constraint, draw, found = _known(row, name), Random(f"{row['key']} {place}"), dict[str, Any]()
+    kinds = get_type_hints(constraint.follows)
     for each in list(signature(constraint.follows).parameters)[1:]:
         found[each] = given.get(each)
+        if found[each] is not None and not _fits(found[each], kinds[each]):
+            kind = {str: "a text", int: "a whole number", float: "a number"}[kinds[each]]
+            raise ValueError(
+                f"prompt {row['key']} gives {name} the {each} {found[each]!r}, which is not {kind}; use the published "
+                "layout"
+            )
         if _is_open(each, found[each]):
             if each not in constraint.drawn:
                 raise ValueError(f"prompt {row['key']} gives {name} no {each}; use the published layout")
             found[each] = constraint.drawn[each](draw, found)
     return found
+
+
+def _fits(value: object, kind: type) -> bool:
+    if kind is str or isinstance(value, bool) or not isinstance(value, int | float):
+        return kind is str and isinstance(value, str)
+    return abs(value) < MOST if kind is float else isinstance(value, int) and abs(value) < MOST
 
 
 def _is_open(name: str, value: object) -> bool:

@@ -45,13 +45,14 @@ def check(row: Benchmark) -> None:
 
 
 def options(row: Benchmark) -> Mapping[str, object]:
+    """What the runner is told; ValueError before anything is answered for a prompt whose key no table could hold."""
+    files.taken(row, ASKED, take=lambda prompt: files.number(prompt["key"]))
     return {"ifeval": files.path_of(row, ASKED), "ifeval_tokens": row.max_new_tokens}
 
 
 def questions(row: Benchmark) -> Iterator[tuple[str, str]]:
     """Every prompt with its key."""
-    for prompt in files.rows(row, ASKED):
-        yield str(prompt["key"]), prompt["prompt"]
+    yield from files.taken(row, ASKED, take=lambda prompt: (str(prompt["key"]), files.text(prompt["prompt"])))
 
 
 def answers(row: Benchmark, model: str, rows: Sequence[Mapping[str, Any]]) -> BenchmarkTable:

@@ -70,7 +70,9 @@ def check(row: Benchmark) -> None:
 
 
 def options(row: Benchmark) -> Mapping[str, object]:
-    """Its questions have the temperatures of their categories, which the runner knows."""
+    """Its questions have the temperatures of their categories, which the runner knows. ValueError before anything is
+    answered for questions that could not be judged."""
+    files.taken(row, ASKED, take=_question)
     return {
         "mt_bench": files.path_of(row, ASKED),
         "mt_bench_runs": row.runs,
@@ -80,13 +82,21 @@ def options(row: Benchmark) -> Mapping[str, object]:
 
 def questions(row: Benchmark) -> Iterator[tuple[str, str]]:
     """Every turn of every question, with the question's id."""
-    for question in files.rows(row, ASKED):
+    for question in files.taken(row, ASKED, take=_question):
         yield from ((str(question["question_id"]), turn) for turn in question["turns"])
+
+
+def _question(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A question as it is needed: its id, its category, and its one or two turns."""
+    turns = files.texts(row["turns"])
+    if len(turns) > TURNS:
+        raise TypeError(f"found {len(turns)} turns where {TURNS} are judged")
+    return {"question_id": files.number(row["question_id"]), "category": files.text(row["category"]), "turns": turns}
 
 
 def answers(row: Benchmark, model: str, rows: Sequence[Mapping[str, Any]]) -> BenchmarkTable:
     """One row per question × run × turn."""
-    categories = {q["question_id"]: q["category"] for q in files.rows(row, ASKED)}
+    categories = {q["question_id"]: q["category"] for q in files.taken(row, ASKED, take=_question)}
     return BenchmarkTable(
         pl.DataFrame(
             {
@@ -112,9 +122,22 @@ def answers(row: Benchmark, model: str, rows: Sequence[Mapping[str, Any]]) -> Be
 
 def requests(row: Benchmark, judge: Judge, answers: pl.DataFrame) -> list[Request]:
     """One request per answer row (question × run × turn); the second turn is judged with the first before it."""
-    questions = {q["question_id"]: q for q in files.rows(row, "question.jsonl")}
-    prompts = {p["name"]: p for p in files.rows(row, "judge_prompts.jsonl")}
-    references = {r["question_id"]: r["choices"][0]["turns"] for r in files.rows(row, "reference_answer", REFERENCES)}
+    questions = {q["question_id"]: q for q in files.taken(row, ASKED, take=_question)}
+    prompts = dict(
+        files.taken(
+            row,
+            "judge_prompts.jsonl",
+            take=lambda p: (files.text(p["name"]), (files.text(p["system_prompt"]), files.text(p["prompt_template"]))),
+        )
+    )
+    references = dict(
+        files.taken(
+            row,
+            "reference_answer",
+            REFERENCES,
+            take=lambda r: (files.number(r["question_id"]), files.texts(r["choices"][0]["turns"])),
+        )
+    )
     first_turns = {
         (answer["question_id"], answer["run"]): answer["answer"]
         for answer in answers.filter(pl.col("turn") == 1).iter_rows(named=True)
@@ -190,7 +213,7 @@ def _told(request: Request) -> str:
 
 def _request(
     judge: Judge,
-    prompts: Mapping[str, Mapping[str, Any]],
+    prompts: Mapping[str, tuple[str, str]],
     question: Mapping[str, Any],
     turns: Sequence[str],
     reference: Sequence[str],
@@ -207,8 +230,11 @@ def _request(
         **{f"answer_{i}": text for i, text in enumerate(turns, start=1)},
         **{f"ref_answer_{i}": text for i, text in enumerate(reference if with_reference else (), start=1)},
     }
-    system, user = prompts[name]["system_prompt"], prompts[name]["prompt_template"].format(**values)
-    return providers.request(judge, user, system=system, draw=run)
+    if name not in prompts:
+        raise ValueError(f"judge_prompts.jsonl has no prompt {name}; use the published file")
+    system, template = prompts[name]
+    where = f"the judge's prompt {name} of question {question['question_id']}"
+    return providers.request(judge, files.filled(template, where, **values), system=system, draw=run)
 
 
 # -- the score ---------------------------------------------------------------------------------------------------------
@@ -358,15 +384,16 @@ def judged_in(paths: Sequence[Path]) -> Iterator[PublishedJudgment]:
         json_lines.require(row, ("question_id", "model", "score", "turn"), path, number)
         if (turn := json_lines.integer_of(row["turn"])) not in (1, 2):
             raise ValueError(f"{path} line {number} has the turn {row['turn']!r}; it is 1 or 2")
-        if isinstance(row["score"], str):
-            raise ValueError(f"{path} line {number} has the score {row['score']!r}, a text; write it as a number")
+        score = json_lines.number_of(row["score"])
+        if row["score"] is not None and (score is None or math.isinf(score)):
+            raise ValueError(f"{path} line {number} has the score {row['score']!r:.60}; write it as a number, or null")
         yield PublishedJudgment(
             source=source,
             model=str(row["model"]),
             question=json_lines.identity(row["question_id"]),
             turn=turn,
             judge=json_lines.judge_of(row.get("judge")),
-            score=json_lines.number_of(row["score"]),
+            score=score,
             judgment=json_lines.text_of(row.get("judgment")),
             prompt=json_lines.text_of(row.get("user_prompt")) or "",
         )

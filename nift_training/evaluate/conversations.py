@@ -56,14 +56,15 @@ def read_questions(benchmark: str, path: Path) -> list[BenchmarkQuestion]:
 
 
 def check_ids(ids: Sequence[object], path: object) -> None:
-    """Refuses two questions with one id: an answer could not be told from the other's."""
-    seen: set[object] = set()
+    """Refuses two questions with one id: an answer could not be told from the other's, nor that of 1 from that of
+    "1", which other tools write for each other."""
+    seen: set[str] = set()
     for number, own in enumerate(ids, start=1):
-        if isinstance(own, bool) or not isinstance(own, str | int):
-            raise ValueError(f"question {number} in {path} has the id {own!r}: give it a text or a whole number")
-        if own in seen:
+        if isinstance(own, bool) or not isinstance(own, str | int) or (isinstance(own, int) and own.bit_length() > 63):
+            raise ValueError(f"question {number} in {path} has the id {own!r:.60}: give it a text or a whole number")
+        if str(own) in seen:
             raise ValueError(f"{path} has two questions with the id {own!r}: give each its own")
-        seen.add(own)
+        seen.add(str(own))
 
 
 def any_question(row: Mapping[str, Any], path: Path) -> BenchmarkQuestion:

@@ -37,7 +37,7 @@ def _check_layout(row: Mapping[str, Any], path: Path) -> None:
     names, arguments = row["instruction_id_list"], row["kwargs"]
     lists = isinstance(names, list) and isinstance(arguments, list) and len(names) == len(arguments)
     if (
-        not lists
+        not (lists and names)
         or not json_objects.is_text(row["prompt"])
         or not all(isinstance(name, str) for name in names)
         or not all(isinstance(each, Mapping) for each in arguments)

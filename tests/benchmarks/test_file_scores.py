@@ -429,7 +429,7 @@ def test_a_score_that_is_a_text_or_no_share_is_not_taken_for_one(tmp_path: Path)
     with pytest.raises(ValueError, match=r"acc,none '0\.7' of winogrande, a text"):
         list(open_llm_leaderboard.results_in([write(tmp_path / "r.json", results)]))
     rating = {**rated(1, 1, 8), "score": "8"}
-    with pytest.raises(ValueError, match="line 1 has the score '8', a text"):
+    with pytest.raises(ValueError, match="line 1 has the score '8'; write it as a number"):
         list(mt_bench.judged_in([write(tmp_path / "j.jsonl", rating)]))
 
 
@@ -470,7 +470,7 @@ def test_files_are_read_row_by_row(tmp_path: Path) -> None:
         (["mt-bench"], "", "give --judgments"),
         (["arena-hard", "--judgments", "f.jsonl"], '{"question_id": "q", "model": "m", "games": []}', "no verdict"),
         (["mt-bench", "--judgments", "f.jsonl"], "", "there is nothing to score in these files"),
-        (["leaderboard", "--results", "f.jsonl"], "[]", "has no `results`"),
+        (["leaderboard", "--results", "f.jsonl"], "[]", "is not a JSON object"),
         (["leaderboard", "--results", "f.jsonl"], '{"results": {}}', "there is nothing to score in these files"),
         (["ifeval", "--answers", "f.jsonl"], "{}", "--questions"),
     ],

@@ -116,7 +116,7 @@ def read(paths: Sequence[Path]) -> Iterator[ModelAnswer]:
             model=str(model),
             question=json_lines.identity(question),
             turns=texts,
-            tokens=json_lines.integer_of(style.get("token_len", first.get("token_len"))),
+            tokens=_count(style.get("token_len", first.get("token_len"))),
             headers=_total(style.get("header_count"), counted[0]),
             lists=_total(style.get("list_count"), counted[1]),
             bold=_total(style.get("bold_count"), counted[2]),
@@ -163,7 +163,12 @@ def _turns(row: JsonObject) -> list[Any] | None:
 
 
 def _total(value: Any, counted: int) -> int:
-    """A count as arena-hard-auto states it, which is a number or one number per kind."""
-    if isinstance(value, Mapping):
-        return sum(number for number in value.values() if isinstance(number, int))
-    return counted if (number := json_lines.integer_of(value)) is None else number
+    """A count as arena-hard-auto states it, which is a number or one number per kind; else as it was counted."""
+    numbers = [_count(each) for each in (value.values() if isinstance(value, Mapping) else (value,))]
+    known_numbers = [number for number in numbers if number is not None]
+    return sum(known_numbers) if len(known_numbers) == len(numbers) else counted
+
+
+def _count(value: Any) -> int | None:
+    number = json_lines.integer_of(value)
+    return None if number is None or number < 0 else number

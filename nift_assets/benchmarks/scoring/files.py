@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nift_assets import environment
 from nift_assets.benchmarks.scoring import json_lines
 from nift_assets.rows import Benchmark
 from nift_assets.store import replacing
 from nift_training import http_client, json_objects
+from nift_training.messages import one_line
+
+T = TypeVar("T")
 
 # The location of a benchmark whose data is the Hub's.
 HUB = "hub"
@@ -72,6 +75,67 @@ def rows(benchmark: Benchmark, *parts: str) -> list[dict[str, Any]]:
         return [row for _, row in json_objects.read(file, path)]
 
 
+def taken(benchmark: Benchmark, *parts: str, take: Callable[[dict[str, Any]], T]) -> list[T]:
+    """What is needed of each object of a file of the benchmark; ValueError names the file and the line of one that has
+    another layout."""
+    path, found = path_of(benchmark, *parts), []
+    with path.open("rb") as file:
+        for number, row in json_objects.read(file, path):
+            try:
+                found.append(take(row))
+            except (KeyError, IndexError, TypeError, AttributeError) as mistake:
+                reason = f"lacks {mistake}" if isinstance(mistake, KeyError) else one_line(mistake)
+                raise ValueError(
+                    f"{path} line {number} is not as {benchmark.name} is published: {reason}; use the published file"
+                ) from None
+    return found
+
+
+def number(value: Any) -> int:
+    """A whole number that a table can hold; TypeError for anything else."""
+    if type(value) is not int or json_lines.integer_of(value) is None:
+        raise TypeError(f"found {value!s:.60} where a whole number is wanted")
+    return value
+
+
+def text(value: Any) -> str:
+    """A text; TypeError for anything else."""
+    if not json_objects.is_text(value):
+        raise TypeError(f"found {value!r:.60} where a text is wanted")
+    return str(value)
+
+
+def texts(value: Any) -> list[str]:
+    """A list of texts that is not empty; TypeError for anything else."""
+    if not isinstance(value, list) or not value:
+        raise TypeError(f"found {value!r:.60} where a list of texts is wanted")
+    return [text(each) for each in value]
+
+
+def settings(benchmark: Benchmark, file: str, take: Callable[[dict[str, Any]], T]) -> T:
+    """What is needed of a file of settings; ValueError for one of another layout, or that is no YAML."""
+    import yaml
+
+    path = path_of(benchmark, file)
+    try:
+        return take(yaml.safe_load(path.read_text(encoding="utf-8-sig")))
+    except (KeyError, IndexError, TypeError, AttributeError, UnicodeDecodeError, yaml.YAMLError) as mistake:
+        raise ValueError(
+            f"{path} is not as {benchmark.name} is published ({type(mistake).__name__}: {one_line(mistake)}); use the "
+            "published file"
+        ) from None
+
+
+def filled(template: str, where: str, **values: str) -> str:
+    """A judge's prompt with its texts in their places; ValueError for one that wants what there is not."""
+    try:
+        return template.format(**values)
+    except (KeyError, IndexError, ValueError, AttributeError) as mistake:
+        raise ValueError(
+            f"{where} cannot be filled in ({type(mistake).__name__}: {mistake}); use the published file"
+        ) from None
+
+
 def path_of(benchmark: Benchmark, *parts: str) -> Path:
     """The path of one file or folder of the benchmark; ValueError for one that is not there."""
     path = Path(benchmark.location, *parts)
@@ -91,8 +155,17 @@ def own_file(name: str, file: str) -> Path | None:
 
 
 def ids_of(path: Path) -> list[str]:
-    """The questions of a benchmark's file, by their ids."""
-    return [json_lines.identity(row.get("question_id", row.get("uid"))) for _, _, _, row in json_lines.lines([path])]
+    """The questions of a benchmark's file, by their ids; ValueError for one without its own."""
+    found: dict[str, int] = {}
+    for _, _, number, row in json_lines.lines([path]):
+        own = row.get("question_id", row.get("uid"))
+        if isinstance(own, bool) or not isinstance(own, str | int | float):
+            raise ValueError(f"{path} line {number} has no question_id (or uid); give a file of questions")
+        if (first := found.setdefault(json_lines.identity(own), number)) != number:
+            raise ValueError(f"{path} has the id {own!r} in line {first} and in line {number}; give each its own")
+    if not found:
+        raise ValueError(f"{path} has no questions; give the file that was asked")
+    return [*found]
 
 
 def options(benchmark: Benchmark, file: str) -> Mapping[str, object]:

@@ -43,7 +43,12 @@ BOTH = re.compile(
 
 def played(answers: pl.DataFrame, baselines: Mapping[str, str]) -> pl.DataFrame:
     """One row per answer × game, with the answers in places A and B; the model stands in place B in game 1.
-    `baselines` has the baseline's answer to each question."""
+    `baselines` has the baseline's answer to each question; ValueError for one it has none to."""
+    if unanswered := sorted({*answers["question_id"]} - baselines.keys()):
+        raise ValueError(
+            f"the baseline has no answer in model_answer to {len(unanswered)} of the questions that were answered, the "
+            f"first {unanswered[0]!r}; put the file of its answers to the same questions there"
+        )
     pairs = pl.DataFrame({"game": list(GAMES)}, schema={"game": pl.Int64})
     games = answers.join(pairs, how="cross", maintain_order="left_right")
     theirs = pl.col("question_id").replace_strict(baselines, return_dtype=pl.String)
@@ -264,8 +269,11 @@ def judged_in(paths: Sequence[Path]) -> Iterator[Game | Battle]:
         question = row.get("question_id", row.get("uid"))
         if question is None:
             raise ValueError(f"{path} line {number} lacks question_id (or uid); give a file of judgments")
-        if not isinstance(games := row["games"] or [], list):
-            raise ValueError(f"{path} line {number} has games that are no list; give a file of judgments")
+        if not isinstance(games := row["games"] or [], list) or len(games) > len(GAMES):
+            raise ValueError(
+                f"{path} line {number} has games that are no list of {len(GAMES)}, in swapped places; give a file of "
+                "judgments"
+            )
         both = [game if isinstance(game, dict) else {} for game in games]
         alone = len(both) < 2 or any(json_lines.text_of(game.get("score")) is None for game in both)
         for place, played in enumerate(both, start=1):

@@ -111,8 +111,10 @@ def measured(
     )
 
 
-def _accuracy(points: Sequence[tuple[float, float]]) -> float:
-    return sum(good for good, _ in points) / sum(weight for _, weight in points)
+def _accuracy(points: Sequence[tuple[float, float]]) -> float | None:
+    """None where there is nothing to follow."""
+    weight = sum(weight for _, weight in points)
+    return sum(good for good, _ in points) / weight if weight else None
 
 
 # -- other tools' files ------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from nift_training import json_objects
 
 JsonObject = Mapping[str, Any]
 
+# A whole number of more than these, no column of a table can hold.
+MOST_DIGITS = 18
 JUDGE = re.compile(r"""[(\[]["']([^"']+)["']""")
 
 
@@ -63,15 +66,19 @@ def judge_of(value: Any, otherwise: str = "?") -> str:
 
 
 def number_of(value: Any) -> float | None:
-    """A number, None for anything else."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """A number, None for anything else, and for a whole one larger than any that is calculated with."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if isinstance(value, float) or abs(value) <= sys.float_info.max else None
 
 
 def integer_of(value: Any) -> int | None:
     """A whole number, also where it is written as 5.0 or "5"."""
-    if isinstance(value, str) and value.isdecimal():
+    if isinstance(value, str) and value.isdecimal() and len(value) <= MOST_DIGITS:
         return int(value)
-    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0 else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or value % 1 != 0:
+        return None
+    return int(value) if abs(value) < 10**MOST_DIGITS else None
 
 
 def text_of(value: Any) -> str | None:

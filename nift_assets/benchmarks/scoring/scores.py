@@ -56,7 +56,7 @@ class Measured:
 
     @property
     def missing_share(self) -> float:
-        return self.missing / self.expected
+        return self.missing / self.expected if self.expected else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
