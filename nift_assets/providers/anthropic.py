@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from nift_assets.protocol.batches import (
 )
 from nift_assets.protocol.request import Request
 from nift_assets.protocol.server import ErrorKind, Quota, Remote, ServerError
-from nift_assets.protocol.thoughts import apart
+from nift_assets.protocol.thoughts import apart, of_parts
 from nift_assets.providers import ProviderInputs
 from nift_assets.providers.openai import GATEWAY_TIMEOUTS, number, text_or_none
 from nift_assets.providers.openai import key as key_for
@@ -126,15 +126,14 @@ class Anthropic(Remote):
 
 
 def read(body: Mapping[str, Any]) -> Reading:
-    """What a message says: its text blocks in order, thoughts apart. One without a reason to stop is half a response:
-    ValueError."""
+    """What a message says: its text blocks in order, or its one text, thoughts apart. One without a reason to stop is
+    half a response: ValueError."""
     reason = body["stop_reason"]
     if not isinstance(reason, str):
         raise ValueError(f"stop_reason is {reason!r}")
-    content = body["content"] if isinstance(body["content"], list) else []
-    blocks = [block for block in content if isinstance(block, dict)]
-    within, text = apart(_said(blocks, "text"))
-    thoughts = "\n\n".join(part for part in (_said(blocks, "thinking"), within) if part) or None
+    shown, said = of_parts(body["content"])
+    within, text = apart(said)
+    thoughts = "\n\n".join(part for part in (shown, within) if part) or None
     usage = body.get("usage")
     usage = usage if isinstance(usage, dict) else {}
     how = ending(reason)
@@ -148,12 +147,6 @@ def read(body: Mapping[str, Any]) -> Reading:
         thoughts=thoughts,
         failed=how == "failed",
     )
-
-
-def _said(blocks: Sequence[Mapping[str, Any]], kind: str) -> str:
-    """The text of all blocks of a kind, in order."""
-    texts = [block.get(kind) for block in blocks if block.get("type") == kind]
-    return "".join(text for text in texts if isinstance(text, str))
 
 
 def read_error(status: int, body: bytes, model: str) -> ServerError:

@@ -32,7 +32,7 @@ from nift_assets.protocol.batches import (
 from nift_assets.protocol.batches import BatchEnding as BatchFinal
 from nift_assets.protocol.request import Request
 from nift_assets.protocol.server import ErrorKind, Quota, Remote, ServerError
-from nift_assets.protocol.thoughts import apart
+from nift_assets.protocol.thoughts import apart, of_parts
 from nift_assets.providers import ProviderInputs, endpoint
 from nift_assets.rows import LanguageModel
 from nift_assets.secrets import keys
@@ -52,6 +52,8 @@ TERMS = (
 IN_PROCESS = False
 ANSWERS_FROM = None
 
+# Where servers show what a model thought: vLLM and DeepSeek, OpenRouter and Ollama, Ollama's own API, OpenRouter alone.
+THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
 # How a batch and a line of its results end; the metadata of a batch name our chunk.
 FINALS: dict[str, BatchFinal] = {
     "completed": "completed",
@@ -133,9 +135,10 @@ def read(body: Mapping[str, Any]) -> Reading:
     """What a chat completion says, thoughts apart. One without a reason to stop is half a response: ValueError."""
     told = read_plain(body)
     message = body["choices"][0]["message"]
-    # Servers that tell thoughts apart themselves have one of these fields; others leave them in the text.
-    fields = [text_or_none(message.get(name)) for name in ("reasoning_content", "reasoning")]
-    shown = next((thoughts for thoughts in fields if thoughts and thoughts.strip()), None)
+    # Servers that tell thoughts apart themselves have them in parts of the content, or in one of these fields, some in
+    # two; others leave them in the text.
+    fields = (apart_from_text(message.get(name)) for name in THOUGHT_FIELDS)
+    shown = of_parts(message.get("content"))[0] or next((thoughts for thoughts in fields if thoughts), None)
     within, text = apart(told.text)
     thoughts = "\n\n".join(part for part in (shown, within) if part) or None
     if text == told.text:
@@ -151,7 +154,7 @@ def read_plain(body: Mapping[str, Any]) -> Reading:
     reason = choice["finish_reason"]
     if not isinstance(reason, str):
         raise ValueError(f"finish_reason is {reason!r}")
-    text = _text(message.get("content"))
+    text = of_parts(message.get("content"))[1]
     refusal = message.get("refusal")
     usage = body.get("usage")
     usage = usage if isinstance(usage, dict) else {}
@@ -175,11 +178,10 @@ def text_or_none(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _text(content: Any) -> str:
-    """The text of a message; some servers send it in parts."""
-    if isinstance(content, list):
-        return "".join(part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
-    return content if isinstance(content, str) else ""
+def apart_from_text(told: Any) -> str | None:
+    """The thoughts in a field of their own, which is a text or parts; None for one without a word."""
+    thoughts, text = of_parts(told)
+    return (thoughts or text) if (thoughts or text).strip() else None
 
 
 def read_error(status: int, body: bytes, model: str) -> ServerError:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nift_assets import providers
 from nift_assets.ledger.book import Asker, Book
@@ -23,6 +25,11 @@ from tests.conftest import Demo
 
 MODEL = LanguageModel(name="teacher", provider="openai", model="m")
 CLAUDE = LanguageModel(name="claude", provider="anthropic", model="c", max_tokens=64, system_prompt="Go on.")
+
+
+TEXT_PART = {"type": "text", "text": "How?"}
+DETAIL = {"type": "reasoning.text", "text": "How?", "signature": None}
+ENCRYPTED = {"type": "reasoning.encrypted", "data": "x"}
 
 
 def request(text: str, *, model: str = "m", provider: str = "original", **parameters: object) -> Request:
@@ -150,21 +157,79 @@ def test_the_text_of_a_message_is_its_text_blocks_in_order() -> None:
         ({"content": " and on.", "reasoning_content": "How?"}, "How?", " and on."),
         ({"content": " and on.", "reasoning": "How?"}, "How?", " and on."),
         ({"content": "[THINK]How?[/THINK] and on."}, "How?", " and on."),
+        ({"content": " and on.", "thinking": "How?"}, "How?", " and on."),
+        (
+            {"content": [{"type": "thinking", "thinking": [TEXT_PART]}, {"type": "text", "text": " and on."}]},
+            "How?",
+            " and on.",
+        ),
+        ({"content": [{"type": "reasoning", "text": "How?"}, {"text": " and"}, " on."]}, "How?", " and on."),
+        ({"content": [{"type": "output_text", "text": " and on."}]}, None, " and on."),
+        ({"content": " and on.", "reasoning": "How?", "reasoning_details": [DETAIL]}, "How?", " and on."),
+        ({"content": " and on.", "reasoning": None, "reasoning_details": [DETAIL, ENCRYPTED]}, "How?", " and on."),
+        (
+            {"content": " and on.", "reasoning_details": [{"type": "reasoning.summary", "summary": "How?"}]},
+            "How?",
+            " and on.",
+        ),
+        ({"content": " and on.", "reasoning": 5, "reasoning_details": "How?"}, "How?", " and on."),
+        ({"content": None, "reasoning": "How?"}, "How?", ""),
         ({"content": " the tag <think>…</think> of models"}, None, " the tag <think>…</think> of models"),
     ],
 )
-def test_thoughts_are_told_apart_from_the_answer(message: dict[str, str], thoughts: str | None, text: str) -> None:
+def test_thoughts_are_told_apart_from_the_answer(message: dict[str, Any], thoughts: str | None, text: str) -> None:
     body = {"choices": [{"message": message, "finish_reason": "stop"}]}
     reading = openai.read(body)
     assert (reading.thoughts, reading.text) == (thoughts, text)
     assert reading.status == ("ok" if text else "empty")
-    assert providers.read("original", body).text == message["content"]  # an author's text is nobody's thoughts
+    if isinstance(message["content"], str):
+        assert providers.read("original", body).text == message["content"]  # an author's text is nobody's thoughts
 
 
 def test_the_thoughts_of_a_message_are_its_thinking_blocks() -> None:
     blocks = [{"type": "thinking", "thinking": "How?"}, {"type": "text", "text": " and on."}]
     reading = anthropic.read({"content": blocks, "stop_reason": "end_turn"})
     assert (reading.thoughts, reading.text) == ("How?", " and on.")
+
+
+@pytest.mark.parametrize(
+    ("content", "thoughts", "text"),
+    [
+        (" and on.", None, " and on."),
+        ("<think>How?</think> and on.", "How?", " and on."),
+        ([" and on."], None, " and on."),
+        ([{"type": "redacted_thinking", "data": "x"}, {"text": " and on."}], None, " and on."),
+        (
+            [{"type": "thinking", "thinking": "How?", "signature": "s"}, {"type": "text", "text": " on."}],
+            "How?",
+            " on.",
+        ),
+    ],
+)
+def test_a_message_of_a_proxy_that_is_one_text_is_an_answer_too(content: Any, thoughts: str | None, text: str) -> None:
+    reading = anthropic.read({"content": content, "stop_reason": "end_turn"})
+    assert (reading.thoughts, reading.text, reading.status) == (thoughts, text, "ok")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inside: (
+        st.lists(inside, max_size=3)
+        | st.dictionaries(st.sampled_from(["type", "text", "thinking", "content", "summary"]), inside, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=200)
+@given(content=JSON, field=st.sampled_from(openai.THOUGHT_FIELDS), told=JSON)
+def test_whatever_a_server_puts_into_its_fields_the_text_beside_it_is_the_answer(
+    content: Any, field: str, told: Any
+) -> None:
+    message = {"content": [{"type": "text", "text": "So."}, *(content if isinstance(content, list) else [content])]}
+    reading = openai.read({"choices": [{"message": {**message, field: told}, "finish_reason": "stop"}]})
+    assert reading.text.startswith("So.")
+    assert anthropic.read({**message, "stop_reason": "end_turn"}).text.startswith("So.")
 
 
 @pytest.mark.parametrize(
