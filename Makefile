@@ -9,7 +9,7 @@ OWN_DOCUMENTS = $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(TEXT),--text-column 
 
 SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
 
-.PHONY: demo rehearsal run ui docs browser test test-full bench-teachers bench-checks bench-data bench-train bench-merge bench-hub bench-dagster readers families pictures check versions format clean
+.PHONY: demo rehearsal run ui docs browser test test-full bench-teachers bench-checks bench-data bench-train bench-merge bench-hub bench-dagster readers families pictures check lock versions format clean
 
 demo: .venv/installed ## the whole line on the demo study, or on your own articles: CORPUS=file, TEXT=column, DOCUMENTS=n
 	@$(BIN)/nift demo $(OWN_DOCUMENTS) $(if $(filter-out 0,$(FRESH)),--fresh)
@@ -91,6 +91,14 @@ check: .venv/installed ## format, lint, types and import direction
 	@$(BIN)/mypy --num-workers auto
 	@$(BIN)/lint-imports
 
+# uv is the one tool that writes down the hashes of all files of a version, for every platform.
+lock: constraints.txt ## requirements.lock made anew: the hashes of what constraints.txt names
+	@$(PYTHON) -m venv .venv/lock
+	@.venv/lock/bin/pip install --quiet uv
+	@{ sed -n '/^#/p' requirements.lock; grep -v '^torch==' constraints.txt | .venv/lock/bin/uv pip compile --quiet \
+		--no-deps --no-header --no-annotate --universal --python-version 3.11 --generate-hashes -; } > .venv/lock/lock
+	@mv .venv/lock/lock requirements.lock
+
 versions: .venv/installed ## record that the versions of expensive steps were decided on for the code as it is now
 	@$(BIN)/python -m nift_assets.record_versions
 
@@ -98,12 +106,14 @@ format: .venv/installed ## bring all files into the one format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+# make LOCKED=1: whatever is downloaded but torch is held against the hash it had when it was tested.
 # torch first and pinned: it is by far the largest, and which build of it comes is the package index's default.
 .venv/installed: pyproject.toml constraints.txt
 	@echo "Setting up .venv (once, a few minutes) …"
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; set PYTHON=…" if sys.version_info < (3, 11) else 0)'
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --no-compile --constraint constraints.txt torch
+	@$(if $(filter-out 0,$(LOCKED)),$(BIN)/pip install --quiet --no-compile --no-deps --require-hashes --requirement requirements.lock)
 	@$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[train,evaluate,dev]'
 	@# pip would compile on one core. A few packages bring files for other Pythons, which this one cannot compile.
 	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
