@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from multiprocessing.util import Finalize  # runs at the end of a worker of a pool as well, `atexit` does not
 from typing import Any
@@ -14,19 +15,33 @@ from typing import Any
 import dagster as dg
 from dagster import open_pipes_session
 
-from nift_assets.secrets import keys
 from nift_assets.steps.dagster_internals import DagsterPipesExecutionError
+from nift_training import process_environment
 
 
 class Processes(dg.PipesSubprocessClient):
-    """Starts the processes of `nift_training` without the keys of teachers, auditors and judges."""
+    """Starts the processes of `nift_training`, each told by name what it needs of this one's environment."""
 
     def run(
         self, *, context: dg.OpExecutionContext | dg.AssetExecutionContext, **options: Any
     ) -> dg.PipesClientCompletedInvocation:
-        # Dagster hands its whole environment down and can only add to it; `env` then becomes the command itself.
-        unset = [text for name in sorted(os.environ.keys() - keys.without_keys(os.environ)) for text in ("-u", name)]
-        return super().run(context=context, **options | {"command": ["env", *unset, *options["command"]]})
+        command: list[str] = options["command"]
+        with open_pipes_session(
+            context=context, context_injector=self.context_injector, message_reader=self.message_reader
+        ) as session:
+            environment = {**process_environment.told(command, os.environ), **session.get_bootstrap_env_vars()}
+            if status := self._status(command, environment):
+                raise DagsterPipesExecutionError(f"{command[2]} ended with exit status {status}")
+        return dg.PipesClientCompletedInvocation(session)
+
+    def _status(self, command: Sequence[str], environment: Mapping[str, str]) -> int:
+        process = subprocess.Popen(command, env=environment)
+        try:
+            return process.wait()
+        except BaseException:
+            process.send_signal(signal.SIGINT)  # so that it removes what it has half written
+            process.wait(self.termination_timeout_seconds)
+            raise
 
 
 class WarmProcesses(Processes):
@@ -36,24 +51,16 @@ class WarmProcesses(Processes):
         super().__init__()
         self._server: subprocess.Popen[str] | None = None
 
-    def run(
-        self, *, context: dg.OpExecutionContext | dg.AssetExecutionContext, **options: Any
-    ) -> dg.PipesClientCompletedInvocation:
-        _, _, module, *arguments = options["command"]  # python -m module …
-        with open_pipes_session(
-            context=context, context_injector=self.context_injector, message_reader=self.message_reader
-        ) as session:
-            environment = {**keys.without_keys(os.environ), **session.get_bootstrap_env_vars()}
-            status = self._ask({"module": module, "arguments": arguments, "environment": environment})
-            if status:
-                raise DagsterPipesExecutionError(f"{module} ended with exit status {status}")
-        return dg.PipesClientCompletedInvocation(session)
+    def _status(self, command: Sequence[str], environment: Mapping[str, str]) -> int:
+        _, _, module, *arguments = command  # python -m module …
+        return self._ask({"module": module, "arguments": arguments, "environment": environment})
 
     def _ask(self, job: dict[str, Any]) -> int:
         if self._server is None or self._server.poll() is not None:
+            command = [sys.executable, "-m", "nift_training.warm"]
             self._server = subprocess.Popen(
-                [sys.executable, "-m", "nift_training.warm"],
-                env=keys.without_keys(os.environ),
+                command,
+                env=process_environment.told(command, os.environ),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

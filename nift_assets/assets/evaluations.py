@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import polars as pl
 
@@ -134,9 +135,15 @@ def _example_of(study: Study, model: str) -> tuple[str | None, ...]:
 
 def _server(model: Model) -> Server | None:
     """Who answers instead of the weights: the server of the model's row, or `NIFT_SERVER` for all models."""
-    if model.server is None and (url := environment.server()):
-        return Server(url=url, name=model.name, key_variable=environment.server_key_variable())
-    return model.server
+    server = model.server
+    if server is None and (url := environment.server()):
+        server = Server(url=url, name=model.name, key_variable=environment.server_key_variable())
+    if server and "@" in urlsplit(server.url).netloc:
+        raise ValueError(
+            f"the server of {model.name!r} has a password in its address, which every account of this machine could "
+            "read in a list of processes: put it into a variable, and name that as key_variable"
+        )
+    return server
 
 
 def _served_as(study: Study, model: str) -> str | None:

@@ -5,23 +5,26 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-SECRET_NAME = re.compile(r"((^|_)(APIKEY|KEY|ACCESS_KEY_ID|TOKEN|SECRET)|PASSWORD)(_FILE)?$", re.IGNORECASE)
-# What only teachers, auditors and judges are asked with. Training keeps HF_TOKEN and AWS_*: it fetches models.
-TEACHERS_KEY = re.compile(r"(^|_)API_KEY(_FILE)?$", re.IGNORECASE)
+SECRET_NAME = re.compile(
+    r"((^|_)(APIKEY|KEY|ACCESS_KEY_ID|TOKEN|SECRET|PASSPHRASE|CREDENTIALS?|WEBHOOK)|PASSWORD|PASSWD)(_FILE)?$",
+    re.IGNORECASE,
+)
+# A shorter one may be a word that ordinary text contains, and could not be kept out of what is written.
+LEAST_CHARACTERS = 8
 MOST_BYTES = 2**16  # a file of keys is small; whatever is larger is something else
 
 
 def read(variable: str) -> str | None:
     """The key that an environment variable holds, or that the file named by `<variable>_FILE` holds; None without both.
 
-    An empty variable is none. ValueError for a file that cannot be read or that is empty; it never says what is in it.
+    An empty variable is none. ValueError for a file that cannot be read or that is empty, and for what is no key; it
+    never says what is in it.
     """
     if value := os.environ.get(variable, "").strip():
-        return value
+        return _key(value, f"{variable} holds", "set it to the key and nothing else")
     path = os.environ.get(f"{variable}_FILE")
     if not path:
         return None
@@ -34,8 +37,20 @@ def read(variable: str) -> str | None:
         raise ValueError(f"{variable}_FILE is {path!r}, which is not a text; {remedy}") from None
     if not value:
         raise ValueError(f"{variable}_FILE is {path!r}, which is empty; {remedy}")
+    return _key(value, f"{variable}_FILE is {path!r}, which holds", f"{remedy} and nothing else")
+
+
+def _key(value: str, where: str, remedy: str) -> str:
+    """The value, if a header can carry it and nothing else looks like it."""
     if len(value.split()) > 1:
-        raise ValueError(f"{variable}_FILE is {path!r}, which holds more than one word; {remedy} and nothing else")
+        raise ValueError(f"{where} more than one word; {remedy}")
+    if not (value.isascii() and value.isprintable()):
+        raise ValueError(f"{where} characters that no key has; {remedy}")
+    if len(value) < LEAST_CHARACTERS:
+        raise ValueError(
+            f"{where} fewer than {LEAST_CHARACTERS} characters, which could not be told from the words of a log; "
+            "use a longer key, or none where a server of your own asks for none"
+        )
     return value
 
 
@@ -65,11 +80,6 @@ def known_keys() -> set[str]:
 def known_names() -> list[str]:
     """The variables of this process's environment that hold a secret or name its file, as the ends of names tell."""
     return [name for name in os.environ if _is_secret(name)]
-
-
-def without_keys(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment for a process that asks no teacher: the same one without any `*_API_KEY` or `*_API_KEY_FILE`."""
-    return {name: value for name, value in environment.items() if not TEACHERS_KEY.search(name)}
 
 
 @lru_cache(maxsize=4096)

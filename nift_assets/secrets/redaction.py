@@ -14,8 +14,6 @@ from urllib.parse import quote
 from nift_assets.secrets import keys
 
 REDACTED = "[redacted]"
-# A shorter value may be a word that ordinary text contains.
-LEAST_CHARACTERS = 8
 SECRET_HEADERS = frozenset(
     {
         "authorization",
@@ -149,7 +147,7 @@ def _forms(secrets: frozenset[str]) -> tuple[str, ...]:
     forms = {
         form
         for secret in secrets
-        if len(secret) >= LEAST_CHARACTERS
+        if len(secret) >= keys.LEAST_CHARACTERS
         for form in (secret, _quoted(secret, safe="/"), _quoted(secret, safe=""), json.dumps(secret)[1:-1])
     }
     return tuple(sorted(forms, key=len, reverse=True))

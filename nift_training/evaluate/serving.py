@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 import urllib.parse
 from collections.abc import Callable, Sequence
@@ -47,12 +48,16 @@ class Completion:
 def connect(server: ModelServer, adapter: Path | None = None) -> None:
     """Refuses a server that does not serve the model; one that can is asked to load the adapter under that name."""
     host = urllib.parse.urlsplit(server.url)
+    if host.username is not None:
+        raise ValueError("the server's address holds a name or a password: give its key by --server-key-variable")
     if host.scheme not in ("http", "https"):
         raise ValueError(f"{server.url!r} is no address of a server: give one such as http://localhost:8000/v1")
     if server.key_variable and host.scheme == "http" and host.hostname not in LOCAL:
         raise ValueError(f"{server.url} would get its key in the clear: use https")
     if server.key_variable and not os.environ.get(server.key_variable):
         raise ValueError(f"the server's key is not set: export {server.key_variable}")
+    if not re.fullmatch(r"[!-~]*", _key(server) or ""):
+        raise ValueError(f"{server.key_variable} holds spaces or characters that no key has: set it to the key alone")
     if server.model in (served := _served(server)):
         return
     if adapter is not None:

@@ -12,11 +12,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from nift_training import verbs
+from nift_training import process_environment, verbs
 from nift_training.machine import Machine
-
-# What the processes on other nodes are to know of this one's environment, by how its name begins.
-HANDED_ON = ("DAGSTER_PIPES_", "HF_", "NIFT_", "NCCL_", "OMP_", "CUDA_", "PYTHONPATH")
 
 
 def launched() -> bool:
@@ -41,13 +38,15 @@ def run(module: str, arguments: Sequence[str], machine: Machine) -> int:
     """
     if machine.hostfile is not None and not Path(machine.hostfile).is_file():
         raise ValueError(f"{machine.hostfile} is not there: write one `host slots=8` per line into it")
+    started_as = command(module, arguments, machine)
+    # torchrun warns where no number of threads is set; each process sets its own later.
+    environment = {"OMP_NUM_THREADS": "1", **process_environment.told(started_as, os.environ)}
     with tempfile.TemporaryDirectory(prefix="nift-launch-") as folder:
-        handed = [f"{name}={value}" for name, value in os.environ.items() if name.startswith(HANDED_ON)]
-        (Path(folder) / "environment").write_text("\n".join(handed), encoding="utf-8")
+        if machine.hostfile is not None:
+            environment["DS_ENV_FILE"] = _of_nodes(arguments, Path(folder) / "environment")
         started = subprocess.Popen(
-            command(module, arguments, machine),
-            # torchrun warns where no number of threads is set; each process sets its own later.
-            env={"OMP_NUM_THREADS": "1", **os.environ, "DS_ENV_FILE": str(Path(folder) / "environment")},
+            started_as,
+            env=environment,
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
@@ -62,3 +61,15 @@ def run(module: str, arguments: Sequence[str], machine: Machine) -> int:
             refused = refused or line.startswith("error: ")
         code = started.wait()
     return 2 if refused else code
+
+
+def _of_nodes(arguments: Sequence[str], file: Path) -> str:
+    """The file by which DeepSpeed's launcher is told what to set on every node. ValueError for what a shell there would
+    run: it reads the values, the arguments and the name of this folder."""
+    here = Path.cwd()
+    process_environment.refuse_for_shell(str(here), "this folder")
+    for argument in arguments:
+        process_environment.refuse_for_shell(argument, "an argument")
+    told = process_environment.of_nodes(os.environ, here)
+    file.write_text("".join(f"{name}={value}\n" for name, value in told.items()), encoding="utf-8")
+    return str(file)

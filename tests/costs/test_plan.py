@@ -169,7 +169,7 @@ def test_the_table_fits_the_terminal(columns: int, tmp_path: Path) -> None:
 
 
 def test_a_key_that_is_there_makes_a_teacher_ready(tmp_path: Path) -> None:
-    found = planned(tmp_path, NIFT_STUDY="today", OPENAI_API_KEY="sk-test")
+    found = planned(tmp_path, NIFT_STUDY="today", OPENAI_API_KEY="sk-test-of-the-plan")
     if date.today() < date(2027, 1, 14):
         assert found["by_name"]["gpt-4o-mini-2024-07-18"]["status"] == "ready"
 

@@ -58,6 +58,20 @@ def test_a_key_goes_to_no_other_machine_in_the_clear(vllm: Vllm, monkeypatch: py
         serving.connect(server)
 
 
+@pytest.mark.parametrize("secret", ["secret of the server", "secret\nof-the-server", "sécret-of-the-server"])
+def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(
+    secret: str, vllm: Vllm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_KEY", secret)
+    with pytest.raises(ValueError, match="A_KEY holds spaces or characters that no key has") as refused:
+        serving.connect(ModelServer(url=vllm.url, model="base", key_variable="A_KEY"))
+    assert "of" not in str(refused.value).split()
+    with pytest.raises(ValueError, match="a name or a password") as refused:
+        serving.connect(ModelServer(url="http://me:canary@localhost:8000/v1", model="base"))
+    assert "canary" not in str(refused.value)
+    assert vllm.asked == []
+
+
 def test_what_no_try_can_mend_is_said_at_once(vllm: Vllm) -> None:
     vllm.busy = serving.TRIES
     with pytest.raises(ValueError, match="refuses with 503: loading"):

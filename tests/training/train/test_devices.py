@@ -19,6 +19,7 @@ from nift_training.machine import Machine
 from nift_training.recipe import FAITHFUL, MODERN, Recipe
 from nift_training.train import engines, launch, run
 from nift_training.train.engines import Scale
+from tests.conftest import PROJECT
 from tests.counting import Counts
 from tests.training.conftest import RECIPE
 
@@ -158,6 +159,42 @@ def test_one_node_is_torchrun_and_several_are_deepspeeds_launcher(tmp_path: Path
     several = launch.command("nift_training.train", ["--zero", "3"], Machine(devices=8, zero=3, hostfile="hosts"))
     assert several[2:7] == ["deepspeed.launcher.runner", "--hostfile", "hosts", "--num_gpus", "8"]
     assert several[7:] == ["--module", "nift_training.train", "--zero", "3"]
+
+
+@pytest.mark.slow
+def test_deepspeeds_launcher_shows_no_secret_and_runs_nothing_on_a_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own command line, as `pdsh` is handed it for a shell on every node."""
+    tools, seen, ran = tmp_path / "tools", tmp_path / "seen", tmp_path / "ran"
+    tools.mkdir()
+    # What a node's shell makes of the line, without a node: its exports alone are run.
+    record = f"""#!{sys.executable}
+import json, os, pathlib, subprocess, sys
+line = " ".join(sys.argv[sys.argv.index("-w") + 2:])
+exports = line[:line.rindex(" cd ")]
+own = {{"PATH": os.environ["PATH"]}}
+shell = subprocess.run(["sh", "-c", exports + " env -0"], capture_output=True, text=True, env=own)
+pathlib.Path({str(seen)!r}).write_text(json.dumps([sys.argv, dict(os.environ), shell.stdout]))
+"""
+    for name, text in {"pdsh": record, "ssh": "#!/bin/sh\necho 127.0.0.1\n"}.items():
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    (tmp_path / "hosts").write_text("one slots=1\ntwo slots=1\n")
+    secrets = {"HF_TOKEN": "hf_canary", "NIFT_LEDGER_URL": "postgresql://nift:canary@db", "PGPASSWORD": "canary"}
+    for name, value in {**secrets, "MLFLOW_TRACKING_TOKEN": "canary", "NCCL_TOKEN": "canary"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setenv("HF_HOME", f"/data; touch {ran}")
+    monkeypatch.chdir(PROJECT)
+    machine = Machine(devices=1, hostfile=str(tmp_path / "hosts"))
+    assert launch.run("nift_training.train", ["--out", str(tmp_path / "out")], machine) == 0
+    arguments, environment, exported = json.loads(seen.read_text())
+    assert f"HF_HOME=/data; touch {ran}" in exported.split("\0"), "quoted, and so only a value"
+    assert "canary" not in json.dumps([arguments, environment, exported])
+    assert not ran.exists()
+    with pytest.raises(ValueError, match=r"an argument is .* a shell on every node of the hostfile would run"):
+        launch.run("nift_training.train", ["--out", f"/data;touch {ran}"], machine)
 
 
 def test_the_loss_scale_halves_at_the_second_overflow_and_doubles_after_a_thousand_steps() -> None:
