@@ -71,9 +71,16 @@ def compile(name: str) -> SqlModel:
     return SqlModel(name, sql, config, tuple(dict.fromkeys(refs)), tuple(dict.fromkeys(studies)))
 
 
+# A model names the frames it is given, and reaches nothing else: no file, no address, no extension, no variable.
+SEALED: dict[str, str | bool | int | float | list[str]] = {
+    "enable_external_access": False,
+    "python_enable_replacements": False,
+}
+
+
 def run(model: SqlModel, frames: Mapping[str, pl.DataFrame], partition: str | None) -> pl.DataFrame:
     """The rows of the model over the given frames, which carry the names of its refs and of its study rows."""
-    with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as connection:
+    with duckdb.connect(config=SEALED) as connection:
         for name, frame in frames.items():
             # As Arrow's views, which DuckDB reads where they are: of texts in the older layout it would make a copy.
             connection.register(name, frame.to_arrow(compat_level=pl.CompatLevel.newest()))

@@ -1,7 +1,9 @@
 """Every SQL model makes of the rows given in its contract exactly the rows expected there."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import duckdb
 import polars as pl
 import pytest
 
@@ -48,3 +50,21 @@ def _frames(unit_test: UnitTest) -> dict[str, pl.DataFrame]:
         assert all(row.keys() <= columns.keys() for row in rows), f"{table} has only {', '.join(columns)}"
         frames[table] = pl.DataFrame(rows, schema=columns, orient="row")
     return frames
+
+
+@pytest.mark.parametrize(
+    "reaching",
+    [
+        "select * from read_text('{file}')",
+        "select * from '{file}'",
+        "copy (select 1) to '{file}'",
+        "select * from frame",
+    ],
+)
+def test_a_model_reaches_nothing_but_the_frames_it_is_given(reaching: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("secret\n1\n")
+    frame = pl.DataFrame({"secret": [1]})
+    model = sql.SqlModel("reaching", reaching.format(file=tmp_path / "rows.csv"), {}, (), ())
+    with pytest.raises(duckdb.Error):
+        sql.run(model, {"given": frame}, None)
+    assert (tmp_path / "rows.csv").read_text() == "secret\n1\n"
