@@ -9,7 +9,7 @@ OWN_DOCUMENTS = $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(TEXT),--text-column 
 
 SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
 
-.PHONY: demo rehearsal run ui docs browser test test-full bench-teachers bench-checks bench-data bench-train bench-merge bench-hub bench-dagster readers families pictures check lock versions format clean
+.PHONY: demo rehearsal run ui docs browser test test-full bench-teachers bench-checks bench-data bench-train bench-merge bench-hub bench-dagster readers families faults pictures check lock versions format clean
 
 demo: .venv/installed ## the whole line on the demo study, or on your own articles: CORPUS=file, TEXT=column, DOCUMENTS=n
 	@$(BIN)/nift demo $(OWN_DOCUMENTS) $(if $(filter-out 0,$(FRESH)),--fresh)
@@ -60,6 +60,9 @@ bench-train: .venv/installed ## what training costs beside transformers' Trainer
 
 families: .venv/installed ## the guide's table of the model families that are trained, merged into and asked here
 	@$(BIN)/python -m tests.training.families
+
+faults: .venv/installed ## the guide's table of what goes wrong, and which tests prove what is promised then
+	@$(BIN)/python -m tests.faults
 
 bench-merge: .venv/installed ## what a merge costs beside cp and peft: seconds, CPU, memory; needs 10 GB of disk
 	@$(BIN)/python -m tests.training.merge.bench

@@ -1,0 +1,150 @@
+"""The page of faults is what its script makes of the marks, and no row is without a test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import faults
+
+# Rows that no test proves yet: it shrinks, and a row leaves it with the test that proves it.
+UNPROVEN = {
+    "T1",
+    "T2",
+    "T3",
+    "T4",
+    "T5",
+    "T6",
+    "T7",
+    "T8",
+    "T9",
+    "T10",
+    "T11",
+    "T12",
+    "T13",
+    "T14",
+    "T15",
+    "T16",
+    "T17",
+    "T18",
+    "T19",
+    "T20",
+    "T21",
+    "T22",
+    "T23",
+    "T24",
+    "T25",
+    "T26",
+    "T27",
+    "B1",
+    "B2",
+    "B3",
+    "B4",
+    "B5",
+    "B6",
+    "B7",
+    "B8",
+    "B9",
+    "S1",
+    "S2",
+    "S3",
+    "S4",
+    "S5",
+    "S6",
+    "S7",
+    "S8",
+    "S9",
+    "S10",
+    "S11",
+    "S12",
+    "S13",
+    "S14",
+    "S15",
+    "S16",
+    "S17",
+    "S18",
+    "S19",
+    "M1",
+    "M2",
+    "M3",
+    "M4",
+    "M5",
+    "M6",
+    "M7",
+    "M8",
+    "E1",
+    "E2",
+    "E3",
+    "E4",
+    "E5",
+    "E6",
+    "X1",
+    "X2",
+    "X3",
+    "X4",
+    "X5",
+    "X6",
+    "X7",
+    "X8",
+    "X9",
+    "X10",
+    "X11",
+    "X12",
+    "X13",
+    "X14",
+    "X15",
+    "X16",
+}
+
+
+def test_the_page_is_what_its_script_makes() -> None:
+    assert faults.PAGE.read_text() == faults.page(), "run `make faults`"
+
+
+def test_a_test_is_marked_with_rows_that_there_are() -> None:
+    known = {row.id for row in faults.rows()}
+    assert [proof for proof in faults.proofs() if proof.row not in known] == []
+
+
+def test_every_row_has_a_test_that_proves_it_and_a_promise_that_there_is() -> None:
+    proven = {proof.row for proof in faults.proofs()}
+    assert {row.id for row in faults.rows()} - proven == UNPROVEN
+    named = {word for row in faults.rows() for word in row.promise.replace(";", ",").split(", ") if word[:1] == "P"}
+    assert {word for word in named if word[1:].isdigit()} <= set(faults.promises())
+
+
+def test_marks_are_read_wherever_they_stand(tmp_path: Path) -> None:
+    (tmp_path / "test_one.py").write_text("""
+import pytest
+pytestmark = [pytest.mark.slow, pytest.mark.fault("T1")]
+
+@pytest.mark.fault("T2", "T3", runs="2 kills")
+def test_a(): ...
+
+@pytest.mark.parametrize("n", [1, pytest.param(2, marks=pytest.mark.fault("S1"))])
+async def test_b(n): ...
+
+@pytest.mark.fault("S2")
+def helper(): ...
+""")
+    (tmp_path / "test_two.py").write_text("""
+import pytest
+
+@pytest.mark.parametrize("n", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.fault("S3")
+def test_c(n): ...
+""")
+    found = [(proof.name, proof.row, proof.slow, proof.longer, proof.runs) for proof in faults.proofs(tmp_path)]
+    assert found == [
+        ("test_a", "T2", True, False, "2 kills"),
+        ("test_a", "T3", True, False, "2 kills"),
+        ("test_a", "T1", True, False, ""),
+        ("test_b", "S1", True, False, ""),
+        ("test_b", "T1", True, False, ""),
+        ("test_c", "S3", False, True, ""),
+    ]
+
+
+def test_a_mark_says_which_row(pytestconfig: pytest.Config) -> None:
+    assert any(line.startswith("fault(") for line in pytestconfig.getini("markers"))
