@@ -62,7 +62,7 @@ families: .venv/installed ## the guide's table of the model families that are tr
 	@$(BIN)/python -m tests.training.families
 
 faults: .venv/installed ## the guide's table of what goes wrong, and which tests prove what is promised then
-	@$(BIN)/python -m tests.faults
+	@$(BIN)/python -m tests.promises
 
 bench-merge: .venv/installed ## what a merge costs beside cp and peft: seconds, CPU, memory; needs 10 GB of disk
 	@$(BIN)/python -m tests.training.merge.bench

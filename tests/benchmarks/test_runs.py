@@ -119,6 +119,7 @@ def verdicts(warehouse: Path) -> dict[str, str]:
     return {}
 
 
+@pytest.mark.fault("E3")
 @pytest.mark.slow
 def test_killed_runs_of_the_published_benchmarks_go_on_and_ask_nothing_twice(demo: Demo, tmp_path: Path) -> None:
     folder = tmp_path / "benchmarks"

@@ -249,6 +249,7 @@ def test_a_planted_defect_is_named_and_nothing_is_written(
     assert not [event for event in run.all_events if event.is_step_materialization]
 
 
+@pytest.mark.fault("T26")
 def test_reasons_to_stop_of_every_server_are_kept_and_one_that_nobody_knows_is_named_with_its_count() -> None:
     reasons = ["end_turn", "eos_token", "flushed", "MAX_TOKENS", "refusal", "flushed"]
     statuses = ["ok", "ok", "other", "truncated", "refused", "other"]

@@ -275,6 +275,7 @@ print(peak_rss_mb())
 """
 
 
+@pytest.mark.fault("X9")
 def test_a_text_that_stands_a_thousand_times_in_a_kilobyte_is_not_unpacked_at_once(
     tmp_path: Path, counts: Counts
 ) -> None:

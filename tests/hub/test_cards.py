@@ -87,6 +87,7 @@ def row(**values: object) -> Publication:
     return Publication(**{"name": "p", "repository": "me/x", "teacher": "echo", "licence": "cc0-1.0", **values})  # type: ignore[arg-type]
 
 
+@pytest.mark.fault("X7", runs="43 names")
 @pytest.mark.parametrize(("field", "value"), [*(("repository", p) for p in PLACES), *(("name", n) for n in NAMES)])
 def test_hostile_names_are_refused_when_the_study_is_read(field: str, value: str) -> None:
     with pytest.raises(ValueError, match=r"is no repository of the Hub|cannot be a partition key"):

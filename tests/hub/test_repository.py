@@ -45,6 +45,7 @@ def ours(hub: Hub) -> Any:
 # ---------- what a push is
 
 
+@pytest.mark.fault("E6")
 @pytest.mark.parametrize("way", WAYS, indirect=True)
 def test_a_push_is_one_commit_with_everything_and_again_none(
     way: str, tmp_path: Path, hub: Hub, counts: Counts
@@ -103,6 +104,7 @@ def test_what_is_gone_here_goes_there_in_the_same_commit(tmp_path: Path, hub: Hu
 # ---------- killed
 
 
+@pytest.mark.fault("E6")
 @pytest.mark.parametrize(("point", "way"), KILLED, indirect=["way"])
 def test_a_killed_push_goes_on_and_sends_nothing_twice(
     point: str, way: str, tmp_path: Path, hub: Hub, counts: Counts
@@ -143,6 +145,7 @@ def test_a_push_killed_among_its_uploads_goes_on(
 # ---------- what breaks on the way
 
 
+@pytest.mark.fault("E6")
 @pytest.mark.parametrize(
     ("way", "fault"),
     [
@@ -194,6 +197,7 @@ def test_the_hubs_own_wish_how_long_to_wait_is_followed(tmp_path: Path, hub: Hub
     assert max(waits) == repository.LONGEST_WAIT
 
 
+@pytest.mark.fault("E6")
 @pytest.mark.parametrize(
     ("way", "fault", "says"),
     [
@@ -272,6 +276,7 @@ def test_who_commits_meanwhile_is_not_overwritten(tmp_path: Path, hub: Hub, coun
 # ---------- refused before anything is sent
 
 
+@pytest.mark.fault("E6")
 @pytest.mark.parametrize(
     ("row", "who", "says"),
     [
@@ -303,12 +308,14 @@ def test_a_token_that_may_not_write_is_refused_before_anything_is_sent(
     counts("E6", f"{says}: refused after 1 request, 0 writes")
 
 
+@pytest.mark.fault("X8")
 def test_a_fine_grained_token_for_the_repository_alone_is_enough(tmp_path: Path, hub: Hub) -> None:
     scope = {"entity": {"name": "me/nift"}, "permissions": ["repo.content.read", "repo.write"]}
     hub.tokens = {TOKEN: person("me", role="fineGrained", scoped=[scope])}
     assert push(write(tmp_path / "folder"), publication())[1].files == 5
 
 
+@pytest.mark.fault("E6")
 @pytest.mark.parametrize(
     ("files", "private", "says"),
     [
@@ -364,6 +371,7 @@ def test_a_token_is_read_from_the_environment_or_a_file_and_an_empty_one_is_none
     assert repository.token() == TOKEN
 
 
+@pytest.mark.fault("X8")
 def test_nobody_logs_in() -> None:
     """A token is an argument: a login would write it to the disk."""
     for package in ("nift_assets", "nift_training", "dagster_project"):

@@ -99,6 +99,7 @@ ODD_BUT_WHOLE = {
 }
 
 
+@pytest.mark.fault("T13")
 @pytest.mark.parametrize("odd", ODD_BUT_WHOLE)
 def test_an_odd_answer_is_paid_once_and_kept(book: Book, odd: str) -> None:
     headers, body = ODD_BUT_WHOLE[odd]
@@ -162,6 +163,7 @@ def test_an_answer_with_half_a_character_becomes_a_row(book: Book) -> None:
     assert completions.rows(teacher, halves, requests, asked.answers)["completion"].to_list() == ["and so \ufffd"]
 
 
+@pytest.mark.fault("T12")
 def test_a_gateways_timeout_may_have_been_billed(book: Book, counts: Counts) -> None:
     def script(prompt: str) -> tuple[int, dict[str, str], bytes]:
         return (504, {}, b"<html>") if prompt == "text 3" else (200, {}, whole())
@@ -174,6 +176,7 @@ def test_a_gateways_timeout_may_have_been_billed(book: Book, counts: Counts) -> 
     counts("T12", "a gateway's 504: sent twice at most, both reserved")
 
 
+@pytest.mark.fault("T8")
 def test_refusals_that_are_all_alike_are_about_the_account_and_none_is_final(book: Book, counts: Counts) -> None:
     answered, paid_up = iter(range(50)), threading.Event()
 
@@ -267,6 +270,7 @@ def test_a_commit_nobody_heard_of_and_a_failing_look_at_it_book_nothing_twice(
     counts("T23", f"3 commits unheard, 2 failing looks at them: {bills} bills booked once, spent under the cap")
 
 
+@pytest.mark.fault("T5")
 def test_who_has_lost_the_lock_sends_nothing_more(book: Book, counts: Counts) -> None:
     """Another process has taken this one for dead, as after a restart of the database: it ends at its next commit."""
     first: list[Any] = []

@@ -338,6 +338,7 @@ def kill_at(point: str, place: Place, asked: Sequence[Request]) -> None:
     assert child.exitcode == -signal.SIGKILL, f"{point} was never reached"
 
 
+@pytest.mark.fault("B1")
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_b1_a_kill_anywhere_leaves_one_batch_per_chunk(
     provider: str, server: FaultServer, tmp_path: Path, counts: Counts
@@ -367,6 +368,7 @@ def test_b1_a_kill_anywhere_leaves_one_batch_per_chunk(
 # -- B2 ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("B2", runs="10 creations, late; slow: lost")
 @pytest.mark.parametrize("fault", ["create_late", pytest.param("create_lost", marks=pytest.mark.slow)])
 def test_b2_a_creation_without_an_answer_is_found_in_the_list(
     fault: str, place: Place, server: FaultServer, truth: Truth, counts: Counts
@@ -385,6 +387,7 @@ def test_b2_a_creation_without_an_answer_is_found_in_the_list(
     counts("B2", f"{place.provider}, {fault}: {len(made)} batches on the server, {len(submitted.adopted)} adopted")
 
 
+@pytest.mark.fault("B2")
 def test_b2_a_creation_that_happens_later_is_waited_for(place: Place, server: FaultServer, truth: Truth) -> None:
     asked = questions(place.provider, 12)
     patient = replace(place, settle_seconds=600.0, listings=(0.0,))
@@ -401,6 +404,7 @@ def test_b2_a_creation_that_happens_later_is_waited_for(place: Place, server: Fa
     assert len(truth.made()) == 1
 
 
+@pytest.mark.fault("B2")
 def test_b2_a_creation_that_never_happened_is_made_after_it_has_settled(
     place: Place, server: FaultServer, truth: Truth
 ) -> None:
@@ -478,6 +482,7 @@ FINALS: dict[str, list[dict[str, Any]]] = {
 }
 
 
+@pytest.mark.fault("B3", runs="6 × 200")
 def test_b3_finished_rows_are_kept_and_the_rest_is_asked_again(
     place: Place, server: FaultServer, tmp_path: Path, counts: Counts
 ) -> None:
@@ -526,6 +531,7 @@ INJURIES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.fault("B4", "T18", runs="7 × 500, 20 swapped")
 def test_b4_injured_results_are_reconciled_exactly(
     place: Place, server: FaultServer, tmp_path: Path, counts: Counts
 ) -> None:
@@ -613,6 +619,7 @@ class Choosy(Scripted):
         return f"batch {len(self.asked)}"
 
 
+@pytest.mark.fault("B9")
 def test_what_is_refused_for_its_size_goes_out_in_smaller_chunks_and_never_as_it_was(tmp_path: Path) -> None:
     place = Place("openai", "http://127.0.0.1:9", tmp_path)
     asked = questions("openai", 20)
@@ -643,6 +650,7 @@ def test_what_the_account_has_no_room_for_beside_what_is_under_way_waits_for_it(
     assert "collect that when it has ended" in submitted.waiting[0]
 
 
+@pytest.mark.fault("B9")
 def test_requests_that_were_all_refused_for_what_their_row_says_are_not_sent_again(tmp_path: Path) -> None:
     place = Place("openai", "http://127.0.0.1:9", tmp_path)
     asked = questions("openai", 5)
@@ -661,6 +669,7 @@ def test_requests_that_were_all_refused_for_what_their_row_says_are_not_sent_aga
     assert submission.submit(place.book(), place.asker(), mended, adapter, PRICE).requests == 5
 
 
+@pytest.mark.fault("T27")
 def test_a_request_dearer_than_the_cap_holds_back_no_other(tmp_path: Path) -> None:
     place = Place("openai", "http://127.0.0.1:9", tmp_path, cap=PRICE.cost(2_000, 200, batch=True) * 6)
     dear = questions("openai", 1, text="long " * 20_000)
@@ -764,6 +773,7 @@ def test_b4_two_who_import_one_batch_book_each_attempt_once(ledger_url: str, tmp
 # -- B5 ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("B5")
 def test_b5_a_download_that_is_cut_is_made_again_from_the_beginning(
     place: Place, server: FaultServer, counts: Counts
 ) -> None:
@@ -781,6 +791,7 @@ def test_b5_a_download_that_is_cut_is_made_again_from_the_beginning(
     counts("B5", f"{place.provider}, cut twice and changed each time: 100 of 100 rows after {looks + 1} downloads")
 
 
+@pytest.mark.fault("B5")
 def test_b5_results_that_are_gone_are_never_paid_again_by_themselves(
     place: Place, server: FaultServer, truth: Truth, counts: Counts
 ) -> None:
@@ -800,6 +811,7 @@ def test_b5_results_that_are_gone_are_never_paid_again_by_themselves(
 # -- B6 ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("B6")
 @settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(
     sizes=st.lists(st.integers(1, 20_000), min_size=0, max_size=400),
@@ -821,6 +833,7 @@ def test_b6_no_chunk_breaks_a_limit_and_none_is_lost(
         assert len({item.model for item in chunk}) == 1
 
 
+@pytest.mark.fault("B6", runs="10,000 documents")
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_b6_ten_thousand_documents_fit(provider: str, tmp_path: Path, counts: Counts) -> None:
     import random
@@ -866,6 +879,7 @@ def test_b6_a_request_larger_than_a_chunk_is_rejected_and_the_rest_asked(place: 
 # -- B7 ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("B7")
 @pytest.mark.parametrize("fault", ["poll_5xx", pytest.param("poll_429", marks=pytest.mark.slow)])
 def test_b7_polling_backs_off_and_survives_any_storm(
     fault: str, place: Place, server: FaultServer, counts: Counts
@@ -889,6 +903,7 @@ def test_b7_polling_backs_off_and_survives_any_storm(
     counts("B7", f"{place.provider}, {fault} for 3 h: {len(waits)} polls of 180 looks, the last ones 600 s apart")
 
 
+@pytest.mark.fault("B7")
 def test_b7_a_batch_that_expired_while_nobody_looked_is_asked_again(
     place: Place, server: FaultServer, counts: Counts
 ) -> None:
@@ -1074,6 +1089,7 @@ def _course(process: subprocess.Popen[str], server: FaultServer, log: Path) -> s
     return out
 
 
+@pytest.mark.fault("B3")
 @pytest.mark.slow
 def test_the_job_and_the_sensor_bring_a_teacher_to_its_end(server: FaultServer, tmp_path: Path, counts: Counts) -> None:
     (tmp_path / "study.py").write_text(STUDY.replace("URL", server.url))

@@ -191,6 +191,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 LOCAL = dataclasses.replace(ROW, key_variable="TEST_KEY")
 
 
+@pytest.mark.fault("S9")
 @pytest.mark.usefixtures("keys")
 def test_only_what_is_new_is_sent(ledger: Book, server: FaultServer) -> None:
     assert asked_by(LOCAL, TEXTS, ledger, server) == 20
@@ -200,6 +201,7 @@ def test_only_what_is_new_is_sent(ledger: Book, server: FaultServer) -> None:
     assert asked_by(LOCAL, [*TEXTS[:5], *TEXTS], ledger, server) == 0
 
 
+@pytest.mark.fault("S9", runs="12 fields")
 @pytest.mark.usefixtures("keys")
 @pytest.mark.parametrize(
     ("change", "more"),
@@ -234,12 +236,14 @@ def test_another_version_of_the_protocol_is_another_question(version: str, ledge
     assert asked_by(dataclasses.replace(claude, api_version=version), TEXTS, ledger, server) == 20
 
 
+@pytest.mark.fault("S9")
 @pytest.mark.usefixtures("keys")
 def test_a_change_of_one_text_sends_that_text(ledger: Book, server: FaultServer) -> None:
     assert asked_by(LOCAL, TEXTS, ledger, server) == 20
     assert asked_by(LOCAL, [f"{TEXTS[0]} ", *TEXTS[1:]], ledger, server) == 1
 
 
+@pytest.mark.fault("S9", runs="6 fields")
 @pytest.mark.usefixtures("keys")
 @pytest.mark.parametrize(
     "change",
@@ -303,6 +307,7 @@ def cost(bills: Sequence[Bill]) -> int:
     )
 
 
+@pytest.mark.fault("T20", runs="500 rows' worth, 16 in flight")
 def test_spending_ends_at_the_cap_and_goes_on_with_the_rest_under_a_higher_one(ledger_url: str, counts: Counts) -> None:
     cap = worth("m", 0, 500)
     with FaultServer(latency=0.01) as server:
@@ -344,6 +349,7 @@ def test_the_cap_of_a_teacher_is_its_own(ledger: Book, server: FaultServer) -> N
     assert (asked.stopped, asked.sent) == (None, 10)
 
 
+@pytest.mark.fault("T20")
 def test_two_processes_under_one_cap_never_pass_it_together(ledger_url: str, counts: Counts) -> None:
     cap = worth("m1", 0, 150) + worth("m2", 0, 150)
     most = 0
@@ -379,6 +385,7 @@ def test_two_processes_under_one_cap_never_pass_it_together(ledger_url: str, cou
     counts("T20", f"{name}: two processes under one cap: {shares} bills, {spent / cap:.1%} spent, never above")
 
 
+@pytest.mark.fault("T20")
 def test_what_became_unknown_stays_reserved(ledger_url: str) -> None:
     with FaultServer(latency=0.3) as server:
         task = Task(ledger=ledger_url, server=server.url, count=8)
@@ -535,6 +542,7 @@ HOUR = 3600.0
 JUMPS = {"an hour on": HOUR, "an hour back": -HOUR, "a winter night": -HOUR / 2, "2038": 12 * 365 * 24 * HOUR}
 
 
+@pytest.mark.fault("T21")
 @pytest.mark.parametrize("jump", JUMPS)
 def test_a_clock_that_jumps_changes_no_order_and_no_wait(
     jump: str, ledger: Book, monkeypatch: pytest.MonkeyPatch, counts: Counts
@@ -593,6 +601,7 @@ LIMITERS = st.builds(
 SIZES = st.lists(st.integers(1, 100_000), max_size=40)
 
 
+@pytest.mark.fault("T21")
 @PROPERTY
 @given(LIMITERS, SIZES, TIMES)
 def test_no_clock_makes_a_wait_below_zero_or_above_a_minute(limiter: RateLimiter, sizes: list[int], now: float) -> None:
@@ -623,6 +632,7 @@ def test_no_bucket_is_ever_fuller_than_full(limiter: RateLimiter, now: float) ->
         assert rate is None or left is None or left <= rate_limiter.capacity(rate)
 
 
+@pytest.mark.fault("T21")
 @PROPERTY
 @given(LIMITERS, st.lists(st.integers(1, 5_000), min_size=1, max_size=5), TIMES, st.floats(-2e9, 2e9))
 def test_nobody_waits_for_ever_whatever_the_clock_does(

@@ -93,12 +93,14 @@ def kill_at_random(ledger: str, *, requests: int, kills: int, seed: int) -> str:
     )
 
 
+@pytest.mark.fault("T1", runs="5 kills in 2,000 requests; slow: 20, twice")
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
 def test_a_kill_at_any_moment_loses_nothing_and_pays_nothing_twice(seed: int, sqlite_url: str, counts: Counts) -> None:
     kills = 5 if seed == 1 else 20
     counts("T1", kill_at_random(sqlite_url, requests=2000, kills=kills, seed=seed))
 
 
+@pytest.mark.fault("T1", runs="2 kills in 400")
 def test_a_kill_beside_postgresql_loses_nothing_and_pays_nothing_twice(database_url: str, counts: Counts) -> None:
     counts("T1", "PostgreSQL: " + kill_at_random(database_url, requests=400, kills=2, seed=4))
 
@@ -137,6 +139,7 @@ def visits(point: str) -> tuple[int, int, int]:
     return (1, 2, 4) if point.endswith("_intent") else (1, 2, 12) if point.endswith("_commit") else (1, 2, 55)
 
 
+@pytest.mark.fault("T2", runs="21 kills")
 def test_a_kill_at_each_point_loses_nothing_and_pays_nothing_twice(tmp_path: Path, counts: Counts) -> None:
     runs = [(point, visit) for point in ONLINE for visit in visits(point)]
     assert len(runs) == 21
@@ -152,6 +155,7 @@ def test_a_kill_at_each_point_loses_nothing_and_pays_nothing_twice(tmp_path: Pat
     )
 
 
+@pytest.mark.fault("T2")
 def test_every_named_point_is_visited(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     visited: Counter[str] = Counter()
     monkeypatch.setattr(crash_points, "reach", lambda point: visited.update([point]))
@@ -185,6 +189,7 @@ def interrupt(ledger: str, server: FaultServer, number: int, signals: int) -> fl
     return seconds
 
 
+@pytest.mark.fault("T3", runs="3; slow: 10")
 @pytest.mark.parametrize("runs", [3, pytest.param(10, marks=pytest.mark.slow)])
 def test_an_interrupted_process_waits_for_what_is_in_flight(runs: int, tmp_path: Path, counts: Counts) -> None:
     with FaultServer(latency=0.3) as server, ThreadPoolExecutor(4) as pool:
@@ -234,6 +239,7 @@ def suspend(ledger: str, server: FaultServer, number: int, *, limit: float, asle
     return len(found.extra)
 
 
+@pytest.mark.fault("T4")
 @pytest.mark.parametrize("runs", [1, pytest.param(5, marks=pytest.mark.slow)])
 def test_a_process_that_slept_takes_the_answers_that_came_meanwhile(runs: int, tmp_path: Path, counts: Counts) -> None:
     asleep, limit = (2.5, 1.0) if runs == 1 else (12.0, 5.0)
@@ -266,6 +272,7 @@ def ask_together(ledger: str, server: FaultServer, number: int) -> int:
     return len(found.bills) - 32
 
 
+@pytest.mark.fault("T6", runs="3 pairs; slow: 10")
 @pytest.mark.parametrize("pairs", [3, pytest.param(10, marks=pytest.mark.slow)])
 def test_of_two_processes_of_one_writer_the_second_is_refused(pairs: int, tmp_path: Path, counts: Counts) -> None:
     with FaultServer(latency=0.15) as server, ThreadPoolExecutor(2) as pool:
@@ -274,6 +281,7 @@ def test_of_two_processes_of_one_writer_the_second_is_refused(pairs: int, tmp_pa
     counts("T6", f"{pairs} pairs of one writer: {pairs} refused, {duplicates} keys sent twice")
 
 
+@pytest.mark.fault("T6")
 def test_of_two_processes_beside_postgresql_the_second_is_refused(database_url: str, counts: Counts) -> None:
     with FaultServer(latency=0.15) as server:
         duplicates = ask_together(database_url, server, 0)
@@ -287,6 +295,7 @@ def two_studies(ledger: str, server: FaultServer) -> tuple[Task, Task]:
     return one, dataclasses.replace(one, study="other", writer="other/t")
 
 
+@pytest.mark.fault("T6")
 def test_two_studies_that_ask_the_same_pay_for_it_once(ledger_url: str, counts: Counts) -> None:
     with FaultServer(latency=0.05) as server:
         one, other = two_studies(ledger_url, server)
@@ -337,6 +346,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.fault("T5")
 def test_a_step_whose_parent_has_gone_ends_by_itself(sqlite_url: str, counts: Counts) -> None:
     with FaultServer(latency=0.6) as server:
         task = Task(ledger=sqlite_url, server=server.url, count=200)
@@ -466,6 +476,7 @@ def begin(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
+@pytest.mark.fault("T3", "T5")
 @pytest.mark.slow  # sixteen seconds; the orphan is the quick one of its row
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_run_of_dagster_that_was_ended_pays_nothing_twice_when_it_is_run_again(
@@ -550,6 +561,7 @@ def alive(at: Place) -> list[int]:
     return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
+@pytest.mark.fault("T3", "T5", runs="5 kills in 500 requests")
 @pytest.mark.slow
 def test_runs_of_a_real_daemon_are_killed_doubled_and_cancelled(tmp_path: Path, counts: Counts) -> None:
     """The worker is killed five times and the run launched again at once; then two together; then one is cancelled."""

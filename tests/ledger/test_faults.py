@@ -66,6 +66,7 @@ STOPS = {
 }
 
 
+@pytest.mark.fault("T8")
 @both_shapes
 @pytest.mark.parametrize("fault", STOPS)
 def test_what_a_person_must_mend_stops_at_once_and_the_next_run_asks_exactly_the_rest(
@@ -121,6 +122,7 @@ WAITS: list[tuple[dict[str, str], float | None]] = [
 ]
 
 
+@pytest.mark.fault("T9")
 @pytest.mark.parametrize(("headers", "seconds"), WAITS)
 def test_a_server_is_waited_for_as_it_says_but_never_longer_than_a_minute(
     headers: dict[str, str], seconds: float | None
@@ -128,6 +130,7 @@ def test_a_server_is_waited_for_as_it_says_but_never_longer_than_a_minute(
     assert asked_wait(headers) == seconds
 
 
+@pytest.mark.fault("T9")
 @one_shape
 @pytest.mark.parametrize("skew", [-86_400.0, 86_400.0])
 def test_a_date_to_wait_for_is_read_by_the_servers_own_clock(
@@ -148,6 +151,7 @@ def test_a_date_to_wait_for_is_read_by_the_servers_own_clock(
     counts("T9", f"{shape}, server's clock {skew:+,.0f} s off: waited {second.at - first.at:.1f} s of 2")
 
 
+@pytest.mark.fault("T9")
 @both_shapes
 @pytest.mark.parametrize("said", ["-1", "nan", "soon", "Thu, 01 Jan 1970 00:00:00 GMT"])
 def test_a_wait_that_means_nothing_holds_nobody_up(shape: Shape, said: str, tmp_path: Path) -> None:
@@ -157,6 +161,7 @@ def test_a_wait_that_means_nothing_holds_nobody_up(shape: Shape, said: str, tmp_
     assert asked.seconds < 3
 
 
+@pytest.mark.fault("T9")
 @pytest.mark.slow
 @both_shapes
 def test_9999_seconds_are_a_minute(shape: Shape, tmp_path: Path, counts: Counts) -> None:
@@ -170,6 +175,7 @@ def test_9999_seconds_are_a_minute(shape: Shape, tmp_path: Path, counts: Counts)
 # ------------------------------------------------------------------------------------------ T10: a server in trouble
 
 
+@pytest.mark.fault("T10", runs="2,000 requests")
 @one_shape
 def test_who_is_not_answered_was_faulted_six_times_and_nobody_else(
     shape: Shape, tmp_path: Path, counts: Counts
@@ -196,6 +202,7 @@ def test_who_is_not_answered_was_faulted_six_times_and_nobody_else(
     counts("T10", f"{shape}: 2,000 rows, {sum(faulted.values())} faults, {len(hopeless)} exhausted, at most 6 tries")
 
 
+@pytest.mark.fault("T10")
 @one_shape
 def test_an_outage_of_thirty_failures_costs_no_row(shape: Shape, tmp_path: Path, counts: Counts) -> None:
     outages = [{"fault": "overloaded", "from": start, "until": start + long} for start, long in ((20, 1), (60, 30))]
@@ -239,6 +246,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@pytest.mark.fault("T11", runs="4 × 200")
 @one_shape
 @pytest.mark.parametrize("where", ["refused", "no such name", "no TLS", "hangs up"])
 def test_a_server_that_is_not_there_ends_the_run_with_one_line_and_costs_nothing(
@@ -263,6 +271,7 @@ def test_a_server_that_is_not_there_ends_the_run_with_one_line_and_costs_nothing
     counts("T11", f"{shape}, {where}: {asked.sent} tries for 200 rows, 0 billed, 0 reserved, one line")
 
 
+@pytest.mark.fault("T11")
 @both_shapes
 def test_who_is_reset_before_the_request_is_read_is_asked_again(shape: Shape, tmp_path: Path, counts: Counts) -> None:
     texts = prompts(200)
@@ -303,6 +312,7 @@ def test_a_server_that_comes_back_answers_everybody(shape: Shape, tmp_path: Path
 # ------------------------------------------------------------------------------------------------------ T12: hangs
 
 
+@pytest.mark.fault("T12", runs="a tenth of 1,000")
 @one_shape
 def test_a_billed_request_that_hangs_is_reserved_and_sent_once_more(
     shape: Shape, tmp_path: Path, counts: Counts
@@ -334,6 +344,7 @@ def _payload(shape: Shape) -> dict[str, Any]:
     return payload
 
 
+@pytest.mark.fault("T12")
 @both_shapes
 def test_a_request_that_hangs_twice_is_unknown_and_the_next_run_leaves_it(
     shape: Shape, tmp_path: Path, counts: Counts
@@ -371,6 +382,7 @@ BODIES: dict[str, dict[Shape, str]] = {
 WORDS = {"unknown": 2}  # asked once more, in vain; whatever else there is, once
 
 
+@pytest.mark.fault("T13", runs="9 × 50 in 1,000")
 @both_shapes
 def test_nine_bad_bodies_are_each_what_they_are(shape: Shape, tmp_path: Path, counts: Counts) -> None:
     step = 0.05
@@ -408,6 +420,7 @@ print(dict(asked.counts), round(peak_rss_mb()))
 """
 
 
+@pytest.mark.fault("T13")
 @one_shape
 def test_a_body_of_fifty_megabytes_is_not_read_to_its_end(shape: Shape, tmp_path: Path, counts: Counts) -> None:
     rule = {"fault": "huge", "share": 0.1, "first": 1}
@@ -439,6 +452,7 @@ HALVES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.fault("T14", runs="300 halves of 12 kinds")
 @both_shapes
 def test_half_an_answer_is_never_an_answer(shape: Shape, tmp_path: Path, counts: Counts) -> None:
     share = 1 / len(HALVES)
@@ -480,6 +494,7 @@ ENDINGS: dict[Shape, dict[str, str]] = {
 }
 
 
+@pytest.mark.fault("T16")
 @both_shapes
 def test_every_reason_to_stop_is_a_status_and_is_paid_once(shape: Shape, tmp_path: Path, counts: Counts) -> None:
     share = 1 / 8
@@ -502,6 +517,7 @@ def test_every_reason_to_stop_is_a_status_and_is_paid_once(shape: Shape, tmp_pat
     counts("T16", f"{shape}: {len(reasons)} reasons, 400 rows, each paid once: {dict(asked.counts)}")
 
 
+@pytest.mark.fault("T17", runs="3 × 50")
 @both_shapes
 def test_answers_without_a_word_are_empty_and_an_echo_is_flagged(shape: Shape, tmp_path: Path, counts: Counts) -> None:
     rules = [
@@ -560,6 +576,7 @@ def _failed(row: Teacher, frame: pl.DataFrame, halves: pl.DataFrame) -> dict[str
     return {result.name: str(result.severity).lower() for result in results if not result.passed}
 
 
+@pytest.mark.fault("T15", runs="3 shares of 300")
 @one_shape
 @pytest.mark.parametrize(("share", "failed"), [(0.01, set()), (0.05, {"warn"}), (0.26, {"warn", "error"})])
 def test_truncated_rows_are_paid_once_and_the_contract_says_so(
@@ -603,6 +620,7 @@ def test_two_in_a_hundred_that_are_refused_for_good_cost_one_call_each(
 # ------------------------------------------------------------------------------------ T18, T19: whose answer it is
 
 
+@pytest.mark.fault("T18", runs="1,000 online")
 @one_shape
 def test_answers_that_come_in_any_order_belong_to_their_questions(shape: Shape, tmp_path: Path, counts: Counts) -> None:
     rules = [
@@ -617,6 +635,7 @@ def test_answers_that_come_in_any_order_belong_to_their_questions(shape: Shape, 
     counts("T18", f"{shape}: 1,000 answers in random order, {widest} in flight, 0 mixed up")
 
 
+@pytest.mark.fault("T19", runs="2 in 1,000")
 @both_shapes
 def test_another_model_or_configuration_shows_in_its_row_and_in_the_contract(
     shape: Shape, tmp_path: Path, counts: Counts

@@ -83,6 +83,7 @@ def test_nothing_leaves_while_the_server_says_that_nothing_is_left() -> None:
     assert rate_limiter.admit(admission.limiter, LimitObservations(), [1], 12.1).admitted == 1
 
 
+@pytest.mark.fault("T21")
 @pytest.mark.parametrize("jump", [-3_600.0, -1.0, 3_600.0, 2**31])
 def test_a_clock_that_jumps_neither_stops_nor_opens_the_gates(jump: float) -> None:
     observed = LimitObservations(requests_per_minute=600, gate_seconds=30.0)
@@ -302,11 +303,13 @@ def _storm(shape: Shape, folder: Path, count: int, seconds: float, counts: Count
     )
 
 
+@pytest.mark.fault("T7", runs="300 requests, 3 s")
 @one_shape
 def test_a_storm_of_429s_is_waited_out(shape: Shape, tmp_path: Path, counts: Counts) -> None:
     _storm(shape, tmp_path, 300, 3, counts)
 
 
+@pytest.mark.fault("T7", runs="1,000 requests, 60 s")
 @pytest.mark.slow
 @both_shapes
 def test_a_long_storm_of_429s_is_waited_out(shape: Shape, tmp_path: Path, counts: Counts) -> None:
@@ -376,6 +379,7 @@ def _together(server: FaultServer, shape: Shape, folder: Path, count: int, limit
     return [json.loads(process.communicate(timeout=90)[0]) for process in started]
 
 
+@pytest.mark.fault("T7")
 @one_shape
 def test_two_processes_keep_the_requests_per_minute_of_their_row_together(
     shape: Shape, tmp_path: Path, counts: Counts

@@ -42,6 +42,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 # --------------------------------------------------------------------------------------------- T22: another server
 
 
+@pytest.mark.fault("T22")
 @both_shapes
 def test_a_providers_own_key_goes_to_the_provider_only(shape: Shape, tmp_path: Path, counts: Counts) -> None:
     with FaultServer() as other:
@@ -55,6 +56,7 @@ def test_a_providers_own_key_goes_to_the_provider_only(shape: Shape, tmp_path: P
     counts("T22", f"{shape}: base_url elsewhere: {len(seen)} requests, the provider's key in 0")
 
 
+@pytest.mark.fault("T22")
 @both_shapes
 @pytest.mark.parametrize("url", ["http://models.example", "http://10.0.0.7:8000", "http://127.0.0.1.evil.example"])
 def test_no_key_goes_over_http_to_another_machine(shape: Shape, url: str) -> None:
@@ -72,6 +74,7 @@ def test_an_address_that_is_none_is_refused_with_a_remedy(shape: Shape, url: str
         providers.load(shape).connect(teacher(shape, url, base_url=url), None)
 
 
+@pytest.mark.fault("T22")
 @both_shapes
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
 def test_a_redirect_is_refused_and_the_second_server_sees_nothing(
@@ -90,6 +93,7 @@ def test_a_redirect_is_refused_and_the_second_server_sees_nothing(
     counts("T22", f"{shape}: redirect {code}: refused after {asked.sent} sends, the second server saw 0 requests")
 
 
+@pytest.mark.fault("T22")
 @both_shapes
 def test_nothing_in_the_environment_diverts_a_request(
     shape: Shape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counts: Counts
@@ -183,6 +187,7 @@ def _arguments(process: int) -> Iterator[bytes]:
         yield from _arguments(int(child))
 
 
+@pytest.mark.fault("X1", runs="4 runs; slow: 60")
 @pytest.mark.parametrize(
     ("modes", "with_every_key"),
     [
@@ -293,6 +298,7 @@ with dg.DagsterInstance.get() as instance:
 """
 
 
+@pytest.mark.fault("X2")
 def test_a_key_typed_into_the_configuration_of_a_run_is_refused_and_not_kept(tmp_path: Path, counts: Counts) -> None:
     key = CANARIES["PROJECT_API_KEY"]
     (tmp_path / "home").mkdir()

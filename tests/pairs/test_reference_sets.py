@@ -261,6 +261,7 @@ except ValueError as error:
 """
 
 
+@pytest.mark.fault("X9")
 @pytest.mark.parametrize(
     ("file", "make"),
     [(file, make) for file, made in BOMBS.items() for make in made],
@@ -301,6 +302,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.fault("X7")
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_name_that_leads_out_of_the_warehouse_is_refused(name: str) -> None:
     for kind in ("reference_sets", "training_sets"):

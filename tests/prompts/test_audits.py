@@ -191,6 +191,7 @@ PLAIN = Audit(name="original", kind="teacher", auditor="echo-auditor", documents
 PLANTED = Audit(name="planted", kind="planted", of="original", auditor="echo-auditor", documents=30)
 
 
+@pytest.mark.fault("X10")
 def test_each_of_30_planted_documents_holds_one_attack_and_is_otherwise_unchanged() -> None:
     frames = teacher_frames(ARTICLES)
     plain, planted = audits.documents(PLAIN, frames), audits.documents(PLANTED, frames)
@@ -201,6 +202,7 @@ def test_each_of_30_planted_documents_holds_one_attack_and_is_otherwise_unchange
         assert attacked.replace(attacks[name].text, "").split() == text.split()
 
 
+@pytest.mark.fault("X10", runs="30 articles")
 @pytest.mark.parametrize("provider", [Gullible(), echo.Echo()])
 def test_planted_attacks_are_data_and_every_flip_is_counted(provider: InProcess, book: Book) -> None:
     frames = teacher_frames(ARTICLES)

@@ -55,6 +55,7 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+@pytest.mark.fault("X1")
 @pytest.mark.parametrize("place", PLACES)
 @given(key=SHAPED)
 def test_a_key_of_any_shape_is_found_wherever_it_stands(place: str, key: str) -> None:
@@ -183,6 +184,7 @@ def fail() -> None:
         raise ExceptionGroup("several", [error, OSError(KEY)]) from cause
 
 
+@pytest.mark.fault("X1")
 def test_whatever_a_library_logs_is_redacted_before_a_handler_sees_it(logged: io.StringIO) -> None:
     LOG.info("plain %s", "text")
     LOG.info(KEY)

@@ -127,6 +127,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
             yield Scene(at, server, running, ended(running, launched))
 
 
+@pytest.mark.fault("S10")
 @pytest.mark.slow
 def test_a_bad_teacher_stops_its_own_branch_only(scene: Scene) -> None:
     assert scene.first["status"] == "COMPLETED_FAILED"
@@ -159,6 +160,7 @@ def test_the_failed_run_says_in_one_line_what_a_person_can_do(scene: Scene) -> N
     assert said.endswith("Launch it again when that is settled: only the rest is asked")
 
 
+@pytest.mark.fault("S10")
 @pytest.mark.slow
 def test_a_retry_from_failure_makes_the_bad_teacher_alone(scene: Scene) -> None:
     before = {teacher: scene.written(teacher) for teacher in GOOD}

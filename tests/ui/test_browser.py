@@ -430,6 +430,7 @@ def plant(place: Place, folder: Path) -> str:
     return failed.run_id
 
 
+@pytest.mark.fault("X11")
 def test_whatever_is_data_is_text_in_rows_in_checks_and_in_the_log(
     place: Place, tmp_path: Path, counts: Counts
 ) -> None:
@@ -449,6 +450,7 @@ def test_whatever_is_data_is_text_in_rows_in_checks_and_in_the_log(
     counts("X11", f"Dagster's UI: {len(PAYLOADS)} payloads in rows, checks and logs are text, 0 tags, 0 scripts run")
 
 
+@pytest.mark.fault("X12", runs="the UI alone")
 def test_nobody_else_was_asked_and_nothing_in_the_data_ran(echo: Place, counts: Counts) -> None:
     ours = (echo.ui.url, "about:", echo.ui.url.replace("http", "ws"), f"blob:{echo.ui.url}", "data:")
     assert [address for address in echo.asked if not address.startswith(ours)] == []

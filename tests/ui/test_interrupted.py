@@ -111,6 +111,7 @@ def finish_by_clicking(running: UI) -> None:
     strangers.close()
 
 
+@pytest.mark.fault("S10")
 def test_an_interrupted_backfill_is_finished_with_exactly_what_is_missing(tmp_path: Path, counts: Counts) -> None:
     with FaultServer(latency=0.4, faults=[{"fault": "not_found", "model": GONE[0]}]) as server:
         at = place(tmp_path, server, DOCUMENTS)

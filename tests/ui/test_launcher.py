@@ -102,6 +102,7 @@ def pools(running: UI) -> dict[str, int]:
     return {limit["concurrencyKey"]: limit["slotCount"] for limit in limits}
 
 
+@pytest.mark.fault("X3", runs="17 requests")
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_request_is_refused_and_changes_nothing(name: str, running: UI) -> None:
     status, headers, text = ask(running.url, HOSTILE[name])
@@ -110,6 +111,7 @@ def test_a_hostile_request_is_refused_and_changes_nothing(name: str, running: UI
     assert "planted" not in pools(running)
 
 
+@pytest.mark.fault("X3")
 @pytest.mark.parametrize("origin", [EVIL, "null", "http://127.0.0.1:1"])
 def test_a_websocket_of_a_foreign_origin_is_refused(origin: str, running: UI) -> None:
     address = running.url.replace("http", "ws") + "/graphql"
@@ -121,6 +123,7 @@ def test_a_websocket_of_a_foreign_origin_is_refused(origin: str, running: UI) ->
     assert refused.value.response.status_code == 403
 
 
+@pytest.mark.fault("X3")
 def test_the_person_in_front_of_it_can_do_everything(running: UI) -> None:
     own = {**JSON, "Origin": running.url}
     assert ask(running.url, Hostile(headers=own))[0] == 200

@@ -44,6 +44,7 @@ def statuses(at: Place) -> list[str]:
         return [run.status.value for run in instance.get_runs()]
 
 
+@pytest.mark.fault("T5")
 @pytest.mark.slow
 def test_a_killed_worker_is_run_again_by_the_daemon_and_pays_nothing_twice(tmp_path: Path, counts: Counts) -> None:
     with FaultServer(latency=0.5) as server, ExitStack() as stack:

@@ -46,6 +46,7 @@ def copy_adapter(adapter: Path, out: Path, **settings: object) -> Path:
     return out
 
 
+@pytest.mark.fault("M7")
 def test_merged_logits_are_those_of_base_and_adapter(tiny: Path, adapter: Path, tmp_path: Path) -> None:
     import torch
     from peft import PeftModel
@@ -155,6 +156,7 @@ def test_more_than_a_plain_lora_is_refused_by_name(
         run.merge(tiny, copy, tmp_path / "merged")
 
 
+@pytest.mark.fault("M4")
 def test_weights_that_are_not_finite_are_refused_and_leave_nothing(tiny: Path, adapter: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -226,6 +228,7 @@ def write_adapter(model: Any, out: Path, targets: Any, **settings: Any) -> Path:
     return out
 
 
+@pytest.mark.fault("M7")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("family", ["llama", "tied", "gpt2"])
@@ -279,6 +282,7 @@ def test_what_is_tied_is_not_changed_from_one_end(tmp_path: Path) -> None:
         run.merge(tmp_path / "base", adapter, tmp_path / "merged")
 
 
+@pytest.mark.fault("M5")
 def test_five_mismatches_are_refused_before_any_write(tiny: Path, adapter: Path, tmp_path: Path) -> None:
     other = write_tiny_model(tmp_path / "other", seed=1)  # as a base whose revision has moved
     wider = write_tiny_model(tmp_path / "wider", seed=0, hidden=32)
@@ -341,6 +345,7 @@ def test_a_flipped_byte_of_a_base_with_a_manifest_is_caught(tiny: Path, adapter:
     assert not [path for path in tmp_path.iterdir() if "merged" in path.name]
 
 
+@pytest.mark.fault("X7")
 @pytest.mark.parametrize("name", ["../up.safetensors", "/etc/up.safetensors", "a/b.safetensors", ".x.safetensors", ""])
 def test_an_index_names_files_of_its_folder_only(tiny: Path, adapter: Path, tmp_path: Path, name: str) -> None:
     base = in_shards(tiny, tmp_path / "base")
@@ -353,6 +358,7 @@ def test_an_index_names_files_of_its_folder_only(tiny: Path, adapter: Path, tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base"]
 
 
+@pytest.mark.fault("X6")
 def test_links_out_of_the_folder_and_code_of_its_own_are_refused(tiny: Path, adapter: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret.txt"
     secret.write_text("not for publication")
@@ -419,6 +425,7 @@ def large(out: Path, adapter_out: Path, monkeypatch: pytest.MonkeyPatch) -> tupl
     return out, adapter_out
 
 
+@pytest.mark.fault("M6", runs="2 kills; slow: 10")
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_it_looks_unfinished_and_goes_on(
     kills: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counts: Counts
@@ -451,6 +458,7 @@ def test_killed_at_any_moment_it_looks_unfinished_and_goes_on(
     counts("M6", f"{killed} kills, {kept} runs left finished shards, no folder that looks whole, equal hashes after")
 
 
+@pytest.mark.fault("S2")
 def test_a_full_disk_leaves_nothing_whichever_write_meets_it(tiny: Path, adapter: Path, tmp_path: Path) -> None:
     plain, base = copy_adapter(adapter, tmp_path / "adapter"), in_shards(tiny, tmp_path / "base")
     run.merge(base, plain, tmp_path / "whole")
@@ -482,6 +490,7 @@ def failing(write: Any, full: int) -> Any:
     return calling
 
 
+@pytest.mark.fault("M6", "S1")
 def test_a_disk_that_fills_up_at_any_write_leaves_nothing(
     tiny: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counts: Counts
 ) -> None:
@@ -509,6 +518,7 @@ def test_a_disk_that_fills_up_at_any_write_leaves_nothing(
     counts("S1", f"merging: {refused} writes and flushes found the disk full, nothing half-written")
 
 
+@pytest.mark.fault("S1", runs="16 sizes of a tmpfs")
 @pytest.mark.slow
 def test_a_small_disk_leaves_nothing_whatever_it_has_room_for(
     tiny: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counts: Counts
@@ -557,6 +567,7 @@ def test_a_base_of_the_hub_is_merged_into_from_the_hubs_own_cache(tiny: Path, ad
     assert (there / run.SINGLE).read_bytes() == (tmp_path / "merged" / run.SINGLE).read_bytes()
 
 
+@pytest.mark.fault("M6")
 @pytest.mark.parametrize("injury", ["missing", "truncated", "a tensor in two files"])
 def test_an_index_that_does_not_fit_its_shards_is_refused(
     tiny: Path, adapter: Path, tmp_path: Path, injury: str

@@ -66,6 +66,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     monkeypatch.setattr(loop.StepReporter, "report", stop)
 
 
+@pytest.mark.fault("M1", runs="2 kills; slow: 10")
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_a_run_ends_in_the_same_bytes(
     kills: int, tiny: Path, pairs_file: Path, tmp_path: Path, uninterrupted: str, counts: Counts
@@ -147,6 +148,7 @@ def identity_and_folder(tiny: Path, pairs_file: Path, tmp_path_factory: pytest.T
     return json.loads((work / "checkpoint-000008" / "run.json").read_text()), work
 
 
+@pytest.mark.fault("M2", runs="each file × 3")
 @pytest.mark.parametrize("injury", ["missing", "truncated", "zeroed"])
 @pytest.mark.parametrize("name", FILES)
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
@@ -173,6 +175,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
         counts("M2", f"{len(FILES)} files × 3 injuries, {len(FILES) * 3} checkpoints refused by name, none believed")
 
 
+@pytest.mark.fault("M3")
 def test_a_draft_without_a_manifest_is_no_checkpoint(identity_and_folder: Any, tmp_path: Path) -> None:
     """M3: what a kill inside a save leaves behind is removed, and the checkpoint before it stands."""
     identity, kept_folder = identity_and_folder
@@ -186,6 +189,7 @@ def test_a_draft_without_a_manifest_is_no_checkpoint(identity_and_folder: Any, t
     assert not (work / ".checkpoint-000012.partial-99").exists()
 
 
+@pytest.mark.fault("M3")
 def test_the_last_good_checkpoint_stays_until_a_newer_one_holds(
     identity_and_folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,6 +255,7 @@ def test_two_runs_do_not_work_in_one_folder(tiny: Path, pairs_file: Path, tmp_pa
         whole(tiny, pairs_file, tmp_path / "adapter")
 
 
+@pytest.mark.fault("X5")
 def test_planted_pickles_are_never_opened(interrupted: Path, tiny: Path, pairs_file: Path, uninterrupted: str) -> None:
     """X4, X5: a bomb under each name that other trainers load, and in place of each file of ours."""
     trace = interrupted.with_name("ran")

@@ -206,6 +206,7 @@ def test_a_model_whose_logits_are_more_than_its_head_is_refused(tmp_path: Path) 
         run.prepare(tmp_path, RECIPE, Machine(), torch.device("cpu"), ALONE)
 
 
+@pytest.mark.fault("M4")
 def test_a_base_whose_logits_are_not_finite_is_named_as_that(tiny: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -303,6 +304,7 @@ def test_the_papers_half_cosine(adapter: Path) -> None:
         schedule.step()
 
 
+@pytest.mark.fault("M4")
 def test_a_loss_that_is_not_finite_stops_with_its_step_and_keeps_the_last_checkpoint(
     tiny: Path, pairs_file: Path, tmp_path: Path
 ) -> None:
@@ -336,6 +338,7 @@ def _ids(folder: Path, text: str) -> list[int]:
     return ids[:1]
 
 
+@pytest.mark.fault("X6")
 def test_code_that_comes_with_a_model_is_never_run(tiny: Path, pairs_file: Path, tmp_path: Path) -> None:
     base, trace = tmp_path / "base", tmp_path / "ran"
     shutil.copytree(tiny, base)
@@ -368,6 +371,7 @@ def test_a_mistake_on_the_command_line_is_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fault("M8")
 def test_a_gpu_or_a_model_that_is_not_there_is_named(tiny: Path, pairs_file: Path, tmp_path: Path) -> None:
     import torch
 
@@ -379,6 +383,7 @@ def test_a_gpu_or_a_model_that_is_not_there_is_named(tiny: Path, pairs_file: Pat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fault("M8")
 def test_memory_that_does_not_suffice_is_one_error_with_what_to_try() -> None:
     import torch
 
@@ -418,6 +423,7 @@ def test_ligers_kernels_change_the_loss_by_rounding_at_most(tiny: Path, pairs_fi
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
+@pytest.mark.fault("M8")
 def test_deepspeed_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
@@ -435,6 +441,7 @@ def exit_code(argv: list[str]) -> object:
     return 0
 
 
+@pytest.mark.fault("S1")
 def test_a_full_disk_is_one_line_whichever_write_meets_it(
     tiny: Path,
     pairs_file: Path,

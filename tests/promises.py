@@ -1,8 +1,8 @@
 """What is promised when something goes wrong, and the tests that prove it, as a page.
 
-    python -m tests.faults
+    python -m tests.promises
 
-writes dagster_project/guides/faults.md from the rows of tests/faults.toml and the marks on the tests, which it reads
+writes dagster_project/guides/faults.md from the rows of tests/promises.toml and the marks on the tests, which it reads
 without importing a test: `@pytest.mark.fault("T1", runs="5 kills")` claims that the test proves row T1, and says how
 much of it the test runs where that is less than it sounds.
 """
@@ -21,9 +21,9 @@ PAGE = TESTS.parent / "dagster_project" / "guides" / "faults.md"
 HEAD = """\
 # What goes wrong, and what is promised then
 
-This page is made by `make faults`: the rows are those of `tests/faults.toml`, the tests are those that are marked with
-the row. *Slow* tests run in `make test-full` only. What they count is printed at the end of each run, in the section
-`faults`.
+This page is made by `make faults`: the rows are those of `tests/promises.toml`, the tests are those that are marked
+with the row. *Slow* tests run in `make test-full` only. What they count is printed at the end of each run, in the
+section `faults`.
 """
 
 
@@ -68,7 +68,7 @@ def sections() -> list[tuple[str, list[Row]]]:
 
 
 def _tables() -> dict[str, dict[str, Any]]:
-    return tomllib.loads((TESTS / "faults.toml").read_text())
+    return tomllib.loads((TESTS / "promises.toml").read_text())
 
 
 def proofs(folder: Path = TESTS) -> list[Proof]:
