@@ -11,6 +11,8 @@ from nift_assets import environment
 from nift_assets.store import Store
 
 if TYPE_CHECKING:
+    from sqlalchemy import URL
+
     from nift_assets.ledger.book import Book
     from nift_assets.study import Study
 
@@ -34,7 +36,7 @@ def take_over(study: Study) -> None:
     takeover.take_over(graph.build(study), store)
 
 
-def ledger_url(root: str) -> str:
+def ledger_url(root: str) -> str | URL:
     """The ledger's address: `NIFT_LEDGER_URL`, or `ledger.sqlite` beside the tables under a local root.
 
     Raises ValueError for a remote root without the variable: it holds no database.
@@ -45,7 +47,10 @@ def ledger_url(root: str) -> str:
         raise ValueError(
             f"the warehouse is {root}, which holds no database; set NIFT_LEDGER_URL to where the answers go"
         )
-    return f"sqlite:///{root}/ledger.sqlite"
+    from sqlalchemy import URL
+
+    # Not as text: a path may hold what means something else in an address.
+    return URL.create("sqlite", database=f"{root}/ledger.sqlite")
 
 
 def open_book() -> Book:
@@ -67,7 +72,9 @@ def existing_book() -> Book | None:
         return None
     url = ledger_url(root)
     file = _file(url)
-    return Book(url) if file is None or file.exists() else None
+    # A mark without its ledger says that there was one.
+    there = file is None or file.exists() or Path(f"{file}.mark").exists()
+    return Book(url, look=True) if there else None
 
 
 def dagster_home(study: str) -> Path:
@@ -98,7 +105,7 @@ def make_folder(folder: Path, variable: str) -> None:
         raise ValueError(f"{folder} cannot be made ({error.strerror}); {remedy}") from None
 
 
-def _file(url: str) -> Path | None:
+def _file(url: str | URL) -> Path | None:
     """The file of an SQLite ledger, None for a server's."""
     from sqlalchemy import make_url
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import click
 
 from dagster_project.command_line import plan_table
 from dagster_project.command_line.terminal import as_text, columns, main, own_documents, refuse, set_variables
-from dagster_project.settings import existing_book, open_book, warehouse
+from dagster_project.settings import existing_book, ledger_url, open_book, warehouse
 from nift_assets import studies
 from nift_assets.costs import plan as planning
 from nift_assets.costs import price_list
@@ -35,7 +36,7 @@ def plan(corpus: str | None, text_column: str | None, documents: str | None, as_
         sys.exit(3)
 
 
-@main.command()
+@main.group(invoke_without_command=True)
 @click.option("--study", help="Only this study (default: all).")
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
 @click.option(
@@ -51,8 +52,13 @@ def plan(corpus: str | None, text_column: str | None, documents: str | None, as_
     "provider's usage page has shown that none of those listed was billed.",
 )
 @click.option("--who", help="Only this teacher's or judge's, with --ask-unknown-again.")
-def ledger(study: str | None, as_json: bool, ask_unknown_again: bool, not_billed: bool, who: str | None) -> None:
+@click.pass_context
+def ledger(
+    context: click.Context, study: str | None, as_json: bool, ask_unknown_again: bool, not_billed: bool, who: str | None
+) -> None:
     """What has been asked, what became of it, what it cost, and what nobody knows the end of."""
+    if context.invoked_subcommand:
+        return
     try:
         if who and not ask_unknown_again:
             raise ValueError("--who chooses whose unknown requests are asked again; give --ask-unknown-again with it")
@@ -73,6 +79,63 @@ def ledger(study: str | None, as_json: bool, ask_unknown_again: bool, not_billed
     except (ValueError, OSError) as error:
         refuse(str(error))
     click.echo(as_text(plan_table.ledger_as_json(report, caps)) if as_json else plan_table.render_ledger(report, caps))
+
+
+@ledger.command()
+@click.argument("path", type=click.Path(path_type=Path))
+def backup(path: Path) -> None:
+    """Copies the ledger to PATH, a new file or a folder; whole and checked, also while it is used."""
+    from nift_assets.ledger import backups
+
+    try:
+        click.echo(f"{backups.backup(ledger_url(warehouse()), path)} is a whole copy of the ledger.")
+    except (ValueError, OSError) as error:
+        refuse(str(error))
+
+
+@ledger.command()
+@click.argument("path", type=click.Path(path_type=Path))
+def restore(path: Path) -> None:
+    """Puts the backup at PATH in the ledger's place; the one before is kept beside it."""
+    from nift_assets.ledger import backups
+
+    try:
+        restored = backups.restore(ledger_url(warehouse()), path)
+    except (ValueError, OSError) as error:
+        refuse(str(error))
+    kept = f"; the one before lies at {restored.replaced}" if restored.replaced else ""
+    click.echo(f"The ledger holds {restored.answers:,} answers{kept}. What it lacks is asked and paid again.")
+
+
+@ledger.command()
+def check() -> None:
+    """Reads the whole ledger, and exits with 1 where something in it is not what was stored."""
+    from nift_assets.ledger import backups
+
+    try:
+        checkup = backups.check(ledger_url(warehouse()))
+    except (ValueError, OSError) as error:
+        refuse(str(error))
+    for sentence in checkup.wrong:
+        click.echo(sentence)
+    for key in checkup.damaged.values():
+        click.echo(f"the answer {key} is not what was stored")
+    click.echo(f"{checkup.answers:,} answers: {len(checkup.damaged):,} damaged, {checkup.lost:,} lost.")
+    if not checkup.whole:
+        sys.exit(1)
+
+
+@ledger.command()
+def accept() -> None:
+    """Lets what is whole of a damaged or shortened ledger count from now on; what is lost is asked and paid again."""
+    from nift_assets.ledger import backups
+
+    try:
+        checkup = backups.accept(ledger_url(warehouse()))
+    except (ValueError, OSError) as error:
+        refuse(str(error))
+    whole = checkup.answers - len(checkup.damaged)
+    click.echo(f"The ledger goes on with {whole:,} answers. What it lacks is asked and paid again.")
 
 
 def _caps(names: list[str]) -> dict[tuple[str, str], float | None]:

@@ -5,7 +5,6 @@ Everything here is synchronous and one transaction per call. What comes back fro
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Collection, Iterator, Sequence
@@ -18,9 +17,10 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from nift_assets import crash_points
-from nift_assets.ledger import accounts, database, rate_limiter
+from nift_assets.ledger import accounts, database, rate_limiter, stored_answers
 from nift_assets.ledger.database import chunks, clean, insert_new, outlasting
 from nift_assets.ledger.locks import AdvisoryLocks, FileLocks, Lock, Locks, locked
+from nift_assets.ledger.opening import opened
 from nift_assets.ledger.rate_limiter import LimitObservations, RateLimiter
 from nift_assets.ledger.tables import answers, attempts, rate_limiters, requests, sessions, wanted
 from nift_assets.protocol.answer import Status, StoredResponse
@@ -107,16 +107,17 @@ class Claims:
 class Book:
     """The ledger at an SQLAlchemy address: an SQLite file in WAL mode with full synchronisation, or PostgreSQL."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str | sa.URL, *, look: bool = False) -> None:
+        """Opens the ledger, and makes it if it is not there. Whoever only wants to `look` may open one that cannot be
+        written. ValueError for one that holds less than it did, or that this program cannot use."""
         self.url = url
-        self._engine = database.engine(url)
+        self._engine = opened(url, look=look)
         self.locks: Locks
         self._held: dict[int, list[Lock]] = {}
         if self._engine.dialect.name == "sqlite":
             self.locks = FileLocks(Path(f"{self._engine.url.database}.locks"))
         else:
             self.locks = AdvisoryLocks(self._engine)
-        database.make_tables(self._engine)
 
     # -- who asks ------------------------------------------------------------------------------------------------
 
@@ -211,8 +212,9 @@ class Book:
                     "key": key,
                     "provider": by_key[key].provider,
                     "model": by_key[key].model,
-                    "body": by_key[key].body(),
+                    "body": (body := by_key[key].body()),
                     "intended_at": now,
+                    "limitless": by_key[key].limitless_key(body),
                 }
                 for key in sorted(missing)
             ]
@@ -231,18 +233,13 @@ class Book:
 
     @outlasting
     def answered(self, keys: Collection[str]) -> set[str]:
-        """Those of the keys that have a final answer."""
+        """Those of the keys that have a final answer. DamagedLedger where one had, and has none any more."""
         with self.reading() as connection:
-            return {
-                key
-                for portion in chunks(list(keys))
-                for key in connection.execute(sa.select(answers.c.key).where(answers.c.key.in_(portion))).scalars()
-            }
+            return {key for portion in chunks(list(keys)) for key in stored_answers.there(connection, portion)}
 
     def stored(self, keys: Sequence[str]) -> Iterator[StoredResponse]:
         """The final answers of the keys that have one, as they came."""
-        columns = (answers.c.key, requests.c.provider, answers.c.http_status, answers.c.headers, answers.c.body)
-        query = sa.select(*columns).join(requests, requests.c.key == answers.c.key)
+        query = sa.select(*stored_answers.COLUMNS).outerjoin(requests, requests.c.key == answers.c.key)
 
         @outlasting
         def read(portion: Sequence[str]) -> Sequence[Any]:
@@ -250,10 +247,7 @@ class Book:
                 return connection.execute(query.where(answers.c.key.in_(portion))).all()
 
         for portion in chunks(keys):
-            for key, provider, http_status, headers, body in read(portion):
-                yield StoredResponse(
-                    key=key, provider=provider, http_status=http_status, headers=json.loads(headers), body=bytes(body)
-                )
+            yield from map(stored_answers.read, read(portion))
 
     @outlasting
     def outcomes(self, keys: Sequence[str]) -> dict[str, tuple[Status, str | None]]:

@@ -10,12 +10,14 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from nift_assets.ledger.tables import VERSION, metadata, schema
+from nift_assets.ledger import high_water
+from nift_assets.ledger.high_water import DamagedLedger, HighWater, Mark
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -28,33 +30,61 @@ SECONDS_BETWEEN_TRIES = 0.2
 AWAY = ("08", "57P")
 
 
-def engine(url: str) -> sa.Engine:
-    """The database at an SQLAlchemy address; an SQLite file is in WAL mode with full synchronisation."""
-    # A server that restarted has closed its connections: each is tried before it is used.
-    created = sa.create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
-    if created.dialect.name == "sqlite":
-        sa.event.listen(created, "connect", _make_durable)
-        sa.event.listen(created, "begin", _begin)
+def server_engine(address: sa.URL) -> sa.Engine:
+    """A database server."""
+    # One that restarted has closed its connections: each is tried before it is used.
+    return sa.create_engine(address, pool_pre_ping=True)
+
+
+def file_engine(file: Path, *, mark: Mark | None = None) -> sa.Engine:
+    """An SQLite file in WAL mode with full synchronisation; each commit raises its `mark`."""
+    known = mark.read() if mark else None
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(file, check_same_thread=False, factory=_MarkedConnection)
+        if mark and known:
+            connection.follow(mark, known.ledger)
+        return connection
+
+    return _engine(file, connect, _make_durable)
+
+
+def engine_to_read(file: Path) -> sa.Engine:
+    """An SQLite file that is read and never written, nor anything beside it."""
+    return _engine(file, lambda: high_water.connect_to_read(file), _make_patient)
+
+
+def _engine(file: Path, connect: Callable[[], sqlite3.Connection], prepare: Callable[[Any, Any], None]) -> sa.Engine:
+    # The address is told to nobody but whoever asks the engine: a path may hold what an address cannot.
+    created = sa.create_engine(sa.URL.create("sqlite", database=str(file)), creator=connect)
+    sa.event.listen(created, "connect", prepare)
+    sa.event.listen(created, "begin", _begin)
+    sa.event.listen(created, "handle_error", _name_damage)
     return created
 
 
-def make_tables(engine: sa.Engine) -> None:
-    """Makes what is missing; ValueError for a ledger of an earlier version, which is left as it is."""
-    with engine.begin() as connection:
-        names = sa.inspect(connection).get_table_names()
-        if "requests" in names and "schema" not in names:
-            raise ValueError(
-                f"the ledger at {engine.url!r} was made by an earlier version, which asked no paid model; "
-                "move it away or set NIFT_LEDGER_URL to another place"
-            )
-        if engine.dialect.name == "postgresql":
-            # Two processes that make the tables at once would collide in the catalogue.
-            connection.execute(sa.text("select pg_advisory_xact_lock(7236)"))
-        metadata.create_all(connection)
-        insert_new(connection, schema, [{"version": VERSION}])
-        version = connection.execute(sa.select(sa.func.max(schema.c.version))).scalar_one()
-    if version != VERSION:
-        raise ValueError(f"the ledger at {engine.url!r} has version {version}, this program needs {VERSION}")
+class _MarkedConnection(sqlite3.Connection):
+    """A connection that counts its commits in the database, and writes the count to the mark behind each."""
+
+    _mark: tuple[Mark, str] | None = None
+    _changes = 0
+
+    def follow(self, mark: Mark, ledger: str) -> None:
+        self._mark = mark, ledger
+
+    def commit(self) -> None:
+        if self._mark is None or self.total_changes == self._changes:
+            super().commit()
+            return
+        ((commits,),) = self.execute("update high_water set commits = commits + 1 returning commits").fetchall()
+        super().commit()
+        self._changes = self.total_changes
+        mark, ledger = self._mark
+        mark.write(HighWater(ledger, commits))
+
+    def rollback(self) -> None:
+        super().rollback()
+        self._changes = self.total_changes
 
 
 @contextmanager
@@ -120,10 +150,22 @@ def clean(text: str | None, length: int) -> str | None:
     return text.replace("\0", "").encode("utf-8", "replace").decode()[:length]
 
 
-def _make_durable(connection: Any, _: Any) -> None:
+def _name_damage(context: sa.engine.ExceptionContext) -> None:
+    """Says which file is damaged, and what to do; SQLite says neither."""
+    error = context.original_exception
+    if high_water.is_damage(error):
+        file = context.engine.url.database if context.engine else None
+        raise DamagedLedger(high_water.damaged(Path(file or ""), str(error))) from None
+
+
+def _make_patient(connection: sqlite3.Connection, _: Any) -> None:
     connection.isolation_level = None  # transactions begin where `_begin` says
+    connection.execute(f"pragma busy_timeout = {SECONDS_TO_WAIT * 1000}")
+
+
+def _make_durable(connection: sqlite3.Connection, _: Any) -> None:
+    _make_patient(connection, _)
     cursor = connection.cursor()
-    cursor.execute(f"pragma busy_timeout = {SECONDS_TO_WAIT * 1000}")
     _write_ahead(cursor)
     cursor.execute("pragma synchronous = full")
     cursor.close()
@@ -138,7 +180,7 @@ def _write_ahead(cursor: sqlite3.Cursor) -> None:
             return
         except sqlite3.OperationalError as error:
             # Of two that change the mode at once, or while a third closes the file, one is refused without a wait.
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+            if high_water.code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > until:
                 raise
             time.sleep(0.02)
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from nift_assets.ledger import stored_answers
 from nift_assets.ledger.book import Book
 from nift_assets.ledger.database import AT_A_TIME, chunks
 from nift_assets.ledger.tables import answers, attempts, batches, requests, spending, wanted
-from nift_assets.protocol.answer import StoredResponse
 from nift_assets.providers import answer
 
 # Enough answers to know what a model's answers are like, and few enough to read in a moment.
@@ -248,11 +248,7 @@ def _states(book: Book, study: str, who: str) -> Iterator[str]:
             rows = connection.execute(_PORTION, {"of_study": study, "of_who": who, "after": after}).all()
         for row in rows:
             if row.body is not None:
-                # Headers shape no status, and reading them would be half of the work.
-                stored = StoredResponse(
-                    key=row.key, provider=row.provider, http_status=row.http_status, headers={}, body=bytes(row.body)
-                )
-                yield answer(stored).status
+                yield answer(stored_answers.read(row)).status
             else:
                 yield "in batch" if row.in_batch else row.outcome or "pending"
         if len(rows) < AT_A_TIME:
@@ -315,7 +311,9 @@ _PORTION = (
         requests.c.outcome,
         requests.c.in_batch,
         answers.c.http_status,
+        answers.c.headers,
         answers.c.body,
+        answers.c.digest,
     )
     .join(requests, requests.c.key == wanted.c.key)
     .outerjoin(answers, answers.c.key == wanted.c.key)

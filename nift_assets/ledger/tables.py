@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+from typing import Any
+
 import sqlalchemy as sa
 
-VERSION = 2
+VERSION = 3
 
 metadata = sa.MetaData()
 
 schema = sa.Table("schema", metadata, sa.Column("version", sa.Integer, primary_key=True, autoincrement=False))
+
+# One row, in SQLite alone: how often this ledger was written, and how many answers it has been given; see `high_water`.
+high_water = sa.Table(
+    "high_water",
+    metadata,
+    sa.Column("ledger", sa.String(32), primary_key=True),
+    sa.Column("commits", sa.BigInteger, nullable=False),
+    sa.Column("answers", sa.BigInteger, nullable=False),
+)
 
 # One row per process that asks; it holds a lock of the system as long as it lives.
 sessions = sa.Table(
@@ -23,7 +35,8 @@ sessions = sa.Table(
     sqlite_autoincrement=True,
 )
 
-# One row per question ever intended. `outcome` is how the last try ended where that is no final answer.
+# One row per question ever intended. `outcome` is how the last try ended where that is no final answer; `limitless` is
+# the key of the same question without a limit of tokens.
 requests = sa.Table(
     "requests",
     metadata,
@@ -36,6 +49,7 @@ requests = sa.Table(
     sa.Column("in_batch", sa.String(64), index=True),
     sa.Column("outcome", sa.String(16)),
     sa.Column("detail", sa.Text),
+    sa.Column("limitless", sa.String(64), index=True),
 )
 
 # Who wanted which question answered: one row per question × study × teacher or judge.
@@ -73,7 +87,19 @@ attempts = sa.Table(
     ),
 )
 
-# One row per final response, as it came.
+
+def answer_digest(key: str, http_status: int, headers: str, body: bytes) -> bytes:
+    """The sha256 of an answer, and of whose it is: flipped bytes are no other answer."""
+    return hashlib.sha256(b"\0".join([key.encode(), str(http_status).encode(), headers.encode(), body])).digest()
+
+
+def _digest_of_row(context: Any) -> bytes:
+    row = context.get_current_parameters()
+    return answer_digest(row["key"], row["http_status"], row["headers"], row["body"])
+
+
+# One row per final response, as it came. `digest` is made where the row is, and compared wherever the body is read;
+# `taken_from` is the question that was asked where this one, with a higher limit of tokens, was not.
 answers = sa.Table(
     "answers",
     metadata,
@@ -84,6 +110,8 @@ answers = sa.Table(
     sa.Column("headers", sa.Text, nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
     sa.Column("answered_at", sa.String(32), nullable=False),
+    sa.Column("digest", sa.LargeBinary, default=_digest_of_row),
+    sa.Column("taken_from", sa.String(64)),
 )
 
 # What a study, and each of its teachers and judges (`who`, empty for the whole study), has spent and may still have to.
@@ -115,7 +143,8 @@ rate_limiters = sa.Table(
 # One row per chunk sent to a batch API; the intent is committed before anything is uploaded. A chunk is `intended`,
 # then `uploaded` where there is something to upload; while it is `unknown` it may have been created (`tried_at` says
 # since when); `submitted` once the provider's name for it is known, `proven` if that is certain to be ours; `imported`,
-# or `failed` if it was refused. `stranger_ids` are the provider's batches that turned out to be somebody else's.
+# or `failed` if it was refused. `stranger_ids` are the provider's batches that are somebody else's; `listed_until` is
+# when the newest batch was made that was there before the first creation, by the provider's clock.
 batches = sa.Table(
     "batches",
     metadata,
@@ -132,6 +161,7 @@ batches = sa.Table(
     sa.Column("stranger_ids", sa.Text, nullable=False, default="[]"),
     sa.Column("intended_at", sa.String(32), nullable=False),
     sa.Column("tried_at", sa.Float),
+    sa.Column("listed_until", sa.Float),
     sa.Column("submitted_at", sa.String(32)),
     sa.Column("ended_at", sa.String(32)),
     sa.Column("polled_at", sa.Float),

@@ -12,6 +12,9 @@ from typing import Any, Literal
 # Made once: `json.dumps` with arguments makes an encoder for each call.
 canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
 
+# What a limit of tokens is called among the parameters.
+LIMITS = ("max_tokens", "max_completion_tokens")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
@@ -38,7 +41,7 @@ class Request:
     @property
     def output_limit(self) -> int | None:
         """The most tokens that an answer may have; None where the request says nothing of it."""
-        limit = self.parameters.get("max_tokens") or self.parameters.get("max_completion_tokens")
+        limit = next((value for name in LIMITS if (value := self.parameters.get(name))), None)
         return int(limit) if limit else None
 
     def body(self) -> str:
@@ -58,4 +61,24 @@ class Request:
     @cached_property
     def key(self) -> str:
         """The sha256 of the body: the name of the request and its answer in the ledger."""
-        return hashlib.sha256(self.body().encode("utf-8", "surrogatepass")).hexdigest()
+        return _digest(self.body())
+
+    def limitless_key(self, body: str | None = None) -> str:
+        """The key of this question without a limit of tokens; `body` is `self.body()`, where that has been made."""
+        body = self.body() if body is None else body
+        # Put together from the body, most of which is the text: only the parameters are encoded again.
+        behind = f', "provider": {canonical(self.provider)}}}'
+        before = body[: -len(canonical(dict(self.parameters)) + behind)]
+        others = {name: value for name, value in self.parameters.items() if name not in LIMITS}
+        return _digest(f"{before}{canonical(others)}{behind}")
+
+
+def restored(body: str) -> Request:
+    """The request of a canonical body."""
+    fields = json.loads(body)
+    messages = tuple(Message(role=role, content=content) for role, content in fields.pop("messages"))
+    return Request(**fields, messages=messages)
+
+
+def _digest(body: str) -> str:
+    return hashlib.sha256(body.encode("utf-8", "surrogatepass")).hexdigest()

@@ -249,6 +249,42 @@ def test_the_command_makes_no_ledger_where_there_is_none(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_commands_copy_a_ledger_check_it_and_put_it_back(tmp_path: Path) -> None:
+    warehouse = tmp_path / "100% of [what?]"
+    warehouse.mkdir()
+    file = warehouse / "ledger.sqlite"
+    book = Book(sa.URL.create("sqlite", database=str(file)))
+    play(book, "today", "t", [(q, answered("a")) for q in questions(3)])
+    copy = tmp_path / "copy.sqlite"
+    assert ledger(warehouse, "backup", str(copy)) == (0, f"{copy} is a whole copy of the ledger.\n", "")
+    assert ledger(warehouse, "check") == (0, "3 answers: 0 damaged, 0 lost.\n", "")
+    play(book, "today", "t", [(q, answered("a")) for q in questions(5)[3:]])
+    book._engine.dispose()
+    file.write_bytes(copy.read_bytes())
+    code, _, said = ledger(warehouse)
+    assert code == 1
+    assert "lacks what was written last" in said
+    assert len(said.splitlines()) == 1
+    code, said, _ = ledger(warehouse, "check")
+    assert code == 1
+    assert said.endswith("3 answers: 0 damaged, 0 lost.\n")
+    assert ledger(warehouse, "accept")[1].startswith("The ledger goes on with 3 answers.")
+    assert ledger(warehouse, "check")[0] == 0
+    code, said, _ = ledger(warehouse, "restore", str(copy))
+    assert code == 0
+    assert said.startswith("The ledger holds 3 answers; the one before lies at ")
+    assert "3 ok" in ledger(warehouse)[1]
+
+
+def test_a_ledger_whose_file_is_gone_is_not_taken_for_an_empty_one(book: Book, tmp_path: Path) -> None:
+    play(book, "today", "t", [(questions(1)[0], answered("a"))])
+    book._engine.dispose()
+    (tmp_path / "ledger.sqlite").unlink()
+    code, _, said = ledger(tmp_path)
+    assert code == 1
+    assert "is gone or empty" in said
+
+
 def test_a_teacher_alone_is_refused_with_the_option_it_belongs_to(tmp_path: Path) -> None:
     code, _, said = ledger(tmp_path, "--who", "t")
     assert code == 1

@@ -177,17 +177,28 @@ def test_the_names_that_stand_in_users_ledgers_are_those_of_the_first_ones() -> 
     stored = {table.name: [column.name for column in table.columns] for table in metadata.sorted_tables}
     assert stored == {
         "schema": ["version"],
+        "high_water": ["ledger", "commits", "answers"],
         "sessions": ["id", "writer", "host", "pid", "began_at", "ended"],
         "requests": [
             *("key", "provider", "model", "body", "intended_at"),
-            *("claimed_by", "in_batch", "outcome", "detail"),
+            *("claimed_by", "in_batch", "outcome", "detail", "limitless"),
         ],
         "wanted": ["study", "who", "key"],
         "attempts": [
             *("session", "number", "key", "study", "who", "batch", "state", "cause", "http_status", "request_id"),
             *("sent_at", "input_tokens", "output_tokens", "reserved", "spent", "evidence"),
         ],
-        "answers": ["key", "session", "number", "http_status", "headers", "body", "answered_at"],
+        "answers": [
+            "key",
+            "session",
+            "number",
+            "http_status",
+            "headers",
+            "body",
+            "answered_at",
+            "digest",
+            "taken_from",
+        ],
         "spending": ["study", "who", "spent", "reserved"],
         "gauges": [
             *("name", "requests_per_minute", "tokens_per_minute", "requests_left", "tokens_left", "measured_at"),
@@ -195,7 +206,16 @@ def test_the_names_that_stand_in_users_ledgers_are_those_of_the_first_ones() -> 
         ],
         "batches": [
             *("id", "study", "who", "provider", "model", "requests", "state", "file_id", "provider_id", "proven"),
-            *("stranger_ids", "intended_at", "tried_at", "submitted_at", "ended_at", "polled_at", "polls_failed"),
+            *(
+                "stranger_ids",
+                "intended_at",
+                "tried_at",
+                "listed_until",
+                "submitted_at",
+                "ended_at",
+                "polled_at",
+                "polls_failed",
+            ),
             *("downloads_torn", "detail", "remedy", "counts"),
         ],
     }

@@ -22,7 +22,7 @@ from nift_assets.ledger.database import chunks, clean
 from nift_assets.ledger.progress import Stop
 from nift_assets.ledger.tables import batches
 from nift_assets.protocol.batches import BatchApi, Refused, Unclear
-from nift_assets.protocol.request import Message, Request
+from nift_assets.protocol.request import restored
 
 # A creation without an answer may still show up in the list; after so long it has not happened.
 SETTLE_SECONDS = 600.0
@@ -191,7 +191,7 @@ class Creation:
     def _lines(self, digest: str) -> Iterator[bytes]:
         """The lines of a chunk as the book has its requests, whatever the study says by now."""
         for body in rows.bodies(self.book, digest):
-            yield self.adapter.line(_restored(body))
+            yield self.adapter.line(restored(body))
 
 
 def look_up(book: Book, adapter: BatchApi, chunk: Mapping[str, Any], now: float) -> Literal["adopted", "absent"] | str:
@@ -224,10 +224,3 @@ def look_up(book: Book, adapter: BatchApi, chunk: Mapping[str, Any], now: float)
         # Another chunk of the same size has taken it; its results will show whose it is.
         return "has one of its size that another chunk has taken for its own; run again when that one has ended"
     return "absent"
-
-
-def _restored(body: str) -> Request:
-    """The request whose canonical body stands in the book."""
-    fields = json.loads(body)
-    messages = tuple(Message(role=role, content=content) for role, content in fields.pop("messages"))
-    return Request(**fields, messages=messages)

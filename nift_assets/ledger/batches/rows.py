@@ -14,8 +14,10 @@ from nift_assets.ledger import accounts
 from nift_assets.ledger.batches.chunking import ChunkItem
 from nift_assets.ledger.book import Asker, AttemptResult, Book, settle
 from nift_assets.ledger.database import chunks, clean
+from nift_assets.ledger.high_water import DamagedLedger
 from nift_assets.ledger.tables import answers, attempts, batches, requests
 from nift_assets.protocol.batches import BatchApi
+from nift_assets.protocol.request import restored
 
 # What may still have to be created, and what the provider may still have to answer.
 UNSENT = ("intended", "uploaded", "unknown")
@@ -102,6 +104,8 @@ def bodies(book: Book, digest: str) -> Iterator[str]:
             query = sa.select(requests.c.key, requests.c.body).where(requests.c.key.in_(portion))
             by_key: dict[str, str] = dict(map(tuple, connection.execute(query)))
         for key in portion:
+            if restored(by_key[key]).key != key:
+                raise DamagedLedger(f"the ledger's request {key} is not what was written; restore a backup")
             yield by_key[key]
 
 
