@@ -95,9 +95,11 @@ class LanguageModel:
 
     `provider` is a file of `nift_assets/providers`; `model` is the provider's own name, or that of a backbone row where
     the provider runs one. For a model that refuses a temperature `supports_temperature=False`, and none is sent;
-    `max_tokens_name` is what it calls its limit (`max_completion_tokens` for OpenAI's later models). `base_url` is a
-    server that speaks the provider's protocol (vLLM, llama.cpp, Ollama, TGI), `key_variable` the environment
-    variable with its key. `budget_usd` caps what it may cost; `price` is for what the price list does not know.
+    `max_tokens_name` is what it calls its limit (`max_completion_tokens` for OpenAI's later models). Where that was
+    raised, an answer that had ended by itself is taken and not asked for again, unless `reuse_below_limit=False`.
+    `base_url` is a server that speaks the provider's protocol (vLLM, llama.cpp, Ollama, TGI), `key_variable` the
+    environment variable with its key. `budget_usd` caps what it may cost; `price` is for what the price list does not
+    know.
     """
 
     name: str
@@ -108,6 +110,7 @@ class LanguageModel:
     supports_temperature: bool = True
     max_tokens: int | None = None
     max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    reuse_below_limit: bool = True
     api_version: str | None = None
     base_url: str | None = None
     key_variable: str | None = None
@@ -117,7 +120,7 @@ class LanguageModel:
 
     def shape(self) -> dict[str, Any]:
         """All of the row that shapes an answer: when it changes, what was made with it is stale."""
-        free = {"limits", "budget_usd", "price", "key_variable", "filters"}
+        free = {"limits", "budget_usd", "price", "key_variable", "filters", "reuse_below_limit"}
         return {name: value for name, value in asdict(self).items() if name not in free}
 
 

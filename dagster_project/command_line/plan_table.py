@@ -76,7 +76,9 @@ def render_ledger(report: Report, caps: Mapping[tuple[str, str], float | None]) 
     body: list[str] = []
     for text, account in zip(lines[1:], report.accounts, strict=True):
         states = ", ".join(f"{count:,} {state}" for state, count in account.states.items())
-        body += [text.rstrip(), f"    {states or 'nothing wanted'}{_of_cap(caps.get((account.study, account.who)))}"]
+        reused = f" ({account.reused:,} from under a smaller limit of tokens)" if account.reused else ""
+        cap = _of_cap(caps.get((account.study, account.who)))
+        body += [text.rstrip(), f"    {states or 'nothing wanted'}{reused}{cap}"]
     totals = [
         f"{study}: ${spent / 1e9:,.2f} spent, ${reserved / 1e9:,.2f} reserved{_of_cap(caps.get((study, '')))}"
         for study, (spent, reserved) in report.totals.items()

@@ -340,7 +340,7 @@ def _teacher(study: Study, teacher: Teacher, store: Store, book: Book | None, an
     else:
         requests = completions.requests(teacher, halves)
         wanted = len(requests)
-        done = book.answered([request.key for request in requests]) if book else set()
+        done = book.settled(requests, reuse_below_limit=teacher.reuse_below_limit) if book else set()
         open_ones = [place for place, request in enumerate(requests) if request.key not in done]
         answered, texts = wanted - len(open_ones), _sent([requests[place] for place in open_ones])
         needed = halves["second_half"].gather(open_ones)
@@ -424,7 +424,7 @@ class _Calls:
 
 def _called(row: LanguageModel, calls: _Calls, store: Store, book: Book | None, answered: int) -> _Need:
     requests, to_come, out = calls.known, calls.to_come, calls.output
-    done = book.answered([request.key for request in requests]) if book else set()
+    done = book.settled(requests, reuse_below_limit=row.reuse_below_limit) if book else set()
     open_ones = [request for request in requests if request.key not in done]
     wanted = len(requests) + to_come
     # Answers in the ledger about models whose own answers are gone from the store.

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from nift_assets import crash_points
-from nift_assets.ledger import accounts, database, rate_limiter, stored_answers
+from nift_assets.ledger import accounts, database, raised_limits, rate_limiter, stored_answers
 from nift_assets.ledger.database import chunks, clean, insert_new, outlasting
 from nift_assets.ledger.locks import AdvisoryLocks, FileLocks, Lock, Locks, locked
 from nift_assets.ledger.opening import opened
@@ -34,11 +34,15 @@ INTERRUPTED = "interrupted"
 
 @dataclass(frozen=True, kw_only=True)
 class Asker:
-    """Who pays: a study and its teacher or judge; `writer` names the one place that may ask at a time."""
+    """Who pays: a study and its teacher or judge; `writer` names the one place that may ask at a time.
+
+    With `reuse_below_limit` an answer that ended by itself under a smaller limit of tokens is not asked for again.
+    """
 
     study: str
     who: str
     writer: str
+    reuse_below_limit: bool = True
     study_cap: int | None = None
     who_cap: int | None = None
 
@@ -221,6 +225,8 @@ class Book:
             insert_new(connection, requests, rows)
             in_order = sa.select(requests.c.key).where(requests.c.key.in_(missing)).order_by(requests.c.key)
             connection.execute(in_order.with_for_update())
+            if asker.reuse_below_limit:
+                raised_limits.take(connection, session, [by_key[key] for key in missing])
             unclaimed = requests.c.claimed_by.is_(None) & requests.c.in_batch.is_(None)
             mine = requests.c.key.in_(missing) & unclaimed & requests.c.outcome.is_distinct_from("unknown")
             connection.execute(sa.update(requests).where(mine).values(claimed_by=session, outcome=None, detail=None))
@@ -236,6 +242,16 @@ class Book:
         """Those of the keys that have a final answer. DamagedLedger where one had, and has none any more."""
         with self.reading() as connection:
             return {key for portion in chunks(list(keys)) for key in stored_answers.there(connection, portion)}
+
+    @outlasting
+    def settled(self, questions: Sequence[Request], *, reuse_below_limit: bool) -> set[str]:
+        """The keys of the questions that nobody has to be asked: answered, or answered under a smaller limit."""
+        done = self.answered([question.key for question in questions])
+        if reuse_below_limit:
+            with self.reading() as connection:
+                for portion in chunks([question for question in questions if question.key not in done]):
+                    done |= raised_limits.below(connection, portion).keys()
+        return done
 
     def stored(self, keys: Sequence[str]) -> Iterator[StoredResponse]:
         """The final answers of the keys that have one, as they came."""

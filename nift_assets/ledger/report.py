@@ -24,13 +24,14 @@ MOST_MEASURED, LEAST_MEASURED = 2_000, 20
 class Account:
     """What one teacher or judge of a study has asked: questions by what became of them, requests sent, and the money.
 
-    `states` counts the questions wanted; `sent`, tokens and money are of all attempts, those in vain too. Money is in
-    billionths of a dollar.
+    `states` counts the questions wanted, and `reused` those of them whose answer was there under a smaller limit of
+    tokens; `sent`, tokens and money are of all attempts, those in vain too. Money is in billionths of a dollar.
     """
 
     study: str
     who: str
     states: Mapping[str, int] = field(default_factory=dict)
+    reused: int = 0
     sent: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
@@ -114,9 +115,12 @@ def report(book: Book, *, study: str | None = None) -> Report:
         money = {(row.study, row.who): row for row in connection.execute(_of(sa.select(spending), spending, study))}
         sent = {(row.study, row.who): row for row in connection.execute(_of(_SENT, attempts, study))}
         lost = [_lost(row) for row in connection.execute(_of(_LOST, attempts, study))]
+        reused = {(row.study, row.who): row.reused for row in connection.execute(_of(_REUSED, wanted, study))}
         chunks_sent = [SentChunk(**row) for row in connection.execute(_of(_BATCHES, batches, study)).mappings()]
     accounts = [
-        _account(book, *name, sent.get(name), money.get(name)) for name in sorted(names | sent.keys()) if name[1]
+        _account(book, *name, sent.get(name), money.get(name), reused.get(name, 0))
+        for name in sorted(names | sent.keys())
+        if name[1]
     ]
     totals = {name: (row.spent, row.reserved) for (name, who), row in sorted(money.items()) if not who}
     return Report(accounts=accounts, totals=totals, lost=lost, batches=chunks_sent)
@@ -227,11 +231,12 @@ def _release(connection: sa.Connection, lost: Sequence[Any], *, not_billed: bool
     return sum(row.reserved for row in lost)
 
 
-def _account(book: Book, study: str, who: str, sent: Any, money: Any) -> Account:
+def _account(book: Book, study: str, who: str, sent: Any, money: Any, reused: int) -> Account:
     return Account(
         study=study,
         who=who,
         states=dict(sorted(Counter(_states(book, study, who)).items())),
+        reused=reused,
         sent=sent.sent if sent else 0,
         input_tokens=int(sent.input_tokens or 0) if sent else 0,
         output_tokens=int(sent.output_tokens or 0) if sent else 0,
@@ -281,6 +286,12 @@ _SENT = sa.select(
     sa.func.sum(attempts.c.input_tokens).label("input_tokens"),
     sa.func.sum(attempts.c.output_tokens).label("output_tokens"),
 ).group_by(attempts.c.study, attempts.c.who)
+_REUSED = (
+    sa.select(wanted.c.study, wanted.c.who, sa.func.count().label("reused"))
+    .join(answers, answers.c.key == wanted.c.key)
+    .where(answers.c.taken_from.is_not(None))
+    .group_by(wanted.c.study, wanted.c.who)
+)
 _LOST = (
     sa.select(attempts, answers.c.key.label("answered"))
     .outerjoin(answers, answers.c.key == attempts.c.key)

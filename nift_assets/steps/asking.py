@@ -89,6 +89,7 @@ def asker(study: Study, model: LanguageModel, partition: Partition) -> Asker:
         study=study.name,
         who=model.name,
         writer=f"{study.name}/{partition}",
+        reuse_below_limit=model.reuse_below_limit,
         study_cap=_billionths(price_list.budget(study)),
         who_cap=_billionths(model.budget_usd),
     )

@@ -251,6 +251,20 @@ def test_what_is_answered_is_not_planned_again_and_its_size_is_measured(store: S
     assert found.taken == 25 * SPENT
 
 
+def test_where_the_limit_was_raised_only_what_was_cut_is_planned_again(store: Store, book: Book) -> None:
+    short = dataclasses.replace(MINI, max_tokens=100)
+    requests = completions.requests(short, store.read("halves", None))
+    endings = [
+        (request, answered("text", finish_reason="length" if n < 9 else "stop")) for n, request in enumerate(requests)
+    ]
+    play(book, "demo", "mini", endings)
+    higher = dataclasses.replace(MINI, max_tokens=200)
+    found = line(make(study(higher), store, book), "mini")
+    assert (found.requests, found.answered, found.missing) == (30, 21, 9)
+    again = dataclasses.replace(higher, reuse_below_limit=False)
+    assert line(make(study(again), store, book), "mini").missing == 30
+
+
 def test_answers_of_another_study_are_not_asked_again_either(store: Store, book: Book) -> None:
     requests = completions.requests(MINI, store.read("halves", None))
     play(book, "elsewhere", "other", [(request, answered("text")) for request in requests])

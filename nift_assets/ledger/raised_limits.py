@@ -1,0 +1,81 @@
+"""Questions whose limit of tokens was raised: an answer that ended by itself below the limit is the answer above it.
+
+Only paid servers' answers are taken so: what is answered in this process costs nothing, and may depend on its limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from nift_assets import providers
+from nift_assets.ledger import stored_answers
+from nift_assets.ledger.database import insert_new
+from nift_assets.ledger.tables import answers, requests
+from nift_assets.protocol.answer import Answer
+from nift_assets.protocol.request import Request, restored
+from nift_training.endings import ending
+
+
+def take(connection: sa.Connection, session: int, questions: Sequence[Request]) -> None:
+    """Gives questions that nobody is asking the answers they have had under a smaller limit, for nothing."""
+    found = below(connection, questions)
+    if not found:
+        return
+    idle = requests.c.claimed_by.is_(None) & requests.c.in_batch.is_(None)
+    free = connection.execute(sa.select(requests.c.key).where(requests.c.key.in_(found), idle)).scalars().all()
+    now = datetime.now(UTC).isoformat()
+    rows = [
+        {
+            "key": key,
+            "session": session,
+            "http_status": found[key].http_status,
+            "headers": found[key].headers,
+            "body": bytes(found[key].body),
+            "answered_at": now,
+            "taken_from": found[key].taken_from or found[key].key,
+        }
+        for key in sorted(free)
+    ]
+    insert_new(connection, answers, rows)
+
+
+def below(connection: sa.Connection, questions: Sequence[Request]) -> Mapping[str, Any]:
+    """The stored answer of each question that has one under a smaller limit, all else equal, that ended by itself."""
+    by_limitless: dict[str, list[Request]] = {}
+    for question in questions:
+        by_limitless.setdefault(question.limitless_key(), []).append(question)
+    rows = connection.execute(_CANDIDATES, {"of": list(by_limitless)}).all()
+    found: dict[str, tuple[int, Any]] = {}
+    for row in rows:
+        if providers.load(row.provider).IN_PROCESS or (limit := restored(row.request).output_limit) is None:
+            continue
+        for question in by_limitless[row.limitless]:
+            most = question.output_limit
+            is_below = question.key != row.key and (most is None or limit < most)
+            # The largest below is the likeliest.
+            if is_below and limit > found.get(question.key, (0, None))[0] and _ended_by_itself(row):
+                found[question.key] = limit, row
+    return {key: row for key, (_, row) in found.items()}
+
+
+def _ended_by_itself(row: Any) -> bool:
+    answer: Answer = providers.answer(stored_answers.read(row), restored(row.request))
+    if answer.status not in ("ok", "refused", "empty"):
+        return False
+    return ending(answer.finish_reason or "") in ("whole", "refused")
+
+
+_CANDIDATES = (
+    sa.select(
+        *stored_answers.COLUMNS,
+        answers.c.taken_from,
+        requests.c.limitless,
+        requests.c.body.label("request"),
+    )
+    .join(requests, requests.c.key == answers.c.key)
+    .where(requests.c.limitless.in_(sa.bindparam("of", expanding=True)))
+)
