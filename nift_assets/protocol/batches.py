@@ -113,8 +113,12 @@ class BatchApi(ABC):
         """The provider's name of the batch that it has made of a chunk."""
 
     @abstractmethod
+    def newest(self) -> list[ListedBatch]:
+        """The batches that were created last, all at one moment by the provider's clock; none where there are none."""
+
+    @abstractmethod
     def find(self, chunk: str, size: int, since: float) -> list[ListedBatch]:
-        """All batches created since then, in seconds since 1970, that can be this chunk of so many requests."""
+        """All batches created since then, by the provider's clock, that can be this chunk of so many requests."""
 
     @abstractmethod
     def poll(self, provider_id: str) -> BatchProgress:
@@ -131,6 +135,13 @@ class BatchApi(ABC):
     @abstractmethod
     def cancel(self, provider_id: str) -> None:
         """Asks the provider to stop; what it has answered by then is still delivered, and billed."""
+
+
+def newest_of(listed: Iterable[tuple[str, float]]) -> list[ListedBatch]:
+    """Those of a list, each with when it was created, that were created last."""
+    batches = [ListedBatch(provider_id=name, created_at=at, proven=False) for name, at in listed]
+    last = max((batch.created_at for batch in batches), default=0.0)
+    return [batch for batch in batches if batch.created_at == last]
 
 
 def has_batch_price(price: Price | None) -> TypeGuard[Price]:

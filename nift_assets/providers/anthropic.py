@@ -22,6 +22,7 @@ from nift_assets.protocol.batches import (
     ResultLine,
     client,
     json_bytes,
+    newest_of,
     sdk_errors,
 )
 from nift_assets.protocol.request import Request
@@ -244,6 +245,11 @@ class AnthropicBatches(BatchApi):
             headers = {"Content-Type": "application/json"}
             batch = sdk.post(BATCHES, cast_to=MessageBatch, content=body, options={"headers": headers})
             return str(batch.id)
+
+    def newest(self) -> list[ListedBatch]:
+        with self._client() as (sdk, _):
+            page = sdk.messages.batches.list(limit=100)
+            return newest_of((batch.id, batch.created_at.timestamp()) for batch in page.data)
 
     def find(self, chunk: str, size: int, since: float) -> list[ListedBatch]:
         candidates = []

@@ -27,6 +27,7 @@ from nift_assets.protocol.batches import (
     ResultLine,
     client,
     json_bytes,
+    newest_of,
     sdk_errors,
 )
 from nift_assets.protocol.batches import BatchEnding as BatchFinal
@@ -318,6 +319,10 @@ class OpenAIBatches(BatchApi):
                 input_file_id=file_id, endpoint=ENDPOINT, completion_window="24h", metadata={CHUNK: chunk}
             )
             return str(batch.id)
+
+    def newest(self) -> list[ListedBatch]:
+        with self._client() as sdk:
+            return newest_of((batch.id, batch.created_at) for batch in sdk.batches.list(limit=100).data)
 
     def find(self, chunk: str, size: int, since: float) -> list[ListedBatch]:
         candidates = []

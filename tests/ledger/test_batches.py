@@ -423,13 +423,15 @@ def test_b2_a_creation_that_never_happened_is_made_after_it_has_settled(
 def test_b2_somebody_elses_batch_of_the_same_size_is_given_back(server: FaultServer, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     other = Place("anthropic", server.url, tmp_path / "other")
-    other.submit(questions("anthropic", 13, text="theirs"))
-    truth = Truth(server)
+    other.submit(questions("anthropic", 13, text="theirs before"))
     place = Place("anthropic", server.url, tmp_path, seconds=0.5, settle_seconds=600.0, listings=(0.0,))
     asked = questions("anthropic", 13, text="ours")
     server.set(faults=[{"fault": "create_refused", "scope": "create"}])
-    assert len(place.submit(asked).adopted) == 1  # by its size alone, the only one there is
+    assert place.submit(asked).adopted == []  # what was there before is not ours
     server.set(faults=[])
+    other.submit(questions("anthropic", 13, text="theirs"))
+    truth = Truth(server)
+    assert len(place.submit(asked).adopted) == 1  # by its size alone, the only one since
     assert "which was of its size" in place.collect().waiting[0]
     assert place.submit(asked).created == []
     late = place.submit(asked, clock=lambda: time.time() + 601)
@@ -468,6 +470,52 @@ def test_b2_two_chunks_of_one_size_that_took_each_others_batch_find_their_own(
         place.collect()
         assert right(place, some) == 7
     assert len(server.truth()["batches"]) == 2
+
+
+# -- B8 ----------------------------------------------------------------------------------------------------------------
+
+DAY = 86_400.0
+
+
+@pytest.mark.parametrize("days", [-3.0, 3.0, 400.0])
+def test_b8_a_clock_that_is_wrong_by_days_buys_no_second_batch(
+    days: float, place: Place, server: FaultServer, truth: Truth, counts: Counts
+) -> None:
+    asked = questions(place.provider, 12, text="wrong clock")
+    patient = replace(place, settle_seconds=600.0, listings=(), seconds=0.5)
+    server.set(faults=[{"fault": "create_lost"}])
+    assert patient.submit(asked, clock=lambda: time.time() + days * DAY).waiting
+    server.set(faults=[])
+    # The clock is set right before the first look at the list, or after it, and whoever waits has waited.
+    for off in (days * DAY, 0.0, 601.0, 1202.0):
+        patient.submit(asked, clock=lambda off=off: time.time() + off)  # type: ignore[misc]
+    assert [batch["rows"] for batch in truth.made()] == [12]
+    place.collect()
+    assert statuses(place, asked) == {"ok": 12}
+    counts("B8", f"{place.provider}, a clock {days:+.0f} days off and a lost creation: 1 batch")
+
+
+def test_b8_a_server_without_a_list_of_batches_still_takes_them(
+    place: Place, monkeypatch: pytest.MonkeyPatch, truth: Truth
+) -> None:
+    made = type(place.adapter())
+
+    def no_list(self: BatchApi) -> list[Any]:
+        raise Refused(404, ServerError(kind="stop", cause="not_found", message="no list"))
+
+    monkeypatch.setattr(made, "newest", no_list)
+    assert len(place.submit(questions(place.provider, 5)).created) == 1
+    assert len(truth.made()) == 1
+
+
+def test_b8_where_the_list_cannot_be_had_nothing_is_created(place: Place, server: FaultServer, truth: Truth) -> None:
+    asked = questions(place.provider, 5)
+    server.set(faults=[{"fault": "server_error", "scope": "list"}])
+    (waiting,) = place.submit(asked).waiting
+    assert "run again" in waiting
+    assert truth.made() == []
+    server.set(faults=[])
+    assert place.submit(asked).requests == 5
 
 
 # -- B3 ----------------------------------------------------------------------------------------------------------------

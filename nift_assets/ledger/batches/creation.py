@@ -29,8 +29,10 @@ SETTLE_SECONDS = 600.0
 # The list is looked at after these waits when a creation got no answer; what it does not show by then waits for the
 # next run.
 LISTINGS = (1.0, 5.0, 15.0)
-# Our clock and the provider's may differ: what was created so long before the intent may still be ours.
+# Where nobody has noted what was in the list before, our clock and the provider's may differ by so much.
 SKEW_SECONDS = 86_400.0
+# How a server answers that has batches and no list of them.
+NO_LIST = (404, 405, 501)
 
 
 @dataclass(kw_only=True)
@@ -99,10 +101,13 @@ class Creation:
         self.create(chunk)
 
     def create(self, chunk: Mapping[str, Any]) -> None:
-        """Uploads a chunk and has it created. Before the creation leaves, the book says that it may have happened."""
+        """Uploads a chunk and has it created. Before the creation leaves, the book says that it may have happened, and
+        what was in the list before."""
         digest, file_id = chunk["id"], chunk["file_id"]
         state = "uploaded" if file_id else "intended"
         try:
+            if chunk["listed_until"] is None:
+                self._note_list(digest)
             if file_id is None and (file_id := self.adapter.upload(digest, self._lines(digest))) is not None:
                 crash_points.reach("batch_after_upload")
                 state = "uploaded"
@@ -111,7 +116,7 @@ class Creation:
             self._refused(chunk, refused)
             return
         except Unclear as unclear:
-            # Files cost nothing: this one is uploaded again, whether or not it arrived.
+            # Files cost nothing: one is uploaded again, whether or not it arrived.
             self.result.waiting.append(f"{describe(chunk)} was not uploaded ({unclear}); run again")
             return
         rows.update(self.book, digest, state="unknown", file_id=file_id, tried_at=self.clock())
@@ -129,6 +134,18 @@ class Creation:
             crash_points.reach("batch_after_record")
             self.result.created.append(digest)
             self.result.requests += chunk["requests"]
+
+    def _note_list(self, digest: str) -> None:
+        """Writes down what was created last, by the provider's own clock: ours may be wrong by days."""
+        try:
+            newest = self.adapter.newest()
+        except Refused as refused:
+            if refused.status not in NO_LIST:
+                raise
+            return
+        noted = {"listed_until": max((batch.created_at for batch in newest), default=0.0)}
+        strangers = json.dumps([batch.provider_id for batch in newest])
+        rows.update(self.book, digest, **noted, stranger_ids=strangers)
 
     def _look_for(self, chunk: Mapping[str, Any], unclear: Unclear, before: str) -> None:
         """After a creation without an answer: the list says whether it happened, now or in a later run."""
@@ -196,7 +213,8 @@ class Creation:
 
 def look_up(book: Book, adapter: BatchApi, chunk: Mapping[str, Any], now: float) -> Literal["adopted", "absent"] | str:
     """Whether the provider's list has a chunk nobody knows of, which is then ours; else why that cannot be said."""
-    since = datetime.fromisoformat(chunk["intended_at"]).timestamp() - SKEW_SECONDS
+    intended = datetime.fromisoformat(chunk["intended_at"]).timestamp()
+    since = intended - SKEW_SECONDS if chunk["listed_until"] is None else chunk["listed_until"]
     try:
         listed = adapter.find(chunk["id"], chunk["requests"], since)
     except (Refused, Unclear) as error:
@@ -212,8 +230,9 @@ def look_up(book: Book, adapter: BatchApi, chunk: Mapping[str, Any], now: float)
         ]
         free = [batch for batch in possible if batch.provider_id not in taken]
         if free:
-            intended = since + SKEW_SECONDS
-            ours = min(free, key=lambda batch: abs(batch.created_at - intended))
+            # Ours was created right behind what was there before.
+            expected = intended if chunk["listed_until"] is None else since
+            ours = min(free, key=lambda batch: abs(batch.created_at - expected))
             adopted = {"state": "submitted", "provider_id": ours.provider_id, "proven": ours.proven, "detail": None}
             still_unknown = (batches.c.id == chunk["id"]) & (batches.c.state == "unknown")
             connection.execute(
