@@ -21,7 +21,7 @@ def render(scored: Sequence[Measured], compared: Sequence[Compared]) -> str:
     lines = [
         [
             row.model,
-            _number(row.score) + ("" if row.complete else " *"),
+            _number(row.score) + ("" if row.complete else " *") + (" ?" if row.doubts else ""),
             "-" if row.low is None or row.high is None else f"[{row.low:.2f}, {row.high:.2f}]",
             _exact(row.published),
             str(row.questions),
@@ -48,6 +48,7 @@ def render(scored: Sequence[Measured], compared: Sequence[Compared]) -> str:
         paragraphs += ["", "pairs, on the questions both have; p corrected over the table (Holm)", _pairs(compared)]
     if not all(row.complete for row in scored):
         paragraphs += ["", f"* incomplete: more than {MOST_MISSING:.0%} is missing"]
+    paragraphs += [f"? {row.model}: {doubt}" for row in scored for doubt in row.doubts]
     return "\n".join(paragraphs)
 
 
@@ -63,7 +64,18 @@ def as_json(scored: Sequence[Measured], compared: Sequence[Compared]) -> dict[st
 
 
 def _plain(row: Measured) -> dict[str, Any]:
-    names = ("model", "score", "published", "low", "high", "questions", "expected", "missing", "complete", "notes")
+    names: tuple[str, ...] = (
+        "model",
+        "score",
+        "published",
+        "low",
+        "high",
+        "questions",
+        "expected",
+        "missing",
+        "complete",
+    )
+    names += ("notes", "doubts")
     counts: Mapping[str, int] = {name: number for name, number in row.counts.items() if number}
     return {**{name: getattr(row, name) for name in names}, "parts": dict(row.parts), "counts": counts}
 

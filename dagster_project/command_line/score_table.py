@@ -28,11 +28,17 @@ def render(study: Study, store: Store) -> str:
         ]
         for model in study.models
     ]
-    return "\n".join([table(header, lines), "", "* incomplete: more than 2% of verdicts missing"])
+    doubts = [
+        f"? {model.name}, {measure.title}: {note}"
+        for model in study.models
+        for measure in measures
+        if (note := scores.get((model.name, measure.name), {}).get("note"))
+    ]
+    return "\n".join([table(header, lines), "", "* incomplete: more than 2% of verdicts missing", *doubts])
 
 
 def _cell(score: dict[str, object] | None) -> str:
     if score is None or score["score"] is None:
         return "-"
     interval = f" [{score['low']:.1f}, {score['high']:.1f}]" if score["low"] is not None else ""
-    return f"{score['score']:.2f}{interval}{'' if score['complete'] else ' *'}"
+    return f"{score['score']:.2f}{interval}{'' if score['complete'] else ' *'}{' ?' if score.get('note') else ''}"

@@ -148,7 +148,8 @@ def _cell(score: Mapping[str, Any] | None, model: Model, benchmark: str) -> str:
         return f"–{theirs}"
     interval = f" [{score['low']:.1f}, {score['high']:.1f}]" if score["low"] is not None else ""
     incomplete = "" if score["complete"] else " \\*"
-    return f"{score['score']:.2f}{interval}{incomplete}{theirs}"
+    doubts = f" ({note})" if (note := score.get("note")) else ""
+    return f"{score['score']:.2f}{interval}{incomplete}{doubts}{theirs}"
 
 
 def _of_paper(model: Model, benchmark: str) -> float | None:

@@ -53,7 +53,7 @@ open_llm_leaderboard as (
 
 measured as (
     select
-        model, benchmark, score, low, high, expected, missing, complete,
+        model, benchmark, score, low, high, expected, missing, complete, note,
         against, difference as gain, difference_low as gain_low, difference_high as gain_high, p, p_corrected
     from benchmark_scores
 
@@ -127,6 +127,7 @@ final as (
         judged.judge,
         nullif(concat_ws(
             '; ',
+            measured.note,
             judged.substitution,
             case when cells.benchmark = 'gsm8k'
                 then 'not comparable with the paper: its harness ended an answer at a colon; compare changes only'

@@ -142,7 +142,7 @@ def test_a_study_of_a_fifth_benchmark_alone_has_its_graph_and_its_cells(fifth: B
     study = replace(demo.STUDY, models=(model,), benchmarks=(fifth,), examples=(), publications=())
     built = graph.build(study)
     assert sorted(name for name in built.tables if name.startswith("gulls")) == ["gulls_answers", "gulls_judgments"]
-    assert built.tables["benchmark_scores"].inputs == ("gulls_judgments",)
+    assert built.tables["benchmark_scores"].inputs == ("gulls_judgments", "gulls_answers")
     assert {"mt_bench_answers", "ifeval"}.isdisjoint(built.tables)
     assert len(graph.asset_definitions(built)) > len(built.steps)
     cells = coverage.frame(built, Store(root=str(tmp_path), study="demo"), None, date(2024, 8, 1))

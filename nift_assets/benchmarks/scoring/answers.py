@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from nift_assets.benchmarks.scoring import json_lines, verdicts
 from nift_assets.benchmarks.scoring.json_lines import JsonObject
+from nift_assets.benchmarks.scoring.scores import ALIKE
 from nift_assets.protocol import thoughts
 
 # One answer to so large a share of the questions is no answer to them.
@@ -83,7 +86,7 @@ class AnswerIndex:
             by_turn.setdefault(turn, []).append(answer_mark)
         marks = [answer_mark for of_turn in by_turn.values() for answer_mark in of_turn]
         return {
-            "answers alike": sum(count_alike(of_turn)["answers alike"] for of_turn in by_turn.values()),
+            ALIKE: sum(count_alike(of_turn)[ALIKE] for of_turn in by_turn.values()),
             "answers that hold a verdict": sum(answer_mark.holds_verdict for answer_mark in marks),
             **count_thoughts(marks),
         }
@@ -138,7 +141,15 @@ def count_alike(marks: Sequence[AnswerMark]) -> dict[str, int]:
     """How many texts are one that is given again and again."""
     number = Counter(answer_mark.digest for answer_mark in marks)
     most = max(1, MOST_ALIKE * len(marks))
-    return {"answers alike": sum(times for times in number.values() if times > most)}
+    return {ALIKE: sum(times for times in number.values() if times > most)}
+
+
+def alike_in(answers: pl.DataFrame) -> dict[str, int]:
+    """How many of a model's answers in a table are one text again and again; those of each turn and run by themselves,
+    since a model that does not draw says the same in every run."""
+    apart = [name for name in ("run", "turn") if name in answers.columns]
+    groups = answers.partition_by(apart) if apart else [answers]
+    return {ALIKE: sum(count_alike([mark(text) for text in group["answer"]])[ALIKE] for group in groups)}
 
 
 def count_thoughts(marks: Sequence[AnswerMark]) -> dict[str, int]:

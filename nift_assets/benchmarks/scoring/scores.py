@@ -22,6 +22,7 @@ from nift_assets.benchmarks.scoring.resampling import Difference, QuestionPoints
 # Above this share of missing verdicts a score is marked incomplete (promise P11).
 MOST_MISSING = 0.02
 ANOTHER = "duplicates of another answer"
+ALIKE = "answers alike"
 OTHER_ANSWERS = "more than one answer to a question was judged: the first counts, unless --answers say which one it is"
 
 
@@ -58,13 +59,25 @@ class Measured:
     def missing_share(self) -> float:
         return self.missing / self.expected if self.expected else 0.0
 
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why the score may be another than it seems, each with its count, although the arithmetic is right."""
+        said = []
+        if number := self.counts.get("repeated"):
+            # Of labels in an answer all verdicts that agree with one are left out: if those are low, the rest is high.
+            theirs = "" if self.published is None else f" (the published tool counts them and has {self.published:.2f})"
+            said.append(f"{number:,} verdicts do not count, since the answer holds their label{theirs}")
+        if number := self.counts.get(ALIKE):
+            said.append(f"{number:,} answers are one text again and again")
+        return tuple(said)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
     """One row of the table of scores: a model on a measure, beside the row that it is held against.
 
     `against` is the baseline row, the backbone as it is; the difference to it is paired by question, and `p_corrected`
-    is corrected over the measure's column of the table (Holm).
+    is corrected over the measure's column of the table (Holm). `note` says why a score may be another than it seems.
     """
 
     model: str
@@ -78,6 +91,7 @@ class Score:
     missing: int
     missing_share: float
     complete: bool
+    note: str | None = None
     against: str | None = None
     difference: float | None = None
     difference_low: float | None = None
@@ -108,6 +122,7 @@ SCHEMA: dict[str, type[pl.DataType]] = {
     "missing": pl.Int64,
     "missing_share": pl.Float64,
     "complete": pl.Boolean,
+    "note": pl.String,
     "against": pl.String,
     "difference": pl.Float64,
     "difference_low": pl.Float64,
@@ -192,6 +207,7 @@ def _score(
         missing=row.missing,
         missing_share=row.missing_share,
         complete=row.complete,
+        note="; ".join(row.doubts) or None,
         against=against,
         p_corrected=p,
         **plain,
