@@ -140,7 +140,9 @@ def load(table: str, folder: Path = FOLDER) -> Contract:
     text, place = _text(table, folder), f"{table}.yml"
     written = _parsed(text, place)
     like = written.get("like") if isinstance(written, dict) else None
-    return _contract(table, place, text, _text(str(like), folder) if like else None)
+    if like and not (isinstance(like, str) and (folder / f"{like}.yml").is_file()):
+        _stop(place, f"like {like!r}, which is no contract", f"use one of {', '.join(tables(folder))}")
+    return _contract(table, place, text, _text(like, folder) if like else None)
 
 
 def _of_kind(contract: Contract, table: str) -> Contract:
@@ -171,7 +173,10 @@ def _text(table: str, folder: Path) -> str:
     file = folder / f"{table}.yml"
     if not file.is_file():
         raise ValueError(f"{file.name}: no such contract; write it or use one of {', '.join(tables(folder))}")
-    return file.read_text(encoding="utf-8")
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        _stop(file.name, f"byte {error.start} is not UTF-8", "save it as UTF-8")
 
 
 # A contract is loaded again wherever its table is shown, checked, written or read. What is kept nobody changes.
@@ -180,24 +185,30 @@ def _text(table: str, folder: Path) -> str:
 @cache
 def _parsed(text: str, place: str) -> object:
     """What `yaml.safe_load` gives."""
-    loader = SAFE_LOADER(text)
     try:
-        return loader.get_single_data()
-    except yaml.YAMLError as error:
+        loader = SAFE_LOADER(text)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError for a date that is none
         _stop(place, f"not YAML ({' '.join(str(error).split())})", "mend that line")
-    finally:
-        loader.dispose()
 
 
 @cache
 def _contract(table: str, place: str, text: str, pattern: str | None) -> Contract:
     written = _parsed(text, place)
     if isinstance(written, dict) and pattern is not None:
-        inherited = _parsed(pattern, f"{written['like']}.yml")
-        assert isinstance(inherited, dict), "it is loaded as a contract of its own too"
+        like = written["like"]
+        inherited = _parsed(pattern, f"{like}.yml")
+        if isinstance(inherited, dict) and "like" in inherited:
+            _stop(place, f"like {like!r}, which is like another itself", "name that one")
+        _contract(like, f"{like}.yml", pattern, None)  # says itself what is wrong with it
+        assert isinstance(inherited, dict), "it has been read as a contract"
         own = {name: value for name, value in written.items() if name != "like"}
         written = inherited | {"unit_tests": []} | own
-        written["columns"] = [_column_like(entry, inherited, place) for entry in written["columns"] or []]
+        if isinstance(written["columns"], list):
+            written["columns"] = [_column_like(entry, inherited, place) for entry in written["columns"]]
     fields = _fields(
         written, place, {"table": str, "description": str, "columns": list}, {"tests": list, "unit_tests": list}
     )

@@ -242,19 +242,21 @@ def refusal(read: Reader, path: Path) -> str | None:
     return None
 
 
+@pytest.mark.parametrize("table", ["halves_rejects", "ifbench"])
 @settings(max_examples=150)
 @given(data=st.data())
 def test_a_mutated_contract_is_read_or_refused_in_a_line(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+    table: str, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     import yaml
 
-    whole = yaml.safe_load((contract.FOLDER / "halves_rejects.yml").read_text())
+    whole = yaml.safe_load((contract.FOLDER / f"{table}.yml").read_text())
     how = data.draw(st.sampled_from(["drop", "double", "value", "value"]))
     (mutated,) = changed(
         [whole], (0, *data.draw(st.sampled_from(places(whole)))), how, data.draw(st.sampled_from(VALUES[:-1]))
     )
     folder = tmp_path_factory.mktemp("contracts")
+    shutil.copy(contract.FOLDER / "ifeval.yml", folder)
     (folder / "mutated.yml").write_text(yaml.safe_dump({**mutated, "table": "mutated"}, allow_unicode=True))
     TRIED["contracts"] += 1
     if (refused := refusal(lambda paths: contract.load("mutated", folder), folder)) is not None:

@@ -120,10 +120,31 @@ def test_a_contract_that_is_like_another_has_its_columns_and_tests_and_none_of_i
     assert (found.table, found.description) == ("thirds", "One row per third.")
 
 
-def test_a_contract_that_is_like_nothing_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "thirds.yml").write_text("table: thirds\nlike: quarters\ndescription: One row per third.\n")
-    with pytest.raises(ValueError, match=r"quarters.yml: no such contract"):
+@pytest.mark.parametrize(
+    ("pattern", "like", "says"),
+    [
+        (GOOD, "like: quarters", r"thirds.yml: like 'quarters', which is no contract; use one of halves, thirds"),
+        (GOOD, "like: [halves]", r"thirds.yml: like \['halves'\], which is no contract"),
+        (GOOD, "like: thirds", "thirds.yml: like 'thirds', which is like another itself"),
+        (GOOD, "like: halves\ncolumns: [no_such]", "thirds.yml: halves has no column 'no_such' to be like"),
+        (GOOD, "like: halves\ncolumns: 5", "thirds.yml: columns is 5; make it a list"),
+        ("[]", "like: halves", "halves.yml: expected a mapping"),
+        ("table: halves\ndescription: x\ncolumns: [a]", "like: halves", "halves.yml, column 'a': expected a mapping"),
+        ("table: halves\nlike: thirds", "like: halves", "thirds.yml: like 'halves', which is like another itself"),
+    ],
+)
+def test_a_contract_that_is_like_nothing_is_refused(pattern: str, like: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "halves.yml").write_text(pattern)
+    (tmp_path / "thirds.yml").write_text(f"table: thirds\n{like}\n")
+    with pytest.raises(ValueError, match=says):
         contract.load("thirds", tmp_path)
+
+
+@pytest.mark.parametrize("text", [b"table: \x00", b"table: 2024-13-45", b"table: caf\xe9", b"{"])
+def test_a_file_that_is_no_yaml_is_one_line(text: bytes, tmp_path: Path) -> None:
+    (tmp_path / "halves.yml").write_bytes(text)
+    with pytest.raises(ValueError, match=r"^halves\.yml: .*; (mend that line|save it as UTF-8)$"):
+        contract.load("halves", tmp_path)
 
 
 def test_a_table_without_a_contract_keeps_that_of_its_kind(tmp_path: Path) -> None:
