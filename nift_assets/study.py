@@ -6,9 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, get_args, get_type_hints
+from typing import Protocol, TypeVar
 
-from nift_assets import benchmarks, filters, providers
+from nift_assets import benchmarks, filters, providers, row_fields
 from nift_assets.rows import (
     Adapter,
     Audit,
@@ -29,7 +29,6 @@ from nift_assets.rows import (
     ReferenceSet,
     Teacher,
     TrainingSet,
-    Unit,
 )
 from nift_training.templates import TEMPLATES
 
@@ -106,14 +105,12 @@ class Study:
     publications: tuple[Publication, ...] = ()
 
     def __post_init__(self) -> None:
+        _check_fields(self)
         _check_names("study", [self.name])
-        if self.corpus.cut_at not in get_args(Unit):
-            raise ValueError(f"cut_at is {self.corpus.cut_at!r}; a corpus can be cut at {', '.join(get_args(Unit))}")
         for kind in KINDS:
             _check_names(kind, [row.name for row in getattr(self, kind)])
         for asked in self.language_models:
             _check_asked(asked)
-        _check_numbers(self)
         _check_references(self)
         _check_rows(self)
 
@@ -190,6 +187,15 @@ def _named(rows: Sequence[NamedRow], name: str) -> NamedRow:
     raise ValueError(f"the study has no row {name!r}; it has {', '.join(row.name for row in rows)}")
 
 
+def _check_fields(study: Study) -> None:
+    """What a row has in its fields is of the kind that it declares."""
+    row_fields.check(study, f"study {study.name!r}", inside=False)
+    row_fields.check(study.corpus, f"corpus {study.corpus.name!r}")
+    for kind in KINDS:
+        for row in getattr(study, kind):
+            row_fields.check(row, f"{kind.removesuffix('s').replace('_', ' ')} {row.name!r}")
+
+
 def _check_names(kind: str, names: list[str]) -> None:
     for name in names:
         if not SAFE_NAME.fullmatch(name):
@@ -213,20 +219,6 @@ def _check_asked(row: LanguageModel) -> None:
             "only be a teacher's; serve the model and name a provider that asks a server"
         )
     provider.check(row)
-    if row.limits.in_flight < 1:
-        raise ValueError(f"{row.name!r}: limits.in_flight is {row.limits.in_flight}; let it be at least 1")
-
-
-def _check_numbers(study: Study) -> None:
-    """How many documents or rows are wanted is a number of them, or all."""
-    wanted = [
-        (f"corpus {study.corpus.name!r}: documents", study.corpus.documents),
-        *((f"teacher {row.name!r}: documents", row.documents) for row in study.teachers),
-        *((f"training set {row.name!r}: rows", row.rows) for row in study.training_sets),
-    ]
-    for name, number in wanted:
-        if number is not None and (type(number) is not int or number < 1):
-            raise ValueError(f"{name} is {number!r}; give a whole number above 0, or None for all")
 
 
 def _check_references(study: Study) -> None:
@@ -418,11 +410,6 @@ def _check_reference(reference: ReferenceSet) -> None:
     if reference.file.startswith("/") or ".." in reference.file.split("/"):
         raise ValueError(
             f"reference set {reference.name!r}: {reference.file!r} leads out of its place; name a file in it"
-        )
-    layouts = get_args(get_type_hints(ReferenceSet)["layout"])
-    if reference.layout not in layouts:
-        raise ValueError(
-            f"reference set {reference.name!r} has the layout {reference.layout!r}; use one of {', '.join(layouts)}"
         )
 
 

@@ -31,10 +31,10 @@ class Machine:
 
     def __post_init__(self) -> None:
         """Refuses what no machine is like."""
-        if self.devices < 1:
-            raise ValueError(f"devices is {self.devices}: give at least 1")
+        if type(self.devices) is not int or self.devices < 1:
+            raise ValueError(f"devices is {self.devices!r:.60}: give at least 1")
         if self.zero not in (0, 2, 3):
-            raise ValueError(f"zero is {self.zero}: give 0, 2 or 3")
+            raise ValueError(f"zero is {self.zero!r:.60}: give 0, 2 or 3")
 
     @property
     def distributed(self) -> bool:

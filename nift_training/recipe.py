@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from nift_training import json_objects
 
+# No number of a recipe is larger, and NaN is none.
+LARGEST = 10**9
 Precision = Literal["float16", "bfloat16", "float32"]
+
+
+def _is_like(usual: object, value: object) -> bool:
+    """Whether a value from a file is of the kind of the usual one."""
+    if isinstance(usual, tuple):
+        return isinstance(value, tuple) and len(value) == len(usual) and all(map(_is_like, usual, value))
+    if isinstance(usual, float):
+        return type(value) in (int, float) and abs(value) <= LARGEST
+    return type(value) is type(usual)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +66,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuses what no run can be made of."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not _is_like(field.default, value) and not (field.name == "mean_rows" and value is None):
+                raise ValueError(f"a recipe's {field.name} is {field.default!r} or its like, and not {value!r:.60}")
         for name in ("epochs", "batch_size", "rounds", "learning_rate", "rank", "alpha", "min_loss_scale"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: give a positive number")
@@ -113,19 +127,8 @@ def from_json(values: dict[str, Any]) -> Recipe:
     names = {field.name for field in fields(Recipe)}
     if strange := sorted(values.keys() - names):
         raise ValueError(f"a recipe has no {', '.join(strange)}: it has {', '.join(sorted(names))}")
-    for name, value in values.items():
-        if not _is_like(getattr(FAITHFUL, name), value) and not (name == "mean_rows" and value is None):
-            raise ValueError(f"a recipe's {name} is {getattr(FAITHFUL, name)!r} or its like, and not {value!r}")
-    return Recipe(**values | {"betas": tuple(values.get("betas", Recipe.betas))})
-
-
-def _is_like(usual: object, value: object) -> bool:
-    """Whether a value from a file is of the kind of the usual one."""
-    if isinstance(usual, tuple):
-        return isinstance(value, list | tuple) and len(value) == len(usual) and all(map(_is_like, usual, value))
-    if isinstance(usual, float):
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return type(value) is type(usual)
+    betas = values.get("betas", Recipe.betas)
+    return Recipe(**values | {"betas": tuple(betas) if isinstance(betas, list) else betas})
 
 
 def name_of(recipe: Recipe) -> str:

@@ -81,7 +81,7 @@ def test_until_a_corpus_chooses_the_rejects_say_what_is_missing() -> None:
     raw = raw.with_columns(words=pl.Series([1, 1, 1, 0]))
     made = sql.run(sql.compile("halves_rejects"), {"raw_sample": raw}, None)
     assert made["reason"].to_list() == ["no spaces", "no spaces", "one word", "no words"]
-    with pytest.raises(ValueError, match="cut_at is 'letters'; a corpus can be cut at spaces, words, sentences"):
+    with pytest.raises(ValueError, match="cut_at is 'letters'; give one of 'spaces', 'words', 'sentences'"):
         studies.load("demo").__class__(
             **{**vars(studies.load("demo")), "corpus": Corpus(name="c", location="x", cut_at="letters", licence="x")}  # type: ignore[arg-type]
         )

@@ -308,7 +308,7 @@ def test_a_name_that_leads_out_of_the_warehouse_is_refused(name: str) -> None:
     for kind in ("reference_sets", "training_sets"):
         rows = list(getattr(DEMO, kind))
         rows[-1] = dataclasses.replace(rows[-1], name=name)
-        with pytest.raises(ValueError, match="cannot be a partition key"):
+        with pytest.raises(ValueError, match=r"cannot be a partition key|no table can hold"):
             dataclasses.replace(DEMO, **{kind: tuple(rows)})
 
 
@@ -319,7 +319,7 @@ def test_a_name_that_leads_out_of_the_warehouse_is_refused(name: str) -> None:
         ({"location": "https://example.org/a.json"}, "use hf://datasets/owner/name or a folder"),
         ({"file": "../../etc/passwd"}, "leads out of its place"),
         ({"file": "/etc/passwd"}, "leads out of its place"),
-        ({"layout": "csv"}, "use one of alpaca, conversations"),
+        ({"layout": "csv"}, "give one of 'alpaca', 'conversations'"),
     ],
 )
 def test_a_row_that_is_not_pinned_or_leads_out_is_refused(values: dict[str, str], says: str) -> None:
