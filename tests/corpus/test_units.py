@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -12,10 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expectations import contract
-from nift_assets import corpus, sql, studies, writing_systems
+from nift_assets import corpus, graph, sql, studies, writing_systems
 from nift_assets.corpus import halves, units
 from nift_assets.rows import Corpus, Unit
+from nift_assets.steps.lineage import Partition
+from nift_assets.store import Store, Version, data_version
 from tests.corpus.documents import PIECES, WHITE_SPACE
+from tests.demo import context
 
 CHINESE = "守塔人数清了七封信。“北面的窗户呢？”织布工问，然后借出了一只备用轮子！第二天早晨大家都睡了。"
 THAI = "คนเฝ้าประภาคารไขนาฬิกาเรือนใหญ่ก่อนที่พายุฤดูหนาวจะมาถึงและเขียนจดหมายเจ็ดฉบับ"
@@ -106,3 +111,43 @@ def test_the_contract_of_halves_knows_every_script_without_spaces() -> None:
     inside = pl.DataFrame({"first_half": ["clo"], "second_half": ["sed"]})
     assert duckdb.sql(f"select 1 from inside where not ({named.arguments['sql']})").fetchall() == [(1,)]
     assert (halves.height, inside.height) == (len(letters), 1)
+
+
+def test_another_unit_counts_the_words_of_the_same_sample_anew_and_reads_no_corpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "c.jsonl").write_text(
+        "".join(json.dumps({"text": text}) + "\n" for text in [CHINESE, "One two.", "字", 5])
+    )
+    own = Corpus(name="c", location=str(tmp_path / "c.jsonl"), licence="ours")
+    store = Store(root=str(tmp_path / "warehouse"), study="demo")
+
+    def make(row: Corpus) -> pl.DataFrame:
+        built = graph.build(replace(studies.load("demo"), corpus=row))
+        function = built.tables["raw_sample"].function
+        for name, made in function(context(store, "raw_sample", of=built, dagster=Silent())).items():
+            frames = [made.rows] if isinstance(made.rows, pl.DataFrame) else list(made.rows)
+            frame = pl.concat(frames)
+            version = Version(data=data_version(frame), inputs=built.inputs_version(store, Partition(name, None)))
+            store.write(name, None, frame, version)
+            assert built.is_current(store, Partition(name, None))
+        return store.read("raw_sample", None)
+
+    drawn, rejects = make(own), store.read("raw_sample_rejects", None)
+    expected = corpus.sample(replace(own, cut_at="words")).documents
+    monkeypatch.setattr(corpus, "sample", lambda *_, **__: pytest.fail("the corpus is read again"))
+    for unit in ("words", "sentences", "spaces"):
+        again = make(replace(own, cut_at=unit, licence="MIT", tokens_per_document=5))
+        assert again.drop("words").equals(drawn.drop("words"))
+        assert again["words"].equals(units.counts(drawn["text"], unit))
+        assert unit != "words" or again.equals(expected)
+        assert store.read("raw_sample_rejects", None).equals(rejects)
+    for other in (replace(own, seed=43), replace(own, cut_at="words", documents=1)):
+        with pytest.raises(pytest.fail.Exception, match="read again"):
+            make(other)
+
+
+class Silent:
+    """In the place of Dagster's context, whose log nobody reads here."""
+
+    log = logging.getLogger("silent")
