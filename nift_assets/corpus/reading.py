@@ -347,15 +347,18 @@ def _items(file: str, stream: io.BufferedReader) -> Iterator[tuple[str, dict[str
 
 def _refuse_columns(file: str, column: str, names: Sequence[str]) -> None:
     if column not in names:
-        raise UnreadableFile(f"{file}: there is no column {column!r}, but {', '.join(names[:20]) or 'none'}; {REMEDY}")
+        raise UnreadableFile(f"{file}: there is no column {column!r}, but {_named(names)}; {REMEDY}")
     if (times := names.count(column)) > 1:
         raise UnreadableFile(f"{file}: there are {times} columns {column!r}; write it again with one of them")
 
 
+def _named(names: Sequence[str]) -> str:
+    return one_line(", ".join(names[:20])) or "none"
+
+
 def _refuse_unknown(file: str, column: str, others: Iterable[str], has_column: bool) -> None:
     if others and not has_column:
-        shown = ", ".join([*others][:20])
-        raise UnreadableFile(f"{file}: there is no column {column!r}, but {shown}; {REMEDY}")
+        raise UnreadableFile(f"{file}: there is no column {column!r}, but {_named([*others])}; {REMEDY}")
 
 
 def _lines(file: str, stream: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
