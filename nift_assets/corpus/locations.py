@@ -89,7 +89,7 @@ def _inside(folder: Path) -> list[str]:
         name = path.relative_to(folder).as_posix()
         hidden = any(part.startswith(".") for part in name.split("/"))
         if not hidden:
-            _refuse_other_encoding(str(path))
+            refuse_other_encoding(str(path))
         if path.is_symlink() and not path.is_file() and not hidden:
             raise ValueError(
                 f"{path}: it is a link to {os.readlink(path)}, "
@@ -103,7 +103,7 @@ def _inside(folder: Path) -> list[str]:
     return names
 
 
-def _refuse_other_encoding(path: str) -> None:
+def refuse_other_encoding(path: str) -> None:
     """ValueError for a name in Latin-1, say, which no table could hold."""
     try:
         path.encode()
@@ -113,7 +113,7 @@ def _refuse_other_encoding(path: str) -> None:
 
 
 def _local_files(location: str, revision: str | None) -> tuple[list[str], list[str]]:
-    _refuse_other_encoding(location)
+    refuse_other_encoding(location)
     about: list[str] = []
     if os.path.isdir(location):
         inside = _inside(Path(location))
@@ -129,7 +129,7 @@ def _local_files(location: str, revision: str | None) -> tuple[list[str], list[s
             "give an existing one"
         )
     for file in matches:
-        _refuse_other_encoding(file)
+        refuse_other_encoding(file)
         known = _revision_of_copy(Path(file))
         if revision and known and known != revision:
             raise ValueError(

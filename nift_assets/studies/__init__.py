@@ -11,6 +11,7 @@ import re
 import runpy
 
 from nift_assets import benchmarks, environment
+from nift_assets.corpus import locations
 from nift_assets.rows import (
     Adapter,
     Audit,
@@ -161,9 +162,10 @@ def on_own_documents(study: Study, location: str, *, text_column: str, documents
     changing them updates the study in place. It publishes nothing: licences and repositories are for other articles.
     """
     absolute = location if "://" in location else os.path.abspath(location)
+    locations.refuse_other_encoding(absolute)
     stem = re.split(r"[./*]", absolute.rstrip("/*").rpartition("/")[2])[0]
     slug = re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-")[:48] or "corpus"
-    place = hashlib.sha256(f"{study.name} {absolute}".encode(errors="surrogateescape")).hexdigest()
+    place = hashlib.sha256(f"{study.name} {absolute}".encode()).hexdigest()
     name = f"{slug}-{place[:6]}"
     corpus = dataclasses.replace(
         study.corpus,

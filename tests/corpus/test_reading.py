@@ -300,6 +300,12 @@ def outcome(location: object) -> str:
     return ran.stdout
 
 
+def test_articles_in_a_folder_of_another_encoding_are_no_study(tmp_path: Path) -> None:
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    with pytest.raises(ValueError, match=r"caf\\xe9: its name is not UTF-8; rename it$"):
+        studies.on_own_documents(studies.load("demo"), folder, text_column="text", documents=None)
+
+
 # -- shards and revisions ----------------------------------------------------------------------------------------------
 
 
