@@ -23,6 +23,7 @@ from nift_assets.benchmarks.scoring.interface import BenchmarkTable, Measure, Ru
 from nift_assets.benchmarks.scoring.scores import Measured
 from nift_assets.protocol import Answer, Request
 from nift_assets.rows import Benchmark, Judge
+from nift_training.messages import one_line
 
 VERSION = 1
 NAME = "arena_hard_v2"
@@ -129,14 +130,14 @@ def answers(row: Benchmark, model: str, rows: Sequence[Mapping[str, Any]]) -> Be
 def requests(row: Benchmark, judge: Judge, answers: pl.DataFrame) -> list[Request]:
     """One request per game: the system prompt of the question's category, and the question with both answers."""
     template = files.settings(row, row.judge_config, lambda said: files.text(said["prompt_template"]))
-    settings, asked = _settings(row), dict(questions(row))
+    systems, asked = _systems(row), dict(questions(row))
     return [
         providers.request(
             judge,
             files.filled(
                 template, f"the prompt of {row.judge_config}", QUESTION=asked[question], ANSWER_A=a, ANSWER_B=b
             ),
-            system=settings[category]["system_prompt"],
+            system=systems[category],
         )
         for question, category, a, b in played(row, answers).select("question_id", "category", "a", "b").iter_rows()
     ]
@@ -197,17 +198,20 @@ def judgments(
     return BenchmarkTable(rows, {"without_verdict": rows["verdict"].null_count()})
 
 
-def _settings(row: Benchmark) -> Mapping[str, Mapping[str, str]]:
+def _systems(row: Benchmark) -> Mapping[str, str]:
     """What the judge is told in each category: the published file's constants, read and never run."""
     path = files.path_of(row, SETTINGS)
     constants: dict[str, Any] = {}
-    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-            constants[statement.targets[0].id] = _constant(statement.value, constants)
-    if missing := [name for name in BASELINES if name not in constants.get("JUDGE_SETTINGS", {})]:
-        raise ValueError(f"{path} has no settings for {', '.join(missing)}; put the published file there")
-    settings: Mapping[str, Mapping[str, str]] = constants["JUDGE_SETTINGS"]
-    return settings
+    try:
+        for statement in ast.parse(path.read_text(encoding="utf-8-sig")).body:
+            if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+                constants[statement.targets[0].id] = _constant(statement.value, constants)
+        return {name: files.text(constants["JUDGE_SETTINGS"][name]["system_prompt"]) for name in BASELINES}
+    except (SyntaxError, ValueError, LookupError, TypeError, RecursionError) as mistake:
+        raise ValueError(
+            f"{path} does not say in JUDGE_SETTINGS what the judge is told of {' and '.join(BASELINES)} "
+            f"({type(mistake).__name__}: {one_line(mistake)}); put the published file there"
+        ) from None
 
 
 def _constant(value: ast.expr, constants: Mapping[str, Any]) -> Any:

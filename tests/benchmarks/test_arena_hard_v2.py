@@ -187,3 +187,27 @@ def test_a_model_that_wins_by_length_alone_is_even_when_style_is_controlled() ->
 def test_a_row_that_says_too_much_or_too_little_is_refused(row: Benchmark, values: Any, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         benchmarks.check(replace(row, **values))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "",
+        "(",
+        "\0",
+        "JUDGE_SETTINGS = 5",
+        "JUDGE_SETTINGS = ABSENT",
+        "JUDGE_SETTINGS = {[]: 1}",
+        "JUDGE_SETTINGS = open('x')",
+        "JUDGE_SETTINGS = {'hard_prompt': {'system_prompt': 'a'}}",
+        "JUDGE_SETTINGS = {'hard_prompt': {'system_prompt': 5}, 'creative_writing': {'system_prompt': 'a'}}",
+        "JUDGE_SETTINGS = {'hard_prompt': {'baseline': 'a'}, 'creative_writing': 'b'}",
+    ],
+)
+def test_settings_that_say_nothing_to_the_judge_are_named(row: Benchmark, settings: str) -> None:
+    Path(row.location, "judge_utils.py").write_text(settings)
+    with pytest.raises(
+        ValueError, match=r"judge_utils\.py does not say in JUDGE_SETTINGS .* published file"
+    ) as refused:
+        arena_hard_v2.requests(row, JUDGE, answered(row))
+    assert "\n" not in str(refused.value)
