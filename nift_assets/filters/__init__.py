@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,16 +59,19 @@ def is_sql(row: Filter) -> bool:
 
 
 def check(row: Filter) -> None:
-    """Raises ValueError for a row without a file, with an option its file does not take, or that cannot be a table."""
+    """Raises ValueError for a row without a file, with an option its file does not take or not so, or that cannot be a
+    table."""
     if not re.fullmatch("[a-z0-9_]+", row.name):
         raise ValueError(f"filter {row.name!r} names a table; use the characters a-z 0-9 _")
     if row.file not in names():
         raise ValueError(f"filter {row.name!r} has no file {row.file!r}; use one of {', '.join(names())}")
     if is_sql(row) and (row.rule or row.options):
         raise ValueError(f"filter {row.name!r} is written in SQL, which takes no options and has the name of its file")
-    for name in row.options:
+    for name, value in row.options.items():
         if name not in (options := _options(row)):
             raise ValueError(f"filter {row.name!r} has no option {name!r}; it takes {', '.join(options) or 'none'}")
+        if not _is_like(options[name], value):
+            raise ValueError(f"filter {row.name!r} has {name}={value!r:.60}; give something like {options[name]!r}")
 
 
 def module(row: Filter) -> ModuleType:
@@ -114,6 +118,18 @@ def candidates(completions: pl.DataFrame, halves: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _options(row: Filter) -> list[str]:
+def _options(row: Filter) -> dict[str, Any]:
+    """The options that a filter takes, each with what it is where the row says nothing."""
     parameters = inspect.signature(module(row).removals).parameters.values()
-    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != BENCHMARKS]
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != BENCHMARKS}
+
+
+def _is_like(usual: object, value: object) -> bool:
+    """Whether a row's value can stand for the usual one: numbers above 0, and of texts a tuple or list, never one."""
+    if usual is None or usual is inspect.Parameter.empty:  # its file alone knows what it takes
+        return True
+    if isinstance(usual, tuple):
+        return isinstance(value, tuple | list) and len(value) > 0 and all(_is_like(usual[0], each) for each in value)
+    if type(usual) in (int, float):
+        return type(value) in {int, type(usual)} and 0 < value < math.inf  # type: ignore[operator]
+    return type(value) is type(usual)
