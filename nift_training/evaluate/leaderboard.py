@@ -174,15 +174,16 @@ def score(
     """One row per task and metric, in lm-eval's own arithmetic.
 
     `cache` is where lm-eval keeps each response, so that a stopped run asks only for the rest. Its keys do not tell one
-    model from another, so the file is named after the digest of the weights, and a model without one gets none. All
-    tasks are one call: each call of lm-eval spends seconds on listing what is installed.
+    model from another, so the file is named after the digest of the weights, and a model without one gets none; before
+    responses were JSON it had another name.
     """
     import lm_eval
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
     lm_eval_internals.run_nothing_from_data()
-    use_cache = str(cache / f"responses-{generator.digest[:16]}") if cache and generator.digest else None
+    lm_eval_internals.describe_no_machine()
+    use_cache = str(cache / f"responses-json-{generator.digest[:16]}") if cache and generator.digest else None
 
     with TemporaryDirectory() as data:
         prepared = [
