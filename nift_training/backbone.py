@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nift_training import artifacts, attention, json_objects, model_folder, transformers_internals
 from nift_training.messages import one_line
+from nift_training.model_folder import Weights
 from nift_training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -40,22 +41,20 @@ def read(folder: Path, *, verified: bool = True) -> BackboneFolder:
         raise ValueError(f"{folder} is not a model folder: name one, or fetch it with python -m nift_training.fetch")
     manifest = (folder / artifacts.MANIFEST).is_file()
     digest = artifacts.verified_digest(folder) if verified or not manifest else artifacts.read_manifest(folder).digest
-    tokenizer = _tokenizer(folder)
-    if tokenizer.eos_token is None:
-        raise ValueError(f"the tokenizer of {folder} has no end-of-sequence token: set eos_token in its config")
+    tokenizer = read_tokenizer(folder, local_files_only=True)
+    check_end(folder, tokenizer)
     return BackboneFolder(folder, tokenizer, digest, digest or _identity(folder))
 
 
-def weights(folder: Path, recipe: Recipe, device: torch.device, *, shared: bool = False) -> Any:
+def weights(found: Weights, recipe: Recipe, device: torch.device, *, shared: bool = False) -> Any:
     """The model on the device, its attention able to keep packed sequences apart.
 
     With `shared` DeepSpeed has been told that weights are shared, and transformers hands each process its part.
     """
-    found = model_folder.read(folder)
     # Soft-capped logits (Gemma 2) and attention sinks (gpt-oss) have no fused kernel, and some models only their own.
-    takes_ours = transformers_internals.takes_attention(model_folder.skeleton(found))
+    takes_ours = transformers_internals.takes_attention(found.model)
     chosen = {"attn_implementation": attention.register()} if takes_ours else {}
-    model = model_folder.load(found, dtype=precision(folder, recipe, device), **chosen)
+    model = model_folder.load(found.folder, dtype=precision(found.folder.path, recipe, device), **chosen)
     return model if shared else model.to(device)
 
 
@@ -91,13 +90,27 @@ def read_tokenizer(model: str | Path, **own: Any) -> Any:
     kind: Any = PreTrainedTokenizerFast if _has_tokenizer_json(model, own.get("revision")) else AutoTokenizer
     try:
         tokenizer = kind.from_pretrained(model, trust_remote_code=False, **own)
-    except (OSError, ValueError):
-        raise
+        tokenizer(["a", ""])  # some settings are looked at only now, a length that is a text for one
     except Exception as mistake:  # whatever transformers and tokenizers make of files that they do not expect
-        raise ValueError(f"the tokenizer of {model} cannot be read ({mistake}): fetch its files again") from None
+        if isinstance(mistake, OSError) and not Path(model).is_dir():
+            raise
+        raise ValueError(
+            f"the tokenizer of {model} cannot be read ({one_line(mistake, 200)}): fetch its files again, or one with a "
+            "tokenizer.json"
+        ) from None
     if Path(model).is_dir():
         _refuse_empty(Path(model), tokenizer)
     return tokenizer
+
+
+def check_end(model: str | Path, tokenizer: Any) -> None:
+    """Refuses a tokenizer that ends no sequence: its end token is not set, or is none of its words."""
+    end = tokenizer.eos_token_id
+    if end is None or (end == tokenizer.unk_token_id and tokenizer.eos_token != tokenizer.unk_token):
+        raise ValueError(
+            f"the tokenizer of {model} has no end-of-sequence token but {tokenizer.eos_token!r}: set eos_token in its "
+            "config"
+        )
 
 
 def _refuse_empty(folder: Path, tokenizer: Any) -> None:
@@ -122,16 +135,6 @@ def _has_tokenizer_json(model: str | Path, revision: str | None) -> bool:
         return cached_file(str(model), "tokenizer.json", revision=revision) is not None
     except OSError:
         return False
-
-
-def _tokenizer(folder: Path) -> Any:
-    try:
-        return read_tokenizer(folder, local_files_only=True)
-    except (ImportError, OSError, ValueError) as unable:
-        reason = one_line(unable, 200)
-        raise ValueError(
-            f"the tokenizer of {folder} cannot be read: {reason}; fetch one with a tokenizer.json"
-        ) from None
 
 
 def _identity(folder: Path) -> str:

@@ -68,11 +68,24 @@ class Naming:
         self.ties = list(getattr(model, "all_tied_weights_keys", {}).items())
 
     def of(self, name: str) -> tuple[str, bool]:
-        """The model's name of a tensor, and whether it becomes only a part of that: experts are put together."""
+        """The model's name of a tensor, and whether it is made into that: experts are put together, for one."""
+        own, converter = self._renamed(name)
+        return own, converter is not None
+
+    def made_of(self, name: str) -> set[str]:
+        """The model's names of all that is made of a tensor: gate and up projections may lie in a file as one."""
+        own, converter = self._renamed(name)
+        first, *others = converter.target_patterns if converter else [own]
+        before, found, after = own.partition(first)
+        return {own, *(before + other + after for other in others if found)}
+
+    def _renamed(self, name: str) -> tuple[str, Any]:
         from transformers.core_model_loading import rename_source_key
 
-        own, part = rename_source_key(name, self.renamings, self.converters, self.prefix, self.wanted)
-        return own, part is not None
+        own, pattern = rename_source_key(name, self.renamings, self.converters, self.prefix, self.wanted)
+        if own not in self.wanted and name in self.wanted:  # the rule was for names of another age
+            own, pattern = rename_source_key(name, [], [], self.prefix, self.wanted)
+        return own, next((each for each in self.converters if pattern in each.source_patterns), None)
 
     def tied_to(self, own: str) -> set[str]:
         """All names of the parameter."""
@@ -87,6 +100,7 @@ class Weights:
     parts of one parameter, as experts are.
     """
 
+    folder: ModelFolder
     shards: tuple[Shard, ...]
     model: Any
     naming: Naming
@@ -108,9 +122,9 @@ class Weights:
         """The tensor of that name, which may be its file's, the model's, or one that files had before."""
         if name in self.tensors:
             return self.tensors[name]
-        own, _ = self.naming.of(name)
+        own, is_made = self.naming.of(name)
         found = [tensor for each in self.naming.tied_to(own) for tensor in self._by_parameter.get(each, ())]
-        return found[0] if len(found) == 1 else None
+        return found[0] if len(found) == 1 and not is_made and not self.naming.of(found[0].name)[1] else None
 
     def is_tied(self, tensor: Tensor) -> bool:
         """Whether the model has the tensor under two names, so that who changes one changes both."""
@@ -183,7 +197,8 @@ def weights(folder: ModelFolder) -> Weights:
         seen[name] = file
     model = skeleton(folder)
     naming = Naming(model)
-    return Weights(shards=tuple(found), model=model, naming=naming, names=_names(path, found, model, naming))
+    names = _names(path, found, model, naming)
+    return Weights(folder=folder, shards=tuple(found), model=model, naming=naming, names=names)
 
 
 def skeleton(folder: ModelFolder) -> Any:
@@ -288,17 +303,18 @@ def _entries(said: Any) -> Iterator[tuple[str, Any]]:
 def _names(path: Path, found: Sequence[Shard], model: Any, naming: Naming) -> dict[str, str]:
     """The model's name of each tensor that it loads, by the file's; all that the model is made of must be there."""
     names: dict[str, str] = {}
+    there: set[str] = set()
     for tensor in (tensor for shard in found for tensor in shard.tensors):
-        own, is_part = naming.of(tensor.name)
+        own, is_made = naming.of(tensor.name)
         if own not in naming.wanted:
             continue  # transformers leaves it out: an inverse frequency, a head for several tokens
         wanted = tuple(naming.wanted[own].shape)
-        if not is_part and wanted != tensor.shape:
+        if not is_made and wanted != tensor.shape:
             raise ValueError(
                 f"{path} has {tensor.name} {tensor.shape}, and by its {CONFIG} it is {wanted}: download the model again"
             )
         names[tensor.name] = own
-    there = {name for own in names.values() for name in naming.tied_to(own)}
+        there.update(end for made in naming.made_of(tensor.name) for end in naming.tied_to(made))
     missing = naming.wanted.keys() - there
     if missing := missing - transformers_internals.not_needed(model, missing):
         raise _lacking(path, model, sorted(missing))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from nift_training import artifacts, backbone, model_folder
-from nift_training.evaluate import serving
+from nift_training import artifacts, backbone, json_objects, model_folder, progress
+from nift_training.evaluate import padding, serving
+from nift_training.messages import one_line
 
 if TYPE_CHECKING:
     import torch
 
+GENERATION_CONFIG = "generation_config.json"
 BATCH = 16  # prompts per forward pass
 GREEDY_BELOW = 1e-4  # FastChat samples only from this temperature on
 
@@ -21,12 +24,14 @@ GREEDY_BELOW = 1e-4  # FastChat samples only from this temperature on
 class Generator:
     """A model on its device, its tokenizer, which pads on the left, and the digest of its folder if it has one.
 
-    The model may be a `serving.ModelServer` that answers instead.
+    The model may be a `serving.ModelServer` that answers instead. `in_batches` says that prompts of several lengths can
+    be asked together.
     """
 
     model: Any
     tokenizer: Any
     digest: str | None = None
+    in_batches: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +70,19 @@ def load(model: str | Path, revision: str | None = None) -> Generator:
         weights = weights.to("cuda")
     elif weights.dtype == torch.float16:
         weights = weights.to(torch.float32)
-    return Generator(weights.eval(), tokenizer, digest)
+    generator = Generator(weights.eval(), tokenizer, digest, _is_masked(weights, model))
+    _check_settings(generator, model)
+    if not generator.in_batches:
+        progress.say(
+            f"evaluate: {type(weights).__name__} does not keep what fills up a batch apart: one prompt at a time"
+        )
+    return generator
 
 
 def _from_folder(path: Path) -> Any:
     folder = model_folder.read(path)
+    if (path / GENERATION_CONFIG).is_file():
+        json_objects.of_file(path / GENERATION_CONFIG)  # transformers would go on without one that it cannot read
     if not folder.quantization and all(file.suffix == ".safetensors" for file in folder.files):
         model_folder.weights(folder)
     return model_folder.load(folder, dtype="auto")
@@ -120,7 +133,7 @@ def generate(
     ends = end_ids(generator, stop_tokens)
     done: dict[int, Generation] = {}
     batches = [by_length[start : start + batch_size] for start in range(0, len(by_length), batch_size)]
-    if most is not None and any(len(ids) + max_new_tokens > most for ids in encoded):
+    if not generator.in_batches or (most is not None and any(len(ids) + max_new_tokens > most for ids in encoded)):
         batches = [[index] for index in by_length]  # each goes on as far as it can, whoever else is asked
     for batch in batches:
         longest = len(encoded[batch[-1]])
@@ -149,10 +162,14 @@ def _around(tokenizer: Any) -> tuple[list[int], list[int]]:
 
 def _check_prompts(generator: Generator, prompts: Sequence[str], encoded: Sequence[Sequence[int]]) -> int | None:
     """The model's learned positions, None for any number. ValueError names a prompt that the model cannot read: one
-    that leaves no position for an answer, or has a token the model has no vector of."""
+    that is empty, leaves no position for an answer, or has a token the model has no vector of."""
     model, tokenizer = generator.model, generator.tokenizer
     most, words = model_folder.positions(model), model.get_input_embeddings().num_embeddings
     for prompt, ids in zip(prompts, encoded, strict=True):
+        if not ids:
+            raise ValueError(
+                f"the prompt {prompt!r} has no token, and the tokenizer begins no text with one: leave it out"
+            )
         if most is not None and len(ids) >= most:
             raise ValueError(
                 f"the prompt {prompt[:40]!r}… has {len(ids)} tokens, and the model {most} positions, for the answer as "
@@ -169,10 +186,45 @@ def _check_prompts(generator: Generator, prompts: Sequence[str], encoded: Sequen
 def end_ids(generator: Generator, stop_tokens: Sequence[str] = ()) -> frozenset[int]:
     """The token ids that end a generation: the model's own and those stop tokens its vocabulary has."""
     configured = generator.model.generation_config.eos_token_id
-    own = [configured] if isinstance(configured, int) else list(configured or [])
+    own = configured if isinstance(configured, list) else [] if configured is None else [configured]
     vocabulary = generator.tokenizer.get_vocab()
     named = [vocabulary[token] for token in stop_tokens if token in vocabulary]
     return frozenset([generator.tokenizer.eos_token_id, *own, *named])
+
+
+def _is_masked(weights: Any, model: str | Path) -> bool:
+    """`padding.is_masked`; ValueError for a model that cannot even be asked something alone."""
+    import torch
+
+    try:
+        return padding.is_masked(weights)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as mistake:  # whatever a class of transformers makes of values that its configuration let pass
+        raise ValueError(
+            f"transformers {version('transformers')} cannot run {model} ({one_line(mistake, 160)}): download the model "
+            "again, or another transformers"
+        ) from None
+
+
+def _check_settings(generator: Generator, model: str | Path) -> None:
+    """Refuses a model whose own settings of generation it cannot be asked with, sampled or not."""
+    import torch
+
+    ends = end_ids(generator)
+    strange = [end for end in ends if not isinstance(end, int) or isinstance(end, bool)]
+    try:
+        for temperature in () if strange else (0.0, 1.0):
+            _generate_batch(generator, [[0]], ends, 1, temperature, seed=0)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as mistake:  # whatever transformers makes of settings and a model that do not go together
+        strange = [one_line(mistake, 160)]
+    if strange:
+        raise ValueError(
+            f"{model} cannot be asked with the settings of its {GENERATION_CONFIG} ({strange[0]!r}): repair it, or "
+            "remove it"
+        )
 
 
 def with_one_bos(generator: Generator, prompt: str) -> str:
@@ -187,9 +239,8 @@ def with_one_bos(generator: Generator, prompt: str) -> str:
 
 def _tokenizer(model: str | Path, revision: str | None) -> Any:
     tokenizer = backbone.read_tokenizer(model, revision=revision, padding_side="left")
-    if tokenizer.eos_token is None:
-        raise ValueError(f"the tokenizer of {model} has no end-of-sequence token: set eos_token in its config")
-    if tokenizer.pad_token is None:
+    backbone.check_end(model, tokenizer)
+    if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
@@ -211,14 +262,17 @@ def _generate_batch(
 ) -> list[list[int]]:
     import torch
 
-    padded = generator.tokenizer.pad({"input_ids": prompts}, return_tensors="pt").to(generator.model.device)
+    pad: int = generator.tokenizer.pad_token_id
+    padded = padding.left(prompts, pad, generator.model.device)
     torch.manual_seed(seed)
     with torch.inference_mode():
         output: torch.Tensor = generator.model.generate(
             **padded,
             max_new_tokens=max_new_tokens,
             eos_token_id=sorted(ends),
-            pad_token_id=generator.tokenizer.pad_token_id,
+            pad_token_id=pad,
+            num_return_sequences=1,
+            return_dict_in_generate=False,
             **_sampling(temperature),
         )
     rows: list[list[int]] = output[:, padded["input_ids"].shape[1] :].tolist()

@@ -190,7 +190,11 @@ def score(
             {**task, "dataset_kwargs": {**(task.get("dataset_kwargs") or {}), "cache_dir": data}} for task in tasks
         ]
         results = lm_eval.simple_evaluate(
-            model=HFLM(pretrained=generator.model, tokenizer=generator.tokenizer, batch_size=batch_size),
+            model=HFLM(
+                pretrained=generator.model,
+                tokenizer=generator.tokenizer,
+                batch_size=batch_size if generator.in_batches else 1,
+            ),
             tasks=prepared,
             limit=limit,
             task_manager=TaskManager(include_defaults=False),

@@ -1,41 +1,25 @@
-"""Prompt/response pairs as the paper's trainer saw them: read, tokenised, masked and cut."""
+"""Prompt/response pairs as the paper's trainer saw them: tokenised, masked and cut."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nift_training import artifacts, json_objects
+from nift_training import artifacts
 from nift_training.recipe import Recipe
+from nift_training.train import layouts
+from nift_training.train.layouts import Pair, TrainingRow
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 AT_ONCE = 1000  # texts handed to the tokenizer at a time, which works on them in parallel
-SPEAKERS = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant", "system": "system"}
-LAYOUTS = "prompt and response, Alpaca's instruction, input and output, or messages"
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One exchange in text: what is read, and what is learnt to follow it, unless it is marked not to be."""
-
-    prompt: str
-    response: str
-    learnt: bool = True
-
-
-@dataclass(frozen=True)
-class TrainingRow:
-    """One training example in text: its exchanges, mostly one, and what may stand before them."""
-
-    pairs: tuple[Pair, ...]
-    system: str = ""
+READING = 2  # raised when a row is read otherwise than before, so that no ids of an older reading are taken
 
 
 @dataclass(frozen=True)
@@ -63,19 +47,6 @@ class Examples(Sequence[TrainingExample]):
     def __getitem__(self, index: Any) -> Any:
         part = slice(self.starts[index], self.starts[index + 1])
         return TrainingExample(self.ids[part], self.trained[part])
-
-
-def read(path: Path) -> list[TrainingRow]:
-    """The rows of a .json, .jsonl or .parquet file in its order, in any of three layouts.
-
-    `prompt` and `response`; Alpaca's `instruction`, `input` and `output`, the first two joined by a line break and the
-    turns of a `history` before them, as LLaMA-Factory does (`data/aligner.py:25-32`); or `messages` (`conversations`)
-    of user and assistant by turns, of which an answer with `train` false or `weight` 0 is read and not learnt.
-    """
-    rows = _read_objects(path)
-    if not rows:
-        raise ValueError(f"{path} has no rows: nothing to train on")
-    return [_row(row, f"{path} row {number}") for number, row in enumerate(rows, start=1)]
 
 
 def encode(tokenizer: Any, row: TrainingRow, recipe: Recipe) -> TrainingExample:
@@ -120,7 +91,7 @@ def cached(tokenizer: Any, data: Path, recipe: Recipe, folder: Path) -> Examples
             return Examples(**load_file(kept))
         except (SafetensorError, TypeError):
             kept.unlink()  # a disk that lost its power left it damaged; it is only a copy
-    examples_ = examples(tokenizer, read(data), recipe)
+    examples_ = examples(tokenizer, layouts.read(data), recipe)
     with artifacts.replacing(kept) as partial:
         save_file({"ids": examples_.ids, "trained": examples_.trained, "starts": examples_.starts}, partial)
     return examples_
@@ -183,96 +154,5 @@ def _key(tokenizer: Any, data: Path, recipe: Recipe) -> str:
     shape = (recipe.cutoff, recipe.add_bos, recipe.add_eos, recipe.keep_eos, recipe.separator)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     words = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
-    what = json.dumps([artifacts.sha256(data), words, ends, shape])
+    what = json.dumps([READING, artifacts.sha256(data), words, ends, shape])
     return hashlib.sha256(what.encode()).hexdigest()[:32]
-
-
-def _row(row: Mapping[str, Any], where: str) -> TrainingRow:
-    if (messages := row.get("messages", row.get("conversations"))) is not None:
-        return _from_messages(messages, where)
-    if "instruction" in row:
-        asked = [_text(row, "instruction", where), _text(row, "input", where, empty=True)]
-        joined = "\n".join(text for text in asked if text)
-        last = Pair(joined, _text(row, "output", where))
-        return TrainingRow((*_history(row, where), last), _text(row, "system", where, empty=True))
-    return TrainingRow((Pair(_text(row, "prompt", where), _text(row, "response", where)),))
-
-
-def _text(row: Mapping[str, Any], column: str, where: str, *, empty: bool = False) -> str:
-    text = row.get(column)
-    if empty and text is None:
-        return ""
-    if not json_objects.is_text(text):
-        raise ValueError(f"{where} has no text in {column!r}: give {LAYOUTS}")
-    return str(text)
-
-
-def _history(row: Mapping[str, Any], where: str) -> list[Pair]:
-    turns = row.get("history")
-    if turns is None:
-        return []
-    if not isinstance(turns, list) or not all(
-        isinstance(turn, list | tuple) and len(turn) == 2 and all(map(json_objects.is_text, turn)) for turn in turns
-    ):
-        raise ValueError(f"{where} has a history that is no list of pairs of texts: drop or repair it")
-    return [Pair(*turn) for turn in turns]
-
-
-def _from_messages(messages: Any, where: str) -> TrainingRow:
-    objects = isinstance(messages, list) and all(isinstance(message, Mapping) for message in messages)
-    messages_of_turns = [
-        (SPEAKERS.get(str(message.get("role", message.get("from")))), message.get("content", message.get("value")))
-        for message in (messages if objects else ())
-    ]
-    marks = [_is_learnt(message, where) for message in (messages if objects else ())]
-    system = messages_of_turns.pop(0)[1] if messages_of_turns and messages_of_turns[0][0] == "system" else ""
-    turns, texts = ["user", "assistant"] * (len(messages_of_turns) // 2), [text for _, text in messages_of_turns]
-    if (
-        not turns
-        or [who for who, _ in messages_of_turns] != turns
-        or not all(map(json_objects.is_text, (system, *texts)))
-    ):
-        raise ValueError(f"{where} is not texts of user and assistant by turns: drop or repair it")
-    learnt = marks[-len(texts) :][1::2]
-    return TrainingRow(tuple(Pair(*pair) for pair in zip(texts[::2], texts[1::2], learnt, strict=True)), system)
-
-
-def _is_learnt(message: Mapping[str, Any], where: str) -> bool:
-    """Whether a message is to be learnt: by axolotl's `train`, or OpenAI's and Mistral's `weight` of 0 or 1."""
-    answer = SPEAKERS.get(str(message.get("role", message.get("from")))) == "assistant"
-    for name, value in (("train", message.get("train")), ("weight", message.get("weight"))):
-        if value is None:
-            continue
-        if value not in (0, 1) or (value and not answer):
-            raise ValueError(
-                f"{where} has a message of {message.get('role', message.get('from'))!r} with {name} {value!r}: answers "
-                "are learnt (1) or not (0), and nothing else is"
-            )
-        if answer and not value:
-            return False
-    return True
-
-
-def _read_objects(path: Path) -> list[dict[str, Any]]:
-    if path.suffix == ".parquet":
-        return _read_parquet(path)
-    if path.suffix == ".json":
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as damage:  # no JSON, or no UTF-8
-            raise ValueError(f"{path} cannot be read as JSON ({damage}): repair it, or save it as UTF-8") from None
-        if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
-            raise ValueError(f"{path} is not a JSON list of objects: give one, or .jsonl with an object per line")
-        return content
-    return artifacts.read_rows(path)
-
-
-def _read_parquet(path: Path) -> list[dict[str, Any]]:
-    from pyarrow import parquet
-
-    table = parquet.read_table(path)
-    layouts = ({"prompt", "response"}, {"instruction", "output"}, {"messages"}, {"conversations"})
-    if not any(layout <= set(table.column_names) for layout in layouts):
-        raise ValueError(f"{path} lacks the columns of any layout: give {LAYOUTS}; it has {table.column_names}")
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return rows

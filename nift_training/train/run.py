@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nift_training import artifacts, backbone, file_locks, lineage, machine, model_folder, progress
 from nift_training.machine import Machine, ProcessRank
 from nift_training.memory import peak_rss_mb
+from nift_training.model_folder import Weights
 from nift_training.recipe import Recipe
 from nift_training.train import (
     card,
@@ -88,7 +89,8 @@ def _train(run: TrainingRun, recipe: Recipe, wanted: Machine) -> None:
         devices.join(device, place, wanted)
     base = backbone.read(run.base, verified=place.first)
     # Before anything is learnt: a base that no merge would take is refused now and not after days of training.
-    trained_on = lineage.of(run.base, run.base_name)
+    weights = model_folder.weights(model_folder.read(run.base))
+    trained_on = lineage.of(run.base, run.base_name, weights.shards)
     with devices.first_goes_first(place):
         examples = pairs.cached(base.tokenizer, run.data, recipe, run.cache)
     identity = {
@@ -101,8 +103,8 @@ def _train(run: TrainingRun, recipe: Recipe, wanted: Machine) -> None:
         begun = checkpoints.latest(run.work, identity, start_over=run.start_over and place.first)
     log = [TrainStep(**row) for row in begun.log] if begun else []
     devices.check_agreement(place, len(log), f"the steps done in {run.work}")
-    _check_rows(run, base.tokenizer, examples)
-    prepared = prepare(run.base, recipe, wanted, device, place)
+    _check_rows(run, weights.model, base.tokenizer, examples)
+    prepared = prepare(weights, recipe, wanted, device, place)
     engine = prepared.engine
     if begun:
         engine.load(begun.state)
@@ -140,9 +142,8 @@ def _train(run: TrainingRun, recipe: Recipe, wanted: Machine) -> None:
         _publish(run, prepared.model, state, recipe, steps, facts, started)
 
 
-def _check_rows(run: TrainingRun, tokenizer: Any, examples: Examples) -> None:
+def _check_rows(run: TrainingRun, model: Any, tokenizer: Any, examples: Examples) -> None:
     """Refuses data of which the model cannot read a row: a token it has no vector of, more tokens than positions."""
-    model = model_folder.skeleton(model_folder.read(run.base))
     words, most = model.get_input_embeddings().num_embeddings, model_folder.positions(model)
     if (largest := int(examples.ids.max())) >= words:
         row = next(number for number, example in enumerate(examples, start=1) if largest in example.ids)
@@ -220,7 +221,9 @@ class PreparedTraining:
     checkpointing: bool
 
 
-def prepare(base: Path, recipe: Recipe, wanted: Machine, device: torch.device, place: ProcessRank) -> PreparedTraining:
+def prepare(
+    base: Weights, recipe: Recipe, wanted: Machine, device: torch.device, place: ProcessRank
+) -> PreparedTraining:
     """The model of a folder with a fresh adapter, in the engine that the machine asks for."""
     shares_weights = wanted.zero == 3
     live_configuration: Any = None
@@ -228,7 +231,7 @@ def prepare(base: Path, recipe: Recipe, wanted: Machine, device: torch.device, p
         from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
         # As long as this lives transformers hands each process its part of the weights, and peft knows of it.
-        precision = str(backbone.precision(base, recipe, device)).removeprefix("torch.")
+        precision = str(backbone.precision(base.folder.path, recipe, device)).removeprefix("torch.")
         kind: Any = HfDeepSpeedConfig
         live_configuration = kind(engines.configuration(recipe, wanted, place.world, precision))
     model = backbone.weights(base, recipe, device, shared=shares_weights)
@@ -265,7 +268,7 @@ def save_adapter(
     facts: dict[str, Any],
     out: Path,
 ) -> None:
-    """Writes the adapter as peft does, naming its base and no path, with log, recipe, card and picture of the loss."""
+    """Writes the adapter as peft does, naming its base and no path, with log, recipe and card."""
     model.peft_config[lora.ADAPTER].base_model_name_or_path = base_name
     # Left to itself peft asks the Hub whether the base's embeddings changed.
     model.save_pretrained(out, state_dict=state.masters, save_embedding_layers=False)
@@ -275,7 +278,6 @@ def save_adapter(
     _write_json(out / "adapter_config.json", config)
     _write_json(out / "recipe.json", asdict(recipe))
     (out / "train_log.jsonl").write_text("".join(artifacts.line(asdict(step)) for step in steps), encoding="utf-8")
-    (out / "loss.svg").write_text(card.loss_picture([step.loss for step in steps]), encoding="utf-8")
     (out / "README.md").write_text(card.card(base_name, recipe, facts), encoding="utf-8")
 
 

@@ -22,7 +22,7 @@ from nift_training import backbone, templates
 from nift_training.evaluate import conversations, generation, ifeval
 from nift_training.merge import run
 from nift_training.recipe import FAITHFUL, named
-from nift_training.train import pairs
+from nift_training.train import layouts, pairs
 from tests.counting import Counts
 from tests.training.families import peft_adapter, write
 
@@ -140,7 +140,7 @@ def merged_as_by_peft(base: Path, adapter: Path, out: Path) -> None:
 
 
 def read_pairs(path: Path) -> None:
-    pairs.examples(backbone.read(path.parent / "base").tokenizer, pairs.read(path), FAITHFUL)
+    pairs.examples(backbone.read(path.parent / "base").tokenizer, layouts.read(path), FAITHFUL)
 
 
 def respond_and_check(path: Path) -> None:
@@ -161,6 +161,11 @@ READERS: dict[str, tuple[str, Mangle, Callable[[Path], object]]] = {
         lambda file: merged_as_by_peft(file.parents[1] / "base", file.parent, file.parents[1] / "out"),
     ),
     "a model's configuration": ("base/config.json", mangled, lambda file: generation.load(file.parent)),
+    "a model's settings of generation": (
+        "base/generation_config.json",
+        mangled,
+        lambda file: generation.generate(generation.load(file.parent), ["a", "The old bridge"], max_new_tokens=2),
+    ),
     "a model's header": ("base/model.safetensors", mangled_header, lambda file: generation.load(file.parent)),
     "a model's index": (
         "sharded/model.safetensors.index.json",
@@ -168,7 +173,11 @@ READERS: dict[str, tuple[str, Mangle, Callable[[Path], object]]] = {
         lambda file: run.plan(file.parent, file.parents[1] / "adapter"),
     ),
     "a tokenizer": ("base/tokenizer.json", mangled, lambda file: run.plan(file.parent, file.parents[1] / "adapter")),
-    "a tokenizer's settings": ("base/tokenizer_config.json", mangled, lambda file: backbone.read(file.parent)),
+    "a tokenizer's settings": (
+        "base/tokenizer_config.json",
+        mangled,
+        lambda file: read_pairs(file.parents[1] / "pairs.jsonl"),
+    ),
     "pairs": ("pairs.jsonl", mangled_lines, read_pairs),
     "instructions": ("alpaca.jsonl", mangled_lines, read_pairs),
     "messages": ("messages.jsonl", mangled_lines, read_pairs),

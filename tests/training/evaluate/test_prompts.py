@@ -8,10 +8,16 @@ from typing import Any
 
 import pytest
 
+from nift_training import backbone
 from nift_training.evaluate import conversations, generation, ifeval
-from tests.training.families import write
+from tests.training.families import FAMILIES, write
 
 PROMPT = "The old bridge over"
+MASKLESS = ("rwkv", "xlnet", "cpmant", "trocr")
+
+
+def edit(file: Path, **changes: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
 def ending_texts(folder: Path) -> Path:
@@ -45,6 +51,60 @@ def test_padding_has_a_vector_of_the_model(tmp_path: Path) -> None:
     plain.tokenizer.save_pretrained(folder)
     padded = generation.load(folder)
     assert [each.ids for each in generation.generate(padded, ["He", PROMPT], max_new_tokens=4)] == alone
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_an_answer_in_a_batch_is_the_answer_alone(tmp_path: Path, kind: str) -> None:
+    asked = generation.load(write(tmp_path / "model", kind))
+    prompts = [PROMPT, "He", "What grows in a garden in winter? Kale does"]
+    together = generation.generate(asked, prompts, max_new_tokens=6)
+    assert together == [generation.generate(asked, [each], max_new_tokens=6)[0] for each in prompts]
+    assert asked.in_batches == (kind not in MASKLESS)
+
+
+def test_an_answer_in_a_batch_is_the_answer_alone_without_the_word_of_a_tokenizer(tmp_path: Path) -> None:
+    """One that does not name the mask among what a model is given makes none when it pads."""
+    folder = write(tmp_path / "model", "llama")
+    edit(folder / "tokenizer_config.json", model_input_names=["input_ids"])
+    asked = generation.load(folder)
+    together = generation.generate(asked, [PROMPT, "He"], max_new_tokens=6)
+    assert together == [generation.generate(asked, [each], max_new_tokens=6)[0] for each in (PROMPT, "He")]
+
+
+@pytest.mark.parametrize(
+    "said", [{"eos_token_id": "1"}, {"eos_token_id": [1, "2"]}, {"num_beams": "2"}, {"top_p": "x"}, {"top_k": "x"}, [1]]
+)
+def test_settings_of_generation_that_no_model_can_be_asked_with_are_named(tmp_path: Path, said: Any) -> None:
+    folder = write(tmp_path / "model", "llama")
+    written = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps(written | said if isinstance(said, dict) else said))
+    with pytest.raises(ValueError, match=r"generation_config\.json"):
+        generation.load(folder)
+
+
+def test_settings_of_generation_do_not_change_what_is_given_back(tmp_path: Path) -> None:
+    folder = write(tmp_path / "model", "llama")
+    plain = generation.generate(generation.load(folder), [PROMPT], max_new_tokens=4)
+    edit(folder / "generation_config.json", num_return_sequences=1, return_dict_in_generate=True, output_scores=True)
+    assert generation.generate(generation.load(folder), [PROMPT], max_new_tokens=4) == plain
+
+
+@pytest.mark.parametrize("said", [{"eos_token": ""}, {"model_max_length": "2048"}, {"model_input_names": 5}])
+def test_a_tokenizer_that_cannot_be_used_is_named(tmp_path: Path, said: dict[str, Any]) -> None:
+    folder = write(tmp_path / "model", "llama")
+    edit(folder / "tokenizer_config.json", **said)
+    for read in (generation.load, backbone.read):
+        with pytest.raises(ValueError, match=r"the tokenizer of .*model (cannot be read|has no end-of-sequence token)"):
+            read(folder)
+
+
+def test_an_empty_prompt_is_asked_only_where_a_text_has_a_beginning(tmp_path: Path) -> None:
+    folder = write(tmp_path / "model", "llama")
+    assert generation.generate(generation.load(folder), [""], max_new_tokens=2)[0].tokens
+    written = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    (folder / "tokenizer.json").write_text(json.dumps(written | {"post_processor": None}), encoding="utf-8")
+    with pytest.raises(ValueError, match="the prompt '' has no token"):
+        generation.generate(generation.load(folder), ["a", ""], max_new_tokens=2)
 
 
 def test_a_prompt_that_the_model_cannot_read_is_named(tmp_path: Path) -> None:

@@ -190,16 +190,17 @@ def _wait_for_device() -> None:
 def nift(load: Load, folder: Path, clock: Clock, *, profiled: bool = False) -> None:
     import torch
 
-    from nift_training import backbone
+    from nift_training import backbone, model_folder
     from nift_training.machine import Machine, ProcessRank
     from nift_training.recipe import Recipe
-    from nift_training.train import loop, pairs
+    from nift_training.train import layouts, loop, pairs
     from nift_training.train import run as train
 
     recipe = Recipe(epochs=1, batch_size=load.batch, rounds=1, mean_rows=None, precision="bfloat16")
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    examples = pairs.examples(backbone.read(folder / "model").tokenizer, pairs.read(folder / "pairs.jsonl"), recipe)
-    ready = train.prepare(folder / "model", recipe, Machine(), device, ProcessRank(0, 1, 0))
+    examples = pairs.examples(backbone.read(folder / "model").tokenizer, layouts.read(folder / "pairs.jsonl"), recipe)
+    weights = model_folder.weights(model_folder.read(folder / "model"))
+    ready = train.prepare(weights, recipe, Machine(), device, ProcessRank(0, 1, 0))
 
     def optimise() -> None:
         loop.optimise(ready.engine, examples, recipe, layout=ready.layout, at_once=ready.at_once, device=device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from nift_training import backbone
 from nift_training.recipe import FAITHFUL, MODERN
 from nift_training.train import pairs
-from nift_training.train.pairs import Pair, TrainingRow
+from nift_training.train.layouts import Pair, TrainingRow
 from tests.shared_data import shared
 
 
@@ -121,68 +120,6 @@ def test_every_answer_of_a_dialogue_is_learnt_and_no_question(tokenizer: Any) ->
     assert tokenizer.decode(example.ids[example.trained]) == "1.<|end_of_text|>2.<|end_of_text|>"
 
 
-def test_alpaca_messages_and_sharegpt_are_read(tmp_path: Path) -> None:
-    layouts: list[list[dict[str, Any]]] = [
-        [{"instruction": "Add.", "input": "1 1", "output": "2"}, {"instruction": "Hi", "input": "", "output": "Ho"}],
-        [
-            {"messages": [{"role": "user", "content": "Add.\n1 1"}, {"role": "assistant", "content": "2"}]},
-            {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]},
-        ],
-        [
-            {"conversations": [{"from": "human", "value": "Add.\n1 1"}, {"from": "gpt", "value": "2"}]},
-            {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]},
-        ],
-        [{"prompt": "Add.\n1 1", "response": "2"}, {"prompt": "Hi", "response": "Ho"}],
-    ]
-    for number, rows in enumerate(layouts):
-        path = tmp_path / f"{number}.json"
-        path.write_text(json.dumps(rows))
-        assert pairs.read(path) == [row("Add.\n1 1", "2"), row("Hi", "Ho")]
-
-
-def test_jsonl_and_parquet_give_the_same_rows(tmp_path: Path, pairs_file: Path) -> None:
-    import polars
-
-    read = pairs.read(pairs_file)
-    texts = [each.pairs[0] for each in read]
-    polars.DataFrame(
-        {"prompt": [text.prompt for text in texts], "response": [text.response for text in texts]}
-    ).write_parquet(tmp_path / "pairs.parquet")
-    assert pairs.read(tmp_path / "pairs.parquet") == read
-
-
-@pytest.mark.parametrize(
-    ("content", "complaint"),
-    [
-        ("", "no rows"),
-        ('{"prompt": "a"}\n', "row 1 has no text in 'response'"),
-        ('{"prompt": 1, "response": "b"}', "'prompt'"),
-        ('{"messages": [{"role": "assistant", "content": "b"}]}', "row 1 is not texts of user and assistant by turns"),
-        ('{"messages": "hello"}', "row 1 is not texts of user and assistant by turns"),
-        ('{"messages": ["hello", "there"]}', "row 1 is not texts of user and assistant by turns"),
-        (
-            '{"messages": [{"role": "system", "content": 1}, {"role": "user", "content": "a"}, '
-            '{"role": "assistant", "content": "b"}]}',
-            "row 1 is not texts of user and assistant by turns",
-        ),
-        ('{"instruction": "a", "input": ""}', "'output'"),
-        ('{"instruction": "a", "input": 5, "output": "b"}', "'input'"),
-        ('{"instruction": "a", "input": "", "output": "b", "system": 4}', "'system'"),
-    ],
-)
-def test_data_without_pairs_is_refused(tmp_path: Path, content: str, complaint: str) -> None:
-    (tmp_path / "data.jsonl").write_text(content)
-    with pytest.raises(ValueError, match=complaint):
-        pairs.read(tmp_path / "data.jsonl")
-
-
-@pytest.mark.parametrize("damage", [b'[{"prompt": "a"', b"\xff\xfe[]"])
-def test_a_json_file_that_cannot_be_read_is_named(tmp_path: Path, damage: bytes) -> None:
-    (tmp_path / "data.json").write_bytes(damage)
-    with pytest.raises(ValueError, match=r"data\.json cannot be read as JSON"):
-        pairs.read(tmp_path / "data.json")
-
-
 @pytest.mark.parametrize("add_eos", [True, False])
 def test_a_row_in_which_nothing_is_predicted_is_named(tokenizer: Any, add_eos: bool) -> None:
     """With an end of sequence an empty pair is that token alone, which has nothing before it."""
@@ -212,39 +149,3 @@ def test_kept_tokens_that_are_damaged_are_made_anew(tokenizer: Any, pairs_file: 
     (file,) = tmp_path.glob("tokens-*")
     file.write_bytes(file.read_bytes()[:100])
     assert pairs.cached(tokenizer, pairs_file, FAITHFUL, tmp_path).ids.tolist() == first.ids.tolist()
-
-
-@pytest.mark.parametrize("mark", [{"train": False}, {"weight": 0}])
-def test_an_answer_that_is_marked_is_read_and_not_learnt(
-    tokenizer: Any, tmp_path: Path, mark: dict[str, object]
-) -> None:
-    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "wrong"}]
-    turns += [{"role": "user", "content": "c"}, {"role": "assistant", "content": "right"}]
-    plain, marked = (pairs.read(_written(tmp_path, [turns[0], turns[1] | how, *turns[2:]]))[0] for how in ({}, mark))
-    ours, theirs = (pairs.encode(tokenizer, row, FAITHFUL) for row in (plain, marked))
-    assert ours.ids.tolist() == theirs.ids.tolist()
-    wrong = tokenizer("wrong", add_special_tokens=False)["input_ids"]
-    assert int(ours.trained.sum() - theirs.trained.sum()) == len(wrong) + 1
-    for message in ({"weight": 0.5}, {"train": "no"}):
-        with pytest.raises(ValueError, match="answers are learnt"):
-            pairs.read(_written(tmp_path, [turns[0], turns[1] | message]))
-    with pytest.raises(ValueError, match="a message of 'user' with train True"):
-        pairs.read(_written(tmp_path, [turns[0] | {"train": True}, turns[1]]))
-
-
-def test_a_history_comes_before_an_instruction(tmp_path: Path) -> None:
-    path = tmp_path / "pairs.json"
-    row = {"instruction": "c", "output": "d", "history": [["a", "b"]]}
-    path.write_text(json.dumps([row, row | {"history": []}]))
-    several, one = pairs.read(path)
-    assert several.pairs == (pairs.Pair("a", "b"), pairs.Pair("c", "d"))
-    assert one.pairs == (pairs.Pair("c", "d"),)
-    path.write_text(json.dumps([row | {"history": ["a", "b"]}]))
-    with pytest.raises(ValueError, match="row 1 has a history that is no list of pairs"):
-        pairs.read(path)
-
-
-def _written(folder: Path, messages: list[dict[str, Any]]) -> Path:
-    path = folder / "messages.jsonl"
-    path.write_text(json.dumps({"messages": messages}) + "\n")
-    return path
