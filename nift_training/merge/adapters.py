@@ -6,6 +6,7 @@ model's class says how a layer keeps its weight. What peft would leave out, or m
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import math
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nift_training import artifacts, json_objects, shards
+from nift_training.messages import one_line
 from nift_training.model_folder import Weights
 from nift_training.shards import Shard, Tensor
 
@@ -203,6 +205,11 @@ def _sorted(path: Path, shard: Shard) -> tuple[dict[str, Layer], dict[str, Tenso
         if tensor.dtype not in shards.FLOATS or not tensor.numbers or not tensor.shape:
             raise ValueError(f"{path / WEIGHTS} has {tensor.name} {tensor.shape} as {tensor.dtype}: cannot merge")
         own = tensor.name.removeprefix(PEFT_PREFIX)
+        if own == tensor.name:
+            raise ValueError(
+                f"{path / WEIGHTS} has {own} without {PEFT_PREFIX!r} before it, so that peft leaves it out: save the "
+                "adapter with peft"
+            )
         # What a layer was before the adapter came on it; peft saves that of an embedding or a head by default.
         replaced = own.replace(".base_layer.", ".")
         if layer := LAYER.fullmatch(own):
@@ -227,6 +234,11 @@ def _layer(path: Path, module: str, matrices: Mapping[str, Tensor]) -> Layer:
 
 def _partner(name: str, base: Weights, taken: Mapping[str, object]) -> Tensor:
     partner = base.find(name)
+    if partner is None and base.naming.of(name)[0] in base.naming.wanted:
+        raise ValueError(
+            f"the adapter changes {name}, which the base's files keep otherwise than the model: merge it with peft "
+            "itself"
+        )
     if partner is None or partner.name in taken:
         raise ValueError(f"the adapter's {name} matches no tensor of the base: it is for another base")
     return partner
@@ -269,6 +281,13 @@ def _brought(lora: AdapterWeights, base: Weights, *, sibling: bool) -> dict[str,
         _check_shape(ReplacementTensor(tensor=tensor), partner)
         if _equal(lora.file, tensor, base, partner):
             continue
+        # What an adapter is on has its own tensors under another name in peft's model.
+        within = name.rpartition(".")[0] in lora.layers
+        if within != (tensor.name != f"{PEFT_PREFIX}{name}"):
+            raise ValueError(
+                f"{lora.file} has {tensor.name}, which is called otherwise in peft's model with this adapter, so that "
+                "peft leaves it out: remove it, or save the adapter again"
+            )
         if sibling and not any(_is_saved(module, lora.settings) for module in _modules(name)):
             raise ValueError(
                 f"the adapter brings {name} of the model it was trained on, and its sibling has another: save the "
@@ -297,17 +316,17 @@ def _check_whole(lora: AdapterWeights, base: Weights, on: set[str]) -> None:
     for name, _ in base.model.named_parameters():
         if name not in there and any(_is_saved(module, lora.settings) for module in _modules(name)):
             raise ValueError(f"{lora.file} lacks {name}, which its modules_to_save name: download the adapter again")
-    if lora.settings.target_modules in (None, ALL_LINEAR):
-        return  # peft chooses by what it knows of the model
+    settings = _resolved(lora, base)
     for name in lora.layers:
         partner = base.find(f"{name}.weight")
         assert partner is not None, "it has been matched"
-        if not _is_named(name, lora) and not _is_named(base.names[partner.name].rpartition(".")[0], lora):
+        called = (name, base.names[partner.name].rpartition(".")[0])
+        if not any(_is_named(each, settings, lora) for each in called):
             raise ValueError(
                 f"{lora.file} has {name}, which its target_modules do not name, so that peft leaves it out: add it to "
                 f"them in {CONFIG}, or download the adapter again"
             )
-    if lost := sorted(name for name in _adaptable(base.model) - on if _is_named(name, lora)):
+    if lost := sorted(name for name in _adaptable(base.model) - on if _is_named(name, settings, lora)):
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
         raise ValueError(
             f"{lora.file} has nothing for {lost[0]}{more}, which its target_modules name: download the adapter again"
@@ -323,11 +342,31 @@ def _adaptable(model: Any) -> set[str]:
     return {name for name, module in model.named_modules() if isinstance(module, kinds)}
 
 
-def _is_named(module: str, lora: AdapterWeights) -> bool:
+def _resolved(lora: AdapterWeights, base: Weights) -> Any:
+    """The adapter's settings with the names of its modules, which peft itself finds in the model where the
+    configuration leaves the choice to it."""
+    said = lora.settings.target_modules
+    if said is not None and not (isinstance(said, str) and said.lower() == ALL_LINEAR):
+        return lora.settings
+    from peft import LoraModel
+
+    try:
+        on = LoraModel(copy.deepcopy(base.model), copy.copy(lora.settings), "default", low_cpu_mem_usage=True)
+    except ValueError as mistake:
+        raise ValueError(
+            f"{lora.path / CONFIG} leaves its target_modules to peft, which knows none for {type(base.model).__name__} "
+            f"({one_line(mistake)}): name them there"
+        ) from None
+    found = copy.copy(lora.settings)
+    found.target_modules = set(on.targeted_module_names)
+    return found
+
+
+def _is_named(module: str, settings: Any, lora: AdapterWeights) -> bool:
     from peft.tuners.tuners_utils import check_target_module_exists
 
     try:
-        return bool(check_target_module_exists(lora.settings, module))
+        return bool(check_target_module_exists(settings, module))
     except (re.error, TypeError, ValueError, AttributeError) as mistake:
         raise ValueError(f"{lora.path / CONFIG} names layers in a way that peft does not know ({mistake})") from None
 

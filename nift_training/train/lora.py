@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -43,27 +44,62 @@ def with_fresh_adapter(model: Any, recipe: Recipe) -> Any:
 
 def targets(model: Any) -> list[str] | str:
     """What peft is told of the layers to train: their last names, or a pattern where other parts of the model (a vision
-    tower) have layers of the same names."""
-    names = linear_layers(model)
-    prefix = _text_prefix(model)
+    tower) have layers of the same names, or each layer's own where a module of another kind is called so as well."""
+    layers, prefix = linear_layers(model), _text_prefix(model)
+    names = sorted({name.rpartition(".")[2] for name in layers})
+    inside = f"{prefix}." if prefix else ""
+    alike = (name for name, _ in model.named_modules() if name.startswith(inside) and name.rpartition(".")[2] in names)
+    if {*alike} != {*layers}:
+        return layers
     return names if prefix is None else rf"{re.escape(prefix)}\..*\.({'|'.join(names)})"
 
 
 def linear_layers(model: Any) -> list[str]:
-    """The last names of the linear layers of the model's text part, without `lm_head`: q_proj, …, down_proj in a Llama.
+    """The names of the linear layers of the model's text part, without `lm_head`: q_proj, …, down_proj of each layer of
+    a Llama.
 
     ValueError for a model that has none.
     """
-    import torch
-
-    linear = (name for name, module in text_part(model).named_modules() if isinstance(module, torch.nn.Linear))
-    if not (names := sorted({name.rpartition(".")[2] for name in linear if "lm_head" not in name})):
-        others = {type(each).__name__ for name, each in text_part(model).named_modules() if _multiplies(name, each)}
+    part, prefix, head = text_part(model), _text_prefix(model), model.get_output_embeddings()
+    inside = [(name, module) for name, module in part.named_modules() if "lm_head" not in name and module is not head]
+    if not (names := [name for name, module in inside if _is_linear(module)]):
+        others = {type(each).__name__ for name, each in part.named_modules() if _multiplies(name, each)}
         raise ValueError(
             f"{type(model).__name__} has no linear layers (nn.Linear) to train an adapter on, but "
             f"{', '.join(sorted(others)) or 'none'}: take a model that has, or train it with peft itself"
         )
-    return names
+    return [f"{prefix}.{name}" if prefix else name for name in names]
+
+
+def _is_linear(module: Any) -> bool:
+    """Whether a module gives x·Wᵀ + bias, to which a low rank can be added: a Linear, or what is made of one and still
+    computes that (Falcon's), not a router that chooses experts by it."""
+    import torch
+
+    if not isinstance(module, torch.nn.Linear):
+        return False
+    if type(module).forward is torch.nn.Linear.forward:
+        return True
+    x = torch.linspace(-1, 1, module.in_features, dtype=module.weight.dtype, device=module.weight.device)[None]
+    with _whole(module), torch.no_grad():
+        try:
+            y = module(x)
+        except (RuntimeError, TypeError, ValueError, IndexError):
+            return False  # it takes something else than rows
+        expected = torch.nn.Linear.forward(module, x)
+    if not isinstance(y, torch.Tensor) or y.shape != expected.shape:
+        return False
+    return bool((y - expected).abs().max() <= 1e-2 * expected.abs().max())
+
+
+def _whole(module: Any) -> AbstractContextManager[Any]:
+    """The module with its weights, of which under ZeRO-3 each process has a part."""
+    if not hasattr(module.weight, "ds_id"):
+        return nullcontext()
+    import deepspeed
+
+    gathered: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(list(module.parameters()))
+    return gathered
 
 
 def _multiplies(name: str, module: Any) -> bool:
@@ -90,12 +126,13 @@ def _text_prefix(model: Any) -> str | None:
 
 def untrained(model: Any) -> tuple[list[str], float]:
     """The weights of the text part that no adapter is on, though they multiply what goes through, by their last names,
-    and their share of all its numbers: experts, which transformers keeps as one tensor for all of a layer."""
+    and their share of all its numbers: experts, which transformers keeps as one tensor for all of a layer, and what
+    chooses them."""
     import torch
 
     part, found, numbers = text_part(model), set(), 0
     for name, module in part.named_modules():
-        if isinstance(module, torch.nn.Linear | torch.nn.Embedding):
+        if isinstance(module, torch.nn.Embedding) or _is_linear(module):
             continue
         for own, parameter in module.named_parameters(recurse=False):
             if len(_shape(parameter)) > 1:

@@ -6,7 +6,7 @@ place: of a 60M-parameter model with 32,000 tokens a full set of logits in float
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -68,8 +68,9 @@ def hidden_states(model: Any, batch: MicroBatch) -> torch.Tensor:
 def choose_layout(model: Any, cutoff: int) -> Layout:
     """`packed` where the model, fed sequences end to end, gives the logits of each alone; else `padded`.
 
-    A model may look back over a window shorter than a pair, or not hand down what keeps sequences apart. One whose
-    logits are more than its head applied to its hidden states is refused: its loss would be another one.
+    A model may look back over a window shorter than a pair, or not hand down what keeps sequences apart. Refused is one
+    that sees the tokens it is to learn (XLNet), and one whose logits are more than its head applied to its hidden
+    states: its loss would be another one.
     """
     import numpy as np
     import torch
@@ -86,13 +87,19 @@ def choose_layout(model: Any, cutoff: int) -> Layout:
         for ids in PROBES
     ]
     with torch.no_grad(), _without_dropout(model):
-        own = [
-            causal(input_ids=torch.tensor([ids], device=device), use_cache=False).logits[0].float() for ids in PROBES
-        ]
+        own = [_logits(causal, ids) for ids in PROBES]
         if not all(bool(logits.isfinite().all()) for logits in own):
             raise ValueError(
                 "the base's logits are not finite: its weights hold NaN or infinity, or are too large for "
                 f"{str(model.dtype).removeprefix('torch.')}; fetch it again, or choose another --precision"
+            )
+
+        seen, later = PROBES[0][:4], PROBES[0][4:]
+        otherwise = _logits(causal, (*seen, *(token + 1 for token in later)))
+        if not _close([otherwise[: len(seen)]], [own[0][: len(seen)]], head.weight.dtype.itemsize):
+            raise ValueError(
+                f"{type(causal).__name__} looks at what comes after a token, and could copy what it is to learn: it "
+                "cannot be trained here; take a causal model"
             )
 
         def logits(layout: Layout) -> list[torch.Tensor]:
@@ -115,6 +122,14 @@ def choose_layout(model: Any, cutoff: int) -> Layout:
             return "packed" if _close(logits("packed"), own, head.weight.dtype.itemsize) else "padded"
         except (TypeError, RuntimeError, ValueError):
             return "padded"  # the model knows nothing of the arguments, or of a mask of that shape
+
+
+def _logits(causal: Any, ids: Sequence[int]) -> torch.Tensor:
+    """The logits [tokens, words] of one sequence, as the model itself gives them."""
+    import torch
+
+    logits: torch.Tensor = causal(input_ids=torch.tensor([ids], device=causal.device), use_cache=False).logits[0]
+    return logits.float()
 
 
 @contextmanager

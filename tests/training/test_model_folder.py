@@ -14,6 +14,7 @@ from nift_training import artifacts, backbone, model_folder, transformers_intern
 from nift_training.evaluate import generation
 from nift_training.merge import recomputation, run
 from nift_training.recipe import Recipe
+from nift_training.train import lora
 from nift_training.train import run as train_run
 from tests.training.conftest import RECIPE
 from tests.training.families import pairs, peft_adapter, write
@@ -97,6 +98,32 @@ def test_an_embedding_that_an_adapter_brings_is_laid_over_as_peft_does_but_not_o
         run.merge(base, adapter, tmp_path / "sibling", sibling_of="org/base")
 
 
+BESIDE = "base_model.model.model.layers.0.self_attn."
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda tensors: {n.removeprefix("base_model.model."): t for n, t in tensors.items()}, "without 'base_model"),
+        (lambda tensors: tensors | {f"{BESIDE}q_proj.weight": tensors["other"]}, "called otherwise"),
+        (lambda tensors: tensors | {f"{BESIDE}o_proj.base_layer.weight": tensors["other"]}, "called otherwise"),
+    ],
+)
+def test_a_tensor_that_peft_would_leave_out_for_its_name_is_refused(
+    models: Models, plain_adapter: Path, tmp_path: Path, change: Callable[[dict[str, Any]], Any], words: str
+) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    adapter = shutil.copytree(plain_adapter, tmp_path / "adapter")
+    file = adapter / "adapter_model.safetensors"
+    changed = change(load_file(file) | {"other": torch.full((16, 16), 0.2)})
+    save_file({name: tensor.clone() for name, tensor in changed.items() if name != "other"}, file)
+    with pytest.raises(ValueError, match=words):
+        run.merge(models(tmp_path / "base"), adapter, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
 def test_modules_to_save_are_those_whose_names_end_so(models: Models, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -143,6 +170,33 @@ def test_layers_that_peft_would_make_up_or_leave_out_are_refused(
     edit(adapter / "adapter_config.json", target_modules=named)
     with pytest.raises(ValueError, match=words):
         run.merge(models(tmp_path / "base"), adapter, tmp_path / "merged")
+
+
+@pytest.mark.parametrize("choice", ["all-linear", "All-Linear", None])
+def test_where_the_choice_of_layers_is_left_to_peft_its_own_counts(
+    models: Models, plain_adapter: Path, tmp_path: Path, choice: str | None
+) -> None:
+    base = models(tmp_path / "base")
+    whole = peft_adapter(base, tmp_path / "whole", choice)
+    edit(whole / "adapter_config.json", target_modules=choice, base_model_name_or_path="org/base")
+    merges_right(base, whole, tmp_path / "merged")
+    missing, surplus = (shutil.copytree(plain_adapter, tmp_path / name) for name in ("missing", "surplus"))
+    edit(missing / "adapter_config.json", target_modules=choice)
+    with pytest.raises(ValueError, match=r"nothing for model\.layers\.0"):
+        run.merge(base, missing, tmp_path / "out")
+    shutil.rmtree(surplus)
+    peft_adapter(base, surplus, ["q_proj", "v_proj", "lm_head"], save={"save_embedding_layers": False})
+    edit(surplus / "adapter_config.json", target_modules=choice, base_model_name_or_path="org/base")
+    with pytest.raises(ValueError, match="which its target_modules do not name"):
+        run.merge(base, surplus, tmp_path / "out")
+
+
+def test_layers_that_peft_knows_none_of_are_asked_for(models: Models, tmp_path: Path) -> None:
+    base = models(tmp_path / "base", "olmo2")
+    adapter = peft_adapter(base, tmp_path / "adapter", ["q_proj"])
+    edit(adapter / "adapter_config.json", target_modules=None, base_model_name_or_path="org/base")
+    with pytest.raises(ValueError, match="peft, which knows none for Olmo2ForCausalLM"):
+        run.merge(base, adapter, tmp_path / "out")
 
 
 def test_an_adapter_that_may_hold_code_is_named_as_one(plain_adapter: Path, models: Models, tmp_path: Path) -> None:
@@ -340,6 +394,58 @@ def test_an_adapter_on_the_experts_of_older_files_is_merged_into_them(models: Mo
 def test_a_model_without_linear_layers_is_refused_with_what_it_has(said: Callable[[str], tuple[Any, str]]) -> None:
     with pytest.raises(ValueError, match=r"GPT2LMHeadModel has no linear layers \(nn\.Linear\).*but Conv1D:"):
         said("gpt2")
+
+
+def test_a_router_that_is_made_of_a_linear_layer_gets_no_adapter(
+    said: Callable[[str], tuple[Any, str]], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    _, folder = said("phimoe")
+    assert "experts.gate_up_proj, router.weight (" in capsys.readouterr().err
+    config = json.loads(Path(folder, "adapter", "adapter_config.json").read_text())
+    assert config["target_modules"] == ["k_proj", "o_proj", "q_proj", "v_proj"]
+    merges_right(Path(folder, "base"), Path(folder, "adapter"), tmp_path / "merged")
+
+
+def test_layers_are_named_one_by_one_where_another_module_is_called_so_as_well() -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    class Router(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> Any:
+            return super().forward(x), x
+
+    small = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model: Any = LlamaForCausalLM(LlamaConfig(vocab_size=32, **small))
+    assert lora.targets(model) == ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
+    model.model.layers[1].mlp.up_proj = Router(16, 24)
+    named = lora.targets(model)
+    assert isinstance(named, list)
+    assert "model.layers.0.mlp.up_proj" in named
+    assert "model.layers.1.mlp.up_proj" not in named
+    assert len(named) == 13
+
+
+def test_a_model_that_sees_what_it_is_to_learn_is_refused(said: Callable[[str], tuple[Any, str]]) -> None:
+    with pytest.raises(ValueError, match="XLNetLMHeadModel looks at what comes after a token"):
+        said("xlnet")
+
+
+@pytest.mark.parametrize("kind", ["hrm_text", "deepseek_v4"])
+def test_a_folder_is_read_where_transformers_makes_several_tensors_of_one_or_keeps_a_name(
+    models: Models, tmp_path: Path, kind: str
+) -> None:
+    base = models(tmp_path / "base", kind)
+    load(base)
+    found = model_folder.weights(model_folder.read(base))
+    assert found.names.keys() == {tensor.name for shard in found.shards for tensor in shard.tensors}
+    merges_right(base, peft_adapter(base, tmp_path / "adapter", r".*o(_b)?_proj"), tmp_path / "merged")
+
+
+def test_an_adapter_on_what_files_keep_with_other_weights_is_left_to_peft(models: Models, tmp_path: Path) -> None:
+    base = models(tmp_path / "base", "hrm_text")
+    adapter = peft_adapter(base, tmp_path / "adapter", ["gate_proj", "up_proj"])
+    with pytest.raises(ValueError, match="keep otherwise than the model: merge it with peft itself"):
+        run.merge(base, adapter, tmp_path / "merged")
 
 
 def test_data_that_the_model_has_no_vectors_for_is_refused_before_the_first_step(

@@ -19,6 +19,7 @@ import json
 import os
 import random
 import resource
+import runpy
 import shutil
 import statistics
 import subprocess
@@ -103,11 +104,9 @@ def make_adapter(out: Path, layers: int) -> None:
 
 def ours(base: Path, adapter: Path, out: Path) -> None:
     """The command line, as a person gives it."""
-    from nift_training import verbs
-    from nift_training.merge import __main__ as merge
-
-    command = ["--base", str(base), "--adapter", str(adapter), "--out", str(out), "--check-logits", "never"]
-    verbs.run(merge.main, command)
+    options = ["--base", str(base), "--adapter", str(adapter), "--out", str(out), "--check-logits", "never"]
+    sys.argv = ["nift_training.merge", *options]
+    runpy.run_module("nift_training.merge", run_name="__main__")
 
 
 def peft(base: Path, adapter: Path, out: Path) -> None:
