@@ -19,8 +19,8 @@ SHAPING = re.compile(
 )
 # What a program needs to run on this machine.
 MACHINE = re.compile(
-    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_\w+|TZ|TERM|TMPDIR|TMP|TEMP|XDG_\w+|VIRTUAL_ENV|CONDA_PREFIX"
-    r"|(CONDA|DYLD|HSA|LD|MALLOC|NVIDIA|PYTHON|ROCM)_?\w*|CC|CXX|SSL_CERT_(FILE|DIR)|(REQUESTS|CURL)_CA_BUNDLE"
+    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_\w+|TZ|TERM|TMPDIR|TMP|TEMP|XDG_\w+|VIRTUAL_ENV"
+    r"|(CONDA|DYLD|HSA|LD|MALLOC|NVIDIA|ROCM)_\w+|PYTHON\w*|CC|CXX|SSL_CERT_(FILE|DIR)|(REQUESTS|CURL)_CA_BUNDLE"
 )
 # Where a step reports to.
 PIPES = re.compile(r"DAGSTER_PIPES_\w+")
@@ -38,12 +38,16 @@ VERBS: Mapping[str, Sequence[str]] = {
     "nift_training.evaluate": PROXIES,
 }
 KEY_OPTION = "--server-key-variable"  # the name of the variable with the key of a server that evaluate asks
+NODES_OPTION = "--hostfile"
+# How this machine signs in on the nodes of a hostfile.
+SIGNING_IN = ("SSH_AUTH_SOCK", "KRB5CCNAME", "PDSH_SSH_ARGS", "PDSH_SSH_ARGS_APPEND")
 
 
 def told(command: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
     """The environment of `python -m verb …`: what shapes it, what this machine needs, and what the verb asks for."""
     asked = {name for argument in command for name in VERBS.get(argument, ())}
     asked |= {value for option, value in pairwise(command) if option == KEY_OPTION}
+    asked |= {*SIGNING_IN} if NODES_OPTION in command else set()
     return {name: value for name, value in environment.items() if name in asked or _is_plain(name)}
 
 

@@ -28,6 +28,8 @@ SECRETS = {
     "AWS_SECRET_ACCESS_KEY": "canary-9-of-a-store",
     "HTTPS_PROXY": "http://me:canary-10-of-a-proxy@proxy.example.org",
     "COMPANY_LOGIN": "canary-11-that-nobody-knows",
+    "LDAP_BIND": "canary-14-that-begins-as-a-loaders-would",
+    "SSH_AUTH_SOCK": "/run/canary-15-of-an-agent",
     "NCCL_TOKEN": "canary-12-of-a-family-that-shapes",
     "PYTHON_KEYRING_PASSWORD": "canary-13-of-a-family-of-this-machine",
 }
@@ -99,6 +101,7 @@ def test_each_verb_is_told_what_it_asks_with_and_nobody_elses() -> None:
     assert told("nift_training.evaluate") == {"HTTPS_PROXY"}
     asked = ("nift_training.evaluate", "--server", "http://localhost:8000/v1", "--server-key-variable")
     assert told(*asked, "NIFT_SERVER_KEY") == {"HTTPS_PROXY", "NIFT_SERVER_KEY"}
+    assert told("nift_training.train", "--hostfile", "hosts") == {"SSH_AUTH_SOCK"}
 
 
 def test_other_nodes_are_told_no_secret_and_nothing_that_their_shell_would_run(
