@@ -17,6 +17,8 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tests import offline
+
 PROJECT = Path(__file__).parent.parent
 NIFT = str(Path(sys.executable).with_name("nift"))
 # It is there for what hangs, not for a machine that is busy.
@@ -27,7 +29,8 @@ LONGEST_SECONDS = 1800
 class Demo:
     """A finished run of `nift demo`: where its tables and its Dagster instance lie, and what it printed.
 
-    `pace` is how many times the machine's usual time for a piece of work it took while the demo was made. Several
+    `pace` is how many times the machine's usual time for a piece of work it took while the demo was made. `asked` is
+    what it has asked of other machines from a network of its own, None where this system permits none. Several
     processes look at one demo: who changes something works on a copy.
     """
 
@@ -36,6 +39,7 @@ class Demo:
     printed: str = ""
     cpu_seconds: float = 0
     pace: float = 1
+    asked: list[str] | None = None
 
     def environment(self) -> dict[str, str]:
         return {**os.environ, "NIFT_WAREHOUSE": str(self.warehouse), "DAGSTER_HOME": str(self.home)}
@@ -79,9 +83,10 @@ def pace() -> float:
 def make(folder: Path, owner: int) -> None:
     """Runs `nift demo` and writes how it ended; kills it when nobody is left who wants it."""
     before = pace()
-    environment = Demo(folder / "warehouse", folder / "home").environment()
+    environment = offline.noting(Demo(folder / "warehouse", folder / "home").environment(), folder / "notes")
     with (folder / "printed").open("wb") as output:
         command, streams = ["nice", "-n", "3", NIFT, "demo"], {"stdout": output, "stderr": output}
+        command = offline.alone(command) if offline.permitted() else command
         process = subprocess.Popen(command, env=environment, cwd=PROJECT, start_new_session=True, **streams)
     # Its own CPU seconds and those of the processes it has waited for, whatever else was started from here.
     while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
@@ -94,6 +99,7 @@ def make(folder: Path, owner: int) -> None:
         "status": os.waitstatus_to_exitcode(status),
         "cpu_seconds": used.ru_utime + used.ru_stime,
         "pace": max(before, pace()),
+        "asked": offline.asked(folder / "notes") if offline.permitted() else None,
     }
     (folder / "end.partial").write_text(json.dumps(facts))
     (folder / "end.partial").rename(folder / "end.json")

@@ -18,6 +18,7 @@ from nift_assets import graph
 from nift_assets.store import Store
 from nift_assets.studies.demo import STUDY
 from nift_training import file_locks
+from tests import offline
 from tests.conftest import PROJECT, Demo, instance_at, nift, nift_here
 
 TABLES = {
@@ -80,6 +81,12 @@ def test_the_work_of_the_demo_fits_into_two_minutes_of_two_cores(demo: Demo) -> 
     """Counted in CPU seconds of a machine at its usual pace: what else it is doing is not the demo's time."""
     print(f"the demo took {demo.cpu_seconds:.0f} CPU s at {demo.pace:.1f} times the usual pace")
     assert demo.cpu_seconds < 2 * 120 * demo.pace
+
+
+def test_the_whole_line_runs_in_a_network_of_its_own_and_asks_nobody(demo: Demo) -> None:
+    if demo.asked is None:
+        pytest.skip(offline.REASON)
+    assert demo.asked == []
 
 
 def test_the_demo_prints_a_line_per_model_and_says_that_the_scores_mean_nothing(demo: Demo) -> None:

@@ -105,6 +105,7 @@ def query(sql: str) -> None:
 
     try:
         with duckdb.connect(Path(warehouse(), CATALOGUE), read_only=True) as catalogue:
+            catalogue.execute("set autoinstall_known_extensions = false")  # nothing is fetched without being asked for
             click.echo(str(catalogue.sql(sql)))
     except duckdb.Error as error:
         refuse(str(error))
