@@ -106,6 +106,11 @@ def server_key_variable() -> str | None:
     return SERVER_KEY if SERVER_KEY in os.environ else None
 
 
+def ui_asks_for_no_token() -> bool:
+    """Whether somebody has said that every account of this machine may use the UI."""
+    return _given(UI_TOKEN) == "none"
+
+
 def failure_webhook() -> str | None:
     """The address that is told of each failed run."""
     return _given(FAILURE_WEBHOOK)

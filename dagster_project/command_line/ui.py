@@ -28,8 +28,11 @@ def ui(
     try:
         from dagster_project.ui.gate import UiAddress
 
-        address = UiAddress(host=host, port=port, names=names, token=keys.read(environment.UI_TOKEN))
+        token = None if environment.ui_asks_for_no_token() else keys.read(environment.UI_TOKEN)
+        address = UiAddress(host=host, port=port, names=names, token=token)
         address.refuse_unsafe()
+        if not environment.ui_asks_for_no_token():
+            address = address.with_token()
         study = studies.active()
         home = dagster_home(study.name)
         take_over(study)

@@ -6,11 +6,14 @@ a form, by a POST that calls itself text, through a name that resolves to 127.0.
 
 from __future__ import annotations
 
+import hashlib
 import hmac
+import re
+import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
@@ -18,8 +21,10 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
-COOKIE = "nift_token"
 SHORTEST_TOKEN = 16
+# RFC 9110: a Host is a name or an address, with or without a port; RFC 6454: an Origin is such a one behind a scheme.
+HOST = r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?"
+ORIGIN = re.compile(rf"null|[a-z][a-z0-9+.-]*://(?P<host>{HOST})")
 POLICY_VIOLATION = 1008  # RFC 6455, 7.4.1
 
 
@@ -31,6 +36,11 @@ class UiAddress:
     port: int | None = None
     names: tuple[str, ...] = ()
     token: str | None = None
+
+    def with_token(self) -> UiAddress:
+        """The same address with a new token if it has none and can be reached from this machine alone: other accounts
+        of this machine are strangers too."""
+        return self if self.token or not _is_loopback(self.host) else replace(self, token=secrets.token_hex(16))
 
     def refuse_unsafe(self) -> None:
         """ValueError for an address that others can reach without a token, and for a token that can be guessed."""
@@ -63,12 +73,16 @@ class Gate:
 
     `names` are the host names it may be called by besides this machine's own, which a reverse proxy has. The port is
     not looked at: through an SSH tunnel it is another one. A page's Origin has to be the very Host it asks.
+
+    A browser hands a cookie to every port of a name: each token has a cookie of its own, so that the UIs of two studies
+    do not sign each other out.
     """
 
     def __init__(self, app: ASGIApp, *, names: Iterable[str] = (), token: str | None = None) -> None:
         self._app = app
         self._names = LOOPBACK | {name.lower() for name in names}
         self._token = token
+        self._cookie = f"nift_token_{hashlib.sha256((token or '').encode()).hexdigest()[:8]}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -87,9 +101,15 @@ class Gate:
     def _refusal(self, scope: Scope) -> GateRefusal | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "").lower()
-        if len(headers.getlist("host")) != 1 or _name(host) not in self._names:
+        named = re.fullmatch(HOST, host)
+        origins = [ORIGIN.fullmatch(origin.lower()) for origin in headers.getlist("origin")]
+        if named is None or len(headers.getlist("host")) != 1:
+            return GateRefusal(400, "a request names one Host, as a name or an address with or without a port")
+        if None in origins:
+            return GateRefusal(400, "the Origin is none that a browser sends")
+        if named[1] not in self._names:
             return GateRefusal(403, f"the host {host!r} is not served here; nift ui --name allows it")
-        if any(urlsplit(origin.lower()).netloc != host for origin in headers.getlist("origin")):
+        if any(origin and origin["host"] != host for origin in origins):
             return GateRefusal(403, "a page of another origin may not ask this server")
         return _refused_method(scope, headers) if scope["type"] == "http" else None
 
@@ -104,7 +124,7 @@ class Gate:
         # One slash: with two the rest would be another machine's name.
         path = "/" + scope["path"].lstrip("/\\")
         answer = RedirectResponse(path + ("?" + query if query else ""), status_code=303)
-        answer.set_cookie(COOKIE, self._token, httponly=True, samesite="strict")
+        answer.set_cookie(self._cookie, self._token, httponly=True, samesite="strict")
         return answer
 
     def _is_known(self, scope: Scope) -> bool:
@@ -112,7 +132,7 @@ class Gate:
             return True
         connection = HTTPConnection(scope)
         scheme, _, bearer = connection.headers.get("authorization", "").partition(" ")
-        return self._is_token(connection.cookies.get(COOKIE, "")) or (
+        return self._is_token(connection.cookies.get(self._cookie, "")) or (
             scheme.lower() == "bearer" and self._is_token(bearer.strip())
         )
 
@@ -132,11 +152,6 @@ def _refused_method(scope: Scope, headers: Headers) -> GateRefusal | None:
     if scope["path"].rstrip("/") == "/graphql" and "text/html" not in headers.get("accept", ""):
         return GateRefusal(405, "GraphQL is asked by POST")
     return None
-
-
-def _name(host: str) -> str:
-    """The name in a Host header, without its port."""
-    return host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
 
 
 async def _refuse(refusal: GateRefusal, scope: Scope, receive: Receive, send: Send) -> None:

@@ -178,13 +178,17 @@ def _cancel_runs(instance: dg.DagsterInstance) -> None:
 
 @contextmanager
 def _only_server(home: Path, url: str) -> Iterator[None]:
-    """A lock of the operating system on one instance: two daemons would launch every run twice."""
+    """A lock of the operating system on one instance: two daemons would launch every run twice.
+
+    Who may read its file, this account alone, finds the address with its token there.
+    """
     path = home / "ui.lock"
     lock = file_locks.take(path)
     if lock is None:
         raise ValueError(f"the UI of this instance is served already: {path.read_text().strip()}")
     try:
-        path.write_text(url.partition("?")[0] + "\n")
+        path.chmod(0o600)
+        path.write_text(url + "\n")
         yield
     finally:
         lock.release()

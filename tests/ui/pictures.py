@@ -54,6 +54,7 @@ def main() -> None:
         ui(environment | strangers.environment(), Path(folder)) as running,
         window(chromium, strangers) as page,
     ):
+        page.goto(running.entrance)
         for take in TAKEN:
             if not sys.argv[1:] or take.__name__ in sys.argv[1:]:
                 page.set_viewport_size(USUAL)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -30,21 +31,34 @@ DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 @dataclass(frozen=True)
 class UI:
-    """A running UI: its address, its process, and how long it took to be ready."""
+    """A running UI: its address, its process, how long it took to be ready, and what has to be shown to it."""
 
     url: str
     pid: int
     log: Path
     seconds: float
 
+    @property
+    def entrance(self) -> str:
+        """The address that it has said, with the token that it has made for this start."""
+        said = re.search(rf"{self.url}/\?token=[0-9a-f]{{32}}", self.log.read_text(errors="replace"))
+        return said[0] if said else self.url
+
+    @property
+    def signed(self) -> dict[str, str]:
+        """The header that shows the token."""
+        return {"Authorization": f"Bearer {self.entrance.partition('=')[2]}"}
+
     def page(self, path: str = "/") -> str:
-        with DIRECT.open(self.url + path, timeout=30) as response:
+        with DIRECT.open(urllib.request.Request(self.url + path, headers=self.signed), timeout=30) as response:
             return response.read().decode()
 
     def graphql(self, query: str, variables: Mapping[str, object] | None = None) -> dict[str, Any]:
         """The `data` of a GraphQL answer; an error of the query itself fails here."""
         body = json.dumps({"query": query, "variables": variables or {}}).encode()
-        request = urllib.request.Request(f"{self.url}/graphql", body, {"Content-Type": "application/json"})
+        request = urllib.request.Request(
+            f"{self.url}/graphql", body, {"Content-Type": "application/json", **self.signed}
+        )
         with DIRECT.open(request, timeout=60) as response:
             answer = json.load(response)
         assert "errors" not in answer, answer["errors"]

@@ -192,6 +192,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             page.on("request", lambda request: place.asked.append(request.url))
             page.on("websocket", lambda socket: place.asked.append(socket.url))
             page.on("dialog", lambda dialog: (place.alerts.append(dialog.message), dialog.dismiss()))
+            page.goto(running.entrance)
             yield place
     behind_the_ui.close()
     behind_the_page.close()

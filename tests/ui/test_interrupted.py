@@ -100,6 +100,7 @@ def finish_by_clicking(running: UI) -> None:
     assert found
     selection = " or ".join(f'key:"{name}"' for name in TABLES)
     with window(found, strangers) as page:
+        page.goto(running.entrance)
         page.goto(f"{running.url}/asset-groups~{urllib.parse.quote(selection, safe='')}/")
         button, confirm = (page.get_by_role("button", name=name) for name in ("Materialize all", "Confirm"))
         choice = page.get_by_role("dialog").get_by_text("Failed and missing", exact=True)

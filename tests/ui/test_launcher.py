@@ -6,11 +6,13 @@ import http.client
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -22,6 +24,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from dagster_project.ui.gate import Gate, UiAddress
+from nift_assets import environment
 from tests.conftest import nift
 from tests.ui.server import UI, free_port, ui
 
@@ -82,6 +85,13 @@ HOSTILE = {
     "a materialization that nobody made": Hostile("POST", "/report_asset_materialization/halves", {}, b"", 415),
     "a preflight": Hostile("OPTIONS", headers={"Origin": EVIL, "Access-Control-Request-Method": "POST"}),
     "another method": Hostile("PUT", headers=JSON, status=405),
+    "a Host that is none": Hostile(headers={**JSON, "Host": "[::1"}, status=400),
+    "an empty Host": Hostile(headers={**JSON, "Host": ""}, status=400),
+    "a Host with somebody's name": Hostile(headers={**JSON, "Host": "somebody@127.0.0.1:{port}"}, status=400),
+    "a Host with a port that is none": Hostile(headers={**JSON, "Host": "127.0.0.1:port"}, status=400),
+    "an Origin that is none": Hostile(headers={**JSON, "Origin": "http://[::1"}, status=400),
+    "an Origin with a path": Hostile(headers={**JSON, "Origin": "http://127.0.0.1:{port}/assets"}, status=400),
+    "an empty Origin": Hostile(headers={**JSON, "Origin": ""}, status=400),
 }
 
 
@@ -105,7 +115,8 @@ def pools(running: UI) -> dict[str, int]:
 @pytest.mark.fault("X3", runs="17 requests")
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_request_is_refused_and_changes_nothing(name: str, running: UI) -> None:
-    status, headers, text = ask(running.url, HOSTILE[name])
+    hostile = HOSTILE[name]
+    status, headers, text = ask(running.url, replace(hostile, headers=hostile.headers | running.signed))
     assert (status, text.startswith("refused: ")) == (HOSTILE[name].status, True), text
     assert "access-control-allow-origin" not in headers
     assert "planted" not in pools(running)
@@ -125,38 +136,41 @@ def test_a_websocket_of_a_foreign_origin_is_refused(origin: str, running: UI) ->
 
 @pytest.mark.fault("X3")
 def test_the_person_in_front_of_it_can_do_everything(running: UI) -> None:
-    own = {**JSON, "Origin": running.url}
+    own = {**JSON, **running.signed, "Origin": running.url}
     assert ask(running.url, Hostile(headers=own))[0] == 200
     assert pools(running)["planted"] == 7
     address = running.url.replace("http", "ws") + "/graphql"
-    headers = {"Origin": running.url}
+    headers = {"Origin": running.url, **running.signed}
     with connect(address, additional_headers=headers, subprotocols=["graphql-ws"], proxy=None) as socket_:  # type: ignore[list-item]
         socket_.send(json.dumps({"type": "connection_init"}))
         assert json.loads(socket_.recv(timeout=30)) == {"type": "connection_ack"}
-    page = ask(running.url, Hostile("GET", "/assets", {"Accept": "text/html"}, None))
+    page = ask(running.url, Hostile("GET", "/assets", {"Accept": "text/html", **running.signed}, None))
     assert page[0] == 200
     assert '"telemetryEnabled": false' in page[2]
-    assert ask(running.url, Hostile("GET", "/graphql", {"Accept": "text/html"}, None))[0] == 200
+    assert ask(running.url, Hostile("GET", "/graphql", {"Accept": "text/html", **running.signed}, None))[0] == 200
 
 
 @pytest.mark.parametrize("host", ["localhost:{port}", "127.0.0.1", "localhost:8080", "[::1]:9"])
 def test_this_machine_may_be_called_by_its_names_and_through_a_tunnel(host: str, running: UI) -> None:
-    assert ask(running.url, Hostile(headers={**JSON, "Host": host, "Origin": f"http://{host}"}))[0] == 200
+    assert (
+        ask(running.url, Hostile(headers={**JSON, **running.signed, "Host": host, "Origin": f"http://{host}"}))[0]
+        == 200
+    )
 
 
 def test_no_other_site_can_lay_the_ui_under_its_own_buttons(running: UI) -> None:
-    _, headers, _ = ask(running.url, Hostile("GET", "/", {}, None))
+    _, headers, _ = ask(running.url, Hostile("GET", "/", running.signed, None))
     assert headers["x-frame-options"] == "SAMEORIGIN"
     assert headers["cross-origin-resource-policy"] == "same-origin"
 
 
 def test_the_reports_page_is_shown_where_it_can_do_nothing_for_the_ui(running: UI) -> None:
     path = "/study/report.html"
-    assert ask(running.url, Hostile("GET", path, {}, None))[0] == 404
+    assert ask(running.url, Hostile("GET", path, running.signed, None))[0] == 404
     folder = running.log.parent / "warehouse" / "demo"
     folder.mkdir(parents=True)
     (folder / "report.html").write_text("<h1>The report</h1>")
-    status, headers, text = ask(running.url, Hostile("GET", path, {}, None))
+    status, headers, text = ask(running.url, Hostile("GET", path, running.signed, None))
     assert (status, text) == (200, "<h1>The report</h1>")
     assert headers["content-security-policy"] == "sandbox allow-scripts allow-popups"
 
@@ -166,7 +180,61 @@ def test_an_instance_is_served_once(running: UI) -> None:
     environment = unsettled() | {"NIFT_WAREHOUSE": str(folder), "DAGSTER_HOME": str(folder / ".dagster" / "demo")}
     refused = nift("ui", environment=environment)
     assert refused.returncode == 1
-    assert refused.stderr == f"error: the UI of this instance is served already: {running.url}\n"
+    assert refused.stderr == f"error: the UI of this instance is served already: {running.entrance}\n"
+
+
+STRANGER = 65534  # the account "nobody"
+AS_STRANGER = pytest.mark.skipif(os.getuid() != 0, reason="only root can ask as another account of this machine")
+
+
+@AS_STRANGER
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("POST", "/graphql", 401), ("GET", "/assets", 401), ("GET", "/study/report.html", 401)],
+)
+def test_another_account_of_this_machine_is_refused(method: str, path: str, status: int, running: UI) -> None:
+    # What is imported is this account's; who asks is the other one.
+    code = f"""
+import encodings.idna, http.client, os
+os.setgid({STRANGER})
+os.setuid({STRANGER})
+connection = http.client.HTTPConnection("127.0.0.1", {urlsplit(running.url).port}, timeout=60)
+connection.request({method!r}, {path!r}, {AS_JSON!r}, {JSON!r})
+print(connection.getresponse().status)
+"""
+    asked = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False, cwd="/")
+    assert asked.stdout == f"{status}\n", asked.stderr
+    assert "planted" not in pools(running)
+
+
+def test_the_token_lies_where_this_account_alone_reads_it(running: UI) -> None:
+    lock = running.log.parent / ".dagster" / "demo" / "ui.lock"
+    assert lock.stat().st_mode & 0o777 == 0o600
+    assert lock.read_text() == f"{running.entrance}\n"
+    folders = [f for f in running.log.parent.rglob("*") if f.is_file() and f not in (running.log, lock)]
+    token = running.entrance.partition("=")[2].encode()
+    assert len(token) == 32
+    assert [str(file) for file in folders if token in file.read_bytes()] == []
+
+
+def test_a_websocket_without_the_token_is_refused(running: UI) -> None:
+    address = running.url.replace("http", "ws") + "/graphql"
+    with (
+        pytest.raises(InvalidStatus) as refused,
+        connect(address, additional_headers={"Origin": running.url}, subprotocols=["graphql-ws"], proxy=None),  # type: ignore[list-item]
+    ):
+        pass
+    assert refused.value.response.status_code == 403
+
+
+def test_who_wants_no_token_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not environment.ui_asks_for_no_token()
+    monkeypatch.setenv("NIFT_UI_TOKEN", "none")
+    assert environment.ui_asks_for_no_token()
+    assert len(UiAddress().with_token().token or "") == 32
+    assert UiAddress().with_token() != UiAddress().with_token()
+    assert UiAddress(token=TOKEN).with_token().token == TOKEN
+    assert UiAddress(host="0.0.0.0").with_token().token is None
 
 
 @pytest.mark.parametrize(
@@ -240,7 +308,7 @@ def test_without_the_token_nothing_is_shown_and_with_it_once_everything() -> Non
 
         assert get("/assets")[0] == 401
         assert get("/assets?token=0123456789abcdef0124")[0] == 401
-        assert get("/assets", Cookie="nift_token=wrong")[0] == 401
+        assert get("/assets", Cookie="nift_token_00000000=wrong")[0] == 401
         assert get("/assets", Authorization="Bearer wrong")[0] == 401
         status, headers, _ = get(f"/assets?view=checks&token={TOKEN}")
         assert (status, headers["location"]) == (303, "/assets?view=checks")
