@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html.parser
 import re
 
@@ -88,14 +89,17 @@ def row(**values: object) -> Publication:
 
 
 @pytest.mark.fault("X7", runs="43 names")
-@pytest.mark.parametrize(("field", "value"), [*(("repository", p) for p in PLACES), *(("name", n) for n in NAMES)])
-def test_hostile_names_are_refused_when_the_study_is_read(field: str, value: str) -> None:
-    with pytest.raises(ValueError, match=r"is no repository of the Hub|cannot be a partition key"):
-        _with(row(**{field: value}))
-
-
-def test_hostile_names_are_counted(counts: Counts) -> None:
-    counts("X7", f"{len(PLACES)} names of repositories and {len(NAMES)} of publications: all refused, 0 requests")
+def test_hostile_names_are_refused_when_the_study_is_read(counts: Counts) -> None:
+    refused: dict[str, list[str]] = {"repository": [], "name": []}
+    for field, values in (("repository", PLACES), ("name", NAMES)):
+        for value in values:
+            with contextlib.suppress(ValueError):
+                _with(row(**{field: value}))
+                continue
+            refused[field].append(value)
+    assert refused == {"repository": list(PLACES), "name": list(NAMES)}
+    numbers = {field: len(values) for field, values in refused.items()}
+    counts("X7", f"{numbers['repository']} names of repositories and {numbers['name']} of publications: all refused")
 
 
 @pytest.mark.parametrize(

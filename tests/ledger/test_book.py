@@ -149,13 +149,19 @@ def test_the_order_of_parameters_is_not_in_the_key() -> None:
     assert one.key == question("text", parameters={"b": 2, "a": 1}).key
 
 
-def test_a_ledger_of_another_version_is_refused(sqlite_url: str) -> None:
-    Book(sqlite_url)
-    engine = sa.create_engine(sqlite_url)
+@pytest.mark.parametrize(
+    ("version", "says"), [(VERSION + 1, f"has version {VERSION + 1}, this program needs"), (1, "an earlier version")]
+)
+def test_a_ledger_of_another_version_is_refused(version: int, says: str, ledger_url: str) -> None:
+    Book(ledger_url)
+    engine = sa.create_engine(ledger_url)
     with engine.begin() as connection:
-        connection.execute(sa.text(f"update schema set version = {VERSION + 1}"))
-    with pytest.raises(ValueError, match=f"has version {VERSION + 1}"):
-        Book(sqlite_url)
+        connection.execute(sa.text(f"update schema set version = {version}"))
+    for _ in range(2):  # it is left as it is
+        with pytest.raises(ValueError, match=says):
+            Book(ledger_url)
+    with engine.connect() as connection:
+        assert connection.execute(sa.text("select version from schema")).scalars().all() == [version]
 
 
 def test_a_ledger_of_the_version_before_there_were_versions_is_refused(sqlite_url: str) -> None:
