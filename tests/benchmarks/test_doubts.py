@@ -38,6 +38,7 @@ def judged(folder: Path, texts: list[str], ratings: list[float]) -> Measured:
     return one
 
 
+@pytest.mark.fault("E4")
 def test_low_labels_in_an_answer_are_named_where_the_score_stands(tmp_path: Path) -> None:
     """Honest verdicts from 1 to 10 of answers that hold `[[1]] … [[5]]`: what is low does not count, 8.0 is left."""
     texts = [f"Answer {q} {LOW_LABELS}" for q in range(80)]
@@ -53,6 +54,7 @@ def test_low_labels_in_an_answer_are_named_where_the_score_stands(tmp_path: Path
     assert file_score_table.as_json([one], [])["scores"][0]["doubts"] == (doubt,)
 
 
+@pytest.mark.fault("E4")
 def test_one_answer_to_all_questions_is_named_although_the_judge_was_fooled(tmp_path: Path) -> None:
     rows = [game(f"q{i}", "B>>A", "A>>B") for i in range(500)]
     said = [

@@ -477,6 +477,7 @@ def test_b2_two_chunks_of_one_size_that_took_each_others_batch_find_their_own(
 DAY = 86_400.0
 
 
+@pytest.mark.fault("B8", runs="3 clocks × 2 providers")
 @pytest.mark.parametrize("days", [-3.0, 3.0, 400.0])
 def test_b8_a_clock_that_is_wrong_by_days_buys_no_second_batch(
     days: float, place: Place, server: FaultServer, truth: Truth, counts: Counts

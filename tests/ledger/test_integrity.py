@@ -142,6 +142,7 @@ def another(ledger: Path) -> None:
 INJURIES: Sequence[Callable[[Path], None]] = (no_wal, cut_wal, copied_alone, gone, flipped_wal, another)
 
 
+@pytest.mark.fault("S16", runs="6 injuries")
 @pytest.mark.parametrize("injury", INJURIES, ids=lambda injury: injury.__name__)
 def test_a_ledger_that_holds_less_than_it_did_is_refused_with_the_remedy(
     injury: Callable[[Path], None], ledger: Path, counts: Counts
@@ -182,6 +183,7 @@ def test_a_ledger_that_is_gone_begins_anew_when_somebody_says_so(ledger: Path) -
 FLIPS = 60
 
 
+@pytest.mark.fault("S15", runs="60 ledgers, 20 bytes each")
 def test_no_flipped_byte_is_another_answer_or_paid_again_without_a_word(
     kept: Path, tmp_path: Path, counts: Counts
 ) -> None:
@@ -209,6 +211,7 @@ def test_no_flipped_byte_is_another_answer_or_paid_again_without_a_word(
     )
 
 
+@pytest.mark.fault("S15")
 def test_a_flipped_answer_is_named_and_the_others_stay(ledger: Path) -> None:
     book = Book(f"sqlite:///{ledger}")
     key = questions(60)[7].key
@@ -319,6 +322,7 @@ def test_two_who_make_a_ledger_at_once_make_one(tmp_path: Path) -> None:
 # -- copies
 
 
+@pytest.mark.fault("S16")
 def test_a_backup_of_a_ledger_in_use_is_whole_and_a_plain_copy_is_whole_or_refused(
     tmp_path: Path, counts: Counts
 ) -> None:

@@ -68,6 +68,7 @@ def cut_at(limit: int) -> list[str]:
     return sorted(text for text in TEXTS if WORDS[text] > limit)
 
 
+@pytest.mark.fault("T25", runs="50 answers")
 def test_only_what_was_cut_is_asked_again(ledger_url: str, server: FaultServer, counts: Counts) -> None:
     book = Book(ledger_url)
     assert sent(book, server, ROW) == sorted(TEXTS)
