@@ -12,7 +12,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from nift_assets.ledger import database, high_water, migrations, stored_answers
+from nift_assets.ledger import database, high_water, migrations, opening, stored_answers
 from nift_assets.ledger.high_water import DamagedLedger, HighWater, Mark
 from nift_assets.ledger.locks import FileLocks
 from nift_assets.ledger.tables import VERSION, answers, attempts
@@ -207,7 +207,8 @@ def _read_any_text(connection: sqlite3.Connection, _: object) -> None:
 
 
 def _refuse_while_asking(file: Path) -> None:
-    """ValueError while a run is asking through the ledger, as far as it can be read."""
+    """ValueError for a ledger that cannot be written, or while a run is asking through it, as far as it can be read."""
+    opening.refuse_to_write(file)
     try:
         with closing(high_water.connect_to_read(file)) as connection:
             rows = connection.execute("select id, writer from sessions where not ended").fetchall()

@@ -22,7 +22,7 @@ from nift_assets.ledger.database import chunks, clean, insert_new, outlasting
 from nift_assets.ledger.locks import AdvisoryLocks, FileLocks, Lock, Locks, locked
 from nift_assets.ledger.opening import opened
 from nift_assets.ledger.rate_limiter import LimitObservations, RateLimiter
-from nift_assets.ledger.tables import answers, attempts, rate_limiters, requests, sessions, wanted
+from nift_assets.ledger.tables import answer_digest, answers, attempts, rate_limiters, requests, sessions, wanted
 from nift_assets.protocol.answer import Status, StoredResponse
 from nift_assets.protocol.request import Request
 
@@ -216,9 +216,9 @@ class Book:
                     "key": key,
                     "provider": by_key[key].provider,
                     "model": by_key[key].model,
-                    "body": (body := by_key[key].body()),
+                    "body": by_key[key].body(),
                     "intended_at": now,
-                    "limitless": by_key[key].limitless_key(body),
+                    "limitless": by_key[key].limitless_key,
                 }
                 for key in sorted(missing)
             ]
@@ -283,7 +283,15 @@ class Book:
         """Stores final answers (key, status, body) that were made in this process and cost nothing."""
         now = _now()
         rows = [
-            {"key": key, "session": session, "http_status": status, "headers": "{}", "body": body, "answered_at": now}
+            {
+                "key": key,
+                "session": session,
+                "http_status": status,
+                "headers": "{}",
+                "body": body,
+                "answered_at": now,
+                "digest": answer_digest(key, status, "{}", body),
+            }
             for key, status, body in here
         ]
         with self._engine.begin() as connection:
@@ -381,6 +389,7 @@ def settle(connection: sa.Connection, session: int, study: str, who: str, settle
             "headers": s.headers or "{}",
             "body": s.body,
             "answered_at": now,
+            "digest": answer_digest(s.key, s.http_status or 0, s.headers or "{}", s.body),
         }
         for s in sorted(settled, key=lambda attempt: attempt.key)
         if s.body is not None

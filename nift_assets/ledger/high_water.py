@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nift_assets.ledger.tables import VERSION
+from nift_training import file_locks
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Mark:
 
     def __init__(self, ledger_file: Path) -> None:
         self.path = Path(f"{ledger_file}.mark")
+        self._lock = Path(f"{ledger_file}.locks", "mark")
         self._synced_at = 0.0
 
     def read(self) -> HighWater | None:
@@ -54,28 +56,22 @@ class Mark:
 
     def make(self) -> HighWater:
         """The mark of a ledger that is about to be made; of two who make it at once both get the same."""
-        while (mark := self.read()) is None:
-            self.put(HighWater(uuid.uuid4().hex, 0), replace=False)
+        self._lock.parent.mkdir(parents=True, exist_ok=True)
+        with file_locks.waited_for(self._lock):
+            if (mark := self.read()) is None:
+                mark = HighWater(uuid.uuid4().hex, 0)
+                self.put(mark)
         return mark
 
-    def put(self, mark: HighWater, *, replace: bool = True) -> None:
-        """Makes the file anew, in one step; one that is there stays unless it is to be replaced."""
-        partial = self.path.with_name(f"{self.path.name}.{uuid.uuid4().hex[:8]}")
-        try:
-            with partial.open("wb") as file:
-                file.write(_slot(mark).ljust(SLOTS * SLOT_BYTES))
-                file.flush()
-                os.fsync(file)
-            if replace or (self.path.exists() and self.read() is None):
-                partial.replace(self.path)
-            else:
-                try:
-                    os.link(partial, self.path)
-                except FileExistsError:
-                    return
-            sync_folder(self.path.parent)
-        finally:
-            partial.unlink(missing_ok=True)
+    def put(self, mark: HighWater) -> None:
+        """Makes the file anew, in one step, also where the mark is to be lower than it was."""
+        partial = self.path.with_name(f"{self.path.name}.partial")
+        with partial.open("wb") as file:
+            file.write(_slot(mark).ljust(SLOTS * SLOT_BYTES))
+            file.flush()
+            os.fsync(file)
+        partial.replace(self.path)
+        sync_folder(self.path.parent)
 
     def write(self, mark: HighWater) -> None:
         """Raises the mark behind a commit. That is through whatever happens here, so nothing is raised."""

@@ -124,7 +124,7 @@ def _fill_columns(connection: sa.Connection) -> None:
     of = sa.bindparam("of", type_=sa.String)
     fill = sa.update(requests).where(requests.c.key == of).values(limitless=sa.bindparam("made"))
     for rows in _portions(connection, requests.c.key, requests.c.body):
-        made = [{"of": key, "made": restored(body).limitless_key(body)} for key, body in rows]
+        made = [{"of": key, "made": restored(body).limitless_key} for key, body in rows]
         connection.execute(fill, made)
     fill = sa.update(answers).where(answers.c.key == of).values(digest=sa.bindparam("made"))
     for rows in _portions(connection, answers.c.key, answers.c.http_status, answers.c.headers, answers.c.body):

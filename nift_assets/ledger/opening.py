@@ -29,7 +29,7 @@ def opened(url: str | sa.URL, *, look: bool = False) -> sa.Engine:
     found = high_water.checked(file, mark)
     if found is None or found.version != VERSION:
         _make(file, mark, found)
-    elif found.mark is not None and found.mark != mark.read():
+    elif found.mark is not None and (known := mark.read()) and known.commits < found.mark.commits:
         mark.write(found.mark)
     return database.file_engine(file, mark=mark)
 
@@ -40,9 +40,15 @@ def writable(file: Path) -> bool:
     return not folder.exists() or (os.access(folder, os.W_OK) and (not file.exists() or os.access(file, os.W_OK)))
 
 
+def refuse_to_write(file: Path) -> None:
+    """ValueError for an SQLite file that cannot be written."""
+    if not writable(file):
+        raise ValueError(f"the ledger {file} cannot be written; give its file and its folder to whoever runs this")
+
+
 def _opened_to_read(file: Path, *, look: bool) -> sa.Engine:
     if not look:
-        raise ValueError(f"the ledger {file} cannot be written; give its file and its folder to whoever runs this")
+        refuse_to_write(file)
     found = high_water.checked(file, Mark(file))
     if found is None or found.version != VERSION:
         raise ValueError(f"the ledger {file} was made by an earlier version; look at it once where it can be written")

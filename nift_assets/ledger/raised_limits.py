@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from nift_assets import providers
 from nift_assets.ledger import stored_answers
 from nift_assets.ledger.database import insert_new
-from nift_assets.ledger.tables import answers, requests
+from nift_assets.ledger.tables import answer_digest, answers, requests
 from nift_assets.protocol.answer import Answer
 from nift_assets.protocol.request import Request, restored
 from nift_training.endings import ending
@@ -36,6 +36,7 @@ def take(connection: sa.Connection, session: int, questions: Sequence[Request]) 
             "headers": found[key].headers,
             "body": bytes(found[key].body),
             "answered_at": now,
+            "digest": answer_digest(key, found[key].http_status, found[key].headers, bytes(found[key].body)),
             "taken_from": found[key].taken_from or found[key].key,
         }
         for key in sorted(free)
@@ -47,7 +48,7 @@ def below(connection: sa.Connection, questions: Sequence[Request]) -> Mapping[st
     """The stored answer of each question that has one under a smaller limit, all else equal, that ended by itself."""
     by_limitless: dict[str, list[Request]] = {}
     for question in questions:
-        by_limitless.setdefault(question.limitless_key(), []).append(question)
+        by_limitless.setdefault(question.limitless_key, []).append(question)
     rows = connection.execute(_CANDIDATES, {"of": list(by_limitless)}).all()
     found: dict[str, tuple[int, Any]] = {}
     for row in rows:

@@ -58,19 +58,31 @@ class Request:
             }
         )
 
-    @cached_property
+    @property
     def key(self) -> str:
         """The sha256 of the body: the name of the request and its answer in the ledger."""
-        return _digest(self.body())
+        return self._keys[0]
 
-    def limitless_key(self, body: str | None = None) -> str:
-        """The key of this question without a limit of tokens; `body` is `self.body()`, where that has been made."""
-        body = self.body() if body is None else body
-        # Put together from the body, most of which is the text: only the parameters are encoded again.
-        behind = f', "provider": {canonical(self.provider)}}}'
-        before = body[: -len(canonical(dict(self.parameters)) + behind)]
+    @property
+    def limitless_key(self) -> str:
+        """The key of this question without a limit of tokens, which it shares with those of every other limit."""
+        return self._keys[1]
+
+    @cached_property
+    def _keys(self) -> tuple[str, str]:
+        body = self.body()
         others = {name: value for name, value in self.parameters.items() if name not in LIMITS}
-        return _digest(f"{before}{canonical(others)}{behind}")
+        if len(others) == len(self.parameters):
+            key = hashlib.sha256(_encoded(body)).hexdigest()
+            return key, key
+        # Most of a body is its text, which is hashed once for both; the parameters stand behind it.
+        behind = f', "provider": {canonical(self.provider)}}}'
+        ends = [f"{canonical(parameters)}{behind}" for parameters in (dict(self.parameters), others)]
+        text = hashlib.sha256(_encoded(body[: -len(ends[0])]))
+        both = [text, text.copy()]
+        for digest, end in zip(both, ends, strict=True):
+            digest.update(_encoded(end))
+        return both[0].hexdigest(), both[1].hexdigest()
 
 
 def restored(body: str) -> Request:
@@ -80,5 +92,5 @@ def restored(body: str) -> Request:
     return Request(**fields, messages=messages)
 
 
-def _digest(body: str) -> str:
-    return hashlib.sha256(body.encode("utf-8", "surrogatepass")).hexdigest()
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
