@@ -90,6 +90,7 @@ def restore(url: str | sa.URL, source: Path) -> Restored:
         raise ValueError(f"{source} holds no ledger")
     migrations.refuse(sa.URL.create("sqlite", database=str(source)), found.version)
     _refuse_while_asking(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
     restored = file.with_name(f"{file.name}.restored")
     migrations.copy(source, restored)
     aside = file.with_name(f"{file.name}.replaced-{_stamp()}") if file.exists() else None

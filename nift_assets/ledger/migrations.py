@@ -92,13 +92,22 @@ def copy(file: Path, to: Path) -> None:
     """A consistent copy of an SQLite file, while others use it; one file, there once it is whole."""
     partial = to.with_name(f"{to.name}.partial")
     partial.unlink(missing_ok=True)
-    with closing(marks.connect_to_read(file)) as source, closing(sqlite3.connect(partial)) as target:
-        source.backup(target)
-        # What is copied is whole by itself, without a `-wal`.
-        target.execute("pragma journal_mode = delete")
-    with partial.open("rb") as copied:
-        os.fsync(copied)
-    partial.replace(to)
+    try:
+        with closing(marks.connect_to_read(file)) as source, closing(sqlite3.connect(partial)) as target:
+            source.backup(target)
+            # What is copied is whole by itself, without a `-wal`.
+            target.execute("pragma journal_mode = delete")
+        with partial.open("rb") as copied:
+            os.fsync(copied)
+        partial.replace(to)
+    except sqlite3.Error as error:
+        if marks.is_damage(error):
+            raise marks.DamagedLedger(marks.damaged(file, str(error))) from None
+        raise ValueError(
+            f"{file} cannot be copied to {to} ({error}); free some space there, or see to its folder"
+        ) from None
+    finally:
+        partial.unlink(missing_ok=True)
     marks.sync_folder(to.parent)
 
 

@@ -383,6 +383,23 @@ def test_a_backup_is_put_back_and_the_ledger_of_before_is_kept(ledger: Path, tmp
         backup(url, copy)
 
 
+def test_a_copy_that_cannot_be_made_is_one_line_and_leaves_nothing(ledger: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"cannot be copied to .*; free some space there, or see to its folder"):
+        backup(f"sqlite:///{ledger}", tmp_path / "nowhere" / "copy.sqlite")
+    with pytest.raises(ValueError, match="there is no ledger at"):
+        backup(f"sqlite:///{tmp_path}/none.sqlite", tmp_path / "copy.sqlite")
+    with pytest.raises(ValueError, match="there is no backup at"):
+        restore(f"sqlite:///{ledger}", tmp_path / "copy.sqlite")
+    assert {file.name for file in tmp_path.iterdir()} == {"ledger"}
+
+
+def test_a_backup_is_put_where_there_was_nothing(ledger: Path, tmp_path: Path) -> None:
+    copy = backup(f"sqlite:///{ledger}", tmp_path / "copy.sqlite")
+    restored = restore(f"sqlite:///{tmp_path}/new/ledger.sqlite", copy)
+    assert (restored.answers, restored.replaced) == (60, None)
+    assert paid_again(tmp_path / "new" / "ledger.sqlite") == 0
+
+
 def test_a_restore_that_is_killed_at_any_step_loses_nothing_without_a_word(
     kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
