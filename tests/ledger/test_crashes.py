@@ -48,7 +48,7 @@ from tests.ledger.asking import (
     wait,
 )
 from tests.ledger.fault_server import Bill, FaultServer
-from tests.ui.server import UI, ui
+from tests.ui.server import UI, free_port, ui
 
 IN_FLIGHT = 16
 ONLINE = tuple(point for point in crash_points.POINTS if not point.startswith(("batch_", "hub_")))
@@ -253,6 +253,49 @@ def test_a_process_that_slept_takes_the_answers_that_came_meanwhile(runs: int, t
     assert extra == [0] * runs  # only time a process was awake counts
     counts(
         "T4", f"{runs} processes asleep for {asleep:g} s with {limit:g} s per request: 0 lost, {sum(extra)} asked again"
+    )
+
+
+def sleep_through_an_outage(folder: Path, port: int, *, asleep: float) -> tuple[int, int]:
+    """A process sleeps while its server goes and another comes in its place: every connection it had is dead. How many
+    of its requests are unknown since, and how many came back in vain."""
+    ledger, log = f"sqlite:///{folder}/ledger.sqlite", folder / "bills.jsonl"
+    limits = {"in_flight": IN_FLIGHT, "seconds_per_request": 30.0}
+    with FaultServer(latency=0.2, log=log, port=port) as server:
+        task = Task(ledger=ledger, server=server.url, count=200, limits=limits)
+        process = task.start()
+        wait(lambda: len(server.bills()) >= 60, every=0.02)
+        server.set(latency=600.0)
+        before = len(server.bills())
+        wait(lambda: len(server.bills()) > before, every=0.02)  # billed, and not answered
+        process.signal(signal.SIGSTOP)
+        server.process.kill()
+        time.sleep(asleep)
+    with FaultServer(log=log, port=port) as server:
+        process.signal(signal.SIGCONT)
+        assert process.result()["counts"] == {"ok": 200}
+        found = books(ledger, server.bills())
+    found.check(most_extra=IN_FLIGHT)
+    assert len(found.bills) == 200 + len(found.extra)
+    assert same_text(ledger) == 200
+    return len(found.extra), len(found.in_state("failed"))
+
+
+@pytest.mark.fault("T4", runs="1 asleep for 0.5 s; slow: 5 for 120 s")
+@pytest.mark.parametrize(("runs", "asleep"), [(1, 0.5), pytest.param(5, 120.0, marks=pytest.mark.slow)])
+def test_a_process_whose_connections_died_in_its_sleep_asks_again_and_no_row_twice(
+    runs: int, asleep: float, tmp_path: Path, counts: Counts
+) -> None:
+    ports = [free_port() for _ in range(runs)]
+    folders = [tmp_path / str(port) for port in ports]
+    for folder in folders:
+        folder.mkdir()
+    with ThreadPoolExecutor(runs) as pool:
+        found = list(pool.map(lambda n: sleep_through_an_outage(folders[n], ports[n], asleep=asleep), range(runs)))
+    extra = [each for each, _ in found]
+    assert min(extra) > 0  # what had been billed when the connections died
+    counts(
+        "T4", f"{runs} processes asleep for {asleep:g} s, their connections dead: 0 lost, {extra} unknown, asked again"
     )
 
 
