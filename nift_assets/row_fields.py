@@ -36,7 +36,7 @@ CALLED = {str: "a text", bool: "True or False", int: "a whole number", float: "a
 def check(row: Any, who: str, *, inside: bool = True) -> None:
     """ValueError for the first field of a row that holds something else than is declared, and unless told otherwise for
     that of a row `inside` it."""
-    for name, kind in _kinds(type(row)).items():
+    for name, kind in _kinds(row.__class__).items():
         value = getattr(row, name)
         if not _is(value, kind) or not _is_in_range(name, value):
             raise ValueError(f"{who}: {name} is {_shown(value)}; give {_wanted(name, kind)}")

@@ -18,7 +18,7 @@ def _is_like(usual: object, value: object) -> bool:
     if isinstance(usual, tuple):
         return isinstance(value, tuple) and len(value) == len(usual) and all(map(_is_like, usual, value))
     if isinstance(usual, float):
-        return type(value) in (int, float) and abs(value) <= LARGEST
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
     return type(value) is type(usual)
 
 

@@ -149,7 +149,7 @@ def _opened(file: str) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _unpacked(file: str) -> Iterator[io.BufferedReader]:
+def _unpacked(file: str) -> Iterator[io.BufferedReader[Any]]:
     """A file as what is in it once it is unpacked, a little at a time, without the mark some editors begin a file with.
     UnreadableFile for what ends or breaks early, and for another encoding that says so."""
     import pyarrow as pa
