@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
+from urllib.parse import urlsplit
 
 from nift_assets import benchmarks, filters, providers, row_fields
 from nift_assets.rows import (
@@ -218,7 +219,19 @@ def _check_asked(row: LanguageModel) -> None:
             f"{row.name!r} has the provider {row.provider!r}, which answers from a {provider.ANSWERS_FROM} and so can "
             "only be a teacher's; serve the model and name a provider that asks a server"
         )
+    _check_address(repr(row.name), row.base_url)
     provider.check(row)
+
+
+def _check_address(who: str, url: str | None) -> None:
+    """ValueError for what looks like no address to anything that asks there."""
+    try:
+        parts = urlsplit(url or "http://localhost")
+        is_address = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # half an IPv6 address, a port that is no number
+        is_address = False
+    if not is_address:
+        raise ValueError(f"{who} is asked at {url!r}; give an address such as http://127.0.0.1:8000/v1")
 
 
 def _check_references(study: Study) -> None:
@@ -256,6 +269,7 @@ def _check_rows(study: Study) -> None:
     """What a row says must be possible: adapters that fit, templates there are, judges for what is judged."""
     for model in study.models:
         _check_module(study, model)
+        _check_address(f"model {model.name!r}", model.server and model.server.url)
     for backbone in study.backbones:
         if backbone.template not in TEMPLATES:
             raise ValueError(

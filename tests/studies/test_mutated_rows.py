@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nift_assets import graph, row_fields, sql, studies
+from nift_assets import graph, providers, row_fields, sql, studies
 from nift_assets import rows as kinds
 from nift_assets.costs import plan
 from nift_assets.rows import Price, Quoted, Server, Teacher, digest
@@ -41,6 +41,8 @@ VALUES: list[Any] = [
     "\ud800",
     "a\0b",
     "../up",
+    "http://[::1",
+    "http://host:port/v1",
     0,
     -1,
     1,
@@ -108,6 +110,8 @@ def used(study: Study, folder: Path) -> None:
     for rows in (*sql.ROWS, *sql.FILTERS, "cells", "measures", "prices", "providers"):
         sql.study_rows(study, rows)
     digest(study)
+    for asked in study.language_models:
+        providers.request(asked, "The ferry")
     with suppress(OSError):
         plan.plan(study, store=store, book=None, today=DAY)
 
