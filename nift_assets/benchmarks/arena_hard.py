@@ -73,14 +73,17 @@ def options(row: Benchmark) -> Mapping[str, object]:
 
 
 def questions(row: Benchmark) -> Iterator[tuple[str, str]]:
-    """Every turn of every question, with the question's id."""
-    for question, turns in files.taken(row, ASKED, take=_question):
+    """Every turn of every question, with the question's id, be it a text or, to who only reads them, a number."""
+    for question, turns in files.taken(row, ASKED, take=lambda asked: (str(asked["question_id"]), _turns(asked))):
         yield from ((question, turn) for turn in turns)
 
 
 def _question(row: Mapping[str, Any]) -> tuple[str, list[str]]:
-    turns = files.texts([turn["content"] for turn in row["turns"]])
-    return files.text(row["question_id"]), turns
+    return files.text(row["question_id"]), _turns(row)
+
+
+def _turns(row: Mapping[str, Any]) -> list[str]:
+    return files.texts([turn["content"] for turn in row["turns"]])
 
 
 def answers(row: Benchmark, model: str, rows: Sequence[Mapping[str, Any]]) -> BenchmarkTable:

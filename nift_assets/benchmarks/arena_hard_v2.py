@@ -96,8 +96,8 @@ def options(row: Benchmark) -> Mapping[str, object]:
 
 
 def questions(row: Benchmark) -> Iterator[tuple[str, str]]:
-    """Every prompt with its id."""
-    yield from ((uid, prompt) for uid, _, prompt in files.taken(row, ASKED, take=_question))
+    """Every prompt with its id; who only reads them needs no category."""
+    yield from files.taken(row, ASKED, take=lambda asked: (files.text(asked["uid"]), files.text(asked["prompt"])))
 
 
 def _question(row: Mapping[str, Any]) -> tuple[str, str, str]:

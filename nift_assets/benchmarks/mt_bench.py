@@ -81,9 +81,9 @@ def options(row: Benchmark) -> Mapping[str, object]:
 
 
 def questions(row: Benchmark) -> Iterator[tuple[str, str]]:
-    """Every turn of every question, with the question's id."""
-    for question in files.taken(row, ASKED, take=_question):
-        yield from ((str(question["question_id"]), turn) for turn in question["turns"])
+    """Every turn of every question, with the question's id; who only reads them needs nothing else of a question."""
+    for question, turns in files.taken(row, ASKED, take=lambda q: (str(q["question_id"]), files.texts(q["turns"]))):
+        yield from ((question, turn) for turn in turns)
 
 
 def _question(row: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -135,6 +136,21 @@ def test_a_question_across_the_cut_is_found_whether_or_not_the_completion_begins
     said = pl.DataFrame(rows, schema=["document_id", "sample_rank", "first_half", "completion"], orient="row")
     benchmark = Benchmark(name="mt_bench", location=str(tmp_path), judge="j")
     assert dropped(contamination.removals(said, benchmarks=[benchmark]).rows) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("mt_bench", {"question_id": "a", "turns": [ACROSS, "And then?", "And then?"]}),
+        ("arena_hard", {"question_id": 5, "turns": [{"content": ACROSS}]}),
+        ("arena_hard_v2", {"uid": "a", "prompt": ACROSS}),
+        ("ifeval", {"key": "a", "prompt": ACROSS}),
+    ],
+)
+def test_a_question_is_looked_for_that_nobody_could_judge(name: str, row: dict[str, Any], tmp_path: Path) -> None:
+    benchmark = Benchmark(name=name, location=str(tmp_path), judge="j")
+    (tmp_path / ("input_data.jsonl" if name == "ifeval" else "question.jsonl")).write_text(json.dumps(row))
+    assert {text for _, text in contamination.questions(benchmark)} >= {ACROSS}
 
 
 def test_changed_copies_of_a_script_without_spaces_are_dropped() -> None:
