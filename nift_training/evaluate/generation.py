@@ -212,7 +212,7 @@ def _check_settings(generator: Generator, model: str | Path) -> None:
     import torch
 
     ends = end_ids(generator)
-    strange: list[Any] = [end for end in ends if not isinstance(end, int) or isinstance(end, bool)]
+    strange: list[object] = [end for end in ends if not isinstance(end, int) or isinstance(end, bool)]
     try:
         for temperature in () if strange else (0.0, 1.0):
             _generate_batch(generator, [[0]], ends, 1, temperature, seed=0)

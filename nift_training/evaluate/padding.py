@@ -45,7 +45,8 @@ def _says(model: Any, prompts: dict[str, torch.Tensor]) -> list[list[torch.Tenso
     import torch
     from transformers import GenerationConfig
 
-    how = GenerationConfig(  # type: ignore[no-untyped-call]
+    settings: Any = GenerationConfig
+    how = settings(
         max_new_tokens=2,
         min_new_tokens=2,
         do_sample=False,

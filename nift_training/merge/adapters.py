@@ -147,7 +147,7 @@ def _refuse_more_than_lora(path: Path, config: Mapping[str, Any]) -> None:
     asked = sorted(
         name
         for name, value in config.items()
-        if name not in UNDERSTOOD and (value or (name in usual and value not in (None, usual[name])))
+        if name not in UNDERSTOOD and (value or (name in usual and value not in (None, "", [], {}, usual[name])))
     )
     # pissa, olora, corda and loftq start from a changed base, to which the matrices belong.
     if isinstance(config.get("init_lora_weights"), str) and config["init_lora_weights"] != "gaussian":

@@ -67,7 +67,7 @@ def check_logits(base: Path, adapter: Path, merged: Path, computed: str = "float
 
     def logits(model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
-            logits_: torch.Tensor = model.eval()(input_ids=ids).logits
+            logits_: torch.Tensor = model.eval()(input_ids=ids, use_cache=False).logits
         return logits_.float()
 
     own: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}

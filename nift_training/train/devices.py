@@ -86,13 +86,18 @@ def peak_mb(device: torch.device) -> float | None:
     return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
 
 
+def is_of_memory(error: Exception) -> bool:
+    """Whether an error says that the memory did not suffice."""
+    return isinstance(error, MemoryError) or "out of memory" in str(error).lower() or "allocate" in str(error)
+
+
 @contextmanager
 def memory_errors(wanted: Machine) -> Iterator[None]:
     """Says what can be done about memory that did not suffice."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, MemoryError) or "out of memory" in str(error).lower() or "allocate" in str(error)):
+        if not is_of_memory(error):
             raise
         tried = " --gradient-checkpointing on," if wanted.gradient_checkpointing != "on" else ""
         raise ValueError(

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from nift_training.messages import one_line
 from nift_training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -39,19 +40,47 @@ def with_fresh_adapter(model: Any, recipe: Recipe) -> Any:
         bias="none",
         target_modules=targets(model),
     )
-    return get_peft_model(model, lora).train()
+    wanted = {*layers(model)}
+    try:
+        adapted = get_peft_model(model, lora)
+    except ValueError as mistake:
+        raise ValueError(
+            f"peft puts no adapter on {type(model).__name__} ({one_line(mistake)}): take another model"
+        ) from None
+    if strange := sorted(wanted.symmetric_difference(adapted.base_model.targeted_module_names)):
+        raise ValueError(
+            f"peft takes {strange[0]} of {type(model).__name__} for something else: train it with peft itself"
+        )
+    return adapted.train()
 
 
 def targets(model: Any) -> list[str] | str:
     """What peft is told of the layers to train: their last names, or a pattern where other parts of the model (a vision
     tower) have layers of the same names, or each layer's own where a module of another kind is called so as well."""
-    layers, prefix = linear_layers(model), _text_prefix(model)
-    names = sorted({name.rpartition(".")[2] for name in layers})
+    on, prefix = layers(model), _text_prefix(model)
+    names = sorted({name.rpartition(".")[2] for name in on})
     inside = f"{prefix}." if prefix else ""
     alike = (name for name, _ in model.named_modules() if name.startswith(inside) and name.rpartition(".")[2] in names)
-    if {*alike} != {*layers}:
-        return layers
+    if {*alike} != {*on}:
+        return on
     return names if prefix is None else rf"{re.escape(prefix)}\..*\.({'|'.join(names)})"
+
+
+def layers(model: Any) -> list[str]:
+    """The names of the layers that get an adapter: the linear ones, without those that peft would put on the experts
+    instead, whose names older files gave to what is one tensor now. No merge here knows adapters on experts."""
+    from peft import LoraConfig
+    from peft.utils.transformers_weight_conversion import (
+        convert_peft_config_for_transformers,
+        get_model_conversion_mapping,
+    )
+
+    found = linear_layers(model)
+    last = {name: name.rpartition(".")[2] for name in found}
+    asked = LoraConfig(target_modules=sorted({*last.values()}))
+    convert_peft_config_for_transformers(asked, model=model, conversions=get_model_conversion_mapping(model))
+    kept: Any = asked.target_modules
+    return [name for name in found if last[name] in kept]
 
 
 def linear_layers(model: Any) -> list[str]:
@@ -60,8 +89,8 @@ def linear_layers(model: Any) -> list[str]:
 
     ValueError for a model that has none.
     """
-    part, prefix, head = text_part(model), _text_prefix(model), model.get_output_embeddings()
-    inside = [(name, module) for name, module in part.named_modules() if "lm_head" not in name and module is not head]
+    part, prefix = text_part(model), _text_prefix(model)
+    inside = [(name, module) for name, module in part.named_modules() if not _is_head(name, module, model)]
     if not (names := [name for name, module in inside if _is_linear(module)]):
         others = {type(each).__name__ for name, each in part.named_modules() if _multiplies(name, each)}
         raise ValueError(
@@ -69,6 +98,10 @@ def linear_layers(model: Any) -> list[str]:
             f"{', '.join(sorted(others)) or 'none'}: take a model that has, or train it with peft itself"
         )
     return [f"{prefix}.{name}" if prefix else name for name in names]
+
+
+def _is_head(name: str, module: Any, model: Any) -> bool:
+    return "lm_head" in name or module is model.get_output_embeddings()
 
 
 def _is_linear(module: Any) -> bool:
@@ -131,8 +164,9 @@ def untrained(model: Any) -> tuple[list[str], float]:
     import torch
 
     part, found, numbers = text_part(model), set(), 0
+    on, inside = {*layers(model)}, f"{_text_prefix(model)}." if _text_prefix(model) else ""
     for name, module in part.named_modules():
-        if isinstance(module, torch.nn.Embedding) or _is_linear(module):
+        if isinstance(module, torch.nn.Embedding) or inside + name in on or _is_head(name, module, model):
             continue
         for own, parameter in module.named_parameters(recurse=False):
             if len(_shape(parameter)) > 1:
@@ -176,8 +210,9 @@ class _Fused:
         layer = self.layer
         down, up = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
         base = layer.base_layer
-        y: torch.Tensor = _function().apply(x, base.weight, base.bias, down, up, layer.scaling[ADAPTER])
-        return y
+        rows = x.reshape(-1, x.shape[-1])
+        y: torch.Tensor = _function().apply(rows, base.weight, base.bias, down, up, layer.scaling[ADAPTER])
+        return y.view(*x.shape[:-1], -1)  # not inside: some models (Llama 4) write over what a layer gives
 
 
 @cache
@@ -188,25 +223,24 @@ def _function() -> Any:
         """x·Wᵀ + bias + scale·(x·Aᵀ)·Bᵀ with W frozen; x and x·Aᵀ are kept, nothing else."""
 
         @staticmethod
-        def forward(ctx: Any, x: Any, weight: Any, bias: Any, down: Any, up: Any, scale: float) -> Any:
-            rows = x.reshape(-1, x.shape[-1])
-            a, b = down.to(x.dtype), (up * scale).to(x.dtype)
+        def forward(ctx: Any, rows: Any, weight: Any, bias: Any, down: Any, up: Any, scale: float) -> Any:
+            a, b = down.to(rows.dtype), (up * scale).to(rows.dtype)
             low = rows @ a.t()
             y = torch.nn.functional.linear(rows, weight, bias).addmm_(low, b.t())
             ctx.save_for_backward(rows, low, weight, a, b)
             ctx.scale, ctx.dtype = scale, down.dtype
-            return y.view(*x.shape[:-1], -1)
+            return y
 
         @staticmethod
         def backward(ctx: Any, *gradients: Any) -> Any:
             rows, low, weight, a, b = ctx.saved_tensors
-            gradient = gradients[0].reshape(-1, weight.shape[0])
+            gradient = gradients[0]
             lowered = gradient @ b
             up = (gradient.t() @ low).to(ctx.dtype).mul_(ctx.scale)
             down = (lowered.t() @ rows).to(ctx.dtype)
             x = None
             if ctx.needs_input_grad[0]:
-                x = (gradient @ weight).addmm_(lowered, a).view(*gradients[0].shape[:-1], -1)
+                x = (gradient @ weight).addmm_(lowered, a)
             return x, None, None, down, up, None
 
     return LoraLinear

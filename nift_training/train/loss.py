@@ -12,7 +12,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from nift_training import attention
-from nift_training.train import lora
+from nift_training.messages import one_line
+from nift_training.train import devices, lora
 from nift_training.train.micro_batches import Layout, MicroBatch
 
 if TYPE_CHECKING:
@@ -58,11 +59,24 @@ def hidden_states(model: Any, batch: MicroBatch) -> torch.Tensor:
         else attention.arguments(batch.lengths, batch.ids.device)
     )
     causal = model.get_base_model()
-    part = lora.text_part(causal)
-    states: torch.Tensor = (part.base_model if part is causal else part)(
+    states: torch.Tensor = _without_head(causal)(
         input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **inside
     ).last_hidden_state
     return states
+
+
+def _without_head(causal: Any) -> Any:
+    """The part of a model that gives the hidden states of a text."""
+    from transformers import PreTrainedModel
+
+    part = lora.text_part(causal)
+    if part is not causal or causal.base_model is not causal:
+        return part if part is not causal else causal.base_model
+    # Llama 4's text model is not under the name that its class has for it.
+    inner = next((child for child in causal.children() if isinstance(child, PreTrainedModel)), None)
+    if inner is None:
+        raise ValueError(f"{type(causal).__name__} has its layers and its head in one: use transformers' Trainer")
+    return inner
 
 
 def choose_layout(model: Any, cutoff: int) -> Layout:
@@ -87,7 +101,7 @@ def choose_layout(model: Any, cutoff: int) -> Layout:
         for ids in PROBES
     ]
     with torch.no_grad(), _without_dropout(model):
-        own = [_logits(causal, ids) for ids in PROBES]
+        own = _of_probes(causal)
         if not all(bool(logits.isfinite().all()) for logits in own):
             raise ValueError(
                 "the base's logits are not finite: its weights hold NaN or infinity, or are too large for "
@@ -122,6 +136,19 @@ def choose_layout(model: Any, cutoff: int) -> Layout:
             return "packed" if _close(logits("packed"), own, head.weight.dtype.itemsize) else "padded"
         except (TypeError, RuntimeError, ValueError):
             return "padded"  # the model knows nothing of the arguments, or of a mask of that shape
+
+
+def _of_probes(causal: Any) -> list[torch.Tensor]:
+    """The logits of each probe alone; ValueError for a model that transformers cannot run."""
+    try:
+        return [_logits(causal, ids) for ids in PROBES]
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as mistake:
+        if devices.is_of_memory(mistake):
+            raise
+        raise ValueError(
+            f"transformers cannot run this {type(causal).__name__} ({one_line(mistake, 160)}): download it again, or "
+            "another transformers"
+        ) from None
 
 
 def _logits(causal: Any, ids: Sequence[int]) -> torch.Tensor:

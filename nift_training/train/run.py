@@ -239,9 +239,10 @@ def prepare(
     without, share = lora.untrained(model)
     if without and place.first:
         progress.say(
-            f"train: {', '.join(without)} ({share:.0%} of the weights) get no adapter: they are no linear layers"
+            f"train: {', '.join(without)} ({share:.0%} of the weights) get no adapter: they are no plain linear layers"
         )
     model = lora.with_fresh_adapter(model, recipe)
+    _check_mergeable(base, model)
     at_once = wanted.tokens_at_once or devices.TOKENS_AT_ONCE[device.type]
     checkpointing = devices.needs_checkpointing(model, wanted, at_once, device)
     if checkpointing:
@@ -257,6 +258,16 @@ def prepare(
     del live_configuration
     layout = loss.choose_layout(model, recipe.cutoff)
     return PreparedTraining(model=model, engine=engine, layout=layout, at_once=at_once, checkpointing=checkpointing)
+
+
+def _check_mergeable(base: Weights, model: Any) -> None:
+    """Refuses an adapter that could not be merged when it is trained: on what the files keep with other weights."""
+    on, kind = model.base_model.targeted_module_names, type(model.get_base_model()).__name__
+    if lost := [name for name in on if base.find(f"{name}.weight") is None]:
+        raise ValueError(
+            f"{kind} has {lost[0]}, which its files keep otherwise, so that no merge here could change it: "
+            "train it with peft itself"
+        )
 
 
 def save_adapter(

@@ -70,6 +70,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "opt": {"ffn_dim": 24, "word_embed_proj_dim": 16},
     "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 2},
     "phimoe": {"num_local_experts": 2},
+    "olmoe": EXPERTS,
+    "glm4_moe": {**EXPERTS, "n_routed_experts": 4, "n_group": 1, "topk_group": 1},
+    "llama4_text": {"num_local_experts": 2, "intermediate_size_mlp": 24},
     "deepseek_v4": {
         **EXPERTS,
         **{"n_routed_experts": 4, "head_dim": 16, "q_lora_rank": 8, "o_groups": 2, "o_lora_rank": 8, "hc_mult": 2},
@@ -93,7 +96,7 @@ def write(out: Path, kind: str, **changes: Any) -> Path:
     ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     shards = changes.pop("shards", None)
     said: dict[str, Any] = {**SMALL, "vocab_size": len(tokenizer), **ends}
-    more = {**FAMILIES[kind], **changes}
+    more = {**FAMILIES.get(kind, {}), **changes}
     whole = {"text_config": said, **more} if kind in NESTED else said | more
     whole = {name: value for name, value in whole.items() if value is not UNSAID}
     torch.manual_seed(0)

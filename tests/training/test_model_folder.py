@@ -365,11 +365,43 @@ def test_a_model_with_attention_of_its_own_is_trained(said: Callable[[str], tupl
     assert manifest.facts["layout"] == "padded"
 
 
-def test_experts_get_no_adapter_and_it_is_said(
-    said: Callable[[str], tuple[Any, str]], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("kind", "without"),
+    [
+        ("mixtral", "experts.down_proj, experts.gate_up_proj, gate.weight ("),
+        # Of its dense layers and shared experts peft takes the names for those of experts.
+        (
+            "glm4_moe",
+            "down_proj.weight, experts.down_proj, experts.gate_up_proj, gate.weight, gate_proj.weight, up_proj",
+        ),
+    ],
+)
+def test_experts_get_no_adapter_and_it_is_said_and_the_rest_is_merged(
+    said: Callable[[str], tuple[Any, str]], capsys: pytest.CaptureFixture[str], tmp_path: Path, kind: str, without: str
 ) -> None:
-    said("mixtral")
-    assert "experts.down_proj, experts.gate_up_proj, gate.weight (" in capsys.readouterr().err
+    _, folder = said(kind)
+    assert without in capsys.readouterr().err
+    config = json.loads(Path(folder, "adapter", "adapter_config.json").read_text())
+    assert config["target_modules"] == ["k_proj", "o_proj", "q_proj", "v_proj"]
+    assert not config["target_parameters"]
+    merges_right(Path(folder, "base"), Path(folder, "adapter"), tmp_path / "merged")
+
+
+def test_a_model_that_writes_over_what_a_layer_gives_is_trained(
+    said: Callable[[str], tuple[Any, str]], tmp_path: Path
+) -> None:
+    _, folder = said("llama4_text")
+    merges_right(Path(folder, "base"), Path(folder, "adapter"), tmp_path / "merged")
+
+
+def test_a_model_that_peft_adapts_in_part_alone_is_refused(said: Callable[[str], tuple[Any, str]]) -> None:
+    with pytest.raises(ValueError, match=r"peft puts no adapter on MambaForCausalLM .*out_proj.*: take another model"):
+        said("mamba")
+
+
+def test_a_model_that_transformers_cannot_run_is_refused(said: Callable[[str], tuple[Any, str]]) -> None:
+    with pytest.raises(ValueError, match="transformers cannot run this CodeGenForCausalLM"):
+        said("codegen")
 
 
 def test_an_adapter_on_the_experts_of_older_files_is_merged_into_them(models: Models, tmp_path: Path) -> None:
@@ -414,8 +446,8 @@ def test_layers_are_named_one_by_one_where_another_module_is_called_so_as_well()
         def forward(self, x: torch.Tensor) -> Any:
             return super().forward(x), x
 
-    small = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
-    model: Any = LlamaForCausalLM(LlamaConfig(vocab_size=32, **small))
+    small: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+    model: Any = LlamaForCausalLM(LlamaConfig(vocab_size=32, num_attention_heads=2, **small))
     assert lora.targets(model) == ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
     model.model.layers[1].mlp.up_proj = Router(16, 24)
     named = lora.targets(model)
@@ -441,7 +473,11 @@ def test_a_folder_is_read_where_transformers_makes_several_tensors_of_one_or_kee
     merges_right(base, peft_adapter(base, tmp_path / "adapter", r".*o(_b)?_proj"), tmp_path / "merged")
 
 
-def test_an_adapter_on_what_files_keep_with_other_weights_is_left_to_peft(models: Models, tmp_path: Path) -> None:
+def test_an_adapter_on_what_files_keep_with_other_weights_is_left_to_peft(
+    models: Models, tmp_path: Path, said: Callable[[str], tuple[Any, str]]
+) -> None:
+    with pytest.raises(ValueError, match=r"HrmTextForCausalLM has .*_proj, which its files keep otherwise"):
+        said("hrm_text")
     base = models(tmp_path / "base", "hrm_text")
     adapter = peft_adapter(base, tmp_path / "adapter", ["gate_proj", "up_proj"])
     with pytest.raises(ValueError, match="keep otherwise than the model: merge it with peft itself"):
