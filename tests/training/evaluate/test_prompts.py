@@ -137,7 +137,7 @@ def test_two_questions_with_one_id_are_refused(tmp_path: Path) -> None:
     row = {"question_id": 81, "category": "math", "turns": ["What is 2 + 2?"]}
     with pytest.raises(ValueError, match="two questions with the id 81"):
         conversations.read_questions("mt-bench", questions(tmp_path / "q.jsonl", row, row))
-    prompt: dict[str, Any] = {"key": 1, "prompt": "Write", "instruction_id_list": [], "kwargs": []}
+    prompt = {"key": 1, "prompt": "Write", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
     with pytest.raises(ValueError, match="two questions with the id 1"):
         ifeval.read_prompts(questions(tmp_path / "p.jsonl", prompt, prompt))
 
