@@ -37,7 +37,7 @@ from nift_assets.ledger.batches.standing import reconciled, status_of
 from nift_assets.ledger.book import Asker, AttemptResult, Book
 from nift_assets.protocol import Message, Request
 from nift_assets.protocol.answer import MOST_TOKENS
-from nift_assets.protocol.batches import BatchApi, BatchProgress, Refused
+from nift_assets.protocol.batches import BatchApi, BatchProgress, ListedBatch, Refused
 from nift_assets.protocol.server import ServerError
 from nift_assets.providers import answer, anthropic, openai
 from nift_assets.rows import LanguageModel, Limits, Price, Teacher
@@ -629,6 +629,9 @@ class Scripted:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.adapter, name)
+
+    def newest(self) -> list[ListedBatch]:
+        return []
 
     def upload(self, chunk: str, lines: Any) -> str | None:
         return "file"
