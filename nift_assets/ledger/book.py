@@ -218,7 +218,7 @@ class Book:
                     "model": by_key[key].model,
                     "body": by_key[key].body(),
                     "intended_at": now,
-                    "limitless": by_key[key].limitless_key,
+                    "limitless": by_key[key].limitless_key if by_key[key].output_limit else None,
                 }
                 for key in sorted(missing)
             ]

@@ -133,8 +133,9 @@ def _fill_columns(connection: sa.Connection) -> None:
     of = sa.bindparam("of", type_=sa.String)
     fill = sa.update(requests).where(requests.c.key == of).values(limitless=sa.bindparam("made"))
     for rows in _portions(connection, requests.c.key, requests.c.body):
-        made = [{"of": key, "made": restored(body).limitless_key} for key, body in rows]
-        connection.execute(fill, made)
+        limited = ((key, request) for key, body in rows if (request := restored(body)).output_limit)
+        if made := [{"of": key, "made": request.limitless_key} for key, request in limited]:
+            connection.execute(fill, made)
     fill = sa.update(answers).where(answers.c.key == of).values(digest=sa.bindparam("made"))
     for rows in _portions(connection, answers.c.key, answers.c.http_status, answers.c.headers, answers.c.body):
         made = [

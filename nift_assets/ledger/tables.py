@@ -35,7 +35,7 @@ sessions = sa.Table(
 )
 
 # One row per question ever intended. `outcome` is how the last try ended where that is no final answer; `limitless` is
-# the key of the same question without a limit of tokens.
+# the key of the same question without its limit of tokens, null where it has none.
 requests = sa.Table(
     "requests",
     metadata,
@@ -48,7 +48,14 @@ requests = sa.Table(
     sa.Column("in_batch", sa.String(64), index=True),
     sa.Column("outcome", sa.String(16)),
     sa.Column("detail", sa.Text),
-    sa.Column("limitless", sa.String(64), index=True),
+    sa.Column("limitless", sa.String(64)),
+    # Only where there is a limit: nothing is below none.
+    sa.Index(
+        "requests_limitless",
+        "limitless",
+        sqlite_where=sa.text("limitless is not null"),
+        postgresql_where=sa.text("limitless is not null"),
+    ),
 )
 
 # Who wanted which question answered: one row per question × study × teacher or judge.
