@@ -24,6 +24,7 @@ from nift_assets.steps.check_results import refuse_unchecked
 from nift_assets.steps.lineage import Partition
 from nift_assets.store import Store
 from nift_training.artifacts import verify
+from tests import canaries
 from tests.conftest import PROJECT, Demo, instance_at, nift
 from tests.counting import Counts
 from tests.demo import GRAPH
@@ -191,10 +192,12 @@ def test_another_project_reads_it_by_name_and_revision(
 @pytest.mark.fault("X8")
 def test_no_token_is_found_anywhere_afterwards(place: Place, counts: Counts) -> None:
     files = [path for root in (place.demo.warehouse, place.demo.home) for path in root.rglob("*") if path.is_file()]
-    assert [path for path in files if TOKEN.encode() in path.read_bytes()] == []
+    assert [path for path in files if canaries.inside(path, {"token": TOKEN})] == []
     assert (place.demo.home / "publish.log") in files
     for repo in place.hub.repos.values():
-        assert [path for path in repo.head.files if TOKEN.encode() in place.hub.content(repo, path)] == []
+        for path in repo.head.files:
+            content = place.hub.content(repo, path)
+            assert canaries.standing([content, *canaries.unpacked(content)], {"token": TOKEN}) == [], path
     assert place.hub.tokens_elsewhere == 0
     counts("X8", f"the token of the pushes, looked for in {len(files):,} files and all that was pushed: 0 hits")
 

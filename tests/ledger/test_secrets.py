@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from dagster_project import definitions
 from nift_assets import providers
 from nift_assets.protocol.server import Remote
 from nift_assets.secrets.redaction import _Factory
+from tests import canaries
 from tests.conftest import PROJECT
 from tests.counting import Counts
 from tests.ledger.fault_server import FaultServer, sha256
@@ -166,16 +167,6 @@ print(json.dumps(outcomes))
 """
 
 
-def _scan(folder: Path, canaries: Mapping[str, str]) -> tuple[list[str], int]:
-    """Where a canary stands in the bytes of any file, and how many files were read."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    found = []
-    for path in files:
-        content = path.read_bytes()
-        found += [f"{name} in {path.relative_to(folder)}" for name, key in canaries.items() if key.encode() in content]
-    return found, len(files)
-
-
 def _arguments(process: int) -> Iterator[bytes]:
     """The command lines of a process and of all that it has started, as `ps` shows them."""
     try:
@@ -254,7 +245,7 @@ def test_no_key_is_in_anything_that_a_run_of_dagster_writes(
     assert {name for name, error in said.items() if error} >= {n for n in said if n.split("-")[0] in stops}
     # The keys did go out, and came back in bodies, headers and messages.
     assert seen == {sha256(CANARIES[variable]) for _, variable in cells}
-    found, files = _scan(tmp_path, CANARIES)
+    found, files = canaries.found(tmp_path, CANARIES)
     assert found == []
     assert files > 20
     assert (tmp_path / "warehouse" / "ledger.sqlite").exists()
@@ -322,6 +313,6 @@ def test_a_key_typed_into_the_configuration_of_a_run_is_refused_and_not_kept(tmp
     assert [line.split(":")[0] for line in lines] == ["op refused", "resource refused", "unknown refused", "runs"]
     assert lines[-1] == "runs: 0"
     assert key not in ran.stdout + ran.stderr
-    found, files = _scan(tmp_path, {"typed": key})
+    found, files = canaries.found(tmp_path, {"typed": key})
     assert found == []
     counts("X2", f"3 ways to type a key into a run: 3 refused by schema, 0 runs, 0 hits in {files} files")
