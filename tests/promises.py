@@ -22,8 +22,9 @@ HEAD = """\
 # What goes wrong, and what is promised then
 
 This page is made by `make faults`: the rows are those of `tests/promises.toml`, the tests are those that are marked
-with the row. *Slow* tests run in `make test-full` only. What they count is printed at the end of each run, in the
-section `faults`.
+with the row. *Slow* tests run in `make test-full` only; what is read of *real files* is skipped where
+`NIFT_SHARED_DATA` does not say where they are. What is counted is printed at the end of each run, in the section
+`faults`.
 """
 
 
@@ -45,6 +46,7 @@ class Proof:
     name: str
     slow: bool
     longer: bool  # quick, with more of the same in the slow ones
+    real_files: bool  # skipped where the real files are not (see `shared_data`)
     runs: str  # how much of the row it runs; empty where the name says it
 
 
@@ -90,8 +92,15 @@ def _of_file(path: Path, folder: Path) -> Iterator[Proof]:
             if isinstance(mark, ast.Call) and _is_mark(mark.func, "fault"):
                 runs = {word.arg: ast.literal_eval(word.value) for word in mark.keywords}.get("runs", "")
                 for row in map(ast.literal_eval, mark.args):
-                    where = path.relative_to(folder)
-                    yield Proof(row=row, path=where, name=test.name, slow=slow, longer=longer, runs=runs)
+                    yield Proof(
+                        row=row,
+                        path=path.relative_to(folder),
+                        name=test.name,
+                        slow=slow,
+                        longer=longer,
+                        real_files=any(isinstance(node, ast.Name) and node.id == "shared" for node in ast.walk(test)),
+                        runs=runs,
+                    )
 
 
 def _assigns(node: ast.Assign, name: str) -> bool:
@@ -122,9 +131,8 @@ def page() -> str:
 
 def _shown(proof: Proof) -> str:
     said = proof.name.removeprefix("test_").replace("_", " ")
-    notes = ", ".join(
-        note for note in (proof.runs, "*slow*" if proof.slow else "*more in slow*" if proof.longer else "") if note
-    )
+    when = "*slow*" if proof.slow else "*more in slow*" if proof.longer else ""
+    notes = ", ".join(note for note in (proof.runs, when, "*real files*" if proof.real_files else "") if note)
     return f"[{said}](../../tests/{proof.path.as_posix()})" + (f" ({notes})" if notes else "")
 
 

@@ -66,8 +66,13 @@ import pytest
 @pytest.mark.parametrize("n", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.fault("S3")
 def test_c(n): ...
+
+@pytest.mark.fault("E2")
+def test_d():
+    open(shared("mt_bench"))
 """)
     found = [(proof.name, proof.row, proof.slow, proof.longer, proof.runs) for proof in promises.proofs(tmp_path)]
+    assert [proof.name for proof in promises.proofs(tmp_path) if proof.real_files] == ["test_d"]
     assert found == [
         ("test_a", "T2", True, False, "2 kills"),
         ("test_a", "T3", True, False, "2 kills"),
@@ -75,6 +80,7 @@ def test_c(n): ...
         ("test_b", "S1", True, False, ""),
         ("test_b", "T1", True, False, ""),
         ("test_c", "S3", False, True, ""),
+        ("test_d", "E2", False, False, ""),
     ]
 
 
