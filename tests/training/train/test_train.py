@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -341,18 +342,32 @@ def _ids(folder: Path, text: str) -> list[int]:
     return ids[:1]
 
 
+BOMBED = ("AutoConfig", "AutoModelForCausalLM", "AutoTokenizer")
+
+
 @pytest.mark.fault("X6")
-def test_code_that_comes_with_a_model_is_never_run(tiny: Path, pairs_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("config.json", {"model_type": "bomb", "auto_map": dict.fromkeys(BOMBED, "bomb.Bomb")}),
+        (
+            "tokenizer_config.json",
+            {"tokenizer_class": "Bomb", "auto_map": {"AutoTokenizer": ["bomb.Bomb", "bomb.Bomb"]}},
+        ),
+    ],
+)
+def test_code_that_comes_with_a_model_is_never_run(
+    file: str, said: dict[str, Any], tiny: Path, pairs_file: Path, tmp_path: Path
+) -> None:
     base, trace = tmp_path / "base", tmp_path / "ran"
     shutil.copytree(tiny, base)
     (base / "bomb.py").write_text(f"from pathlib import Path\nPath({str(trace)!r}).write_text('ran')\n")
-    config = json.loads((base / "config.json").read_text())
-    auto_map = dict.fromkeys(("AutoConfig", "AutoModelForCausalLM", "AutoTokenizer"), "bomb.Bomb")
-    (base / "config.json").write_text(json.dumps(config | {"model_type": "bomb", "auto_map": auto_map}))
-    with pytest.raises((ValueError, OSError)):
+    (base / file).write_text(json.dumps(json.loads((base / file).read_text()) | said))
+    refused = pytest.raises((ValueError, OSError)) if file == "config.json" else nullcontext()
+    with refused:
         run.train(base, "bomb", pairs_file, RECIPE, tmp_path / "out", 1)
     assert not trace.exists()
-    assert not (tmp_path / "out").exists()
+    assert (tmp_path / "out").exists() == (file != "config.json")
 
 
 @pytest.mark.parametrize(
