@@ -171,11 +171,27 @@ def _arguments(process: int) -> Iterator[bytes]:
     """The command lines of a process and of all that it has started, as `ps` shows them."""
     try:
         yield Path(f"/proc/{process}/cmdline").read_bytes()
-        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+        # A process is the child of the thread that started it.
+        children = [
+            child
+            for thread in Path(f"/proc/{process}/task").iterdir()
+            for child in (thread / "children").read_text().split()
+        ]
     except OSError:
         return
     for child in children:
         yield from _arguments(int(child))
+
+
+def test_the_command_line_of_a_process_that_a_thread_has_started_is_seen() -> None:
+    script = "import subprocess, sys, threading; threading.Thread(target=subprocess.run, args=[sys.argv[1:]]).start()"
+    command = [sys.executable, "-c", script, sys.executable, "-c", "print(flush=True); input()", "a-planted-key"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        seen = [line.count(b"a-planted-key") for line in _arguments(process.pid)]
+        process.communicate(b"\n")
+    assert seen == [1, 1]
 
 
 @pytest.mark.fault("X1", runs="4 runs; slow: 60")
