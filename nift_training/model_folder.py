@@ -277,6 +277,9 @@ def _config(path: Path) -> Any:
     for name, value in _entries(said):
         if "layer" in name and isinstance(value, int) and value > MOST_LAYERS:
             raise ValueError(f"{path / CONFIG} says {name} {value}, more than any model has: download it again")
+        if name.endswith("_implementation") and "/" in str(value):
+            # transformers fetches a kernel of that name from the Hub, which is machine code, and runs it.
+            raise ValueError(f"{path / CONFIG} asks for the kernel {value} ({name}), which is never run: remove it")
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
         config.get_text_config()

@@ -278,10 +278,15 @@ def of_another_size(base: Path) -> None:
     edit(base / "config.json", intermediate_size=32)
 
 
+def with_a_kernel(base: Path) -> None:
+    edit(base / "config.json", attn_implementation="somebody/attention")
+
+
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize(
     ("injury", "words"),
     [
+        (with_a_kernel, "asks for the kernel somebody/attention"),
         (stale_beside_an_index, "lists other files"),
         (with_an_adapter, "also holds an adapter"),
         (without_a_tensor, r"lacks model\.norm\.weight"),
