@@ -72,6 +72,7 @@ def test_the_bomb_goes_off_where_a_pickle_is_loaded(tmp_path: Path) -> None:
     assert (tmp_path / "went-off").exists()
 
 
+@pytest.mark.fault("X4")
 def test_no_command_opens_a_planted_pickle(demo: Demo, tmp_path: Path, counts: Counts) -> None:
     mine, witness = demo.copy(tmp_path), tmp_path / "went-off"
     files = [file for files in kinds(mine).values() for file in files]
@@ -93,6 +94,7 @@ def test_no_command_opens_a_planted_pickle(demo: Demo, tmp_path: Path, counts: C
 
 
 @pytest.mark.slow
+@pytest.mark.fault("X4")
 def test_no_kind_of_file_is_opened_as_a_pickle_by_a_run(demo: Demo, tmp_path: Path, counts: Counts) -> None:
     """One kind after the other, all else being whole, so that a run gets as far as the file."""
     mine, witness = demo.copy(tmp_path), tmp_path / "went-off"

@@ -49,6 +49,7 @@ except OSError as refused:
     ]
 
 
+@pytest.mark.fault("X12")
 def test_tables_are_made_without_asking_for_another_machine(tmp_path: Path) -> None:
     """With nothing set that forbids it: what is shipped asks for nothing by itself."""
     done, asked = ran([NIFT, "run", "halves"], tmp_path)

@@ -192,6 +192,7 @@ AS_STRANGER = pytest.mark.skipif(os.getuid() != 0, reason="only root can ask as 
     ("method", "path", "status"),
     [("POST", "/graphql", 401), ("GET", "/assets", 401), ("GET", "/study/report.html", 401)],
 )
+@pytest.mark.fault("X16")
 def test_another_account_of_this_machine_is_refused(method: str, path: str, status: int, running: UI) -> None:
     # What is imported is this account's; who asks is the other one.
     code = f"""
@@ -207,6 +208,7 @@ print(connection.getresponse().status)
     assert "planted" not in pools(running)
 
 
+@pytest.mark.fault("X16")
 def test_the_token_lies_where_this_account_alone_reads_it(running: UI) -> None:
     lock = running.log.parent / ".dagster" / "demo" / "ui.lock"
     assert lock.stat().st_mode & 0o777 == 0o600
@@ -217,6 +219,7 @@ def test_the_token_lies_where_this_account_alone_reads_it(running: UI) -> None:
     assert [str(file) for file in folders if token in file.read_bytes()] == []
 
 
+@pytest.mark.fault("X16")
 def test_a_websocket_without_the_token_is_refused(running: UI) -> None:
     address = running.url.replace("http", "ws") + "/graphql"
     with (

@@ -121,6 +121,7 @@ def test_a_harmless_task_is_read_and_prepared(folder: Path) -> None:
     assert prepared(folder, TASK | answered | {"unsafe_code": False, "process_docs": None}) == {"exact_match": 1.0}
 
 
+@pytest.mark.fault("X14", runs="34 keys")
 @pytest.mark.parametrize("key", schema())
 def test_no_key_of_lm_evals_schema_runs_anything(key: str, folder: Path) -> None:
     tried = 0
@@ -139,6 +140,7 @@ def test_a_tag_of_yaml_that_names_code_is_refused(said: str, folder: Path) -> No
         leaderboard.read_tasks(folder, "sums:0")
 
 
+@pytest.mark.fault("X14")
 def test_a_template_that_reaches_for_more_stops_the_real_run(tiny: Path, folder: Path) -> None:
     from jinja2.exceptions import SecurityError
 
@@ -167,6 +169,7 @@ def test_a_poisoned_cache_of_responses_runs_nothing(tiny: Path, folder: Path) ->
     assert not (folder / WITNESS).exists()
 
 
+@pytest.mark.fault("X14")
 def test_every_key_metric_filter_and_sampler_of_lm_eval_was_decided_on() -> None:
     """Whoever upgrades lm-eval decides on what it has learnt: is it data, or does it run something?"""
     import lm_eval.api.metrics

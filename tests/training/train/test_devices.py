@@ -162,6 +162,7 @@ def test_one_node_is_torchrun_and_several_are_deepspeeds_launcher(tmp_path: Path
 
 
 @pytest.mark.slow
+@pytest.mark.fault("X15")
 def test_deepspeeds_launcher_shows_no_secret_and_runs_nothing_on_a_node(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
