@@ -15,6 +15,7 @@ CUT_AT = "NIFT_CUT_AT"
 OF_THE_STUDY = (STUDY, SCALE, BENCHMARKS, CORPUS, TEXT_COLUMN, DOCUMENTS, CUT_AT)
 # Where things lie, what they may cost, who answers and who is told.
 WAREHOUSE, LEDGER_URL, BUDGET_USD = "NIFT_WAREHOUSE", "NIFT_LEDGER_URL", "NIFT_BUDGET_USD"
+LEDGER_SPILL = "NIFT_LEDGER_SPILL"
 SERVER, SERVER_KEY, UI_TOKEN = "NIFT_SERVER", "NIFT_SERVER_KEY", "NIFT_UI_TOKEN"
 FAILURE_WEBHOOK = "NIFT_FAILURE_WEBHOOK"
 # Where a test has a process killed.
@@ -77,6 +78,11 @@ def warehouse() -> str:
 def ledger_url() -> str | None:
     """The database of requests and answers."""
     return _given(LEDGER_URL)
+
+
+def ledger_spill() -> str | None:
+    """The folder where answers wait that have come while the ledger cannot be written."""
+    return _given(LEDGER_SPILL)
 
 
 def budget_usd() -> float | None:

@@ -5,11 +5,12 @@ Everything here is synchronous and one transaction per call. What comes back fro
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -17,14 +18,18 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from nift_assets import crash_points
-from nift_assets.ledger import accounts, database, raised_limits, rate_limiter, stored_answers
+from nift_assets.ledger import accounts, database, raised_limits, rate_limiter, spill, stored_answers
 from nift_assets.ledger.database import chunks, clean, insert_new, outlasting
 from nift_assets.ledger.locks import AdvisoryLocks, FileLocks, Lock, Locks, locked
 from nift_assets.ledger.opening import opened
 from nift_assets.ledger.rate_limiter import LimitObservations, RateLimiter
+from nift_assets.ledger.spill import Spill
 from nift_assets.ledger.tables import answer_digest, answers, attempts, rate_limiters, requests, sessions, wanted
 from nift_assets.protocol.answer import Status, StoredResponse
 from nift_assets.protocol.request import Request
+from nift_assets.secrets import redaction
+
+log = logging.getLogger(__name__)
 
 # The most characters that are kept of what a server says of itself.
 CAUSE, REQUEST_ID, DETAIL = 64, 200, 500
@@ -85,11 +90,13 @@ class AttemptResult:
 class ExchangeResult:
     """What an exchange came to: the attempts that may leave now, first come first served, and what holds the next back.
 
-    Where that is a cap, `room` is what it leaves.
-    `fenced` says that others have taken this session for dead, and may be asking what it asked.
+    Where that is a cap, `room` is what it leaves. `answered` are keys that need not leave any more: somebody
+    has answered them meanwhile. `fenced` says that others have taken this session for dead, and may be asking what it
+    asked.
     """
 
     numbers: Sequence[int]
+    answered: Collection[str] = ()
     wait: float = 0.0
     rate_limited: bool = False
     learned: float | None = None
@@ -116,12 +123,19 @@ class Book:
         written. ValueError for one that holds less than it did, or that this program cannot use."""
         self.url = url
         self._engine = opened(url, look=look)
+        self._hurried = database.hurried(self._engine)
+        self.spill = Spill(spill.folders(self._engine.url))
         self.locks: Locks
         self._held: dict[int, list[Lock]] = {}
         if self._engine.dialect.name == "sqlite":
             self.locks = FileLocks(Path(f"{self._engine.url.database}.locks"))
         else:
             self.locks = AdvisoryLocks(self._engine)
+        if self.spill.sessions():
+            try:
+                self._take_in(self._hurried)
+            except (sa.exc.SQLAlchemyError, OSError) as error:
+                log.warning("what waits to be taken into the ledger is not yet: %s", redaction.safe(error))
 
     # -- who asks ------------------------------------------------------------------------------------------------
 
@@ -129,10 +143,10 @@ class Book:
     def session(self, writer: str) -> Iterator[int]:
         """A numbered session that is the only one of its writer; what a dead one left in flight becomes unknown."""
         busy = f"another run is asking as {writer} right now; wait until it ends"
-        with ExitStack() as alive:
-            locks = [alive.enter_context(locked(self.locks, f"writer {writer}", busy))]
-            number = self._begin(writer, alive, locks)
-            self._held[number] = locks
+        with locked(self.locks, f"writer {writer}", busy) as lock, ExitStack() as alive:
+            number, own, held = self._begin(writer)
+            alive.enter_context(held)
+            self._held[number] = [lock, own]
             try:
                 self.recover()
                 yield number
@@ -141,17 +155,28 @@ class Book:
                 self._end(number)
 
     @outlasting
-    def _begin(self, writer: str, alive: ExitStack, locks: list[Lock]) -> int:
-        with self._engine.begin() as connection:
-            row = {"writer": writer, "host": socket.gethostname(), "pid": os.getpid(), "began_at": _now()}
-            insert = sa.insert(sessions).values(**row, ended=False).returning(sessions.c.id)
-            number = int(connection.execute(insert).scalar_one())
-            # Locked before anybody can see the row: a session without its lock is taken for a dead one.
-            locks.append(alive.enter_context(locked(self.locks, f"session {number}", f"session {number} is taken")))
-        return number
+    def _begin(self, writer: str) -> tuple[int, Lock, ExitStack]:
+        with ExitStack() as held:
+            with self._engine.begin() as connection:
+                row = {"writer": writer, "host": socket.gethostname(), "pid": os.getpid(), "began_at": _now()}
+                insert = sa.insert(sessions).values(**row, ended=False).returning(sessions.c.id)
+                number = int(connection.execute(insert).scalar_one())
+                # Locked before anybody can see the row: a session without its lock is taken for a dead one.
+                own = held.enter_context(locked(self.locks, f"session {number}", f"session {number} is taken"))
+            return number, own, held.pop_all()
+
+    def _end(self, number: int) -> None:
+        """Ends a session of this process. One that cannot be ended now is ended by who recovers what it has left."""
+        try:
+            self._end_now(number)
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            log.warning("session %s is ended by the next to use the ledger: %s", number, redaction.safe(error))
 
     @outlasting
-    def _end(self, number: int) -> None:
+    def _end_now(self, number: int) -> None:
+        self._take_in(self._engine)
+        if number in self.spill.sessions():
+            return  # whoever takes that in ends it
         with self._engine.begin() as connection:
             _end_session(connection, number)
         self.locks.forget(f"session {number}")
@@ -160,13 +185,15 @@ class Book:
     def recover(self) -> int:
         """Settles what sessions that are gone have left: their attempts in flight are unknown, their claims free.
 
-        Returns how many attempts became unknown.
+        What they had to put outside the ledger is taken in before; a session of which something still lies there stays
+        as it is. Returns how many attempts became unknown.
         """
+        self._take_in(self._engine)
         with self.reading() as connection:
             not_ended = connection.execute(sa.select(sessions.c.id).where(~sessions.c.ended)).scalars().all()
-        unknown = 0
+        unknown, spilled = 0, self.spill.sessions()
         for number in not_ended:
-            lock = self.locks.hold(f"session {number}")
+            lock = None if number in spilled else self.locks.hold(f"session {number}")
             if lock is None:
                 continue
             try:  # held until it has ended, so that one whose lock was lost for a moment does not take it again
@@ -176,6 +203,22 @@ class Book:
                 lock.release()
             self.locks.forget(f"session {number}")
         return unknown
+
+    def _take_in(self, engine: sa.Engine) -> None:
+        """Settles what sessions that are gone had to put outside the ledger, and nothing of those that live."""
+        for left in self.spill.left_behind():
+            with engine.begin() as connection:
+                strange = [row for row in left.rows if not _settle_spilled(connection, row)]
+            if strange or left.damaged:
+                log.warning(
+                    "%s: %s of %s answers are of questions that this ledger does not know, and %s lines are damaged",
+                    left.put_aside(),
+                    len(strange),
+                    len(left.rows),
+                    left.damaged,
+                )
+            else:
+                left.discard()
 
     # -- what is asked -------------------------------------------------------------------------------------------
 
@@ -231,7 +274,7 @@ class Book:
             mine = requests.c.key.in_(missing) & unclaimed & requests.c.outcome.is_distinct_from("unknown")
             connection.execute(sa.update(requests).where(mine).values(claimed_by=session, outcome=None, detail=None))
             # Looked up behind the claim: what another session answered just before is an answer.
-            done = set(connection.execute(sa.select(answers.c.key).where(answers.c.key.in_(missing))).scalars())
+            done = _answered(connection, missing)
             columns = (requests.c.key, requests.c.claimed_by, requests.c.in_batch, requests.c.outcome)
             rows_now = connection.execute(sa.select(*columns).where(requests.c.key.in_(missing)))
             claims = {row[0]: row for row in rows_now}
@@ -316,15 +359,17 @@ class Book:
         # A lock can be lost without the process that held it noticing: a database that restarted, a folder that was
         # removed. Whoever took over has ended the session, and then nothing more may leave.
         held = all(lock.keep() for lock in self._held.get(session, ()))
-        with self._engine.begin() as connection:
+        with self._hurried.begin() as connection:
             ended = connection.execute(_ENDED, {"of_session": session}).scalar()
             accounts.lock(connection, asker.study, asker.who)
             settle(connection, session, asker.study, asker.who, settled)
             if ended is not False or not held:
                 return ExchangeResult(numbers=(), fenced=True)
-            exchanged = _admit(connection, session, asker, reservations, first_number, limiter, observed)
+            done = _answered(connection, [reservation.key for reservation in reservations])
+            wanted = [reservation for reservation in reservations if reservation.key not in done]
+            exchanged = _admit(connection, session, asker, wanted, first_number, limiter, observed)
         crash_points.reach("after_commit")
-        return exchanged
+        return replace(exchanged, answered=done) if done else exchanged
 
     def reconcile(self, session: int, asker: Asker, first_number: int) -> int:
         """The number of the next attempt after an exchange that failed.
@@ -332,7 +377,7 @@ class Book:
         The commit may have gone through all the same. What it admitted unheard has never left, and costs nothing.
         """
         mine = attempts.c.session == session
-        with self._engine.begin() as connection:
+        with self._hurried.begin() as connection:
             accounts.lock(connection, asker.study, asker.who)
             unheard = mine & _OPEN & (attempts.c.number >= first_number)
             reserved = connection.execute(sa.select(sa.func.sum(attempts.c.reserved)).where(unheard)).scalar() or 0
@@ -404,6 +449,29 @@ def settle(connection: sa.Connection, session: int, study: str, who: str, settle
         connection.execute(_GIVE_UP_OWN, sorted(given_up, key=lambda row: str(row["of"])))
     freed = sum(reserved[s.number] for s in booked if s.state != "unknown")
     accounts.post(connection, study, who, reserved=-freed, spent=sum(s.spent for s in booked))
+
+
+def _answered(connection: sa.Connection, keys: Collection[str]) -> set[str]:
+    return {
+        key
+        for portion in chunks(list(keys))
+        for key in connection.execute(sa.select(answers.c.key).where(answers.c.key.in_(portion))).scalars()
+    }
+
+
+def spilled(session: int, asker: Asker, attempt: AttemptResult) -> dict[str, Any]:
+    """How an attempt ended, as a row of the spill."""
+    return {"session": session, "study": asker.study, "who": asker.who, "attempt": asdict(attempt)}
+
+
+def _settle_spilled(connection: sa.Connection, row: dict[str, Any]) -> bool:
+    """Settles an attempt from the spill; False if the ledger does not know its question, as one that is another."""
+    attempt = AttemptResult(**row["attempt"])
+    if connection.execute(sa.select(requests.c.key).where(requests.c.key == attempt.key)).scalar() is None:
+        return False
+    accounts.lock(connection, row["study"], row["who"])
+    settle(connection, row["session"], row["study"], row["who"], [attempt])
+    return True
 
 
 def _still_open(connection: sa.Connection, session: int, settled: Sequence[AttemptResult]) -> dict[int, int]:

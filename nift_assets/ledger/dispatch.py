@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from nift_assets.ledger.book import Asker, Book
 from nift_assets.ledger.circuit_breaker import CircuitBreaker
@@ -31,8 +32,9 @@ log = logging.getLogger(__name__)
 # What comes back together is committed together: waiting this long costs little beside a model's latency.
 GATHER_SECONDS = 0.002
 DRAIN_SECONDS = 30.0
-# A full disk or a database that restarts is waited for: what has arrived by then is paid for.
-BOOK_PATIENCE_SECONDS = 60.0
+# A full disk, a lock or a database that restarts is waited for: what has come back meanwhile waits in the spill.
+BOOK_PATIENCE_SECONDS = 300.0
+WARN_SECONDS = 30.0
 TICK = 0.25
 REPORT_SECONDS = 10.0
 
@@ -65,6 +67,7 @@ class Dispatch:
         self.over_budget: str | None = None
         self._stopped_at: float | None = None
         self._interrupted: Stop | None = None
+        self._warn_from = 0.0
         self._parent = os.getppid()
         self._queue = RequestQueue(lambda request: prepare(request, server, price))
         self._in_flight = InFlight(limits.seconds_per_request, self._came_back)
@@ -96,6 +99,10 @@ class Dispatch:
         try:
             async with connect(self._server) as connection:
                 await self._cycle(connection, ticker)
+        except BaseException:
+            with suppress(OSError):  # whatever ended it: what has come back is kept
+                self._commit.leave()
+            raise
         finally:
             ticker.cancel()
 
@@ -132,19 +139,41 @@ class Dispatch:
         return self._queue.take(room) if room > 0 else []
 
     async def _write(self, leaving: Sequence[QueuedRequest], connection: Connection) -> None:
-        """One exchange with the book. While the book cannot be written nothing leaves and nothing that came is let go:
-        it is tried again until the patience for it ends."""
+        """One exchange with the book. While it cannot be written nothing leaves, and nothing that came is let go."""
         try:
             self._exchange(leaving, connection)
             await asyncio.sleep(0)  # let what is under way move
         except Exception as error:
             self._queue.put_back(leaving)
-            now = self._now()
-            if self._commit.failed(now) > BOOK_PATIENCE_SECONDS and not self._in_flight:
-                raise
-            log.warning("the ledger cannot be written, trying again: %s", redaction.safe(error))
-            self._throttle.delay(now + 1.0)
+            self._outlast(error)
             await asyncio.sleep(1.0)
+
+    def _outlast(self, error: Exception) -> None:
+        """The book cannot be written: what has come back goes into the spill, until the book takes it or the patience
+        ends. There is no end to it while even the spill has no place: what only this process knows would be paid again.
+        """
+        now, said = self._now(), redaction.safe(error)
+        seconds = self._commit.failed(now)
+        self._throttle.delay(now + 1.0)
+        try:
+            self._commit.put_outside()
+            patience = DRAIN_SECONDS if self.stopped else BOOK_PATIENCE_SECONDS
+            if seconds > patience and not self._in_flight:
+                self._commit.add(self._settlement.refusals.doubt())
+                self._leave(f"cannot be written for {seconds:,.0f} s ({said[:300]})")
+                return
+        except OSError as full:
+            said = f"{said}; and what has come back is nowhere but here: {redaction.safe(full)}"
+        if now >= self._warn_from:
+            self._warn_from = now + WARN_SECONDS
+            log.warning("the ledger cannot be written, trying again: %s", said)
+
+    def _leave(self, why: str) -> None:
+        places = self._commit.leave()
+        kept = f"what has come back is in {' and '.join(map(str, places))} and is taken in then" if places else ""
+        remedy = "see to its disk or its server and run this again"
+        remedy = f"{remedy}; {kept}" if kept else remedy
+        self._stop(Stop(reason=f"{self._asker.who}: the ledger {why}", remedy=remedy, cause="ledger"))
 
     def _exchange(self, leaving: Sequence[QueuedRequest], connection: Connection) -> None:
         final = self._commit.final()
@@ -160,7 +189,8 @@ class Dispatch:
                     cause="fenced",
                 )
             )
-        self.counts.settled += final
+        leaving = [queued for queued in leaving if queued.request.key not in exchanged.answered]
+        self.counts.settled += final + len(exchanged.answered)
         self._throttle.exchanged(self._now(), exchanged, asked=bool(leaving))
         for number, queued in zip(exchanged.numbers, leaving, strict=False):
             self._launch(number, queued, connection)

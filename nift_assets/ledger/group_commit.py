@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
-from nift_assets.ledger.book import Asker, AttemptResult, Book, ExchangeResult, Reservation
+from nift_assets.ledger.book import Asker, AttemptResult, Book, ExchangeResult, Reservation, spilled
 from nift_assets.ledger.rate_limiter import LimitObservations
 from nift_assets.protocol.server import Remote
 
@@ -14,7 +15,7 @@ class GroupCommit:
     """The exchanges of one session with its book.
 
     It owns what the next one settles, the number of the next attempt, whether the book may have more than we have heard
-    of, and since when it cannot be written.
+    of, since when it cannot be written, and the file where what came since then waits.
     """
 
     def __init__(self, book: Book, session: int, asker: Asker, server: Remote) -> None:
@@ -26,6 +27,7 @@ class GroupCommit:
         self._next_number = 1
         self._in_doubt = False
         self._failing_since: float | None = None
+        self._spill = book.spill.of(session)
 
     def __bool__(self) -> bool:
         """Whether the book has to be written although nothing wants to leave."""
@@ -57,10 +59,28 @@ class GroupCommit:
         )
         self._to_settle, self._in_doubt = [], False
         self._next_number += len(exchanged.numbers)
-        self._failing_since = None
+        if self._failing_since is not None:
+            self._failing_since = None
+            self._spill.discard()
         return exchanged
 
     def failed(self, now: float) -> float:
         """Counts an exchange that failed; for how many seconds they have."""
         self._failing_since = self._failing_since if self._failing_since is not None else now
         return now - self._failing_since
+
+    def put_outside(self) -> None:
+        """Puts what waits to be settled into the spill, where it is kept if this process ends before the book takes it.
+
+        Raises OSError if there is no place for it.
+        """
+        rows = {attempt.number: spilled(self._session, self._asker, attempt) for attempt in self._to_settle}
+        self._spill.keep(rows)
+
+    def leave(self) -> Sequence[Path]:
+        """Leaves what waits to be settled to whoever opens the ledger next; the files in which it lies."""
+        self.put_outside()
+        places = self._spill.places()
+        self._to_settle, self._in_doubt = [], False
+        self._spill.close()
+        return places

@@ -13,6 +13,7 @@ from typing import Protocol
 import sqlalchemy as sa
 from filelock import FileLock
 
+from nift_assets.ledger.database import outlasting
 from nift_training import file_locks
 
 
@@ -72,6 +73,7 @@ class AdvisoryLocks:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
+    @outlasting
     def hold(self, name: str) -> Lock | None:
         connection = self._take(name)
         return _ConnectionLock(self, connection, name) if connection else None
