@@ -14,6 +14,7 @@ from nift_assets.steps import check_results
 from nift_assets.steps.lineage import Graph
 from nift_assets.steps.table import Step
 from nift_assets.store import Store
+from nift_assets.table_files import DamagedTable
 
 
 def documented(graph: Graph, store: Store, instance: dg.DagsterInstance | None) -> list[DocumentedTable]:
@@ -34,9 +35,17 @@ def _table(graph: Graph, step: Step, name: str, store: Store, instance: dg.Dagst
         partitions=step.partitions.replace("_", " ") if step.partitions else None,
         upstream=[*([step.sources[name]] if name in step.sources else []), *step.inputs],
         downstream=read_by,
-        stored=[Stored(partition=key, rows=store.rows(name, key)) for key in keys],
+        stored=[_stored(store, name, key) for key in keys],
         results=_results(instance, promised, keys) if instance else {},
     )
+
+
+def _stored(store: Store, table: str, partition: str | None) -> Stored:
+    try:
+        store.check(table, partition)
+        return Stored(partition=partition, rows=store.rows(table, partition))
+    except DamagedTable as damage:
+        return Stored(partition=partition, rows=None, damage=str(damage))
 
 
 def _results(

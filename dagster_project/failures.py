@@ -1,6 +1,7 @@
 """What a failed run says to a person: what it was making, why it failed, and what to do, in one line."""
 
 import logging
+import re
 from collections.abc import Sequence
 
 import dagster as dg
@@ -13,6 +14,8 @@ from nift_training import http_client
 
 TAG = "nift/failure"
 WEBHOOK_SECONDS = 10
+# How Dagster begins an error that says all there is to say.
+OURS = re.compile(r"^(ValueError|nift_assets\.table_files\.DamagedTable): ")
 KEPT = "nothing was written"  # how the guard of the tables begins
 
 
@@ -58,7 +61,7 @@ def reason(instance: dg.DagsterInstance, run_id: str, failures: Sequence[dg.Dags
         error = failures[0].step_failure_data.error
         assert error is not None
         message = (error.cause or error).message
-    return " ".join(message.split()).removeprefix("ValueError: ").rstrip(".")
+    return OURS.sub("", " ".join(message.split())).rstrip(".")
 
 
 def stopped_by(failures: Sequence[dg.DagsterEvent]) -> str | None:

@@ -7,7 +7,8 @@ import polars as pl
 
 from expectations import contract as contracts
 from expectations.frames import schema
-from nift_assets.graph import CheckedRows
+from nift_assets.graph import CheckedRows, LoadedTable
+from nift_assets.steps.lineage import Partition
 from nift_assets.store import Store
 
 
@@ -25,14 +26,17 @@ class ParquetIOManager(dg.IOManager):
         path = self._store.write(table, partition, obj.rows, obj.version)
         context.add_output_metadata({"path": dg.MetadataValue.path(str(path)), "file_bytes": path.stat().st_size})
 
-    def load_input(self, context: dg.InputContext) -> pl.DataFrame:
+    def load_input(self, context: dg.InputContext) -> LoadedTable:
         """The stored frame; of several partitions, those that exist below each other, so that what is missing in a
         back-fill does not keep a score table from being made."""
         table = context.asset_key.path[-1]
-        if not context.has_asset_partitions:
-            return self._store.read(table, None)
         declared = schema(contracts.load(table))
-        stored = [key for key in context.asset_partition_keys if self._store.path(table, key).exists()]
-        frames = [pl.DataFrame(schema=declared), *(self._store.read(table, key) for key in stored)]
+        keys = context.asset_partition_keys if context.has_asset_partitions else [None]
+        read = {Partition(table, key): self._store.stored(table, key) for key in keys}
+        stored = [table.rows for table in read.values() if table]
+        versions = {place: table.version if table else None for place, table in read.items()}
+        if stored and not context.has_asset_partitions:
+            return LoadedTable(stored[0], versions)
         # A partition may be older than a column of the contract: what it lacks is null until it is made again.
-        return pl.concat(frames, how="diagonal").select(*declared)
+        rows = pl.concat([pl.DataFrame(schema=declared), *stored], how="diagonal").select(*declared)
+        return LoadedTable(rows, versions)

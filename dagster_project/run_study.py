@@ -156,6 +156,12 @@ def undecided(graph: Graph, planned: Sequence[PartitionRun], store: Store) -> li
     return [*dict.fromkeys(line for line in lines if line)]
 
 
+def damaged(planned: Sequence[PartitionRun], store: Store) -> list[str]:
+    """Puts what is damaged of all that is planned aside, so that it is made again, and says what in a line each."""
+    lines = [store.set_aside(*partition) for run in planned for partition in run.partitions]
+    return [line for line in lines if line]
+
+
 def execute(
     planned: Sequence[PartitionRun],
     *,

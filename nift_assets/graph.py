@@ -32,8 +32,9 @@ from nift_assets.steps.check_results import MESSAGE
 from nift_assets.steps.context import Context
 from nift_assets.steps.lineage import Graph, Partition
 from nift_assets.steps.table import Declaration, Step, TableOutput
-from nift_assets.store import Store, Version, data_version, write_portions
+from nift_assets.store import Store
 from nift_assets.study import Study
+from nift_assets.table_files import Version, version_of, write_portions
 from nift_training import memory
 
 OWNER = "team:nift"
@@ -41,6 +42,14 @@ NEEDS = "nift/needs"
 SAMPLE_ROWS = 5
 SAMPLE_CHARACTERS = 100
 RESOURCES = {"store", "ledger", "pipes"}
+
+
+@dataclass(frozen=True)
+class LoadedTable:
+    """What a step is handed of one of its inputs: the rows of some partitions, and the version of each file read."""
+
+    rows: pl.DataFrame
+    versions: Mapping[Partition, Version | None]
 
 
 @dataclass(frozen=True)
@@ -114,11 +123,13 @@ def asset_definition(graph: Graph, step: Step) -> dg.AssetsDefinition:
     tests = [test for contract in promised.values() for test in contract.tests]
     named = (text for test in tests for text in (test.arguments.get("sql", ""), test.arguments.get("to", "")))
     study_rows = sql.named_study_rows(graph.study, named)
+    may_be_left_out = step.any_of or any(graph.partitions.is_sparse(name) for name in step.tables)
+    outs = {name: _out(graph, step, contract, is_required=not may_be_left_out) for name, contract in promised.items()}
 
     @dg.multi_asset(
         name=step.function.__name__ if step.any_of else step.tables[0],
-        outs={name: _out(graph, step, contract) for name, contract in promised.items()},
-        can_subset=step.any_of,
+        outs=outs,
+        can_subset=may_be_left_out,
         ins={}
         if step.streams
         else {name: dg.AssetIn(name, partition_mapping=_mapping(graph, step, name)) for name in step.inputs},
@@ -131,18 +142,26 @@ def asset_definition(graph: Graph, step: Step) -> dg.AssetsDefinition:
         config_schema={},
         pool=step.pool,
     )
-    def compute(context: dg.AssetExecutionContext, **tables: pl.DataFrame) -> Iterator[Any]:
+    def compute(context: dg.AssetExecutionContext, **loaded: LoadedTable) -> Iterator[Any]:
         here = _context(graph, step, context)
         store, key = here.store, here.partition.key
-        wanted = [name for name in step.tables if name in context.op_execution_context.selected_output_names]
+        tables = {name: table.rows for name, table in loaded.items()}
+        # Not of what is stored by now, which another run may have made since these were read.
+        read = {place: version for table in loaded.values() for place, version in table.versions.items()}
+        selected = [name for name in step.tables if name in context.op_execution_context.selected_output_names]
+        wanted = [name for name in selected if graph.partitions.is_wanted(name, key)]
+        for name in (name for name in selected if name not in wanted):
+            _leave_out(context, Partition(name, key))
+        if not wanted:
+            return
         with store.writing(step.tables[0], key), tempfile.TemporaryDirectory(prefix="nift-tables-") as drafts:
-            graph.refuse_missing_inputs(store, here.partition)
-            versions = {name: graph.inputs_version(store, Partition(name, key)) for name in wanted}
+            graph.refuse_missing_inputs(store, here.partition, read)
+            versions = {name: graph.inputs_version(store, Partition(name, key), read=read) for name in wanted}
             started = time.monotonic()
             with memory.watched() as peak:
                 outputs = _made(_run(step, here, wanted, tables), promised)
                 outputs_by_table = {
-                    name: _drafted(what, promised[name], Path(drafts, name), versions[name])
+                    name: _drafted(what, promised[name], Path(drafts, name), Partition(name, key), versions[name])
                     for name, what in outputs.items()
                 }
             spent = {"seconds": round(time.monotonic() - started, 3)}
@@ -178,6 +197,14 @@ def asset_definition(graph: Graph, step: Step) -> dg.AssetsDefinition:
     return compute
 
 
+def _leave_out(context: dg.AssetExecutionContext, partition: Partition) -> None:
+    """Says that a partition is no row's business. A run has one key for all its tables, so Dagster offers it; it is
+    neither made nor stored, nobody is asked, and what is made from it is left out too."""
+    why = f"the study does not want {partition}: nothing is asked or made (`measured_on` in its row says what is)"
+    context.log.info(why)
+    context.log_event(dg.AssetObservation(partition.table, partition=partition.key, metadata={"left out": why}))
+
+
 def _context(graph: Graph, step: Step, context: dg.AssetExecutionContext) -> Context:
     resources = context.resources
     return Context(
@@ -209,14 +236,15 @@ def _made(value: Any, promised: Mapping[str, Contract]) -> dict[str, TableOutput
     return {name: what if isinstance(what, TableOutput) else TableOutput(what) for name, what in several.items()}
 
 
-def _drafted(output: TableOutput, contract: Contract, draft: Path, inputs: str) -> CheckedRows:
+def _drafted(output: TableOutput, contract: Contract, draft: Path, place: Partition, inputs: str) -> CheckedRows:
     """A table as it is going to be checked and stored; rows that come a portion at a time go to the file `draft`."""
     if isinstance(output.rows, pl.DataFrame):
         frame = conform(output.rows, contract)
-        return CheckedRows(frame, Version(data=data_version(frame), inputs=inputs), output.files, output.metadata)
+        return CheckedRows(frame, version_of(frame, inputs), output.files, output.metadata)
     rows = (conform(portion, contract) for portion in output.rows)
     first = next(rows, pl.DataFrame(schema=schema(contract)))
-    return CheckedRows(draft, write_portions(draft, chain([first], rows), inputs), output.files, output.metadata)
+    version = write_portions(draft, chain([first], rows), inputs, str(place))
+    return CheckedRows(draft, version, output.files, output.metadata)
 
 
 def _errors(results: Mapping[str, Sequence[ExpectationResult]]) -> list[str]:
@@ -245,11 +273,11 @@ def _deps_of_each(step: Step) -> dict[str, set[dg.AssetKey]] | None:
     return {name: {dg.AssetKey(table) for table in (*step.inputs, step.sources[name])} for name in step.tables}
 
 
-def _out(graph: Graph, step: Step, contract: Contract) -> dg.AssetOut:
+def _out(graph: Graph, step: Step, contract: Contract, *, is_required: bool) -> dg.AssetOut:
     columns = [dg.TableColumn(column.name, column.type, column.description) for column in contract.columns]
     return dg.AssetOut(
         dagster_type=Any,
-        is_required=not step.any_of,
+        is_required=is_required,
         description=contract.description,
         group_name=step.group,
         kinds=set(step.kinds),

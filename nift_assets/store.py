@@ -6,41 +6,24 @@ whole new one. A table carries its own versions in the Parquet footer, so it doe
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import polars as pl
-from numpy.typing import NDArray
 from upath import UPath
 
 from expectations.frames import Table
+from nift_assets import catalogue, table_files
+from nift_assets.table_files import DamagedTable, StoredTable, Version, naming_the_disk
 from nift_training import artifacts, file_locks
 
-CATALOGUE = "nift.duckdb"
 TAKEN_OVER = ".versions.json"
-ROWS_COPIED_AT_ONCE = 1_000
 BYTES_COPIED_AT_ONCE = 2**20
-# What is compressed together, and unpacked together by who reads it: of articles some 10 MB.
-ROWS_PER_GROUP = 2_048
-
-
-@dataclass(frozen=True)
-class Version:
-    """What a stored table is: `data` is the digest of its rows, `inputs` of everything it was made from."""
-
-    data: str
-    inputs: str
-
-    def as_metadata(self) -> dict[str, str]:
-        """As it stands in the footer of the table's file."""
-        return {"nift.data": self.data, "nift.inputs": self.inputs}
 
 
 @dataclass(frozen=True)
@@ -59,13 +42,19 @@ class Store:
         return self.folder(table, f"{partition}.parquet") if partition else self.folder(f"{table}.parquet")
 
     def version(self, table: str, partition: str | None) -> Version | None:
-        """What is stored for a partition, or None if nothing is."""
+        """What is stored for a partition by its footer, or None if nothing is; DamagedTable if that cannot be read."""
         path = self.path(table, partition)
-        if not path.exists():
-            return None
-        with path.open("rb") as file:
-            metadata = pl.read_parquet_metadata(file)
-        return Version(data=metadata["nift.data"], inputs=metadata["nift.inputs"])
+        return table_files.version(path, place(table, partition)) if path.exists() else None
+
+    def check(self, table: str, partition: str | None) -> Version | None:
+        """What is stored for a partition, or None if nothing is; DamagedTable if its rows are not those written."""
+        path = self.path(table, partition)
+        return table_files.check(path, place(table, partition)) if path.exists() else None
+
+    def checked_path(self, table: str, partition: str | None) -> Path:
+        """The file of a partition for whoever reads it otherwise; DamagedTable if its rows are not those written."""
+        self.check(table, partition)
+        return self.path(table, partition)
 
     def taken_over(self, inputs: str) -> str | None:
         """What a digest of before the takeover counts as, if it is one (see `takeover`)."""
@@ -85,23 +74,28 @@ class Store:
 
     def rows(self, table: str, partition: str | None) -> int | None:
         """How many rows are stored for a partition, from the footer alone, or None if nothing is."""
-        from pyarrow import parquet
-
         path = self.path(table, partition)
-        if not path.exists():
-            return None
-        with path.open("rb") as file:
-            return int(parquet.read_metadata(file).num_rows)
+        return table_files.height(path, place(table, partition)) if path.exists() else None
 
     def read(self, table: str, partition: str | None, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """What is stored of a partition, or of some columns of it, without reading the others."""
-        with self.path(table, partition).open("rb") as file:
-            return pl.read_parquet(file, columns=None if columns is None else list(columns))
+        """What is stored of a partition, or of some columns of it, without reading the others; DamagedTable if it is
+        not what was written."""
+        return table_files.read(self.path(table, partition), place(table, partition), columns).rows
+
+    def find(self, table: str, partition: str | None, columns: Sequence[str] | None = None) -> pl.DataFrame | None:
+        """As `read`, None where nothing is stored."""
+        return self.read(table, partition, columns) if self.path(table, partition).exists() else None
+
+    def stored(self, table: str, partition: str | None) -> StoredTable | None:
+        """What is stored of a partition with the version of the very file that was read, None if nothing is."""
+        try:
+            return table_files.read(self.path(table, partition), place(table, partition))
+        except FileNotFoundError:
+            return None
 
     def table(self, table: str) -> Table:
         """A table without partitions as the file it lies in, to be read by portions; of a remote root as a frame."""
-        path = self.path(table, None)
-        return path if "://" not in self.root else self.read(table, None)
+        return self.checked_path(table, None) if "://" not in self.root else self.read(table, None)
 
     def write(self, table: str, partition: str | None, rows: Table, version: Version) -> Path:
         """Store a table whole or not at all; the catalogue shows it from then on. A file is one of `write_portions`."""
@@ -111,8 +105,8 @@ class Store:
                 with rows.open("rb") as draft:
                     shutil.copyfileobj(draft, file, BYTES_COPIED_AT_ONCE)
             else:
-                rows.write_parquet(file, metadata=version.as_metadata(), row_group_size=ROWS_PER_GROUP)
-        self._refresh_catalogue()
+                table_files.write_frame(file, rows, version, place(table, partition))
+        self.refresh_catalogue()
         return path
 
     def write_bytes(self, content: bytes, *parts: str) -> Path:
@@ -122,31 +116,10 @@ class Store:
             temporary.write_bytes(content)
         return path
 
-    def _refresh_catalogue(self) -> None:
-        """Make the views of `nift.duckdb` anew: a schema per study, a view per table, over the files there are.
-
-        It is made whole and renamed, so nobody who has it open is disturbed; the lock keeps two writers from replacing
-        a newer list by an older one. On a remote root there is no catalogue: DuckDB files are local.
-        """
-        if "://" in self.root:
-            return
-        import duckdb
-
-        root = Path(self.root)
-        with (
-            file_locks.waited_for(root / f".{CATALOGUE}.lock"),
-            replacing(root / CATALOGUE) as temporary,
-            duckdb.connect(temporary) as catalogue,
-        ):
-            for study, table, files in _tables(root):
-                catalogue.execute(f'create schema if not exists "{study}"')
-                quoted = files.replace("'", "''")
-                # A file that is not ours or is damaged costs its own view, not everybody's.
-                with suppress(duckdb.Error):
-                    catalogue.execute(
-                        f'create view "{study}"."{table}" as '
-                        f"select * from read_parquet('{quoted}', union_by_name = true)"
-                    )
+    def refresh_catalogue(self) -> None:
+        """Make the views of `nift.duckdb` anew; on a remote root there is none: DuckDB files are local."""
+        if "://" not in self.root:
+            catalogue.refresh(Path(self.root), replacing)
 
     @contextmanager
     def writing(self, table: str, partition: str | None) -> Iterator[None]:
@@ -157,120 +130,105 @@ class Store:
         if "://" in self.root:
             yield
             return
-        locks = Path(self.root, ".locks", self.study)
-        locks.mkdir(parents=True, exist_ok=True)
-        place = f"{table}/{partition}" if partition else table
-        refusal = f"another run is making {place} right now; wait until it ends"
-        with file_locks.locked(locks / f"{table}.{partition or 'all'}", refusal):
+        here = place(table, partition)
+        with self._nobody_begins():
+            lock = file_locks.take(self._locks / f"{table}.{partition or 'all'}")
+        if lock is None:
+            raise ValueError(f"another run is making {here} right now; wait until it ends")
+        try:
             yield
+        finally:
+            lock.release()
+
+    def forget(self) -> None:
+        """Delete all tables and folders of the study; ValueError while any run is making one."""
+        with self._nobody_begins():
+            if at_work := self._at_work():
+                raise ValueError(
+                    f"a run is making {at_work[0]} of {self.study} right now; wait until it ends, or cancel it, before "
+                    "you start over"
+                )
+            if self.folder().exists():
+                shutil.rmtree(self.folder())
 
     def remove_unnamed_folders(self) -> None:
-        """Delete the folders of weights that no stored row names any more; nobody may be writing to the study."""
-        named: set[str] = set()
-        for file in self.folder().glob("*/[!.]*.parquet"):
-            row = self.read(file.parent.name, file.stem)
-            named |= set(row["folder"]) if "folder" in row.columns else set()
-        for weights in (folder for folder in self.folder().glob("*/*/*") if folder.is_dir()):
-            if str(weights.relative_to(self.folder())) not in named:
-                shutil.rmtree(weights)
+        """Delete the folders of weights that no stored row names any more; nothing while any run is making something,
+        which may be one of them or made from one, nor what a damaged row may have named."""
+        with self._nobody_begins():
+            if self._at_work():
+                return
+            named: set[str] = set()
+            for file in self.folder().glob("*/[!.]*.parquet"):
+                try:
+                    row = self.read(file.parent.name, file.stem)
+                except DamagedTable:
+                    return
+                named |= set(row["folder"]) if "folder" in row.columns else set()
+            for weights in (folder for folder in self.folder().glob("[!.]*/*/[!.]*") if folder.is_dir()):
+                aside = weights.parents[1] / f".{weights.parent.name}.parquet.damaged"
+                if str(weights.relative_to(self.folder())) not in named and not aside.exists():
+                    shutil.rmtree(weights)
+                    weights.with_name(f".{weights.name}.inputs").unlink(missing_ok=True)
 
+    def set_aside(self, table: str, partition: str | None) -> str | None:
+        """Put a damaged table out of the way, beside where it lay, so that it counts as not made; what was wrong with
+        it in a line, None if nothing was, or if a run is making it anew."""
+        path = self.path(table, partition)
+        kept = path.with_name(f".{path.name}.damaged")
+        if self._damage(table, partition) is None:
+            return None
+        with suppress(ValueError), self.writing(table, partition):
+            if damage := self._damage(table, partition):  # still: somebody may have made it anew
+                path.rename(kept)
+                self.refresh_catalogue()
+                return f"{damage}; the damaged file is kept as {kept.name}"
+        return None
 
-def data_version(frame: pl.DataFrame) -> str:
-    """The sha256 of a table's rows: equal exactly if names, types and values are, however the frame came about."""
-    digest = RowsDigest()
-    digest.add(frame)
-    return digest.hexdigest()
-
-
-class RowsDigest:
-    """The digest of a table that is seen a portion at a time: the same however its rows are cut into portions.
-
-    Arrow's own bytes would not do: they hold what lies hidden under nulls and how the text was chunked.
-    """
-
-    def __init__(self) -> None:
-        self._hashed: dict[str, hashlib._Hash] = {}
-
-    def add(self, frame: pl.DataFrame) -> None:
-        for column in frame:
-            self._add(f"{column.name}\0{column.dtype}", column)
-
-    def hexdigest(self) -> str:
-        parts = "".join(f"{name}\0{hashed.hexdigest()}\0" for name, hashed in self._hashed.items())
-        return hashlib.sha256(parts.encode()).hexdigest()
-
-    def _add(self, name: str, values: pl.Series) -> None:
-        """Where the nulls are, how long texts and lists are, and what is in them: numbers as they are in memory."""
-        self._update(f"{name}\0null", values.is_null().to_numpy())
-        present = values.drop_nulls()
-        if isinstance(values.dtype, pl.List):
-            self._update(f"{name}\0length", present.list.len().to_numpy())
-            self._add(f"{name}\0item", present.explode())
-        elif values.dtype == pl.String:
-            self._update(f"{name}\0length", present.str.len_bytes().to_numpy())
-            for start in range(0, max(len(present), 1), ROWS_COPIED_AT_ONCE):
-                self._update(f"{name}\0text", "".join(present.slice(start, ROWS_COPIED_AT_ONCE)).encode())
-        else:
-            self._update(f"{name}\0value", present.to_numpy())
-
-    def _update(self, part: str, content: NDArray[Any] | bytes) -> None:
-        self._hashed.setdefault(part, hashlib.sha256()).update(
-            content if isinstance(content, bytes) else content.tobytes()
-        )
-
-
-def write_portions(file: Path, portions: Iterable[pl.DataFrame], inputs: str) -> Version:
-    """Write a table to a file a portion at a time, and what it is into the footer: as `Store.write` would, but nothing
-    is held in memory and nothing stored yet. There has to be one portion, though it may be empty."""
-    from pyarrow import parquet
-
-    digest, writer = RowsDigest(), None
-    with telling_of_a_full_disk(file.parent, "set TMPDIR to a folder on a larger disk; nothing was stored"):
+    def _damage(self, table: str, partition: str | None) -> str | None:
         try:
-            for portion in portions:
-                digest.add(portion)
-                rows = portion.to_arrow(compat_level=pl.CompatLevel.oldest())
-                writer = writer or parquet.ParquetWriter(file, rows.schema, compression="zstd", use_dictionary=False)
-                writer.write_table(rows, row_group_size=max(1, rows.num_rows))
-            assert writer is not None, "no portion, so nobody knows which columns"
-            version = Version(data=digest.hexdigest(), inputs=inputs)
-            writer.add_key_value_metadata(version.as_metadata())
-        finally:
-            if writer is not None:
-                writer.close()
-    return version
+            self.check(table, partition)
+        except DamagedTable as damage:
+            return str(damage)
+        return None
+
+    @property
+    def _locks(self) -> Path:
+        return Path(self.root, ".locks", self.study)
+
+    @contextmanager
+    def _nobody_begins(self) -> Iterator[None]:
+        """Meanwhile no run takes the lock of a partition of the study."""
+        self._locks.mkdir(parents=True, exist_ok=True)
+        with file_locks.waited_for(self._locks / ".all"):
+            yield
+
+    def _at_work(self) -> list[str]:
+        """The partitions whose lock somebody holds, who is alive: the end of a process releases what it held."""
+        return [path.name for path in sorted(self._locks.glob("[!.]*")) if not file_locks.is_free(path)]
+
+
+@dataclass(frozen=True)
+class TolerantStore(Store):
+    """A store to which a damaged table is as one that was not made; what was found stands in `damaged`, by the file."""
+
+    damaged: dict[str, str] = field(default_factory=dict, compare=False)
+
+    def find(self, table: str, partition: str | None, columns: Sequence[str] | None = None) -> pl.DataFrame | None:
+        try:
+            return super().find(table, partition, columns)
+        except DamagedTable as damage:
+            self.damaged[str(self.path(table, partition))] = str(damage)
+            return None
+
+
+def place(table: str, partition: str | None) -> str:
+    """A partition in words: `completions/echo`."""
+    return f"{table}/{partition}" if partition else table
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """As `artifacts.replacing`, for what lies in the warehouse: where its disk is full, the error says what to do."""
     remedy = "set NIFT_WAREHOUSE to a folder on a larger disk, and run again; what was complete is kept"
-    with telling_of_a_full_disk(path.parent, remedy), artifacts.replacing(path) as temporary:
+    with naming_the_disk(path.parent, remedy), artifacts.replacing(path) as temporary:
         yield temporary
-
-
-@contextmanager
-def telling_of_a_full_disk(folder: Path, remedy: str) -> Iterator[None]:
-    """OSError that names the folder and what to do where its disk has no room for what is written in the block."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        free = shutil.disk_usage(folder).free
-        raise OSError(
-            errno.ENOSPC, f"the disk of {folder} is full ({free:,} bytes free): free some space, or {remedy}"
-        ) from None
-
-
-def _tables(root: Path) -> Iterator[tuple[str, str, str]]:
-    """Study, table and files of everything stored under a local root; a folder of partitions goes before a file."""
-    for study in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        files = {p.stem: str(p.resolve()) for p in study.glob("[!.]*.parquet")}
-        parts = {
-            p.name: f"{p.resolve()}/[!.]*.parquet"
-            for p in study.iterdir()
-            if p.is_dir() and any(p.glob("[!.]*.parquet"))
-        }
-        for table, location in sorted((files | parts).items()):
-            yield study.name, table, location

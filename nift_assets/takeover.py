@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nift_assets import DEMO_FILES, filters, sql
+from nift_assets import DEMO_FILES, catalogue, filters, sql
 from nift_assets.benchmarks.scoring import files
 from nift_assets.corpus import locations
 from nift_assets.pages import report
@@ -32,8 +32,9 @@ from nift_assets.rows import Benchmark, Corpus, LanguageModel, Model, digest
 from nift_assets.steps.code import FOLDER
 from nift_assets.steps.lineage import Graph, Partition
 from nift_assets.steps.table import Step
-from nift_assets.store import CATALOGUE, Store
+from nift_assets.store import Store
 from nift_assets.study import Study
+from nift_assets.table_files import DamagedTable, Version
 from nift_training.machine import ONE_DEVICE
 
 BEFORE = json.loads(Path(__file__).with_name("takeover.json").read_text(encoding="utf-8"))
@@ -51,7 +52,7 @@ def take_over(graph: Graph, store: Store, folders: Sequence[Path] | None = None)
         (Partition(table, key), version.inputs)
         for table in graph.tables
         for key in graph.keys(table)
-        if (version := store.version(table, key))
+        if (version := _version(store, table, key))
     ]
     if not stored:
         return
@@ -78,22 +79,33 @@ def known_to_dagster(study: Study, step: Step, table: str) -> str:
 
 def folders_before(store: Store, here: Path = FOLDER) -> list[Path]:
     """Where the code lay when the catalogue was written, if the warehouse has been moved with it to where it is."""
-    file = Path(store.root, CATALOGUE)
+    file = Path(store.root, catalogue.NAME)
     if "://" in store.root or not file.exists():
         return []
     import duckdb
 
     root = Path(store.root).resolve()
-    with duckdb.connect(file, read_only=True) as catalogue:
-        views = catalogue.execute(
-            "select view_name, sql from duckdb_views() where schema_name = ?", [store.study]
-        ).fetchall()
+    try:
+        with duckdb.connect(file, read_only=True) as database:
+            views = database.execute(
+                "select view_name, sql from duckdb_views() where schema_name = ?", [store.study]
+            ).fetchall()
+    except duckdb.Error:  # it is made again with the next table
+        return []
     folders: dict[Path, None] = {}
     for view, text in views:
         place = re.search(rf"read_parquet\('(.+?)/{re.escape(store.study)}/{view}(\.parquet|/)", text)
         if place and Path(place[1]) != root:
             folders[Path(os.path.normpath(Path(place[1], os.path.relpath(here, root))))] = None
     return list(folders)
+
+
+def _version(store: Store, table: str, key: str | None) -> Version | None:
+    """What is stored; what is damaged counts as not made, here as everywhere."""
+    try:
+        return store.version(table, key)
+    except DamagedTable:
+        return None
 
 
 def _counts_as(step: Step, place: Partition, version: str) -> str:
@@ -112,7 +124,7 @@ def _inputs_before(graph: Graph, store: Store, place: Partition, folders: Sequen
     study, (table, key) = graph.study, place
     step, before = graph.tables[table], BEFORE["steps"][_name(study, table)]
     stored = [
-        (name, source, version.data if (version := store.version(name, source)) else None)
+        (name, source, version.data if (version := _version(store, name, source)) else None)
         for name in _inputs(study, before["inputs"])
         if graph.partitions.is_needed(name, step.tables[0], key)
         for source in graph.partitions.upstream_keys(graph.tables[name].partitions, step.partitions, key)

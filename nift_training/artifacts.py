@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -246,7 +247,7 @@ def verified_digest(path: Path) -> str | None:
 
 def remove_partials(out: Path) -> None:
     """Removes drafts of `out` that a killed process has left; nobody may be writing to it."""
-    for draft in out.absolute().parent.glob(f".{out.name}.partial-*"):
+    for draft in out.absolute().parent.glob(f".{glob.escape(out.name)}.partial-*"):
         shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
 
 

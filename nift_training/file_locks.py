@@ -21,6 +21,16 @@ def take(path: Path) -> FileLock | None:
     return lock
 
 
+def is_free(path: Path) -> bool:
+    """Whether nobody holds the lock of a file. Who looks holds it for an instant: whoever takes it has to be kept from
+    trying meanwhile."""
+    lock = take(path)
+    if lock is None:
+        return False
+    lock.release()
+    return True
+
+
 @contextmanager
 def locked(path: Path, refusal: str) -> Iterator[None]:
     """Holds the lock of a file for a block; ValueError with the refusal while somebody else holds it."""

@@ -16,8 +16,9 @@ import pytest
 
 from dagster_project.command_line import study
 from nift_assets import studies
-from nift_assets.store import Store, Version
+from nift_assets.store import Store
 from nift_assets.studies.demo import STUDY
+from nift_assets.table_files import version_of
 from nift_training.artifacts import verify
 from tests.conftest import NIFT, PROJECT, Demo, nift, nift_here
 
@@ -186,7 +187,8 @@ def test_a_line_on_own_documents_leaves_the_demos_tables_as_they_were(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     demos = Store(root=environment["NIFT_WAREHOUSE"], study=STUDY.name)
-    demos.write("halves", None, pl.DataFrame({"a": [1]}), Version(data="d", inputs="i"))
+    rows = pl.DataFrame({"a": [1]})
+    demos.write("halves", None, rows, version_of(rows, "i"))
     before = {path: path.stat().st_mtime_ns for path in demos.folder().rglob("*")}
     ran = nift("demo", "--corpus", str(articles(tmp_path)), "--documents", "4", environment=environment)
     assert ran.returncode == 0, ran.stderr

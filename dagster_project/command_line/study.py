@@ -13,8 +13,8 @@ import click
 
 from dagster_project.command_line.terminal import as_text, main, own_documents, refuse, set_variables
 from dagster_project.settings import dagster_home, existing_book, make_folder, take_over, warehouse
-from nift_assets import environment, studies
-from nift_assets.store import CATALOGUE, Store, replacing
+from nift_assets import catalogue, environment, studies
+from nift_assets.store import Store, replacing
 from nift_training import file_locks
 
 if TYPE_CHECKING:
@@ -104,10 +104,12 @@ def query(sql: str) -> None:
     import duckdb
 
     try:
-        with duckdb.connect(Path(warehouse(), CATALOGUE), read_only=True) as catalogue:
-            catalogue.execute("set autoinstall_known_extensions = false")  # nothing is fetched without being asked for
-            click.echo(str(catalogue.sql(sql)))
-    except duckdb.Error as error:
+        root = Path(warehouse())
+        with catalogue.opened(root, Store(root=str(root), study="").refresh_catalogue) as views:
+            views.execute("set autoinstall_known_extensions = false")  # nothing is fetched without being asked for
+            catalogue.check(root, sql)
+            click.echo(str(views.sql(sql)))
+    except (duckdb.Error, ValueError) as error:
         refuse(str(error))
 
 
@@ -181,16 +183,18 @@ def _run_study(
     path = Path(warehouse()) / f".{study.name}.lock"
     # Two commands never write the same tables.
     with file_locks.locked(path, f"another nift command is working on this study ({path}); wait until it ends"):
-        if fresh and folder.exists():
-            shutil.rmtree(folder)
+        if fresh:
+            store.forget()
         with dg.DagsterInstance.get() as instance:
             lost_runs.mark_failed(instance, lost_runs.under_way(instance, lost_runs.COMMAND_TAG))
-        take_over(study)
         click.echo(f"{study.title}: {study.corpus.location}")
         log = home / "demo.log"
         planned = run_study.runs(built)
         if tables:
             planned = run_study.needed(built, planned, tables, chosen, only=only, scores=scores)
+        for line in run_study.damaged(planned, store):
+            click.secho(f"        ! {line}", fg="yellow")
+        take_over(study)
         for line in run_study.undecided(built, planned, store):
             click.secho(f"        ! {line}", fg="yellow")
         began, started_at = time.monotonic(), time.time()

@@ -15,7 +15,7 @@ from nift_assets.rows import Adapter
 from nift_assets.steps import process
 from nift_assets.steps.context import Context
 from nift_assets.steps.table import TableOutput, table
-from nift_assets.store import data_version
+from nift_assets.table_files import data_version
 from nift_training import train
 from nift_training.artifacts import read_rows
 from nift_training.machine import ONE_DEVICE, Machine

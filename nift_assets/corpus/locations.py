@@ -39,7 +39,8 @@ def listed(corpus: Corpus) -> tuple[list[str], list[str]]:
         _remote_files(location, corpus.revision) if "://" in location else _local_files(location, corpus.revision)
     )
     # Who names a file or a pattern wants these; a folder is wanted whole.
-    if not glob.has_magic(location) and os.path.basename(location) != os.path.basename(paths[0]):
+    is_pattern = glob.has_magic(location) and not os.path.exists(location)
+    if not is_pattern and os.path.basename(location) != os.path.basename(paths[0]):
         _refuse_missing_shards(location, paths)
     return paths, about
 
@@ -121,7 +122,7 @@ def _local_files(location: str, revision: str | None) -> tuple[list[str], list[s
             [os.path.join(location, name) for name in some] for some in folders.articles(location, inside)
         )
     else:
-        matches = [location] if os.path.exists(location) else glob.glob(location, recursive=True)
+        matches = [location] if os.path.exists(location) else glob.glob(_pattern(location), recursive=True)
     matches = [match for match in matches if not os.path.isdir(match)]
     if not matches:
         raise ValueError(
@@ -136,6 +137,13 @@ def _local_files(location: str, revision: str | None) -> tuple[list[str], list[s
                 f"{file}: it is of the revision {known}, and the study's corpus is pinned to {revision}; fetch that one"
             )
     return sorted(matches), about
+
+
+def _pattern(location: str) -> str:
+    """A pattern whose folders that are there stand for themselves: `[` and `?` may be part of their names."""
+    parts = location.split(os.sep)
+    there = next(n for n in range(len(parts), -1, -1) if os.path.isdir(os.sep.join(parts[:n]) or os.sep))
+    return os.sep.join([*map(glob.escape, parts[:there]), *parts[there:]])
 
 
 def _revision_of_copy(file: Path) -> str | None:

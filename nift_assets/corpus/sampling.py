@@ -29,7 +29,7 @@ import polars as pl
 from nift_assets.corpus import locations, reading, units
 from nift_assets.corpus.duplicates import DocumentIndex
 from nift_assets.rows import Corpus, Unit
-from nift_assets.store import telling_of_a_full_disk
+from nift_assets.table_files import naming_the_disk
 
 SECONDS_BETWEEN_REPORTS = 5.0
 TEXT_AT_ONCE = 8 * 2**20
@@ -310,5 +310,5 @@ def _few_at_a_time(kept: Sequence[_DrawnText]) -> Iterator[Sequence[_DrawnText]]
 def _scratch() -> Iterator[Path]:
     """A temporary folder, for what waits until it is known which documents are sampled."""
     remedy = "set TMPDIR to a folder on a larger disk; nothing was written"
-    with tempfile.TemporaryDirectory(prefix="nift-corpus-") as folder, telling_of_a_full_disk(Path(folder), remedy):
+    with tempfile.TemporaryDirectory(prefix="nift-corpus-") as folder, naming_the_disk(Path(folder), remedy):
         yield Path(folder)

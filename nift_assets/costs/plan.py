@@ -25,7 +25,7 @@ from nift_assets.prompts import audits, completions, controls
 from nift_assets.protocol import Request
 from nift_assets.rows import Audit, Auditor, Benchmark, Control, Judge, LanguageModel, Price, Teacher
 from nift_assets.secrets import keys
-from nift_assets.store import Store
+from nift_assets.store import Store, TolerantStore
 from nift_assets.study import Study
 from nift_training import endings
 
@@ -134,7 +134,8 @@ class _Need:
 
 
 def plan(study: Study, *, store: Store, book: Book | None, today: date) -> Plan:
-    """What is still to be asked for a study, and what it will cost on that day."""
+    """What is still to be asked for a study, and what it will cost on that day; what is damaged counts as not there."""
+    store = TolerantStore(root=store.root, study=store.study)
     taken = report.spent_and_reserved(book, study.name) if book else {}
     budget = price_list.budget(study)
     cap = _billionths(budget)
@@ -165,6 +166,7 @@ def plan(study: Study, *, store: Store, book: Book | None, today: date) -> Plan:
             *(said for row, need in asked if (said := _too_dear(row, need, taken.get(row.name, 0), room))),
             *(said for row in study.teachers if (said := _of_unknown_endings(row, store))),
             *_of_scripts_without_spaces(study, store),
+            *store.damaged.values(),
         ],
     )
 
@@ -193,10 +195,10 @@ def _too_dear(row: LanguageModel, need: _Need, taken: int, room: int | None) -> 
 
 def _of_unknown_endings(teacher: Teacher, store: Store) -> str | None:
     """How many stored answers ended for a reason that nobody knows."""
-    if not store.path("completions", teacher.name).exists():
+    stored = store.find("completions", teacher.name, ["finish_reason"])
+    if stored is None:
         return None
-    stored = store.read("completions", teacher.name, ["finish_reason"])["finish_reason"]
-    reasons = stored.drop_nulls().value_counts().sort("finish_reason")
+    reasons = stored["finish_reason"].drop_nulls().value_counts().sort("finish_reason")
     named = [f"{number:,} of {reason!r}" for reason, number in reasons.rows() if endings.ending(reason) is None]
     if not named:
         return None
@@ -208,9 +210,10 @@ def _of_unknown_endings(teacher: Teacher, store: Store) -> str | None:
 
 def _of_scripts_without_spaces(study: Study, store: Store) -> list[str]:
     """How many articles cannot be cut for want of spaces."""
-    if study.corpus.cut_at != "spaces" or not store.path("halves_rejects", None).exists():
+    rejects = store.find("halves_rejects", None, ["reason"]) if study.corpus.cut_at == "spaces" else None
+    if rejects is None:
         return []
-    number = int((store.read("halves_rejects", None, ["reason"])["reason"] == "no spaces").sum())
+    number = int((rejects["reason"] == "no spaces").sum())
     if not number:
         return []
     return [
@@ -328,9 +331,9 @@ def key_variable(row: LanguageModel) -> str | None:
 def _teacher(study: Study, teacher: Teacher, store: Store, book: Book | None, answered: int) -> _Need:
     counter = _counter(teacher, store)
     used = report.usage(book, teacher.provider, teacher.model, teacher.name) if book else None
-    if not store.path("halves", None).exists():
+    halves = store.find("halves", None)
+    if halves is None:
         return _assumed_teacher(study, teacher, answered, used)
-    halves = store.read("halves", None)
     if providers.load(teacher.provider).IN_PROCESS:
         # Its requests cost nothing, and what shapes them may not be there yet (the digest of local weights).
         wanted = min(teacher.documents or halves.height, halves.height)
@@ -396,11 +399,11 @@ def _judge(
         for model in (model for model in study.models if benchmark.name in study.measured_on(model)):
             if asked and model.name != asked.model:
                 continue
-            if store.path(answers, model.name).exists() and Path(benchmark.location).exists():
-                file = benchmarks.judged(benchmark.name)
-                calls.known += file.requests(benchmark, judge, store.read(answers, model.name))
-            else:
+            stored = store.find(answers, model.name) if Path(benchmark.location).exists() else None
+            if stored is None:
                 calls.expect(number, _assumed(size.input), _assumed(size.output))
+            else:
+                calls.known += benchmarks.judged(benchmark.name).requests(benchmark, judge, stored)
     return _called(judge, calls, store, book, answered)
 
 
@@ -487,9 +490,9 @@ def _audited_frames(audit: Audit, store: Store) -> Mapping[str, pl.DataFrame] | 
         "reference": {"reference_sets": audit.name},
     }
     places = needed.get(audit.kind, {"halves": None, "completions": audit.of or audit.name})
-    if any(not store.path(table, partition).exists() for table, partition in places.items()):
-        return None
-    return {table: store.read(table, partition) for table, partition in places.items()}
+    found = {table: store.find(table, partition) for table, partition in places.items()}
+    stored = {table: frame for table, frame in found.items() if frame is not None}
+    return stored if stored.keys() == found.keys() else None
 
 
 def _assumed_document(study: Study, audit: Audit) -> TokenCount | None:
@@ -588,12 +591,8 @@ def _limited(size: TokenCount, row: LanguageModel, answers: int) -> TokenCount:
 def _counter(row: LanguageModel, store: Store) -> Callable[[str], int] | None:
     """The row's own tokenizer, if it is on this machine."""
     if providers.runs_backbone(row):
-        path = store.path("backbones", row.model)
-        return (
-            tokens.folder_counter(store.folder(store.read("backbones", row.model)["folder"][0]))
-            if path.exists()
-            else None
-        )
+        stored = store.find("backbones", row.model)
+        return None if stored is None else tokens.folder_counter(store.folder(stored["folder"][0]))
     listed = price_list.listed(row.provider, row.model)
     return tokens.openai_counter(listed.encoding) if listed and listed.encoding else None
 

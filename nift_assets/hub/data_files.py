@@ -108,7 +108,7 @@ def _nested(sources: Sequence[ShardSource], identities: dict[str, list[str]]) ->
 
 def _identities(source: ShardSource) -> list[str]:
     """The name of each row, which in one teacher's data says what its texts are."""
-    frames = [pl.read_parquet(path, columns=["document_id"]) for path in source.paths]
+    frames = [pl.read_parquet(path, columns=["document_id"], glob=False) for path in source.paths]
     return pl.concat(frames)["document_id"].to_list()
 
 
@@ -174,7 +174,7 @@ def _contents(paths: Sequence[Path], key: Sequence[str]) -> dict[tuple[Any, ...]
     """A digest of each row, by what names it."""
     digests = {}
     for path in paths:
-        for rows in pl.read_parquet(path).iter_slices(ROWS_AT_A_TIME):
+        for rows in pl.read_parquet(path, glob=False).iter_slices(ROWS_AT_A_TIME):
             for name, row in zip(rows.select(key).iter_rows(), rows.iter_rows(), strict=True):
                 digests[name] = hashlib.sha256(repr(row).encode(errors="surrogatepass")).digest()
     return digests

@@ -52,7 +52,7 @@ def sources(study: Study, store: Store, teacher: Teacher) -> list[ShardSource]:
             ShardSource(
                 name=row.name,
                 title=_title(row, store.rows("training_sets", row.name) or 0),
-                paths=(store.path("training_sets", row.name),),
+                paths=(store.checked_path("training_sets", row.name),),
                 contract=pairs,
                 columns=PAIRS,
                 key=("document_id",),
@@ -63,7 +63,7 @@ def sources(study: Study, store: Store, teacher: Teacher) -> list[ShardSource]:
         ShardSource(
             name="removals",
             title="what each filter of the study finds of this teacher, and why",
-            paths=tuple(store.path(filters.table(row), teacher.name) for row in study.filters),
+            paths=tuple(store.checked_path(filters.table(row), teacher.name) for row in study.filters),
             contract=contracts.load(REMOVALS),
             columns=DROPPED,
             key=("document_id", "filter"),
@@ -71,7 +71,7 @@ def sources(study: Study, store: Store, teacher: Teacher) -> list[ShardSource]:
         ShardSource(
             name="audits",
             title="what an auditor says of whole documents: instruction data? a dialogue?",
-            paths=tuple(store.path("content_audit", name) for name in audits),
+            paths=tuple(store.checked_path("content_audit", name) for name in audits),
             contract=contracts.load("content_audit"),
             columns=VERDICTS,
             key=("document_id", "question"),
@@ -79,7 +79,7 @@ def sources(study: Study, store: Store, teacher: Teacher) -> list[ShardSource]:
         ShardSource(
             name="requests",
             title="every request and what became of it, without the texts",
-            paths=(store.path("completions", teacher.name),),
+            paths=(store.checked_path("completions", teacher.name),),
             contract=contracts.load("completions"),
             columns=REQUESTS,
             key=("document_id",),
@@ -91,7 +91,7 @@ def facts(
     study: Study, store: Store, publication: Publication, teacher: Teacher, configurations: Sequence[Configuration]
 ) -> dict[str, Any]:
     """Everything the template of a dataset asks for that is in the tables."""
-    asked = pl.read_parquet(store.path("completions", teacher.name), columns=["status", "answered_by"])
+    asked = store.read("completions", teacher.name, ["status", "answered_by"])
     pairs = _first(store, "training_sets", configurations[0].name, EXAMPLES)
     return {
         "study": study,
@@ -166,12 +166,12 @@ def _sent(store: Store, teacher: Teacher) -> list[Any]:
     """The messages of the first request, as they are sent; none where nobody is asked."""
     if providers.load(teacher.provider).ANSWERS_FROM == "document":
         return []
-    first = pl.read_parquet(store.path("halves", None), n_rows=1)
+    first = _first(store, "halves", None, 1)
     return list(completions.requests(teacher, first)[0].messages)
 
 
-def _first(store: Store, table: str, partition: str, rows: int) -> pl.DataFrame:
-    return pl.read_parquet(store.path(table, partition), n_rows=rows)
+def _first(store: Store, table: str, partition: str | None, rows: int) -> pl.DataFrame:
+    return pl.read_parquet(store.checked_path(table, partition), n_rows=rows, glob=False)
 
 
 def _decontamination(study: Study, store: Store, teacher: Teacher) -> dict[str, Any]:

@@ -48,10 +48,11 @@ document.addEventListener("keydown", event => {
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """One stored partition of a table, or one that was not made yet: then there are no rows to count."""
+    """One stored partition of a table, or one that was not made yet or is damaged: then there are no rows to count."""
 
     partition: str | None
     rows: int | None
+    damage: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

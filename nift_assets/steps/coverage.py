@@ -15,8 +15,9 @@ from nift_assets.costs import plan
 from nift_assets.costs.plan import PlanRow
 from nift_assets.rows import Example
 from nift_assets.steps.lineage import Freshness, Graph, Partition, PartitionStates
-from nift_assets.store import Store
+from nift_assets.store import Store, TolerantStore
 from nift_assets.study import Study
+from nift_assets.table_files import DamagedTable
 
 if TYPE_CHECKING:
     from nift_assets.ledger.book import Book
@@ -107,7 +108,9 @@ class _Seen:
     """What has been found out of the store and the ledger, each partition once."""
 
     def __init__(self, graph: Graph, store: Store, book: Book | None, today: date) -> None:
-        self._graph, self._store, self._book, self._today = graph, store, book, today
+        # A damaged table is one to be made; the cells that need it say so.
+        self._store = TolerantStore(root=store.root, study=store.study)
+        self._graph, self._book, self._today = graph, book, today
         self._standing = PartitionStates(graph, store)
         self._lines: dict[Partition, PlanRow | None] = {}
         self._scored = self._scores()
@@ -116,7 +119,7 @@ class _Seen:
         """The cell with its state, and what is to be done about it."""
         state, why = self._standing.state(partition)
         if state == "present" and (lost := self._unshown(cell)):
-            state, why = "missing", f"{lost} does not have it yet"
+            state, why = "missing", lost
         if state == "present":
             return cell
         lines = self._lines_of(partition)
@@ -136,11 +139,15 @@ class _Seen:
         )
 
     def _unshown(self, cell: CellCoverage) -> str | None:
-        """The table that lacks the number although it has been measured."""
+        """Why a table lacks the number although it has been measured."""
         if cell.kind == "model" and (cell.name, self._measure(cell)) not in self._scored:
-            return "benchmark_scores"
-        unmade = cell.table in self._graph.tables and self._store.version(cell.table, None) is None
-        return cell.table if unmade else None
+            scores = str(self._store.path("benchmark_scores", None))
+            return self._store.damaged.get(scores, "benchmark_scores does not have it yet")
+        try:
+            unmade = cell.table in self._graph.tables and self._store.version(cell.table, None) is None
+        except DamagedTable as damage:
+            return str(damage)
+        return f"{cell.table} does not have it yet" if unmade else None
 
     def _measure(self, cell: CellCoverage) -> str:
         """The number of the benchmark that a cell shows; a task's stands there with the first."""
@@ -148,10 +155,10 @@ class _Seen:
         return cell.benchmark if cell.benchmark in numbers else numbers[0]
 
     def _scores(self) -> set[tuple[str, str]]:
-        if self._store.version("benchmark_scores", None) is None:
+        scores = self._store.find("benchmark_scores", None)
+        if scores is None:
             return set()
-        scores = self._store.read("benchmark_scores", None).filter(pl.col("score").is_not_null())
-        return set(scores.select("model", "benchmark").iter_rows())
+        return set(scores.filter(pl.col("score").is_not_null()).select("model", "benchmark").iter_rows())
 
     def _lines_of(self, partition: Partition) -> Sequence[PlanRow]:
         """Who has still to be asked for a partition, each once, upstream first."""

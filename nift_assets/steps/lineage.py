@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from functools import cached_property
 from graphlib import TopologicalSorter
+from types import MappingProxyType
 from typing import Literal, NamedTuple, TypeVar
 
 from nift_assets.rows import digest
@@ -13,6 +14,7 @@ from nift_assets.steps.partitions import Partitions
 from nift_assets.steps.table import Step
 from nift_assets.store import Store
 from nift_assets.study import Study
+from nift_assets.table_files import DamagedTable, Version
 
 Node = TypeVar("Node")
 Freshness = Literal["present", "stale", "missing"]
@@ -118,30 +120,45 @@ class Graph:
     def _inputs(self, step: Step) -> list[Step]:
         return [self.tables[name] for name in step.inputs]
 
-    def inputs_version(self, store: Store, partition: Partition, *, code: str | None = None) -> str:
+    def inputs_version(
+        self,
+        store: Store,
+        partition: Partition,
+        *,
+        code: str | None = None,
+        read: Mapping[Partition, Version | None] = MappingProxyType({}),
+    ) -> str:
         """The digest of all a partition is made from: the code, the study's rows, and the stored inputs; of another
-        version of the code, if one is given."""
+        version of the code, if one is given. Of inputs that were `read` it is the version of the files that were: what
+        is stored by now may be another."""
         step = self.tables[partition.table]
         stored = [
-            (*above, version.data if (version := store.version(*above)) else None) for above in self.upstream(partition)
+            (*above, version.data if (version := read[above] if above in read else store.version(*above)) else None)
+            for above in self.upstream(partition)
         ]
         code = code or step.version_of(partition.key, partition.table)
         return digest(code, list(step.rows(partition.key, partition.table)), stored)
 
     def is_current(self, store: Store, partition: Partition) -> bool:
         """Whether what is stored of a partition is what its step would make now, from what is stored upstream."""
-        version = store.version(*partition)
+        try:
+            version = store.version(*partition)
+        except DamagedTable:
+            return False
         if version is None:
             return False
         wanted = self.inputs_version(store, partition)
         return version.inputs == wanted or store.taken_over(version.inputs) == wanted
 
-    def refuse_missing_inputs(self, store: Store, partition: Partition) -> None:
-        """ValueError for a partition whose input has not been made; a table over all partitions takes what there is."""
+    def refuse_missing_inputs(
+        self, store: Store, partition: Partition, read: Mapping[Partition, Version | None] = MappingProxyType({})
+    ) -> None:
+        """ValueError for a partition whose input has not been made, or had not when it was `read`; a table over all
+        partitions takes what there is."""
         step = self.tables[partition.table]
         for above in self.upstream(partition):
             gathered = above.key is not None and step.partitions is None
-            if not gathered and store.version(*above) is None:
+            if not gathered and (read[above] if above in read else store.version(*above)) is None:
                 raise ValueError(f"{above} has not been made yet; materialize it first")
 
 
@@ -176,6 +193,7 @@ class PartitionStates:
         self._graph, self._store, self._within, self._seen = graph, store, within, seen
         self._states: dict[Partition, PartitionState] = {}
         self._there: dict[Partition, bool] = {}
+        self._damage: dict[Partition, str] = {}
 
     def state(self, partition: Partition) -> PartitionState:
         """How it stands, and why it is not present: the first that is missing or stale by itself, upstream first."""
@@ -210,16 +228,22 @@ class PartitionStates:
 
     def _is_there(self, partition: Partition) -> bool:
         if partition not in self._there:
-            is_stored = self._store.version(*partition) is not None
+            try:
+                is_stored = self._store.version(*partition) is not None
+            except DamagedTable as damage:
+                is_stored, self._damage[partition] = False, str(damage)
             self._there[partition] = is_stored and (self._seen is None or self._seen(partition))
         return self._there[partition]
 
     def _why(self, partition: Partition) -> str | None:
         """What is wrong with it by itself, whatever it is made from."""
         if not self._is_there(partition):
-            return f"{partition} has not been made"
-        if self._graph.is_current(self._store, partition):
-            return None
+            return self._damage.get(partition) or f"{partition} has not been made"
+        try:
+            if self._graph.is_current(self._store, partition):
+                return None
+        except DamagedTable as damage:  # of an input that was not looked at
+            return str(damage)
         undecided = self._graph.tables[partition.table].undecided(partition.key, partition.table)
         return f"{partition} was made from something else" + (f" ({undecided})" if undecided else "")
 

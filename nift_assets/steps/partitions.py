@@ -35,6 +35,10 @@ class Partitions:
         """Whether a partition of a table is any row's business: of a model only what it is measured on."""
         return table not in self._measured or self._measured[table] in self._measured_on[str(key)]
 
+    def is_sparse(self, table: str) -> bool:
+        """Whether some partitions of a table are no row's business."""
+        return table in self._measured
+
     def is_needed(self, upstream: str, table: str, key: str | None) -> bool:
         """Whether a partition of a table needs an upstream one: of what filters drop, only what its own row's do.
 

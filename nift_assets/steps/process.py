@@ -16,6 +16,8 @@ from nift_assets.steps.context import Context
 from nift_assets.store import Store
 from nift_training.artifacts import Manifest, read_manifest, replacing, sync, verify
 
+NOTE = ".inputs"
+
 
 @dataclass(frozen=True)
 class Folder:
@@ -49,19 +51,43 @@ def make_folder(context: Context, table: str, verb: ModuleType, **options: objec
     """The folder a verb makes for one partition of a table, kept as `<table>/<partition>/<digest>`.
 
     It is named after its content, so what another process is reading is never replaced under its hands. Until it has
-    content its name is the same in every run, so that a verb finds what a killed run has left. What a run had finished
-    when it was stopped is not made again: beside it lies which version of its inputs it was being made from.
+    content its name is the same in every run, so that a verb finds what a killed run has left. What is finished is not
+    made again, though the run was stopped before its row was stored, or the row was lost: beside each folder lies which
+    version of its inputs it was made from.
     """
     draft, job = _draft(context, table), context.graph.inputs_version(context.store, context.partition)
-    made_from = draft.with_name(".making.inputs")
-    if not (made_from.exists() and made_from.read_text() == job and _is_whole(draft)):
+    name = f"{table}/{context.key}"
+    with _alone(context, table):
+        # Who asks for what is there and up to date wants it made once more.
+        is_asked_again = context.graph.is_current(context.store, context.partition)
+        if made := _made_from(draft.parent, job, only=draft if is_asked_again else None):
+            return keep(draft.parent, made, name=name)
         draft_of(context, table)
-        with replacing(made_from) as temporary:
+        with replacing(_note(draft)) as temporary:
             temporary.write_text(job)
         run(context, verb, out=draft, **options)
-    folder = keep(draft.parent, draft, name=f"{table}/{context.key}")
-    made_from.unlink(missing_ok=True)
-    return folder
+        return keep(draft.parent, draft, name=name)
+
+
+def _note(folder: Path) -> Path:
+    """Where it stands which version of its inputs a folder was made from."""
+    return folder.with_name(f".{folder.name}{NOTE}")
+
+
+def _made_from(place: Path, job: str, *, only: Path | None) -> Path | None:
+    """A whole folder that was made from these inputs, or only this one if it was."""
+    made = [place / note.name[1 : -len(NOTE)] for note in place.glob(f".*{NOTE}") if note.read_text() == job]
+    return next((folder for folder in made if only in (None, folder) and _is_whole(folder)), None)
+
+
+@contextmanager
+def _alone(context: Context, table: str) -> Iterator[None]:
+    """Holds the lock of the partition whose folder is made, which a step that makes its own table holds already."""
+    if context.graph.tables[context.partition.table].tables[0] == table:
+        yield
+        return
+    with context.store.writing(table, context.key):
+        yield
 
 
 def draft_of(context: Context, table: str) -> Path:
@@ -82,12 +108,16 @@ def keep(place: Path, draft: Path, *, name: str) -> Folder:
     """Give a finished draft the name of its digest; a folder of that name is the same folder made before."""
     manifest = read_manifest(draft)
     final = place / manifest.digest[:16]
+    if draft == final:
+        return Folder(f"{name}/{final.name}", manifest)
     if final.exists() and _is_whole(final):
         shutil.rmtree(draft)
-        return Folder(f"{name}/{final.name}", manifest)
-    shutil.rmtree(final, ignore_errors=True)
-    draft.rename(final)
-    sync(place)
+    else:
+        shutil.rmtree(final, ignore_errors=True)
+        draft.rename(final)
+        sync(place)
+    if _note(draft).exists():
+        _note(draft).rename(_note(final))
     return Folder(f"{name}/{final.name}", manifest)
 
 

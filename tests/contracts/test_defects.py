@@ -20,7 +20,8 @@ from nift_assets.graph import asset_definition
 from nift_assets.steps.context import Context
 from nift_assets.steps.lineage import Partition
 from nift_assets.steps.table import Step, TableOutput
-from nift_assets.store import Store, Version, data_version
+from nift_assets.store import Store
+from nift_assets.table_files import Version, data_version
 from tests.counting import Counts
 from tests.demo import GRAPH, STUDY
 

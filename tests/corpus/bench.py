@@ -26,7 +26,7 @@ import polars as pl
 from nift_assets import corpus
 from nift_assets.corpus import halves
 from nift_assets.rows import Corpus
-from nift_assets.store import data_version
+from nift_assets.table_files import data_version
 from nift_training.memory import peak_rss_mb
 
 PROJECT = Path(__file__).parent.parent.parent

@@ -16,7 +16,7 @@ from expectations.runner import check
 from nift_assets import corpus, sql
 from nift_assets.corpus import Sample, halves, sampling
 from nift_assets.rows import Corpus
-from nift_assets.store import data_version
+from nift_assets.table_files import data_version
 from tests.corpus.documents import hostile
 from tests.counting import Counts
 from tests.shared_data import shared

@@ -21,13 +21,19 @@ from nift_assets.costs.plan import Plan, PlanRow
 from nift_assets.ledger.book import Book
 from nift_assets.prompts import completions
 from nift_assets.rows import Price, Teacher
-from nift_assets.store import Store, Version
+from nift_assets.store import Store
 from nift_assets.study import Study
+from nift_assets.table_files import version_of
 from tests.conftest import PROJECT, nift_here
 from tests.ledgers import SPENT, answered, play
 
 TODAY = date(2026, 11, 21)
-VERSION = Version(data="d", inputs="i")
+
+
+def put(store: Store, table: str, partition: str | None, frame: pl.DataFrame) -> None:
+    store.write(table, partition, frame, version_of(frame, "i"))
+
+
 SENTENCE = "The village had one bakery, and on most mornings the queue reached the corner before the shutters went up. "
 
 # Documents, dollars per million tokens in and out, and the end: the paper's teachers by the protocol's own figures of
@@ -192,7 +198,7 @@ def store(tmp_path: Path) -> Store:
     store = Store(root=str(tmp_path / "warehouse"), study="demo")
     rows = [(f"d{n}", n, f"{n} " + SENTENCE * 4, SENTENCE * 2) for n in range(40)]
     schema = ["document_id", "sample_rank", "first_half", "second_half"]
-    store.write("halves", None, pl.DataFrame(rows, schema=schema, orient="row"), VERSION)
+    put(store, "halves", None, pl.DataFrame(rows, schema=schema, orient="row"))
     return store
 
 
@@ -315,7 +321,7 @@ def test_a_text_dearer_than_its_cap_is_named_before_anybody_is_asked(store: Stor
     huge = halves.head(1).with_columns(
         document_id=pl.lit("huge"), sample_rank=999, first_half=pl.lit("word " * 400_000)
     )
-    store.write("halves", None, pl.concat([halves, huge.cast(dict(halves.schema))]), VERSION)
+    put(store, "halves", None, pl.concat([halves, huge.cast(dict(halves.schema))]))
     mini = dataclasses.replace(MINI, documents=None, budget_usd=0.1)
     (warning,) = (text for text in make(study(mini), store).warnings if "passed over" in text)
     assert warning.startswith(f"{mini.name}: huge (up to $0.31) may cost more than the $0.10 that are left of the cap")
@@ -325,10 +331,8 @@ def test_a_text_dearer_than_its_cap_is_named_before_anybody_is_asked(store: Stor
 
 def test_what_nobody_could_read_or_cut_is_said(store: Store) -> None:
     before = make(study(MINI), store).warnings
-    store.write(
-        "completions", MINI.name, pl.DataFrame({"finish_reason": ["stop", "eclipse", "eclipse", None]}), VERSION
-    )
-    store.write("halves_rejects", None, pl.DataFrame({"reason": ["no spaces", "one word"]}), VERSION)
+    put(store, "completions", MINI.name, pl.DataFrame({"finish_reason": ["stop", "eclipse", "eclipse", None]}))
+    put(store, "halves_rejects", None, pl.DataFrame({"reason": ["no spaces", "one word"]}))
     endings, scripts = make(study(MINI), store).warnings[len(before) :]
     assert endings.startswith(f"{MINI.name}: answers ended for a reason that nobody knows, 2 of 'eclipse'")
     assert "1 articles are written without spaces between words" in scripts

@@ -15,7 +15,7 @@ from dagster_project.resources import store
 from dagster_project.settings import dagster_home
 from expectations import contract
 from expectations.frames import conform, schema
-from nift_assets.store import Version, data_version
+from nift_assets.table_files import Version, data_version
 from tests.demo import STUDY
 
 WORDS = 400  # in each half, some 2.5 kB

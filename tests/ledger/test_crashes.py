@@ -31,7 +31,8 @@ from nift_assets.ledger.dispatch import Dispatch
 from nift_assets.ledger.progress import Stop
 from nift_assets.ledger.tables import sessions
 from nift_assets.rows import Limits
-from nift_assets.store import Store, Version, data_version
+from nift_assets.store import Store
+from nift_assets.table_files import Version, data_version
 from tests.conftest import PROJECT
 from tests.counting import Counts
 from tests.ledger.asking import (

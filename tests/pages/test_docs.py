@@ -24,7 +24,8 @@ from nift_assets import studies
 from nift_assets.graph import asset_definition
 from nift_assets.pages import docs
 from nift_assets.pages.docs import DocumentedTable, Stored
-from nift_assets.store import Store, Version
+from nift_assets.store import Store
+from nift_assets.table_files import version_of
 from tests.conftest import PROJECT, instance_at, nift_here
 from tests.demo import GRAPH
 from tests.page_reader import PAYLOADS, Reading
@@ -156,7 +157,7 @@ def test_the_last_result_of_every_partition_is_shown(tmp_path: Path) -> None:
     text = "Two words."
     document = {"document_id": hashlib.sha256(text.encode()).hexdigest()[:32], "text": text, "words": 2, "file": "f"}
     frame = pl.DataFrame([document | {"sample_rank": 0, "row": 0}], schema=schema(contract.load("raw_sample")))
-    store.write("raw_sample", None, frame, Version(data="", inputs=""))
+    store.write("raw_sample", None, frame, version_of(frame, ""))
     with instance_at(home) as instance:
         ran = dg.materialize(
             [asset_definition(GRAPH, step) for step in GRAPH.steps],

@@ -23,8 +23,9 @@ from nift_assets.pages import report, sheets
 from nift_assets.pages.report import CheckedTable, DataVersion, Spent
 from nift_assets.steps.coverage import SCHEMA
 from nift_assets.steps.table import TableOutput
-from nift_assets.store import Store, Version
+from nift_assets.store import Store
 from nift_assets.study import Study
+from nift_assets.table_files import Version
 from tests.demo import GRAPH, context
 from tests.page_reader import PAYLOADS, Reading
 

@@ -17,7 +17,8 @@ from expectations import contract
 from expectations.frames import conform
 from nift_assets.graph import asset_definition
 from nift_assets.pairs import training_files
-from nift_assets.store import Store, Version, data_version
+from nift_assets.store import Store
+from nift_assets.table_files import Version, data_version
 from nift_training import artifacts
 from tests.demo import GRAPH, STUDY
 from tests.training.train.readers import TEXTS

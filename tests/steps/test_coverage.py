@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,8 @@ from nift_assets.ledger.book import Book
 from nift_assets.steps import coverage
 from nift_assets.steps.coverage import CellCoverage
 from nift_assets.steps.lineage import Graph, Partition
-from nift_assets.store import Store
+from nift_assets.store import Store, place
+from nift_assets.table_files import version_of, write_frame
 from tests.conftest import Demo, nift, nift_here
 from tests.demo import GRAPH, STUDY
 
@@ -33,14 +35,18 @@ SCORES = [
 ]
 
 
-def stored(store: Store, table: str, key: str | None, frame: pl.DataFrame | None = None, data: str = "rows") -> None:
+def stored(
+    store: Store, table: str, key: str | None, frame: pl.DataFrame | None = None, data: str | None = None
+) -> None:
     """A partition as a step would leave it, without its rows: recorded as made from what is stored upstream now.
 
     Without the catalogue, which is made anew with each of some hundred tables.
     """
-    recorded = {"nift.data": data, "nift.inputs": GRAPH.inputs_version(store, Partition(table, key))}
+    rows = empty(table) if frame is None else frame
+    version = version_of(rows, GRAPH.inputs_version(store, Partition(table, key)))
     store.path(table, key).parent.mkdir(parents=True, exist_ok=True)
-    (empty(table) if frame is None else frame).write_parquet(store.path(table, key), metadata=recorded)
+    with store.path(table, key).open("wb") as file:
+        write_frame(file, rows, version if data is None else replace(version, data=data), place(table, key))
 
 
 @cache

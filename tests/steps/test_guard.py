@@ -18,7 +18,8 @@ from nift_assets import corpus
 from nift_assets.corpus import halves as cutting
 from nift_assets.graph import SAMPLE_CHARACTERS, asset_definition
 from nift_assets.steps.context import Context
-from nift_assets.store import Store, Version, data_version
+from nift_assets.store import Store
+from nift_assets.table_files import Version, data_version
 from tests.conftest import PROJECT, instance_at
 from tests.demo import GRAPH, STUDY
 
@@ -363,3 +364,35 @@ def test_a_second_writer_of_a_partition_is_refused_while_the_first_is_at_work(
     assert store.version("completions", "echo") is None
     assert other.success
     assert materialize(instance, store, "completions", partition="echo", functions=completions_that(as_it_is)).success
+
+
+def test_what_the_study_does_not_want_is_neither_asked_nor_stored_nor_an_error(
+    instance: dg.DagsterInstance, store: Store
+) -> None:
+    """Dagster has the cell as a partition, since a run has one key for all its tables: *Missing* would launch it."""
+    key = next(model.name for model in STUDY.models if model.measured_on == ("mt_bench",))
+    table = "arena_hard_judgments"
+    assert not GRAPH.partitions.is_wanted(table, key)
+    write(store, "arena_hard_answers", key, pl.DataFrame(schema=schema(contracts.load("arena_hard_answers"))))
+    run = materialize(instance, store, table, partition=key)  # without a ledger: a question would be an error
+    assert run.success
+    assert store.version(table, key) is None
+    assert key not in instance.get_materialized_partitions(dg.AssetKey(table))
+    (seen,) = [event.asset_observation_data.asset_observation for event in run.all_events if event.is_asset_observation]
+    assert (seen.asset_key, seen.partition) == (dg.AssetKey(table), key)
+    assert "the study does not want" in str(seen.metadata["left out"].value)
+
+
+def test_of_what_is_made_together_only_what_the_study_wants_is_made(instance: dg.DagsterInstance, store: Store) -> None:
+    key = next(model.name for model in STUDY.models if model.measured_on == ("mt_bench",))
+    asked: list[str] = []
+
+    def evaluations(context: Context, wanted: list[str], merged_models: pl.DataFrame) -> Any:
+        asked.extend(wanted)
+        raise RuntimeError("enough is known")
+
+    merged = dict.fromkeys(schema(contracts.load("merged_models"))) | {"model": key}
+    write(store, "merged_models", key, pl.DataFrame([merged], schema=schema(contracts.load("merged_models"))))
+    answers = ("mt_bench_answers", "arena_hard_answers", "ifeval")
+    materialize(instance, store, *answers, partition=key, functions={"mt_bench_answers": evaluations})
+    assert asked == ["mt_bench_answers"]

@@ -6,12 +6,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import duckdb
 import polars as pl
 import pytest
 
 from nift_assets import takeover
 from nift_assets.steps.lineage import Graph, Partition, ordered
-from nift_assets.store import Store, Version, data_version
+from nift_assets.store import Store
+from nift_assets.table_files import Version, data_version
 from tests.demo import GRAPH, STUDY
 
 # What the footers of the demo's warehouse held when the code of 92d1d38 lay in this folder: data, inputs.
@@ -29,7 +31,7 @@ def store(tmp_path: Path) -> Store:
         table, _, key = place.partition("/")
         path = filled.path(table, key or None)
         path.parent.mkdir(parents=True, exist_ok=True)
-        recorded = Version(data=data, inputs=inputs).as_metadata()
+        recorded = {"nift.data": data, "nift.inputs": inputs}
         pl.DataFrame({"x": [1]}).write_parquet(path, metadata=recorded)
     return filled
 
@@ -59,7 +61,7 @@ def test_it_is_taken_over_once_and_no_table_is_written(store: Store) -> None:
 
 
 def test_what_was_stale_stays_stale(store: Store) -> None:
-    other = Version(data="0" * 64, inputs=BEFORE["mt_bench_answers/pico"][1]).as_metadata()
+    other = {"nift.data": "0" * 64, "nift.inputs": BEFORE["mt_bench_answers/pico"][1]}
     pl.DataFrame({"x": [2]}).write_parquet(store.path("mt_bench_answers", "pico"), metadata=other)
     takeover.take_over(GRAPH, store, [FOLDER])
     assert not GRAPH.is_current(store, Partition("mt_bench_judgments", "pico"))
@@ -95,6 +97,12 @@ def test_where_the_code_lay_is_read_from_the_catalogue_of_a_moved_warehouse(tmp_
     for table, key in (("halves", None), ("completions", "echo")):
         store = Store(str(before / "data" / "warehouse"), STUDY.name)
         store.write(table, key, frame, Version(data=data_version(frame), inputs="0"))
+    (before / "data" / "warehouse" / "nift.duckdb").unlink()
+    with duckdb.connect(before / "data" / "warehouse" / "nift.duckdb") as catalogue:
+        catalogue.execute(f'create schema "{STUDY.name}"')
+        for table, files in (("halves", "halves.parquet"), ("completions", "completions/[!.]*.parquet")):
+            place = before / "data" / "warehouse" / STUDY.name / files
+            catalogue.execute(f"create view \"{STUDY.name}\".{table} as from read_parquet('{place}')")
     assert takeover.folders_before(store, before) == []
     before.rename(after)
     assert takeover.folders_before(Store(str(after / "data" / "warehouse"), STUDY.name), after) == [before]

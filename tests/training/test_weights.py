@@ -24,7 +24,8 @@ from nift_assets import graph
 from nift_assets.assets import backbones
 from nift_assets.graph import CheckedRows, asset_definition
 from nift_assets.steps.lineage import Graph, Partition
-from nift_assets.store import Store, Version, data_version
+from nift_assets.store import Store
+from nift_assets.table_files import Version, data_version
 from nift_training import artifacts, fetch
 from nift_training.merge import recomputation
 from tests.conftest import PROJECT

@@ -1,0 +1,140 @@
+"""The DuckDB catalogue `nift.duckdb`: a schema per study and a view per table, over the files beside it.
+
+It holds no data and may go at any time. Its views find the files from where the catalogue lies when it is opened, so a
+copy of the warehouse answers from its own; any DuckDB from 1.0 on reads it. It is for reading: nobody may write to its
+file, and what somebody who could has left beside it is removed.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+
+import duckdb
+
+from nift_assets import table_files
+from nift_assets.table_files import DamagedTable
+from nift_training import file_locks
+
+NAME = "nift.duckdb"
+# The oldest DuckDB that reads it.
+STORAGE = "v1.0.0"
+# DuckDB names a temporary folder after the database that is opened: what stands before that name is where it lies. The
+# characters of patterns stand for themselves.
+HERE = (
+    "replace(replace(replace(regexp_replace(current_setting('temp_directory'), '[^/]*$', ''), "
+    "'[', '[[]'), '*', '[*]'), '?', '[?]')"
+)
+READ_ONLY = 0o444
+
+
+def refresh(root: Path, replacing: Callable[[Path], AbstractContextManager[Path]]) -> None:
+    """Make the catalogue of a root anew.
+
+    It is made whole and renamed, so nobody who has it open is disturbed; the lock keeps two writers from replacing a
+    newer list by an older one.
+    """
+    with file_locks.waited_for(root / f".{NAME}.lock"):
+        with replacing(root / NAME) as temporary:
+            temporary.write_bytes(_content(root))
+            temporary.chmod(READ_ONLY)
+        # A log of the catalogue that was replaced would be read as this one's, and this one refused for ever.
+        (root / f"{NAME}.wal").unlink(missing_ok=True)
+
+
+@contextmanager
+def opened(root: Path, refresh: Callable[[], None]) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection to the catalogue of a root, for reading; made anew by `refresh` first where it cannot be opened, or
+    was made when its views still named a place. ValueError where there is nothing to show."""
+    if not root.is_dir() or not any(True for _ in tables(root)):
+        raise ValueError(f"there are no tables under {root}; `nift demo` or `nift run` makes some")
+    if not _is_sound(root / NAME):
+        with suppress(PermissionError):  # who may only read has it as it is
+            refresh()
+    with _links(root) as links:
+        # DuckDB takes what stands behind a `?` for options, so there a copy is asked.
+        place = links if "?" in str(root) else root
+        if place == links:
+            shutil.copyfile(root / NAME, links / NAME)
+        with duckdb.connect(place / NAME, read_only=True) as views:
+            yield views
+
+
+def check(root: Path, query: str) -> None:
+    """DamagedTable if a file of a table that the query names is not what was written."""
+    words = set(re.findall(r"[\w-]+", query))
+    for study, table, files in tables(root):
+        if table in words and words & {study, *study.split(".")}:
+            for file, place in _places(table, files).items():
+                table_files.check(file, place)
+
+
+def tables(root: Path) -> Iterator[tuple[str, str, list[Path]]]:
+    """Study, table and files of everything stored under a local root; a folder of partitions goes before a file."""
+    for study in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        files = {path.stem: [path] for path in study.glob("[!.]*.parquet")}
+        folders = {path.name: sorted(path.glob("[!.]*.parquet")) for path in study.iterdir() if path.is_dir()}
+        for table, paths in sorted((files | {name: parts for name, parts in folders.items() if parts}).items()):
+            yield study.name, table, paths
+
+
+def _content(root: Path) -> bytes:
+    """The catalogue of a root, which is made elsewhere: DuckDB writes to no path with a `?` in it."""
+    with _links(root) as links:
+        with duckdb.connect(links / NAME, config={"storage_compatibility_version": STORAGE}) as views:
+            for study, table, files in tables(root):
+                views.execute(f'create schema if not exists "{study}"')
+                _create_view(views, root, study, table, files)
+        return (links / NAME).read_bytes()
+
+
+@contextmanager
+def _links(root: Path) -> Iterator[Path]:
+    """A temporary folder that has a link to each study of a root."""
+    with tempfile.TemporaryDirectory(prefix="nift-") as folder:
+        for study in {study for study, _, _ in tables(root)}:
+            Path(folder, study).symlink_to((root / study).absolute())
+        yield Path(folder)
+
+
+def _create_view(views: duckdb.DuckDBPyConnection, root: Path, study: str, table: str, files: list[Path]) -> None:
+    """The view of a table; one with a damaged file says so to whoever asks it, and costs nobody else anything."""
+    name = f'"{study}"."{table}"'
+    where = f"{study}/{table}.parquet" if files[0].parent == root / study else f"{study}/{table}/[!.]*.parquet"
+    try:
+        views.execute(
+            f"create view {name} as select * from read_parquet({HERE} || {_quoted(where)}, union_by_name = true)"
+        )
+    except duckdb.Error as error:
+        damages = (_damage(file, place) for file, place in _places(table, files).items())
+        why = next((damage for damage in damages if damage), str(error))
+        views.execute(f"create view {name} as select error({_quoted(why)}) as damaged")
+
+
+def _is_sound(file: Path) -> bool:
+    try:
+        with duckdb.connect(file, read_only=True) as views:
+            ours = "select sql from duckdb_views() where not internal and sql like '%read_parquet%'"
+            return all("temp_directory" in sql for (sql,) in views.execute(ours).fetchall())
+    except duckdb.Error:
+        return False
+
+
+def _places(table: str, files: list[Path]) -> dict[Path, str]:
+    return {file: f"{table}/{file.stem}" if file.parent.name == table else table for file in files}
+
+
+def _damage(file: Path, place: str) -> str | None:
+    try:
+        table_files.version(file, place)
+    except DamagedTable as damage:
+        return str(damage)
+    return None
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
