@@ -10,6 +10,7 @@ from expectations.frames import schema
 from nift_assets.graph import CheckedRows, LoadedTable
 from nift_assets.steps.lineage import Partition
 from nift_assets.store import Store
+from nift_assets.table_files import DamagedTable, StoredTable
 
 
 class ParquetIOManager(dg.IOManager):
@@ -28,11 +29,12 @@ class ParquetIOManager(dg.IOManager):
 
     def load_input(self, context: dg.InputContext) -> LoadedTable:
         """The stored frame; of several partitions, those that exist below each other, so that what is missing in a
-        back-fill does not keep a score table from being made."""
+        back-fill, or is damaged, does not keep a score table from being made."""
         table = context.asset_key.path[-1]
         declared = schema(contracts.load(table))
         keys = context.asset_partition_keys if context.has_asset_partitions else [None]
-        read = {Partition(table, key): self._store.stored(table, key) for key in keys}
+        gathers = context.has_asset_partitions and not context.has_partition_key
+        read = {Partition(table, key): self._stored(context, table, key, gathers) for key in keys}
         stored = [table.rows for table in read.values() if table]
         versions = {place: table.version if table else None for place, table in read.items()}
         if stored and not context.has_asset_partitions:
@@ -40,3 +42,12 @@ class ParquetIOManager(dg.IOManager):
         # A partition may be older than a column of the contract: what it lacks is null until it is made again.
         rows = pl.concat([pl.DataFrame(schema=declared), *stored], how="diagonal").select(*declared)
         return LoadedTable(rows, versions)
+
+    def _stored(self, context: dg.InputContext, table: str, key: str | None, gathers: bool) -> StoredTable | None:
+        try:
+            return self._store.stored(table, key)
+        except DamagedTable as damage:
+            if not gathers:
+                raise
+            context.log.warning(f"left out: {damage}")
+            return None

@@ -20,6 +20,7 @@ from nift_assets.steps.lineage import Graph
 from nift_assets.steps.table import TableOutput, table
 from nift_assets.store import Store
 from nift_assets.study import Study
+from nift_assets.table_files import DamagedTable
 from nift_training.artifacts import read_rows
 
 if TYPE_CHECKING:
@@ -68,12 +69,20 @@ def _content(study: Study) -> dict[str, Any]:
 
 
 def data_versions(graph: Graph, store: Store) -> list[DataVersion]:
-    """The stored version of everything the page is made from; the digest is None for what was not made yet."""
+    """The stored version of everything the page is made from; the digest is None for what is not made or damaged."""
     return [
-        DataVersion(table=name, partition=key, digest=version.data if (version := store.version(name, key)) else None)
+        DataVersion(table=name, partition=key, digest=_digest(store, name, key))
         for name in pages.INPUTS
         for key in graph.keys(name)
     ]
+
+
+def _digest(store: Store, table: str, key: str | None) -> str | None:
+    try:
+        version = store.version(table, key)
+    except DamagedTable:
+        return None
+    return version.data if version else None
 
 
 def spent(study: Study, book: Book) -> list[Spent]:

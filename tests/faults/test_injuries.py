@@ -18,7 +18,8 @@ import pytest
 from dagster_project.check_history import documented
 from dagster_project.io_manager import ParquetIOManager
 from dagster_project.run_study import damaged, runs
-from expectations.frames import portions
+from expectations import contract as contracts
+from expectations.frames import portions, schema
 from nift_assets import catalogue
 from nift_assets.costs import plan
 from nift_assets.graph import asset_definition
@@ -278,3 +279,25 @@ def test_a_query_of_what_there_is_not_is_one_line(tmp_path: Path) -> None:
     assert ran.returncode == 1
     assert ran.stderr == f"error: there are no tables under {tmp_path}; `nift demo` or `nift run` makes some\n"
     assert catalogue.NAME not in {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.fault("S18")
+def test_a_score_table_is_made_without_a_damaged_cell_and_is_stale_when_that_is_there_again(store: Store) -> None:
+    columns = schema(contracts.load("mt_bench_judgments"))
+    said = {"category": "writing", "judge": "j", "status": "ok", "judgment": "[[7]]", "reading": "verdict"}
+    numbers = {"question_id": 81, "run": 0, "turn": 1, "rating": 7.0, "published_rating": 7.0}
+    first, second = (model.name for model in STUDY.models[:2])
+    for model in (first, second):
+        row = {**said, **numbers, "model": model, "request_key": "0" * 64}
+        frame = pl.DataFrame([row, {**row, "turn": 2}], schema=columns)
+        store.write("mt_bench_judgments", model, frame, version_of(frame, ""))
+    cut(store.path("mt_bench_judgments", first))
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = materialize(instance, store, "benchmark_scores")
+        logged = [entry.user_message for entry in instance.all_logs(run.run_id)]
+    assert run.success
+    assert store.read("benchmark_scores", None)["model"].to_list() == [second]
+    assert any(line.startswith(f"left out: {store.path('mt_bench_judgments', first)} is damaged") for line in logged)
+    frame = pl.DataFrame(schema=columns)
+    store.write("mt_bench_judgments", first, frame, version_of(frame, ""))
+    assert not GRAPH.is_current(store, Partition("benchmark_scores", None))
