@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from nift_assets import catalogue
 from nift_assets.store import Store, replacing
 from nift_assets.table_files import RowsDigest, Version, data_version, naming_the_disk, write_portions
 from nift_training import artifacts
+from tests.counting import Counts
 
 FRAME = pl.DataFrame({"a": [1, 2], "t": ["x", "<b>y"]})
 
@@ -385,3 +387,36 @@ def test_folders_that_a_damaged_row_may_have_named_are_kept(store: Store, tmp_pa
     store.remove_unnamed_folders()
     assert (tmp_path / "demo" / "lora_adapters" / "a" / "0123").exists()
     assert (path.parent / ".a.parquet.damaged").read_bytes() == b"not a table"
+
+
+@pytest.mark.fault("S6", runs="15 swaps beside 3 readers")
+def test_who_reads_beside_a_writer_gets_the_old_or_the_new(store: Store, tmp_path: Path, counts: Counts) -> None:
+    frames = [FRAME, pl.concat([FRAME] * 300)]
+    store.write("t", None, frames[0], version())
+    is_over, seen, faults = threading.Event(), [0, 0], []
+
+    def read() -> None:
+        while not is_over.is_set():
+            try:
+                found = store.stored("t", None)
+                assert found is not None
+                seen[[frame.equals(found.rows) for frame in frames].index(True)] += 1
+                assert found.version.inputs == str(found.rows.height)
+                assert counted(tmp_path) in {frame.height for frame in frames}
+            except Exception as fault:
+                faults.append(fault)
+                return
+
+    store.write("t", None, frames[0], replace(version(frames[0]), inputs=str(frames[0].height)))
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for number in range(15):
+        frame = frames[number % 2]
+        store.write("t", None, frame, replace(version(frame), inputs=str(frame.height)))
+    is_over.set()
+    for reader in readers:
+        reader.join()
+    assert faults == []
+    assert all(seen)
+    counts("S6", f"15 swaps beside 3 readers: {sum(seen)} reads, each the old or the new")
