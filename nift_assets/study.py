@@ -269,7 +269,7 @@ def _check_rows(study: Study) -> None:
     """What a row says must be possible: adapters that fit, templates there are, judges for what is judged."""
     for model in study.models:
         _check_module(study, model)
-        _check_address(f"model {model.name!r}", model.server and model.server.url)
+        _check_address(f"model {model.name!r}", model.server.url if model.server else None)
     for backbone in study.backbones:
         if backbone.template not in TEMPLATES:
             raise ValueError(
