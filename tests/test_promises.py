@@ -12,12 +12,7 @@ from tests import promises
 UNPROVEN = {
     "T23",
     "T24",
-    "S3",
-    "S4",
     "S5",
-    "S14",
-    "S17",
-    "S18",
     "S19",
 }
 

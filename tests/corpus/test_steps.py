@@ -12,7 +12,7 @@ from tests.counting import Counts
 MOST_MB = 850
 
 
-@pytest.mark.fault("S11")
+@pytest.mark.fault("S11", runs="sampling and cutting: 850 MB")
 @pytest.mark.slow
 def test_eighty_thousand_articles_are_sampled_cut_checked_and_stored_within_bounds(
     tmp_path: Path, counts: Counts

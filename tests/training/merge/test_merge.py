@@ -458,7 +458,7 @@ def test_killed_at_any_moment_it_looks_unfinished_and_goes_on(
     counts("M6", f"{killed} kills, {kept} runs left finished shards, no folder that looks whole, equal hashes after")
 
 
-@pytest.mark.fault("S2")
+@pytest.mark.fault("S2", runs="merging: a limit on files")
 def test_a_full_disk_leaves_nothing_whichever_write_meets_it(tiny: Path, adapter: Path, tmp_path: Path) -> None:
     plain, base = copy_adapter(adapter, tmp_path / "adapter"), in_shards(tiny, tmp_path / "base")
     run.merge(base, plain, tmp_path / "whole")
@@ -490,7 +490,7 @@ def failing(write: Any, full: int) -> Any:
     return calling
 
 
-@pytest.mark.fault("M6", "S1")
+@pytest.mark.fault("M6", "S1", runs="merging: every write and flush")
 def test_a_disk_that_fills_up_at_any_write_leaves_nothing(
     tiny: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counts: Counts
 ) -> None:
@@ -518,7 +518,7 @@ def test_a_disk_that_fills_up_at_any_write_leaves_nothing(
     counts("S1", f"merging: {refused} writes and flushes found the disk full, nothing half-written")
 
 
-@pytest.mark.fault("S1", runs="16 sizes of a tmpfs")
+@pytest.mark.fault("S1", runs="merging: 16 sizes of a tmpfs")
 @pytest.mark.slow
 def test_a_small_disk_leaves_nothing_whatever_it_has_room_for(
     tiny: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counts: Counts

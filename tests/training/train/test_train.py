@@ -459,7 +459,7 @@ def exit_code(argv: list[str]) -> object:
     return 0
 
 
-@pytest.mark.fault("S1")
+@pytest.mark.fault("S1", runs="training: every text that is written")
 def test_a_full_disk_is_one_line_whichever_write_meets_it(
     tiny: Path,
     pairs_file: Path,
