@@ -211,11 +211,12 @@ def _check_settings(generator: Generator, model: str | Path) -> None:
     """Refuses a model whose own settings of generation it cannot be asked with, sampled or not."""
     import torch
 
-    ends = end_ids(generator)
-    strange: list[object] = [end for end in ends if not isinstance(end, int) or isinstance(end, bool)]
+    said = generator.model.generation_config.eos_token_id
+    listed = said if isinstance(said, list) else [] if said is None else [said]
+    strange: list[object] = [end for end in listed if not isinstance(end, int) or isinstance(end, bool)]
     try:
         for temperature in () if strange else (0.0, 1.0):
-            _generate_batch(generator, [[0]], ends, 1, temperature, seed=0)
+            _generate_batch(generator, [[0]], end_ids(generator), 1, temperature, seed=0)
     except torch.OutOfMemoryError:
         raise
     except Exception as mistake:  # whatever transformers makes of settings and a model that do not go together

@@ -72,7 +72,16 @@ def test_an_answer_in_a_batch_is_the_answer_alone_without_the_word_of_a_tokenize
 
 
 @pytest.mark.parametrize(
-    "said", [{"eos_token_id": "1"}, {"eos_token_id": [1, "2"]}, {"num_beams": "2"}, {"top_p": "x"}, {"top_k": "x"}, [1]]
+    "said",
+    [
+        {"eos_token_id": "1"},
+        {"eos_token_id": [1, "2"]},
+        {"eos_token_id": {}},
+        {"num_beams": "2"},
+        {"top_p": "x"},
+        {"top_k": "x"},
+        [1],
+    ],
 )
 def test_settings_of_generation_that_no_model_can_be_asked_with_are_named(tmp_path: Path, said: Any) -> None:
     folder = write(tmp_path / "model", "llama")
