@@ -12,7 +12,6 @@ from tests import promises
 UNPROVEN = {
     "T23",
     "T24",
-    "S5",
     "S19",
 }
 

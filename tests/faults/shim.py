@@ -13,13 +13,13 @@ from pathlib import Path
 SOURCE = Path(__file__).with_name("shim.c")
 
 
-def build(folder: Path) -> Path | None:
+def build(folder: Path, source: Path = SOURCE) -> Path | None:
     """The library for LD_PRELOAD; None where there is no C compiler."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         return None
     library = folder / "shim.so"
-    command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(SOURCE), "-ldl", "-lpthread"]
+    command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl", "-lpthread"]
     subprocess.run(command, check=True, capture_output=True, text=True)
     return library
 
