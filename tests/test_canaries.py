@@ -12,7 +12,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from nift_assets.store import Store, Version
+from nift_assets.store import Store
+from nift_assets.table_files import Version
 from tests import canaries
 
 KEY = "sk-proj-Canary1_Project-Canary1_Project-Canary1_Project"

@@ -12,7 +12,8 @@ import polars as pl
 import pytest
 
 from expectations.frames import portions
-from nift_assets.store import Store, Version, data_version
+from nift_assets.store import Store
+from nift_assets.table_files import Version, data_version
 from tests.counting import Counts
 
 Look = Callable[[], tuple[int, int, int]]  # the smallest and the largest number of a table, and how many rows
