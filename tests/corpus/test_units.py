@@ -18,7 +18,8 @@ from nift_assets import corpus, graph, sql, studies, writing_systems
 from nift_assets.corpus import halves, units
 from nift_assets.rows import Corpus, Unit
 from nift_assets.steps.lineage import Partition
-from nift_assets.store import Store, Version, data_version
+from nift_assets.store import Store
+from nift_assets.table_files import Version, data_version
 from tests.corpus.documents import PIECES, WHITE_SPACE
 from tests.demo import context
 
