@@ -21,6 +21,8 @@ FOLDER = Path("/srv/nift")
 BEFORE: dict[str, tuple[str, str]] = json.loads(Path(__file__).with_name("before.json").read_text(encoding="utf-8"))
 # Made of the names, sizes and times of the corpus's files, and the times are those of a checkout.
 TIMED = {"raw_sample", "raw_sample_rejects"}
+# The report is drawn from another template today.
+OUTDATED = TIMED | {"report"}
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def outdated(store: Store, graph: Graph = GRAPH) -> set[str]:
 def test_all_that_was_up_to_date_is_up_to_date_wherever_the_code_lay(store: Store) -> None:
     assert outdated(store) == {place.partition("/")[0] for place in BEFORE}
     takeover.take_over(GRAPH, store, [Path("/elsewhere"), FOLDER])
-    assert outdated(store) == TIMED
+    assert outdated(store) == OUTDATED
 
 
 def test_it_is_taken_over_once_and_no_table_is_written(store: Store) -> None:
@@ -66,14 +68,14 @@ def test_what_was_stale_stays_stale(store: Store) -> None:
     takeover.take_over(GRAPH, store, [FOLDER])
     assert not GRAPH.is_current(store, Partition("mt_bench_judgments", "pico"))
     assert GRAPH.is_current(store, Partition("mt_bench_judgments", "pico-instruct"))
-    assert outdated(store) == TIMED | {"mt_bench_judgments", "response_endings"}
+    assert outdated(store) == OUTDATED | {"mt_bench_judgments", "response_endings"}
 
 
 def test_what_counts_as_an_older_version_of_the_code_is_stale(store: Store) -> None:
     raised = {"lora_adapters": replace(GRAPH.tables["lora_adapters"], code_version="2")}
     graph = ordered(STUDY, [raised.get(step.tables[0], step) for step in GRAPH.steps])
     takeover.take_over(graph, store, [FOLDER])
-    assert outdated(store, graph) == TIMED | {"lora_adapters"}
+    assert outdated(store, graph) == OUTDATED | {"lora_adapters"}
 
 
 def test_dagster_is_told_the_versions_it_remembers_until_the_code_changes() -> None:
