@@ -72,11 +72,15 @@ def folder(out: Path, kind: str) -> Iterator[Draft]:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path that takes the place of `path` when the block ends well, and is removed when it does not.
 
-    On a disk it has outlived a loss of power before it has its name; an object store makes a file whole by itself.
+    On a disk it has outlived a loss of power before it has its name; an object store makes a file whole by itself. What
+    is no file, such as `/dev/stdout`, is written to: root would put a file in the place of a device.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(path)
     on_disk = "://" not in str(path)
+    if on_disk and path.exists() and not path.is_file() and not path.is_dir():
+        yield path
+        return
+    partial = _partial(path)
     try:
         yield partial
         if on_disk:

@@ -1,4 +1,6 @@
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,18 @@ def test_a_broken_line_is_named_by_its_number(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text(json.dumps({"a": 1}) + "\n{\n")
     with pytest.raises(ValueError, match="line 2 is not JSON"):
         artifacts.read_rows(tmp_path / "rows.jsonl")
+
+
+def test_what_is_no_file_is_written_to_and_stays_what_it_is(tmp_path: Path) -> None:
+    pipe, read = tmp_path / "pipe", list[str]()
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
+    reader.start()
+    with artifacts.replacing(pipe) as target:
+        target.write_text("a page")
+    reader.join()
+    assert read == ["a page"]
+    assert pipe.is_fifo()
+    with artifacts.replacing(Path(os.devnull)) as target:
+        target.write_text("a page")
+    assert Path(os.devnull).is_char_device()
