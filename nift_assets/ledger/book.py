@@ -248,6 +248,11 @@ class Book:
         missing = by_key.keys() - self.answered(by_key)
         now = _now()
         with self._engine.begin() as connection:
+            if connection.execute(_ENDED, {"of_session": session}).scalar() is not False:
+                # What it claimed would be free for nobody: its claims went when it was ended.
+                raise ValueError(
+                    f"another process has taken over from {asker.writer}; run this again when it has ended"
+                )
             insert_new(
                 connection, wanted, [{"study": asker.study, "who": asker.who, "key": key} for key in sorted(by_key)]
             )

@@ -106,11 +106,12 @@ def outlasting(work: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(work)
     def tried(*arguments: P.args, **named: P.kwargs) -> T:
-        until = time.monotonic() + SECONDS_TO_WAIT
+        until = None  # counted from the first failure: the work may have taken long before
         while True:
             try:
                 return work(*arguments, **named)
             except sa.exc.DBAPIError as error:
+                until = until or time.monotonic() + SECONDS_TO_WAIT
                 if not _is_away(error) or time.monotonic() > until:
                     raise
             time.sleep(SECONDS_BETWEEN_TRIES)

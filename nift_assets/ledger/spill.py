@@ -76,8 +76,7 @@ class Spill:
                 lock.release()
 
     def _files(self) -> list[Path]:
-        there = [folder for folder in self._folders if folder.is_dir()]
-        return sorted(path for folder in there for path in folder.iterdir() if _NAME.fullmatch(path.name))
+        return sorted(path for folder in self._folders for path in _listed(folder) if _NAME.fullmatch(path.name))
 
 
 @dataclass(frozen=True)
@@ -183,13 +182,20 @@ class _Part:
         lock = file_locks.take(_lock_of(self.path))
         assert lock is not None, "nobody else knows its name"
         try:
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
             _sync(self.path.parent)
         except OSError:
             self._descriptor = None
             lock.release()
             raise
         self._lock = lock
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return []  # who may not look there has put nothing there
 
 
 def _read(path: Path) -> LeftBehind:

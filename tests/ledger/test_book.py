@@ -419,6 +419,7 @@ def test_a_response_that_is_no_answer_may_have_been_billed_and_stays_reserved(le
     assert spent_and_reserved(ledger, "s") == dict.fromkeys(("", "t"), asked.spent + reserved)
 
 
+@pytest.mark.fault("T23")
 def test_what_is_settled_again_is_booked_once_and_in_no_others_place(ledger: Book) -> None:
     """As after a commit that went through unheard, and from a session that was taken for dead."""
     first, second = questions(2)
@@ -443,6 +444,31 @@ def test_what_is_settled_again_is_booked_once_and_in_no_others_place(ledger: Boo
         with ledger.reading() as connection:
             claims = connection.execute(sa.select(tables.requests.c.claimed_by, tables.requests.c.outcome)).all()
     assert claims == [(other, None)] * 2
+
+
+def test_what_somebody_has_answered_meanwhile_does_not_leave(ledger: Book) -> None:
+    first, second = questions(2)
+    with ledger.session("other") as other, ledger.session("s/t") as session:
+        ledger.open_accounts(ASKER)
+        ledger.intend(session, ASKER, [first, second])
+        ledger.keep(other, [(first.key, 200, b"{}")])
+        wanted = [Reservation(key=question.key, amount=10, tokens=1) for question in (first, second)]
+        exchanged = ledger.exchange(
+            session, ASKER, [], wanted, first_number=1, limiter="l", observed=LimitObservations()
+        )
+    assert (list(exchanged.numbers), exchanged.answered) == ([1], {first.key})
+    assert spent_and_reserved(ledger, "s") == {"": 10, "t": 10}
+
+
+def test_a_session_that_others_have_ended_claims_nothing(ledger: Book) -> None:
+    """Nobody would ever free it, and whoever wants the same would wait for ever."""
+    with ledger.session("s/t") as session:
+        with ledger.writing() as connection:
+            connection.execute(sa.update(tables.sessions).values(ended=True))
+        with pytest.raises(ValueError, match="another process has taken over from s/t"):
+            ledger.intend(session, ASKER, questions(2))
+    with ledger.session("s/t") as session:
+        assert len(ledger.intend(session, ASKER, questions(2)).ours) == 2
 
 
 # -- who is alive

@@ -20,11 +20,12 @@ from nift_assets.ledger.report import spent_and_reserved
 from nift_assets.ledger.spill import Spill, SpillFile, folders
 from nift_assets.rows import Limits
 from tests.counting import Counts
-from tests.ledger.asking import PRICE, Task, books, provider, questions, same_text, wait
+from tests.ledger.asking import PRICE, Task, books, open_sessions, provider, questions, same_text, wait
 from tests.ledger.fault_server import FaultServer
 from tests.postgres import postgres
 
 ASKER = Asker(study="s", who="t", writer="s/t", study_cap=10**12)
+ANSWERED = {"number": 1, "state": "answered", "reserved": 1, "body": b"{}", "http_status": 200}
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +63,7 @@ def ask_in_the_background(book: Book, server: FaultServer, count: int, results: 
     return thread
 
 
+@pytest.mark.fault("T24", runs="32 in flight")
 @pytest.mark.usefixtures("hurried")
 def test_what_came_under_a_lock_that_outlasts_the_run_is_in_the_ledger_of_the_next(
     sqlite_url: str, counts: Counts
@@ -90,6 +92,7 @@ def test_what_came_under_a_lock_that_outlasts_the_run_is_in_the_ledger_of_the_ne
     counts("T24", "a lock longer than the patience: 0 of 32 that were in flight dropped, 0 paid again")
 
 
+@pytest.mark.fault("T24", runs="32 in flight")
 def test_under_a_lock_that_ends_in_time_the_run_goes_on(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch, counts: Counts
 ) -> None:
@@ -111,6 +114,7 @@ def test_under_a_lock_that_ends_in_time_the_run_goes_on(
     counts("T24", "a lock that ends in time: 96 of 96 answered and paid once in the same run")
 
 
+@pytest.mark.fault("T24", runs="32 in flight")
 def test_what_a_killed_process_had_put_outside_is_taken_in_by_the_next(sqlite_url: str, counts: Counts) -> None:
     with FaultServer(latency=0.4) as server:
         task = Task(ledger=sqlite_url, server=server.url, count=96, limits={"in_flight": 32})
@@ -130,6 +134,7 @@ def test_what_a_killed_process_had_put_outside_is_taken_in_by_the_next(sqlite_ur
     counts("T24", "killed while the ledger was locked: 0 of 32 in flight lost, 0 paid again")
 
 
+@pytest.mark.fault("T24", runs="32 in flight")
 @pytest.mark.usefixtures("hurried")
 def test_what_came_while_a_disk_was_full_is_kept_on_another(sqlite_url: str, home: Path, counts: Counts) -> None:
     book, results = Book(sqlite_url), list[AskResult]()
@@ -158,6 +163,7 @@ def test_what_came_while_a_disk_was_full_is_kept_on_another(sqlite_url: str, hom
     counts("T24", f"a full disk: {bills} of {bills} that were sent kept, 0 paid again")
 
 
+@pytest.mark.fault("T24", runs="32 in flight")
 @pytest.mark.usefixtures("hurried")
 def test_without_a_place_outside_a_run_waits_for_the_ledger(
     sqlite_url: str, home: Path, caplog: pytest.LogCaptureFixture
@@ -178,6 +184,7 @@ def test_without_a_place_outside_a_run_waits_for_the_ledger(
     assert "is nowhere but here" in caplog.text
 
 
+@pytest.mark.fault("T24", runs="32 in flight")
 @pytest.mark.usefixtures("hurried")
 def test_what_came_while_postgresql_was_away_is_taken_in_when_it_is_back(home: Path, counts: Counts) -> None:
     results = list[Any]()
@@ -212,6 +219,22 @@ def test_what_came_while_postgresql_was_away_is_taken_in_when_it_is_back(home: P
     found.check(most_extra=0)
     assert not list(home.rglob("*.jsonl"))
     counts("T24", f"PostgreSQL gone for good under a run: {bills} of {bills} that were sent kept, 0 paid again")
+
+
+@pytest.mark.fault("T24")
+def test_a_session_that_has_lost_its_lock_is_not_ended_while_something_of_it_is_outside(sqlite_url: str) -> None:
+    """Else what it claims is free, and asked again although the answer is there."""
+    book, other = Book(sqlite_url), Book(sqlite_url)
+    with book.session("w") as session:
+        file = book.spill.of(session)
+        file.keep({1: {"session": session, "study": "s", "who": "t", "attempt": {**ANSWERED, "key": "0" * 64}}})
+        for lock in book._held[session]:
+            lock.release()
+        other.recover()
+        assert [number for number, _ in open_sessions(sqlite_url)] == [session]
+        file.close()
+        other.recover()
+        assert not open_sessions(sqlite_url)
 
 
 # -- the file itself
@@ -301,8 +324,7 @@ def test_what_a_ledger_does_not_know_is_put_aside_and_named(
     """As where the ledger has been moved away and begun anew: its sessions have the old ones' numbers."""
     folder = folders(sa.make_url(sqlite_url))[0]
     file: SpillFile = Spill([folder]).of(1)
-    attempt = {"number": 1, "key": "0" * 64, "state": "answered", "reserved": 1, "body": b"{}", "http_status": 200}
-    file.keep({1: {"session": 1, "study": "s", "who": "t", "attempt": attempt}})
+    file.keep({1: {"session": 1, "study": "s", "who": "t", "attempt": {**ANSWERED, "key": "0" * 64}}})
     file.close()
     book = Book(sqlite_url)
     assert not book.answered(["0" * 64])

@@ -1,0 +1,57 @@
+"""The simulation: a slice of its seeds, all of them, and the faults that it has to find."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import PROJECT
+from tests.counting import Counts
+from tests.ledger.simulation.mutants import MUTANTS, Mutant, killed_by
+from tests.ledger.simulation.mutants import PROJECT as MUTATED
+from tests.ledger.simulation.run import run_all, told
+
+QUICK, ALL = range(1, 17), range(1, 201)
+
+
+@pytest.mark.fault("T23", runs="16 seeds; slow: 200")
+@pytest.mark.fault("T24", runs="16 seeds; slow: 200")
+@pytest.mark.parametrize("seeds", [QUICK, pytest.param(ALL, marks=pytest.mark.slow)], ids=["quick", "all"])
+def test_whatever_happens_nothing_is_lost_and_nothing_is_paid_twice(seeds: range, counts: Counts) -> None:
+    outcomes, seconds = run_all(seeds)
+    wrong = [outcome for outcome in outcomes if outcome.violation is not None]
+    assert not wrong, wrong[0].report()
+    counts("T23", f"simulation: {told(outcomes, seconds)}, nothing lost, nothing paid twice")
+
+
+def test_a_seed_is_the_same_world_in_any_process() -> None:
+    script = "from tests.ledger.simulation.run import run; print([run(seed).counts for seed in (9, 34)])"
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=PROJECT,
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in (1, 2)
+    }
+    assert len(told) == 1, told
+
+
+def test_every_planted_fault_still_has_its_place() -> None:
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) >= 12
+    for mutant in MUTANTS:
+        assert mutant.planted((MUTATED / "nift_assets" / "ledger" / mutant.file).read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_planted_fault_is_found(mutant: Mutant, counts: Counts) -> None:
+    report = killed_by(mutant)
+    assert report is not None, "it lives"
+    counts("T23", f"planted: {mutant.name}; found: {report.splitlines()[0]}")
