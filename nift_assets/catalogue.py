@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -46,13 +47,32 @@ def refresh(root: Path, replacing: Callable[[Path], AbstractContextManager[Path]
         (root / f"{NAME}.wal").unlink(missing_ok=True)
 
 
+def columns_shown(root: Path, file: Path, *, partitioned: bool) -> Any:
+    """The columns that a file about to be written has to have so that no view changes: those of the file it replaces,
+    or of the first beside it. None where the catalogue has to be made anew in any case."""
+    if not (root / NAME).exists() or (root / f"{NAME}.wal").exists():
+        return None
+    beside = sorted(file.parent.glob("[!.]*.parquet")) if partitioned else []
+    return next((columns(earlier) for earlier in [file, *beside] if earlier.exists()), None)
+
+
+def columns(file: Path) -> Any:
+    """The names and types of a file's columns; None for what is no table."""
+    from pyarrow import ArrowException, parquet
+
+    try:
+        return parquet.read_schema(file).remove_metadata()
+    except (ArrowException, OSError):
+        return None
+
+
 @contextmanager
 def opened(root: Path, refresh: Callable[[], None]) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection to the catalogue of a root, for reading; made anew by `refresh` first where it cannot be opened, or
-    was made when its views still named a place. ValueError where there is nothing to show."""
+    """A connection to the catalogue of a root, for reading; made anew by `refresh` first where it cannot be opened,
+    lacks a table or was made when its views still named a place. ValueError where there is nothing to show."""
     if not root.is_dir() or not any(True for _ in tables(root)):
         raise ValueError(f"there are no tables under {root}; `nift demo` or `nift run` makes some")
-    if not _is_sound(root / NAME):
+    if not _is_sound(root):
         with suppress(PermissionError):  # who may only read has it as it is
             refresh()
     with _links(root) as links:
@@ -115,13 +135,17 @@ def _create_view(views: duckdb.DuckDBPyConnection, root: Path, study: str, table
         views.execute(f"create view {name} as select error({_quoted(why)}) as damaged")
 
 
-def _is_sound(file: Path) -> bool:
+def _is_sound(root: Path) -> bool:
+    """Whether the catalogue can be opened and has all tables, each found from where it lies; a process may have been
+    killed between a table and its view."""
     try:
-        with duckdb.connect(file, read_only=True) as views:
-            ours = "select sql from duckdb_views() where not internal and sql like '%read_parquet%'"
-            return all("temp_directory" in sql for (sql,) in views.execute(ours).fetchall())
+        with duckdb.connect(root / NAME, read_only=True) as views:
+            ours = "select schema_name, view_name, sql from duckdb_views() where not internal"
+            found = {(study, table): sql for study, table, sql in views.execute(ours).fetchall()}
     except duckdb.Error:
         return False
+    by_place = {place for place, sql in found.items() if "temp_directory" in sql}
+    return {(study, table) for study, table, _ in tables(root)} <= by_place
 
 
 def _places(table: str, files: list[Path]) -> dict[Path, str]:

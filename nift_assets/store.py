@@ -99,14 +99,16 @@ class Store:
 
     def write(self, table: str, partition: str | None, rows: Table, version: Version) -> Path:
         """Store a table whole or not at all; the catalogue shows it from then on. A file is one of `write_portions`."""
-        path = self.path(table, partition)
+        path, local = self.path(table, partition), "://" not in self.root
+        shown = catalogue.columns_shown(Path(self.root), path, partitioned=partition is not None) if local else None
         with replacing(path) as temporary, temporary.open("wb") as file:
             if isinstance(rows, Path):
                 with rows.open("rb") as draft:
                     shutil.copyfileobj(draft, file, BYTES_COPIED_AT_ONCE)
             else:
                 table_files.write_frame(file, rows, version, place(table, partition))
-        self.refresh_catalogue()
+        if local and (shown is None or shown != catalogue.columns(path)):
+            self.refresh_catalogue()
         return path
 
     def write_bytes(self, content: bytes, *parts: str) -> Path:

@@ -200,6 +200,27 @@ def test_the_catalogue_shows_every_table_of_every_study(tmp_path: Path) -> None:
         assert catalogue.sql('select count(*) from "articles-1a2b3c".many').fetchall() == [(4,)]
 
 
+def test_the_catalogue_is_made_anew_only_for_other_columns_and_for_a_table_it_lacks(
+    store: Store, tmp_path: Path
+) -> None:
+    store.write("many", "a", pl.DataFrame({"x": [1]}), version())
+    store.write("one", None, pl.DataFrame({"x": [1]}), version())
+    made = (tmp_path / catalogue.NAME).stat().st_ino
+    store.write("many", "b", pl.DataFrame({"x": [2]}), version())
+    store.write("one", None, pl.DataFrame({"x": [3]}), version())
+    assert (tmp_path / catalogue.NAME).stat().st_ino == made
+    with duckdb.connect(tmp_path / catalogue.NAME, read_only=True) as views:
+        assert views.sql("select sum(x) from demo.many").fetchall() == [(3,)]
+        assert views.sql("select sum(x) from demo.one").fetchall() == [(3,)]
+    store.write("many", "b", pl.DataFrame({"x": [2], "y": ["new"]}), version())
+    with duckdb.connect(tmp_path / catalogue.NAME, read_only=True) as views:
+        assert views.sql("select x, y from demo.many order by x").fetchall() == [(1, None), (2, "new")]
+    # As after a kill between the table and its view.
+    pl.DataFrame({"x": [1]}).write_parquet(store.path("two", None))
+    with catalogue.opened(tmp_path, store.refresh_catalogue) as views:
+        assert views.sql("select x from demo.two").fetchall() == [(1,)]
+
+
 def test_writers_at_the_same_time_lose_no_table_from_the_catalogue(store: Store, tmp_path: Path) -> None:
     writers = [threading.Thread(target=store.write, args=(f"t{i}", None, FRAME, version())) for i in range(12)]
     for writer in writers:
