@@ -46,16 +46,18 @@ def read(folder: Path, *, verified: bool = True) -> BackboneFolder:
     return BackboneFolder(folder, tokenizer, digest, digest or _identity(folder))
 
 
-def weights(found: Weights, recipe: Recipe, device: torch.device, *, shared: bool = False) -> Any:
-    """The model on the device, its attention able to keep packed sequences apart.
+def weights(model: Weights | Path, recipe: Recipe, device: torch.device, *, shared: bool = False) -> Any:
+    """The model of a folder, or of what was found in one, on the device, its attention able to keep packed sequences
+    apart.
 
     With `shared` DeepSpeed has been told that weights are shared, and transformers hands each process its part.
     """
+    found = model_folder.weights(model_folder.read(model)) if isinstance(model, Path) else model
     # Soft-capped logits (Gemma 2) and attention sinks (gpt-oss) have no fused kernel, and some models only their own.
     takes_ours = transformers_internals.takes_attention(found.model)
     chosen = {"attn_implementation": attention.register()} if takes_ours else {}
-    model = model_folder.load(found.folder, dtype=precision(found.folder.path, recipe, device), **chosen)
-    return model if shared else model.to(device)
+    loaded = model_folder.load(found.folder, dtype=precision(found.folder.path, recipe, device), **chosen)
+    return loaded if shared else loaded.to(device)
 
 
 def precision(folder: Path, recipe: Recipe, device: torch.device) -> torch.dtype:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nift_training import artifacts
 from nift_training.recipe import Recipe
-from nift_training.train import layouts
-from nift_training.train.layouts import Pair, TrainingRow
+from nift_training.train.layouts import Pair, TrainingRow, read
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,7 +90,7 @@ def cached(tokenizer: Any, data: Path, recipe: Recipe, folder: Path) -> Examples
             return Examples(**load_file(kept))
         except (SafetensorError, TypeError):
             kept.unlink()  # a disk that lost its power left it damaged; it is only a copy
-    examples_ = examples(tokenizer, layouts.read(data), recipe)
+    examples_ = examples(tokenizer, read(data), recipe)
     with artifacts.replacing(kept) as partial:
         save_file({"ids": examples_.ids, "trained": examples_.trained, "starts": examples_.starts}, partial)
     return examples_
