@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sqlite3
 import time
 import uuid
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 SLOTS, SLOT_BYTES = 4, 64
 # A process that dies loses nothing that was written; a power cut may take the marks of so many seconds.
 SECONDS_BETWEEN_SYNCS = 1.0
+# What SQLite says where the description of a table is not what it was.
+MISSING = re.compile(r"no such (table|column)|has no column named")
 
 
 @dataclass(frozen=True)
@@ -193,6 +196,8 @@ def is_damage(error: BaseException) -> bool:
     """Whether SQLite says that a file is not what it was: its pages, or a text that is none any more."""
     if not isinstance(error, sqlite3.DatabaseError):
         return False
+    if MISSING.search(str(error)):
+        return True
     return code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "Could not decode to UTF-8" in str(error)
 
 

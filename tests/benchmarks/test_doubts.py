@@ -15,7 +15,8 @@ from nift_assets.benchmarks import arena_hard, mt_bench
 from nift_assets.benchmarks.scoring import answers, scores, verdicts
 from nift_assets.benchmarks.scoring.interface import ScoredFiles
 from nift_assets.benchmarks.scoring.scores import Measured
-from nift_assets.store import Store, Version
+from nift_assets.store import Store
+from nift_assets.table_files import Version, data_version
 from tests.benchmarks.test_file_scores import by_model, game, rated, write
 
 LOW_LABELS = " ".join(f"[[{number}]]" for number in range(1, 6))
@@ -115,7 +116,7 @@ def test_our_own_tables_carry_the_note(texts: list[str], note: str | None, tmp_p
     assert frame["note"].to_list() == [note]
     study = studies.load("demo")
     store = Store(root=str(tmp_path), study="demo")
-    store.write("benchmark_scores", None, frame, Version(data="d", inputs="i"))
+    store.write("benchmark_scores", None, frame, Version(data=data_version(frame), inputs="i"))
     printed = score_table.render(study, store)
     (line,) = (line for line in printed.splitlines() if line.startswith("pico  "))
     assert (" ?" in line) == bool(note)

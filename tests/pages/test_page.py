@@ -61,7 +61,8 @@ def filled(text: str) -> dict[str, pl.DataFrame]:
 
 
 def planted(text: str) -> Study:
-    """The demo study with `text` in every field that may be any text."""
+    """The demo study with `text` in every field that may be any text; no field may have a NUL in it."""
+    text = text.replace("\0", "")
     corpus = dataclasses.replace(DEMO.corpus, location=text, licence=text, revision=text)
     teachers = tuple(
         dataclasses.replace(teacher, model=text, system_prompt=text)
