@@ -460,7 +460,7 @@ def _answered(connection: sa.Connection, keys: Collection[str]) -> set[str]:
     return {
         key
         for portion in chunks(list(keys))
-        for key in connection.execute(sa.select(answers.c.key).where(answers.c.key.in_(portion))).scalars()
+        for key in connection.execute(_ANSWERED_OF, {"of": portion}).scalars()
     }
 
 
@@ -482,14 +482,12 @@ def _settle_spilled(connection: sa.Connection, row: dict[str, Any]) -> bool:
 def _still_open(connection: sa.Connection, session: int, settled: Sequence[AttemptResult]) -> dict[int, int]:
     """What is reserved for each of the attempts that nobody has settled yet."""
     keys = {s.number: s.key for s in settled}
-    columns = (attempts.c.number, attempts.c.key, attempts.c.reserved)
-    query = sa.select(*columns).where(attempts.c.session == session, _OPEN).with_for_update()
+    span = {"of_session": session, "first": min(keys), "last": max(keys)}
     return {
         number: reserved
-        for portion in chunks(list(keys))
-        for number, key, reserved in connection.execute(query.where(attempts.c.number.in_(portion)))
+        for number, key, reserved in connection.execute(_OPEN_OF, span)
         # A ledger that was put back from a copy gives its numbers out anew.
-        if keys[number] == key
+        if keys.get(number) == key
     }
 
 
@@ -562,6 +560,14 @@ def _put_rate_limiter(connection: sa.Connection, name: str, limiter: RateLimiter
 
 # Not settled by whoever sent it: on its way, or given up for lost by others when its session was.
 _OPEN = (attempts.c.state == "sent") | ((attempts.c.state == "unknown") & (attempts.c.cause == INTERRUPTED))
+# Of a session there are no more than it may have in flight, however far apart their numbers are.
+_OPEN_OF = (
+    sa.select(attempts.c.number, attempts.c.key, attempts.c.reserved)
+    .where(attempts.c.session == sa.bindparam("of_session"), _OPEN)
+    .where(attempts.c.number.between(sa.bindparam("first"), sa.bindparam("last")))
+    .with_for_update()
+)
+_ANSWERED_OF = sa.select(answers.c.key).where(answers.c.key.in_(sa.bindparam("of", expanding=True)))
 _SETTLE = (
     sa.update(attempts)
     .where(attempts.c.session == sa.bindparam("of_session"), attempts.c.number == sa.bindparam("of_number"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -89,11 +89,14 @@ def status_of_text(text: str, ending: Ending | None) -> Status:
 MOST_ADDED = 512
 
 
-def lacks_words(text: str, counted: int) -> bool:
+def lacks_words(texts: Iterable[str], counted: int) -> bool:
     """Whether a server's count of a prompt's tokens says that it has cut the prompt: it is as long as contexts are, and
-    the text has more words than that, or cannot have so many tokens."""
+    the texts have more words than that, or cannot have so many tokens."""
+    if counted < 256 or counted % 256:
+        return False
+    text = "\n".join(texts)
     words = len(text.split()) + len(UNSPACED.findall(text)) // 3
-    if counted >= 256 and counted % 256 == 0 and counted < words:
+    if counted < words:
         return True
     is_context = counted >= 1024 and counted & (counted - 1) == 0
     return is_context and counted > len(text.encode("utf-8", "surrogatepass")) + MOST_ADDED

@@ -205,7 +205,7 @@ def answer(stored: StoredResponse, request: Request | None = None) -> Answer:
 def _cut_prompt(reading: Reading, request: Request | None) -> str | None:
     """That a server has cut the prompt, in a line; None where it has read all of it, as far as it says."""
     counted = reading.input_tokens or 0
-    if request is not None and lacks_words("\n".join(message.content for message in request.messages), counted):
+    if request is not None and lacks_words((message.content for message in request.messages), counted):
         words = sum(len(message.content.split()) for message in request.messages)
         return f"{CUT_PROMPT}: it read {counted:,} tokens for {words:,} words; {CUT_REMEDY}"
     return f"{CUT_PROMPT}, as it says itself; {CUT_REMEDY}" if reading.prompt_cut else None

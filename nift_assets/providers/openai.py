@@ -138,12 +138,12 @@ def read(body: Mapping[str, Any]) -> Reading:
     message = body["choices"][0]["message"]
     # Servers that tell thoughts apart themselves have them in parts of the content, or in one of these fields, some in
     # two; others leave them in the text.
-    fields = (apart_from_text(message.get(name)) for name in THOUGHT_FIELDS)
+    fields = (apart_from_text(message[name]) for name in THOUGHT_FIELDS if message.get(name))
     shown = of_parts(message.get("content"))[0] or next((thoughts for thoughts in fields if thoughts), None)
     within, text = apart(told.text)
     thoughts = "\n\n".join(part for part in (shown, within) if part) or None
     if text == told.text:
-        return replace(told, thoughts=thoughts)
+        return replace(told, thoughts=thoughts) if thoughts else told
     how = "refused" if told.status == "refused" else ending(told.finish_reason or "")
     return replace(told, status=status_of_text(text, how), text=text, thoughts=thoughts)
 
