@@ -215,8 +215,9 @@ def _check_settings(generator: Generator, model: str | Path) -> None:
     listed = said if isinstance(said, list) else [] if said is None else [said]
     strange: list[object] = [end for end in listed if not isinstance(end, int) or isinstance(end, bool)]
     try:
-        for temperature in () if strange else (0.0, 1.0):
-            _generate_batch(generator, [[0]], end_ids(generator), 1, temperature, seed=0)
+        # Two lengths: a setting may fit one of them alone.
+        for length, temperature in () if strange else ((1, 0.0), (1, 1.0), (5, 0.0)):
+            _generate_batch(generator, [[0] * length], end_ids(generator), 1, temperature, seed=0)
     except torch.OutOfMemoryError:
         raise
     except Exception as mistake:  # whatever transformers makes of settings and a model that do not go together

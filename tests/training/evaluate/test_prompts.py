@@ -80,6 +80,8 @@ def test_an_answer_in_a_batch_is_the_answer_alone_without_the_word_of_a_tokenize
         {"num_beams": "2"},
         {"top_p": "x"},
         {"top_k": "x"},
+        {"prefill_chunk_size": [1]},
+        {"prefill_chunk_size": [1, 4]},
         [1],
     ],
 )
