@@ -458,9 +458,7 @@ def settle(connection: sa.Connection, session: int, study: str, who: str, settle
 
 def _answered(connection: sa.Connection, keys: Collection[str]) -> set[str]:
     return {
-        key
-        for portion in chunks(list(keys))
-        for key in connection.execute(_ANSWERED_OF, {"of": portion}).scalars()
+        key for portion in chunks(list(keys)) for key in connection.execute(_ANSWERED_OF, {"of": portion}).scalars()
     }
 
 
