@@ -43,8 +43,8 @@ MUTANTS = (
     Mutant(
         "a commit unheard is settled twice",
         "book.py",
-        "attempts.c.session == session, _OPEN)",
-        "attempts.c.session == session)",
+        'sa.bindparam("of_session"), _OPEN)',
+        'sa.bindparam("of_session"))',
     ),
     Mutant("a commit unheard is not looked up", "group_commit.py", "if self._in_doubt:", "if False:"),
     Mutant(
