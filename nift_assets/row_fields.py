@@ -35,9 +35,11 @@ CALLED = {str: "a text", bool: "True or False", int: "a whole number", float: "a
 
 def check(row: Any, who: str, *, inside: bool = True) -> None:
     """ValueError for the first field of a row that holds something else than is declared, and unless told otherwise for
-    that of a row `inside` it."""
+    that of a row `inside` it. A list where a tuple is declared becomes one: it has always been taken."""
     for name, kind in _kinds(row.__class__).items():
-        value = getattr(row, name)
+        value = _with_tuples(getattr(row, name), kind)
+        if value is not getattr(row, name):
+            object.__setattr__(row, name, value)
         if not _is(value, kind) or not _is_in_range(name, value):
             raise ValueError(f"{who}: {name} is {_shown(value)}; give {_wanted(name, kind)}")
         if not _is_writable(value):
@@ -55,8 +57,24 @@ def _kinds(row: type) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in fields(row)}
 
 
+def _with_tuples(value: Any, kind: Any) -> Any:
+    """The value, a list as a tuple where the declared kind has one."""
+    parts = get_args(kind)
+    if get_origin(kind) in (Union, types.UnionType):
+        kind = next((part for part in parts if get_origin(part) is tuple), None)
+        parts = get_args(kind)
+    if not isinstance(value, list | tuple) or get_origin(kind) is not tuple:
+        return value
+    inner = parts[:1] * len(value) if parts[-1:] == (...,) else parts
+    if len(inner) != len(value):
+        return tuple(value)
+    within = tuple(map(_with_tuples, value, inner))
+    unchanged = isinstance(value, tuple) and all(one is other for one, other in zip(within, value, strict=True))
+    return value if unchanged else within
+
+
 def _is(value: Any, kind: Any) -> bool:
-    """Whether a value is of a declared kind; True is no number, and a list no tuple."""
+    """Whether a value is of a declared kind; True is no number."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return any(_is(value, each) for each in parts)

@@ -146,7 +146,7 @@ def test_a_mutated_row_is_taken_or_refused_in_a_line(kind: str, every: int, tmp_
         (("teachers", 3, "price", "max_output"), True, "price: max_output is True; give a whole number of at least 1"),
         (("teachers", 3, "limits", "in_flight"), 0, "limits: in_flight is 0; give a whole number of at least 1"),
         (("teachers", 3, "filters"), "prompt_echo", "filters is 'prompt_echo'; give a tuple of texts, such as"),
-        (("teachers", 3, "filters"), ["prompt_echo"], r"filters is \['prompt_echo'\]; give a tuple of texts"),
+        (("teachers", 3, "filters"), ["prompt_echo", 1], r"filters is \('prompt_echo', 1\); give a tuple of"),
         (("models", 0, "cells", 0, "paper"), "7.3", "'pico', cells 1: paper is '7.3'; give a number"),
         (("models", 0, "module"), "lora_base", "module is 'lora_base'; give one of 'none', 'lora', 'lora-base'"),
         (("budget_usd",), "20", "study 'demo': budget_usd is '20'; give a number of at least 0, or None"),
@@ -157,6 +157,16 @@ def test_a_mutated_row_is_taken_or_refused_in_a_line(kind: str, every: int, tmp_
 def test_a_field_of_another_kind_is_named_with_its_row_and_what_it_takes(place: Where, value: Any, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         changed(STUDY, place, value)
+
+
+def test_a_list_stands_for_the_tuple_that_is_declared(tmp_path: Path) -> None:
+    """Studies were written so before fields were looked at."""
+    place = ("teachers", 3, "filters")
+    as_list, as_tuple = (changed(STUDY, place, kind(STUDY.teachers[3].filters)) for kind in (list, tuple))
+    assert as_list == as_tuple == STUDY
+    whole = dataclasses.replace(STUDY, teachers=[*STUDY.teachers])  # type: ignore[arg-type]
+    assert whole == STUDY
+    used(whole, tmp_path)
 
 
 def test_a_range_is_that_of_a_field_there_is() -> None:
