@@ -56,8 +56,14 @@ def test_a_third_run_of_a_vendor_waits_until_one_of_two_is_done(tmp_path: Path) 
             )
             for number in "123"
         ]
+
+        def one_waits() -> bool:
+            ended = [run.communicate()[1].decode() for run in runs if run.poll() is not None]
+            assert not ended, ended
+            return log.get_concurrency_info("openai").pending_step_count == 1
+
         try:
-            wait(lambda: log.get_concurrency_info("openai").pending_step_count == 1, 120, every=0.1)
+            wait(one_waits, 120, every=0.1)
             found = log.get_concurrency_info("openai")
             assert (found.slot_count, found.active_slot_count) == (2, 2)
             assert len(list(tmp_path.glob("inside-*"))) == 2
