@@ -17,6 +17,7 @@ from nift_assets.ledger.high_water import DamagedLedger, HighWater, Mark
 from nift_assets.ledger.locks import FileLocks
 from nift_assets.ledger.tables import VERSION, answers, attempts
 from nift_assets.ledger.tables import high_water as high_waters
+from nift_training import artifacts
 
 # What SQLite says of a damaged file is told, but not all of it.
 MOST_TOLD = 5
@@ -70,7 +71,7 @@ def backup(url: str | sa.URL, to: Path) -> Path:
         if found.mark:
             Mark(to).put(found.mark)
         made.replace(to)
-        high_water.sync_folder(to.parent)
+        artifacts.sync(to.parent)
     finally:
         made.unlink(missing_ok=True)
     return to
@@ -105,7 +106,7 @@ def restore(url: str | sa.URL, source: Path) -> Restored:
         if beside.exists():
             beside.rename(f"{aside}{kind}") if aside else beside.unlink()
     restored.replace(file)
-    high_water.sync_folder(file.parent)
+    artifacts.sync(file.parent)
     return Restored(answers=found.answers if found.version == VERSION else _count(file), replaced=aside)
 
 

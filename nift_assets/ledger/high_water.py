@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nift_assets.ledger.tables import VERSION
-from nift_training import file_locks
+from nift_training import artifacts, file_locks
 
 log = logging.getLogger(__name__)
 
@@ -68,13 +68,8 @@ class Mark:
 
     def put(self, mark: HighWater) -> None:
         """Makes the file anew, in one step, also where the mark is to be lower than it was."""
-        partial = self.path.with_name(f"{self.path.name}.partial")
-        with partial.open("wb") as file:
-            file.write(_slot(mark).ljust(SLOTS * SLOT_BYTES))
-            file.flush()
-            os.fsync(file)
-        partial.replace(self.path)
-        sync_folder(self.path.parent)
+        with artifacts.replacing(self.path) as partial:
+            partial.write_bytes(_slot(mark).ljust(SLOTS * SLOT_BYTES))
 
     def write(self, mark: HighWater) -> None:
         """Raises the mark behind a commit. That is through whatever happens here, so nothing is raised."""
@@ -207,15 +202,6 @@ def damaged(file: Path, what: str) -> str:
         f"the ledger {file} is damaged ({what}): `nift ledger check` says what is whole, `nift ledger restore PATH` "
         "puts a backup back; after `nift ledger accept` what is not whole is asked and paid again"
     )
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder last."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def _slot(mark: HighWater) -> bytes:

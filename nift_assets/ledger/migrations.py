@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -16,6 +15,7 @@ from nift_assets.ledger import high_water as marks
 from nift_assets.ledger.database import AT_A_TIME, insert_new
 from nift_assets.ledger.tables import VERSION, answer_digest, answers, batches, high_water, metadata, requests, schema
 from nift_assets.protocol.request import restored
+from nift_training import artifacts
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +97,7 @@ def copy(file: Path, to: Path) -> None:
             source.backup(target)
             # What is copied is whole by itself, without a `-wal`.
             target.execute("pragma journal_mode = delete")
-        with partial.open("rb") as copied:
-            os.fsync(copied)
+        artifacts.sync(partial)
         partial.replace(to)
     except sqlite3.Error as error:
         if marks.is_damage(error):
@@ -108,7 +107,7 @@ def copy(file: Path, to: Path) -> None:
         ) from None
     finally:
         partial.unlink(missing_ok=True)
-    marks.sync_folder(to.parent)
+    artifacts.sync(to.parent)
 
 
 def _add_columns(connection: sa.Connection) -> None:

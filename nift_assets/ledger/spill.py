@@ -22,7 +22,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from nift_assets import environment
-from nift_training import file_locks
+from nift_training import artifacts, file_locks
 
 Row = Mapping[str, Any]
 # A file is of a session, and no two have one name: a ledger that was begun anew gives its numbers out anew.
@@ -183,7 +183,7 @@ class _Part:
         assert lock is not None, "nobody else knows its name"
         try:
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-            _sync(self.path.parent)
+            artifacts.sync(self.path.parent)
         except OSError:
             self._descriptor = None
             lock.release()
@@ -229,11 +229,3 @@ def _decoded(value: dict[str, Any]) -> Any:
 
 def _lock_of(path: Path) -> Path:
     return path.with_suffix(".lock")
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

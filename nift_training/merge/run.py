@@ -203,7 +203,7 @@ def _merge_shards(job: MergeJob, draft: artifacts.Draft, started: float) -> int:
     """
 
     def finish(shard: Shard, written: artifacts.ManifestFile) -> int:
-        streaming.flush(draft.path / written.name)
+        artifacts.sync(draft.path / written.name)
         checked = recomputation.check(shard, job.changes, job.adapter.file, draft.path / written.name)
         artifacts.finish(draft, written)
         return checked

@@ -76,7 +76,7 @@ def rewrite(
     *,
     hash_source: bool,
 ) -> WrittenShard:
-    """Writes the shard with its changed tensors to `out`; to `flush` it is the caller's part.
+    """Writes the shard with its changed tensors to `out`; to flush it is the caller's part.
 
     ValueError for a tensor that is not finite afterwards, OSError for a disk that is full.
     """
@@ -135,15 +135,6 @@ def rewrite(
         sha256=after.hexdigest(),
         source_sha256=before.hexdigest() if hash_source else None,
     )
-
-
-def flush(path: Path) -> None:
-    """Waits until a file is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class _Merging:
