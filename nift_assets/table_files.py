@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 ROWS_COPIED_AT_ONCE = 1_000
 # What is compressed together, and unpacked together by who reads it: of articles some 10 MB.
 ROWS_PER_GROUP = 2_048
-# The digest of rows is as it is since then (seconds since 1970: 2026-11-21 22:00 UTC).
-DIGESTED_SINCE = 1_795_298_400
+# How many rows of a column the first digests took at a time.
+ROWS_DIGESTED_AT_FIRST = 10_000
 # How a disk refuses what is written: it is full, or for this user, it is broken, or it is for reading only.
 REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 # How libraries tell an error of the operating system that they hand on as a text.
@@ -250,7 +250,7 @@ def _compare(file: BinaryIO, rows: Iterable[pl.DataFrame], version: Version) -> 
     digest = RowsDigest()
     for portion in rows:
         digest.add(portion)
-    if digest.hexdigest() != version.data and (version.columns or not _is_of_before(file)):
+    if digest.hexdigest() != version.data and (version.columns or _first_digest(file) != version.data):
         raise DamagedTable("its rows are not what was written")
 
 
@@ -271,9 +271,31 @@ def _portions(file: BinaryIO) -> Iterator[pl.DataFrame]:
         yield pl.DataFrame(stored.read_row_group(group, use_threads=False))
 
 
-def _is_of_before(file: BinaryIO) -> bool:
-    """Whether a file without a seal is so old that its digest may be another one, which cannot be worked out again."""
-    return os.fstat(file.fileno()).st_mtime < DIGESTED_SINCE
+def _first_digest(file: BinaryIO) -> str:
+    """The digest of a file's rows as the first tables have it in their footer: a column at a time."""
+    hashed = hashlib.sha256()
+    file.seek(0)
+    for name in pl.read_parquet_schema(file):
+        file.seek(0)
+        values = pl.read_parquet(file, columns=[name])[name]
+        hashed.update(f"{name}\0{values.dtype}\0".encode())
+        for start in range(0, max(len(values), 1), ROWS_DIGESTED_AT_FIRST):
+            _digest_at_first(hashed, values.slice(start, ROWS_DIGESTED_AT_FIRST))
+    return hashed.hexdigest()
+
+
+def _digest_at_first(hashed: hashlib._Hash, values: pl.Series) -> None:
+    hashed.update(values.is_null().to_numpy().tobytes())
+    present = values.drop_nulls()
+    if isinstance(values.dtype, pl.List):
+        hashed.update(present.list.len().to_numpy().tobytes())
+        _digest_at_first(hashed, present.explode())
+    elif values.dtype == pl.String:
+        hashed.update(present.str.len_bytes().to_numpy().tobytes())
+        for start in range(0, len(present), ROWS_COPIED_AT_ONCE):
+            hashed.update("".join(present.slice(start, ROWS_COPIED_AT_ONCE)).encode())
+    else:
+        hashed.update(present.to_numpy().tobytes())
 
 
 def _seen(path: Path, file: BinaryIO, columns: Sequence[str] | None) -> tuple[object, ...] | None:

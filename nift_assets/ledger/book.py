@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from nift_assets import crash_points
 from nift_assets.ledger import accounts, database, raised_limits, rate_limiter, spill, stored_answers
-from nift_assets.ledger.database import chunks, clean, insert_new, outlasting
+from nift_assets.ledger.database import among, chunks, clean, execute_many, insert_new, outlasting
 from nift_assets.ledger.locks import AdvisoryLocks, FileLocks, Lock, Locks, locked
 from nift_assets.ledger.opening import opened
 from nift_assets.ledger.rate_limiter import LimitObservations, RateLimiter
@@ -271,17 +271,21 @@ class Book:
                 for key in sorted(missing)
             ]
             insert_new(connection, requests, rows)
-            in_order = sa.select(requests.c.key).where(requests.c.key.in_(missing)).order_by(requests.c.key)
+            in_order = (
+                sa.select(requests.c.key).where(among(connection, requests.c.key, missing)).order_by(requests.c.key)
+            )
             connection.execute(in_order.with_for_update())
             if asker.reuse_below_limit:
                 raised_limits.take(connection, session, [by_key[key] for key in missing])
             unclaimed = requests.c.claimed_by.is_(None) & requests.c.in_batch.is_(None)
-            mine = requests.c.key.in_(missing) & unclaimed & requests.c.outcome.is_distinct_from("unknown")
+            mine = (
+                among(connection, requests.c.key, missing) & unclaimed & requests.c.outcome.is_distinct_from("unknown")
+            )
             connection.execute(sa.update(requests).where(mine).values(claimed_by=session, outcome=None, detail=None))
             # Looked up behind the claim: what another session answered just before is an answer.
             done = _answered(connection, missing)
             columns = (requests.c.key, requests.c.claimed_by, requests.c.in_batch, requests.c.outcome)
-            rows_now = connection.execute(sa.select(*columns).where(requests.c.key.in_(missing)))
+            rows_now = connection.execute(sa.select(*columns).where(among(connection, requests.c.key, missing)))
             claims = {row[0]: row for row in rows_now}
         return [claims[key] for key in by_key if key in missing and key not in done]
 
@@ -308,7 +312,7 @@ class Book:
         @outlasting
         def read(portion: Sequence[str]) -> Sequence[Any]:
             with self.reading() as connection:
-                return connection.execute(query.where(answers.c.key.in_(portion))).all()
+                return connection.execute(query.where(among(connection, answers.c.key, portion))).all()
 
         for portion in chunks(keys):
             yield from map(stored_answers.read, read(portion))
@@ -321,7 +325,9 @@ class Book:
             return {
                 key: (outcome or "pending", detail)
                 for portion in chunks(keys)
-                for key, outcome, detail in connection.execute(sa.select(*columns).where(requests.c.key.in_(portion)))
+                for key, outcome, detail in connection.execute(
+                    sa.select(*columns).where(among(connection, requests.c.key, portion))
+                )
             }
 
     # -- what is sent and what comes back ------------------------------------------------------------------------
@@ -428,7 +434,7 @@ def settle(connection: sa.Connection, session: int, study: str, who: str, settle
     reserved = _still_open(connection, session, settled)
     booked = list({s.number: s for s in reversed(settled) if s.number in reserved}.values())
     if booked:
-        connection.execute(_SETTLE, [_settling(session, s, reserved[s.number]) for s in booked])
+        execute_many(connection, _SETTLE, [_settling(session, s, reserved[s.number]) for s in booked])
     now = _now()
     kept = [
         {
@@ -458,7 +464,11 @@ def settle(connection: sa.Connection, session: int, study: str, who: str, settle
 
 def _answered(connection: sa.Connection, keys: Collection[str]) -> set[str]:
     return {
-        key for portion in chunks(list(keys)) for key in connection.execute(_ANSWERED_OF, {"of": portion}).scalars()
+        key
+        for portion in chunks(list(keys))
+        for key in connection.execute(
+            sa.select(answers.c.key).where(among(connection, answers.c.key, portion))
+        ).scalars()
     }
 
 
@@ -523,7 +533,7 @@ def _admit(
             }
             for place, reservation in enumerate(leaving)
         ]
-        connection.execute(sa.insert(attempts), rows)
+        execute_many(connection, _SEND, rows)
         accounts.post(connection, asker.study, asker.who, reserved=sum(amounts[:count]), spent=0)
     return ExchangeResult(
         numbers=range(first_number, first_number + count),
@@ -565,7 +575,7 @@ _OPEN_OF = (
     .where(attempts.c.number.between(sa.bindparam("first"), sa.bindparam("last")))
     .with_for_update()
 )
-_ANSWERED_OF = sa.select(answers.c.key).where(answers.c.key.in_(sa.bindparam("of", expanding=True)))
+_SEND = sa.insert(attempts)
 _SETTLE = (
     sa.update(attempts)
     .where(attempts.c.session == sa.bindparam("of_session"), attempts.c.number == sa.bindparam("of_number"))

@@ -6,6 +6,7 @@ What differs between the two stands here, and nothing here knows what the tables
 from __future__ import annotations
 
 import functools
+import json
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -130,12 +131,51 @@ def _is_away(error: sa.exc.DBAPIError) -> bool:
 
 
 def insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Inserts rows; one that is there already stays."""
-    if not rows:
-        return
+    """Inserts rows, which have the same columns; one that is there already stays."""
+    if rows:
+        execute_many(connection, _insert_new(table, connection.dialect.name), rows)
+
+
+@functools.cache
+def _insert_new(table: sa.Table, dialect: str) -> sa.Insert:
     insert: sqlite.Insert | postgresql.Insert
-    insert = sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
-    connection.execute(insert.on_conflict_do_nothing(), list(rows))
+    insert = sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+    return insert.on_conflict_do_nothing()
+
+
+def execute_many(
+    connection: sa.Connection, statement: sa.Insert | sa.Update, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Executes a statement that lives as long as its module, once for each row.
+
+    SQLAlchemy works a row out again for each execution, which costs more than the database does; here the driver is
+    handed the rows as they are. No column of the statement may have a default or a type of SQLAlchemy's own making.
+    """
+    text, names = _compiled(statement, connection.dialect, tuple(rows[0]))
+    if names is None:
+        connection.exec_driver_sql(text, [dict(row) for row in rows])
+    else:
+        connection.exec_driver_sql(text, [tuple(map(row.__getitem__, names)) for row in rows])
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(
+    statement: sa.Insert | sa.Update, dialect: sa.Dialect, columns: tuple[str, ...]
+) -> tuple[str, Sequence[str] | None]:
+    """The statement as the driver takes it, and the names of its values in their order; None where they are named."""
+    # The values of an update are bound by it, those of an insert are its columns.
+    compiled = statement.compile(
+        dialect=dialect, column_keys=list(columns) if isinstance(statement, sa.Insert) else None
+    )
+    return str(compiled), getattr(compiled, "positiontup", None)
+
+
+def among(connection: sa.Connection, column: sa.Column[str], values: Collection[str]) -> sa.ColumnElement[bool]:
+    """Whether a column has one of the values, which travel as one: SQLAlchemy works each out that travels alone."""
+    if connection.dialect.name == "sqlite":
+        listed = sa.func.json_each(json.dumps(list(values))).table_valued("value")
+        return column.in_(sa.select(listed.c.value))
+    return column == sa.any_(sa.literal(list(values), sa.ARRAY(sa.String)))
 
 
 def clock(connection: sa.Connection) -> float:

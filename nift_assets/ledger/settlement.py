@@ -54,7 +54,8 @@ class Settlement:
             if outcome.sent:
                 return [self._unknown(attempt, outcome.cause, outcome.message, now)]
             return [self._never_sent(attempt, outcome, now)]
-        response = replace(outcome, body=self._secrets.body(outcome.body))
+        body = self._secrets.body(outcome.body)
+        response = outcome if body is outcome.body else replace(outcome, body=body)
         try:
             return self._read(attempt, response, now)
         except Exception as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from nift_assets.ledger.database import among
 from nift_assets.ledger.high_water import DamagedLedger
 from nift_assets.ledger.tables import answer_digest, answers, attempts, requests
 from nift_assets.protocol.answer import StoredResponse
@@ -45,10 +46,12 @@ def is_whole(row: Any) -> bool:
 
 def there(connection: sa.Connection, keys: Sequence[str]) -> set[str]:
     """Those of the keys that have an answer; DamagedLedger where one was stored and cannot be found."""
-    found = set(connection.execute(sa.select(answers.c.key).where(answers.c.key.in_(keys))).scalars())
+    found = set(connection.execute(sa.select(answers.c.key).where(among(connection, answers.c.key, keys))).scalars())
     if len(found) == len(keys):
         return found
-    answered = sa.select(attempts.c.key).where(attempts.c.key.in_(set(keys) - found), attempts.c.state == "answered")
+    answered = sa.select(attempts.c.key).where(
+        among(connection, attempts.c.key, set(keys) - found), attempts.c.state == "answered"
+    )
     if (lost := connection.execute(answered.limit(1)).scalar()) is not None:
         raise DamagedLedger(
             f"the ledger has lost the answer {lost}, which was stored: `nift ledger check` counts all that are lost, "

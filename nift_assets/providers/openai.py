@@ -138,8 +138,10 @@ def read(body: Mapping[str, Any]) -> Reading:
     message = body["choices"][0]["message"]
     # Servers that tell thoughts apart themselves have them in parts of the content, or in one of these fields, some in
     # two; others leave them in the text.
-    fields = (apart_from_text(message[name]) for name in THOUGHT_FIELDS if message.get(name))
-    shown = of_parts(message.get("content"))[0] or next((thoughts for thoughts in fields if thoughts), None)
+    shown = of_parts(message.get("content"))[0]
+    if shown is None and not message.keys().isdisjoint(THOUGHT_FIELDS):
+        fields = (apart_from_text(message[name]) for name in THOUGHT_FIELDS if message.get(name))
+        shown = next((thoughts for thoughts in fields if thoughts), None)
     within, text = apart(told.text)
     thoughts = "\n\n".join(part for part in (shown, within) if part) or None
     if text == told.text:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import random
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ from nift_assets.graph import asset_definition
 from nift_assets.steps import coverage
 from nift_assets.steps.lineage import Partition, PartitionStates
 from nift_assets.store import Store
-from nift_assets.table_files import DIGESTED_SINCE, DamagedTable, RowsDigest, Version, version_of, write_portions
+from nift_assets.table_files import DamagedTable, RowsDigest, Version, version_of, write_portions
 from tests.conftest import nift_here
 from tests.counting import Counts
 from tests.demo import GRAPH, STUDY
@@ -219,16 +217,29 @@ def test_of_many_flips_none_is_read_as_other_rows(written: str, tmp_path: Path, 
 
 
 def test_what_was_stored_before_there_were_seals_is_read(tmp_path: Path) -> None:
-    """Also what is so old that its digest is another one."""
-    rows, store = pl.DataFrame({"a": [1, 2], "t": ["x", None]}), Store(root=str(tmp_path), study="s")
-    for data, modified in ((version_of(rows, "").data, time.time()), ("0" * 64, DIGESTED_SINCE - 1)):
+    """Also what is so old that its digest is another one: the literal was made by the code of then."""
+    store, halves = Store(root=str(tmp_path), study="s"), 6_000
+    rows = pl.DataFrame(
+        {
+            "a": [*range(2 * halves - 1), None],
+            "t": ["é", None] * halves,
+            "f": [0.5, None] * halves,
+            "l": [["x", "y"], []] * halves,
+            "b": [True, False] * halves,
+        }
+    )
+    first = "d1c4fdae2095b0d327c87d9ec4589d790015d0f670d8310f5ccd1498c2695d03"
+    for data in (version_of(rows, "").data, first):
         store.write("t", None, rows, version_of(rows, "i"))
         rows.write_parquet(store.path("t", None), metadata={"nift.data": data, "nift.inputs": "i"})
-        os.utime(store.path("t", None), (modified, modified))
         assert store.version("t", None) == Version(data=data, inputs="i")
         assert store.read("t", None).equals(rows)
         assert store.read("t", None, ["t"]).equals(rows.select("t"))
         assert pl.concat(portions(store.table("t"))).equals(rows)
+        for other in (rows.with_columns(pl.col("a") + 1), rows.head(-1), rows.with_columns(f=pl.lit(None, pl.Float64))):
+            other.write_parquet(store.path("t", None), metadata={"nift.data": data, "nift.inputs": "i"})
+            with pytest.raises(DamagedTable, match="its rows are not what was written"):
+                store.read("t", None)
 
 
 def test_a_file_is_held_against_its_footer_once_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
