@@ -8,12 +8,15 @@ Prints what was counted as JSON; whatever is wrong ends it with an AssertionErro
 from __future__ import annotations
 
 import errno
+import functools
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -228,7 +231,90 @@ def halves_rejoin(folder: Path, failed: bool) -> None:
     assert no_drafts(folder)
 
 
+@functools.cache
+def weights(place: Path) -> tuple[Path, Path, str]:
+    """A base and an adapter that lie elsewhere than what fails, and what they are merged into: the digest of it."""
+    from nift_training.merge import run
+    from nift_training.train import run as training
+    from tests.training.conftest import ARTICLES, RECIPE, write_tiny_model
+
+    base, adapter, pairs = write_tiny_model(place / "base", seed=0), place / "adapter", place / "pairs.jsonl"
+    rows = [{"prompt": text[:60], "response": text[60:]} for text in ARTICLES * 3]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    training.train(base, "tiny-base", pairs, RECIPE, adapter, threads=1)
+    return base, adapter, artifacts.sha256(run.merge(base, adapter, place / "merged") and place / "merged" / run.SINGLE)
+
+
+def merge(folder: Path) -> None:
+    from nift_training.merge import run
+
+    base, adapter, _ = weights(folder.parent / "sources")
+    if not (folder / "merged").exists():
+        run.merge(base, adapter, folder / "merged")
+
+
+def merged_or_not_there(folder: Path, failed: bool) -> None:
+    from nift_training.merge import run
+
+    out = folder / "merged"
+    if out.exists():
+        artifacts.verify(out)
+        assert artifacts.sha256(out / run.SINGLE) == weights(folder.parent / "sources")[2]
+    else:
+        assert failed
+    assert no_drafts(folder)
+
+
+HUBS: dict[Path, Any] = {}
+
+
+def begin_hub(folder: Path) -> None:
+    """A Hub for this folder, with a publication of before in it; huggingface_hub is turned to it."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import disable_progress_bars
+
+    from nift_assets.hub.huggingface_internals import abort_uploads
+    from tests.hub import pushing
+    from tests.hub.server import Hub, person
+
+    for other in [*HUBS]:
+        HUBS.pop(other).__exit__(None, None, None)
+    abort_uploads()
+    hub = HUBS[folder] = Hub({pushing.TOKEN: person("me")}).__enter__()
+    os.environ |= {"HF_XET_CACHE": str(folder / "xet"), "HF_XET_CLIENT_RETRY_BASE_DELAY": "10ms"}
+    constants.HUGGINGFACE_CO_URL_TEMPLATE = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    constants.ENDPOINT, constants.HF_HUB_OFFLINE, constants.HF_HUB_DISABLE_XET = hub.url, False, False
+    disable_progress_bars()
+    pushing.push(pushing.write(folder.parent / f"before-{folder.name}"), pushing.publication())
+
+
+NEWS = {"news.md": b"what is new"}
+
+
+def push(folder: Path) -> None:
+    """Makes the folder that is published, and pushes it."""
+    from tests.hub import pushing
+
+    out = folder / "publication"
+    if not out.exists():
+        pushing.write(out, changed=NEWS)
+    pushing.push(out, pushing.publication())
+
+
+def a_whole_commit(folder: Path, failed: bool) -> None:
+    """The Hub's head is what was published before or what is published now, with every file of it."""
+    from tests.hub import pushing
+
+    hub = HUBS[folder]
+    files = set(hub.repos["dataset", "me/nift"].head.files)
+    assert files >= {*pushing.SHARDS, "README.md"}
+    assert failed or "news.md" in files
+    assert no_drafts(folder)
+
+
 KINDS = {
+    "merge": Work(lambda folder: ignore(weights(folder.parent / "sources")), merge, merged_or_not_there, told=False),
+    "push": Work(begin_hub, push, a_whole_commit, told=False),
     "step": Work(halve, halve, halves_rejoin),
     "ledger": Work(
         lambda folder: ignore(ask(folder, ["0", "1"])), lambda folder: ignore(ask(folder)), answers_are_kept, told=False
