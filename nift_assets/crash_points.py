@@ -32,6 +32,9 @@ POINTS = (
     "hub_after_upload",
     "hub_after_commit",
     "hub_after_tag",
+    "review_before_write",
+    "review_before_flush",
+    "review_after_flush",
 )
 
 _point, _, _visit = (environment.crash() or "").partition(":")

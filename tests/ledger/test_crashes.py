@@ -52,7 +52,7 @@ from tests.ledger.fault_server import Bill, FaultServer
 from tests.ui.server import UI, free_port, ui
 
 IN_FLIGHT = 16
-ONLINE = tuple(point for point in crash_points.POINTS if not point.startswith(("batch_", "hub_")))
+ONLINE = tuple(point for point in crash_points.POINTS if not point.startswith(("batch_", "hub_", "review_")))
 
 
 # -- T1: killed at any moment
