@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,11 @@ from nift_assets.study import Study
 def steps(study: Study) -> list[Declaration]:
     """The step of each filter that the study has a row for."""
     return [
-        sql_models.declare(sql.compile(filters.table(row))) if filters.is_sql(row) else declare(row)
+        sql_models.declare(sql.compile(filters.table(row)))
+        if filters.is_sql(row)
+        else declare_by_people(row)
+        if filters.reads_reviews(row)
+        else declare(row)
         for row in study.filters
     ]
 
@@ -43,6 +48,30 @@ def declare(row: Filter) -> Declaration:
     )
     def run(context: Context, completions: pl.DataFrame, halves: pl.DataFrame) -> TableOutput:
         removed = filters.run(row, completions, halves, context.study.benchmarks)
+        return TableOutput(removed.rows, metadata={"removed": removed.rows.height, **removed.metadata})
+
+    return run
+
+
+def declare_by_people(row: Filter) -> Declaration:
+    """The step of a filter that reads what people have said: the tables of its teachers alone are stale once somebody
+    has said something else."""
+
+    @table(
+        filters.table(row),
+        group="completions",
+        kinds={"python", "polars"},
+        inputs=("completions", "halves", filters.REVIEWS),
+        by="teacher",
+        rows=lambda study, key, table: (row,),
+        plugins=lambda study, key, table: (filters.module(row),),
+        metadata={"drops": dg.MetadataValue.md(filters.module(row).__doc__ or "")},
+        follows=True,
+    )
+    def run(context: Context, completions: pl.DataFrame, halves: pl.DataFrame, reviews: pl.DataFrame) -> TableOutput:
+        of_teacher = reviews.filter(pl.col("teacher") == context.key)
+        with_reviews = replace(row, options={**row.options, filters.REVIEWS: of_teacher})
+        removed = filters.run(with_reviews, completions, halves, ())
         return TableOutput(removed.rows, metadata={"removed": removed.rows.height, **removed.metadata})
 
     return run

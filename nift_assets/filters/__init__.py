@@ -5,8 +5,8 @@ A row `Filter(name="<file>")` of the study switches it on. What it would drop of
 
 A SQL file selects the columns of `expectations/removals.yml`. A Python file has a function `removals(candidates, *, …)`
 which gives `document_id` and `reason`, or these and what there is to say of it (`Removals`). Its keyword arguments are
-the options a row can set, and one called `benchmarks` is given the study's. Candidates are the completions that may
-enter training (`ok` and `truncated`), in sample order.
+the options a row can set; one called `benchmarks` is given the study's, and one called `reviews` people's verdicts on
+the teacher's pairs. Candidates are the completions that may enter training (`ok` and `truncated`), in sample order.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent
 TABLE_SUFFIX = "_removals"
 BENCHMARKS = "benchmarks"
+REVIEWS = "reviews"
 CANDIDATE_STATUSES = ("ok", "truncated")
 
 
@@ -83,6 +84,10 @@ def reads_benchmarks(row: Filter) -> bool:
     return not is_sql(row) and BENCHMARKS in inspect.signature(module(row).removals).parameters
 
 
+def reads_reviews(row: Filter) -> bool:
+    return not is_sql(row) and REVIEWS in inspect.signature(module(row).removals).parameters
+
+
 def run(row: Filter, completions: pl.DataFrame, halves: pl.DataFrame, benchmarks: Sequence[Benchmark]) -> Removals:
     """One row per completion that a filter written in Python drops, in sample order, with the reason."""
     import polars as pl  # whoever reads a study need not
@@ -121,7 +126,7 @@ def candidates(completions: pl.DataFrame, halves: pl.DataFrame) -> pl.DataFrame:
 def _options(row: Filter) -> dict[str, Any]:
     """The options that a filter takes, each with what it is where the row says nothing."""
     parameters = inspect.signature(module(row).removals).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != BENCHMARKS}
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in (BENCHMARKS, REVIEWS)}
 
 
 def _is_like(usual: object, value: object) -> bool:

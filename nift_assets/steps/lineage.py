@@ -137,7 +137,7 @@ class Graph:
             for above in self.upstream(partition)
         ]
         code = code or step.version_of(partition.key, partition.table)
-        return digest(code, list(step.rows(partition.key, partition.table)), stored)
+        return digest(code, [*step.rows(partition.key, partition.table), *step.beside(store)], stored)
 
     def is_current(self, store: Store, partition: Partition) -> bool:
         """Whether what is stored of a partition is what its step would make now, from what is stored upstream."""

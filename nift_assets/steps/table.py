@@ -15,6 +15,7 @@ from nift_assets.sql import wording
 from nift_assets.steps import code, versions
 from nift_assets.steps.partitions import PartitionSet
 from nift_assets.steps.versions import NumberedCode
+from nift_assets.store import Store
 from nift_assets.study import Study
 
 
@@ -43,7 +44,8 @@ class Step:
     """One function of the graph of a study: the tables it makes together, from what, and the version of its code.
 
     `version` is the number of what takes a GPU, money or hours, None for what is cheap; `plugins` are the modules of
-    ours that a partition's study row loads by their name.
+    ours that a partition's study row loads by their name. `beside` says what stands in a file beside the study's tables
+    that it reads, and nothing where there is none.
 
     With `any_of` it can make some of its tables without the others; the function is then told which are wanted. With
     `streams` it is handed no frames and reads of the stored inputs what it needs. What is made `by_hand` is left out
@@ -56,6 +58,7 @@ class Step:
     inputs: tuple[str, ...]
     partitions: PartitionSet | None
     rows: Callable[[str | None, str], Sequence[Any]]
+    beside: Callable[[Store], Sequence[Any]]
     version: int | None
     plugins: Callable[[str | None, str], Sequence[Plugin]]
     code_version: str
@@ -117,6 +120,7 @@ def table(
     source: Source | Callable[[Study], Source] = None,
     by: PartitionSet | None = None,
     rows: RowsOf = lambda study, key, table: (),
+    beside: Callable[[Store], Sequence[Any]] = lambda store: (),
     version: int | None = None,
     plugins: Plugins = lambda study, key, table: (),
     statement: str | None = None,
@@ -134,14 +138,15 @@ def table(
     The tables are `tables`, or the one the function is named after. `inputs` are other tables, `source` is something
     outside the graph, one for all tables or each its own; either may be a function of the study. `by` is the partition
     set. What a partition depends on besides makes it stale when it changes: `rows(study, key, table)`, study rows and
-    values; the code that the function reaches; the SQL `statement` it runs; and `plugins(study, key, table)`, the
-    modules that its row loads by their name, which for what is cheap are the same in all partitions. What takes a GPU,
-    money or hours has a `version`, a number (see `versions`). With `any_of` the function can make any of its tables
-    alone and takes the names of those wanted after the context. With `streams` it takes the context alone and reads its
-    inputs from the store, so that they need not fit into memory. `by_hand` leaves it out of a run of the whole study,
-    one that `asks` a model says so. A table that `follows` is made by itself after its inputs: never one that asks a
-    model, trains, evaluates or fetches. `afterwards` is called with (context, frames of the inputs) once all that was
-    made is stored, and not if anything was not.
+    values; `beside(store)`, what stands in a file that no step makes; the code that the function reaches; the SQL
+    `statement` it runs; and `plugins(study, key, table)`, the modules that its row loads by their name, which for what
+    is cheap are the same in all partitions. What takes a GPU, money or hours has a `version`, a number (see
+    `versions`). With `any_of` the function can make any of its tables alone and takes the names of those wanted after
+    the context. With `streams` it takes the context alone and reads its inputs from the store, so that they need not
+    fit into memory. `by_hand` leaves it out of a run of the whole study, one that `asks` a model says so. A table that
+    `follows` is made by itself after its inputs: never one that asks a model, trains, evaluates or fetches.
+    `afterwards` is called with (context, frames of the inputs) once all that was made is stored, and not if anything
+    was not.
     """
 
     def declare(function: Makes) -> Declaration:
@@ -155,6 +160,7 @@ def table(
                 inputs=tuple(inputs(study) if callable(inputs) else inputs),
                 partitions=by,
                 rows=partial(rows, study),
+                beside=beside,
                 version=version,
                 plugins=partial(plugins, study),
                 code_version=_code_version(function, names, version, asks, statement),

@@ -119,6 +119,11 @@ def holm(values: Sequence[float]) -> list[float]:
     return corrected
 
 
+def draws(clusters: int) -> Array:
+    """How often each cluster is drawn in each of a thousand resamples, the same ones every time."""
+    return _draws(clusters)
+
+
 @lru_cache(maxsize=8)
 def _draws(questions: int) -> Array:
     """How often each question is drawn in each resample."""
