@@ -27,7 +27,7 @@ from nift_assets import assets, benchmarks, sql, takeover
 from nift_assets.assets.sql_models import absent, removals, results_of
 from nift_assets.benchmarks.scoring import files as benchmark_files
 from nift_assets.rows import Benchmark
-from nift_assets.steps import lineage
+from nift_assets.steps import approvals, lineage
 from nift_assets.steps.check_results import MESSAGE
 from nift_assets.steps.context import Context
 from nift_assets.steps.lineage import Graph, Partition
@@ -136,7 +136,10 @@ def asset_definition(graph: Graph, step: Step) -> dg.AssetsDefinition:
         deps=_deps(graph, step),
         internal_asset_deps=_deps_of_each(step),
         partitions_def=graph.partitions.definition(step.partitions),
-        check_specs=[spec for contract in promised.values() for spec in _check_specs(graph, step, contract)],
+        check_specs=[
+            *(spec for contract in promised.values() for spec in _check_specs(graph, step, contract)),
+            *approvals.specs(graph, step.tables, step.partitions),
+        ],
         required_resource_keys=RESOURCES,
         # Without a schema Dagster takes whatever is typed into a run's configuration, and keeps it: a key, for one.
         config_schema={},
@@ -156,6 +159,11 @@ def asset_definition(graph: Graph, step: Step) -> dg.AssetsDefinition:
             return
         with store.writing(step.tables[0], key), tempfile.TemporaryDirectory(prefix="nift-tables-") as drafts:
             graph.refuse_missing_inputs(store, here.partition, read)
+            # Before anything is made: a publication may be pushed while it is.
+            approved = list(_approved(graph, store, wanted, key))
+            yield from (result for result, _ in approved if not result.passed)
+            if waiting := [why for _, why in approved if why]:
+                raise dg.Failure(description=f"nothing was written: {'; '.join(waiting)}", allow_retries=False)
             versions = {name: graph.inputs_version(store, Partition(name, key), read=read) for name in wanted}
             started = time.monotonic()
             with memory.watched() as peak:
@@ -183,6 +191,7 @@ def asset_definition(graph: Graph, step: Step) -> dg.AssetsDefinition:
             recorded = [
                 _check_result(name, result) for name, results_of_table in results.items() for result in results_of_table
             ]
+            recorded += [result for result, _ in approved]
             if errors := _errors(results):
                 yield from recorded
                 message = f"nothing was written, the last good version stays: {'; '.join(errors)}"
@@ -195,6 +204,18 @@ def asset_definition(graph: Graph, step: Step) -> dg.AssetsDefinition:
                 step.afterwards(here, tables)
 
     return compute
+
+
+def _approved(
+    graph: Graph, store: Store, tables: Sequence[str], key: str | None
+) -> Iterator[tuple[dg.AssetCheckResult, str]]:
+    """The check of each table that waits for people in this study, and the line that says what for, empty if for
+    nothing."""
+    for spec in approvals.specs(graph, tables, graph.tables[tables[0]].partitions):
+        table = spec.asset_key.to_user_string()
+        awaited = approvals.awaited(graph, store, Partition(table, key))
+        why = "; ".join(str(approval) for approval in awaited if not approval.is_given)
+        yield approvals.check_result(table, awaited), why
 
 
 def _leave_out(context: dg.AssetExecutionContext, partition: Partition) -> None:

@@ -19,6 +19,7 @@ from nift_training import json_objects
 # What a number is at least, by the name of its field.
 LEAST: Mapping[str, int] = {
     **dict.fromkeys(("documents", "rows", "runs", "threads", "devices", "in_flight", "tokens_per_document"), 1),
+    "needs_review": 1,
     **dict.fromkeys(("max_tokens", "max_new_tokens", "max_output", "tokens_at_once"), 1),
     **dict.fromkeys(("input", "output", "batch_input", "batch_output", "budget_usd"), 0),
     **dict.fromkeys(("temperature", "shots", "patience_seconds", "backoff_seconds"), 0),

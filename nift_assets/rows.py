@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from nift_training.machine import ONE_DEVICE, Machine
@@ -23,6 +23,9 @@ StudyRow = TypeVar("StudyRow", bound="DataclassInstance")
 
 # The columns of rows that say where on this machine files lie.
 PLACES = ("location", "judge_config", "example")
+
+# A field that rows have not always had: while it says nothing, a row is what it was, and so is what was made of it.
+CAME_LATER = {"came_later": True}
 
 # What a document may be cut at.
 Unit = Literal["spaces", "words", "sentences"]
@@ -120,7 +123,7 @@ class LanguageModel:
 
     def shape(self) -> dict[str, Any]:
         """All of the row that shapes an answer: when it changes, what was made with it is stale."""
-        free = {"limits", "budget_usd", "price", "key_variable", "filters", "reuse_below_limit"}
+        free = {"limits", "budget_usd", "price", "key_variable", "filters", "reuse_below_limit", "needs_review"}
         return {name: value for name, value in asdict(self).items() if name not in free}
 
 
@@ -287,9 +290,14 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True)
 class Judge(LanguageModel):
-    """Who grades the answers."""
+    """Who grades the answers.
+
+    Its verdicts become scores once people have compared `needs_review` pairs of answers to the benchmarks it judges.
+    """
 
     max_tokens: int | None = 2048
+    # None stands first, so that it is no column of the relations that SQL models are made from.
+    needs_review: int | None = field(default=None, metadata=CAME_LATER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -399,7 +407,8 @@ class Publication:
 
     `repository` is `owner/name`, or a name alone for a repository of whoever the token belongs to. It is private unless
     the row says otherwise, which it may only where the licences allow it. `licence` is the Hub's name of one; `terms`
-    is what besides binds whoever uses it, the teacher's provider's for instance, and stands on the card.
+    is what besides binds whoever uses it, the teacher's provider's for instance, and stands on the card. With
+    `needs_review` it is published once people have judged so many of the pairs that it holds or has learnt from.
     """
 
     name: str
@@ -410,6 +419,7 @@ class Publication:
     private: bool = True
     licence: str
     terms: str | None = None
+    needs_review: int | None = field(default=None, metadata=CAME_LATER)
 
     @property
     def kind(self) -> Literal["dataset", "model"]:
@@ -441,4 +451,11 @@ def without_places(row: StudyRow) -> StudyRow:
 
 def digest(*rows: Any) -> str:
     """The sha256 of the given rows and values: it changes exactly when one of them does."""
-    return hashlib.sha256(json.dumps(rows, default=asdict, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(rows, default=_said, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def _said(row: DataclassInstance) -> dict[str, Any]:
+    """The fields of a row, without those that came later and say nothing."""
+    said = {field.name: getattr(row, field.name) for field in fields(row)}
+    later = {field.name for field in fields(row) if field.metadata.get("came_later")}
+    return {name: value for name, value in said.items() if name not in later or value is not None}

@@ -165,6 +165,11 @@ class Study:
     def publication(self, name: str) -> Publication:
         return _named(self.publications, name)
 
+    def taught_by(self, row: Publication) -> str | None:
+        """The teacher whose pairs are published, or were learnt by what is; None for pairs that somebody published."""
+        adapter = row.adapter or (self.model(row.model).adapter if row.model else None)
+        return self.training_set(self.adapter(adapter).training_set).teacher if adapter else row.teacher
+
     @property
     def language_models(self) -> tuple[LanguageModel, ...]:
         """Everyone who is asked: teachers, judges, auditors and the writers of controls."""
@@ -368,6 +373,11 @@ def _check_publications(study: Study) -> None:
             raise ValueError(
                 f"publication {row.name!r}: the model {row.model!r} is somebody's backbone as it is; publish a merge"
             )
+        if row.needs_review is not None and study.taught_by(row) is None:
+            raise ValueError(
+                f"publication {row.name!r} needs {row.needs_review} reviews, and no teacher of the study wrote its "
+                "pairs; leave needs_review out"
+            )
         if not row.private and (reason := _not_public(study, row)):
             raise ValueError(f"publication {row.name!r} cannot be public: {reason}; leave it private")
     for kind in ("teacher", "adapter", "model"):
@@ -395,8 +405,7 @@ def _not_public(study: Study, row: Publication) -> str | None:
 
 def _written_by(study: Study, row: Publication) -> providers.Provider | None:
     """The provider of the teacher whose words these are, or were learnt; None for published pairs."""
-    adapter = row.adapter or (study.model(row.model).adapter if row.model else None)
-    teacher = study.training_set(study.adapter(adapter).training_set).teacher if adapter else row.teacher
+    teacher = study.taught_by(row)
     return providers.load(study.teacher(teacher).provider) if teacher else None
 
 

@@ -11,6 +11,7 @@ from nift_assets import benchmarks
 from nift_assets.benchmarks.scoring import scores
 from nift_assets.benchmarks.scoring.answers import alike_in
 from nift_assets.benchmarks.scoring.scores import Measured
+from nift_assets.steps import approvals
 from nift_assets.steps.context import Context
 from nift_assets.steps.table import table
 from nift_assets.study import Study
@@ -26,7 +27,7 @@ from nift_assets.study import Study
             for table in (benchmarks.results_table(row.name), benchmarks.answers_table(row.name))
         )
     ),
-    rows=lambda study, key, table: (against(study),),
+    rows=lambda study, key, table: (against(study), *approvals.wanted(study)),
     plugins=lambda study, key, table: [benchmarks.load(row.name).score for row in study.benchmarks],
     follows=True,
 )
