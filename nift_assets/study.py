@@ -78,6 +78,7 @@ REPOSITORY = re.compile(
 class Study:
     """All rows of one piece of research. Raises ValueError for a name that is unsafe, doubled or refers to nothing.
 
+    A study that wants data alone has a corpus and teachers; all other kinds of rows are for who trains and measures.
     `budget_usd` caps what all its paid calls together may cost; `NIFT_BUDGET_USD` sets it from outside.
     `inconsistencies` are sentences on what in the published numbers does not agree with itself: shown, never repaired.
     """
@@ -89,12 +90,12 @@ class Study:
     corpus: Corpus
     teachers: tuple[Teacher, ...]
     reference_sets: tuple[ReferenceSet, ...] = ()
-    training_sets: tuple[TrainingSet, ...]
-    backbones: tuple[Backbone, ...]
-    adapters: tuple[Adapter, ...]
-    models: tuple[Model, ...]
-    judges: tuple[Judge, ...]
-    benchmarks: tuple[Benchmark, ...]
+    training_sets: tuple[TrainingSet, ...] = ()
+    backbones: tuple[Backbone, ...] = ()
+    adapters: tuple[Adapter, ...] = ()
+    models: tuple[Model, ...] = ()
+    judges: tuple[Judge, ...] = ()
+    benchmarks: tuple[Benchmark, ...] = ()
     filters: tuple[Filter, ...] = (Filter(name="uppercase_start"), Filter(name="prompt_echo"))
     auditors: tuple[Auditor, ...] = ()
     controls: tuple[Control, ...] = ()
@@ -190,7 +191,9 @@ def _named(rows: Sequence[NamedRow], name: str) -> NamedRow:
     for row in rows:
         if row.name == name:
             return row
-    raise ValueError(f"the study has no row {name!r}; it has {', '.join(row.name for row in rows)}")
+    raise ValueError(
+        f"the study has no row {name!r}; it has {', '.join(row.name for row in rows) or 'none of its kind'}"
+    )
 
 
 def _check_fields(study: Study) -> None:
@@ -267,7 +270,8 @@ def _check_references(study: Study) -> None:
     ]
     for who, kind, name in mentions:
         if name is not None and name not in names[kind]:
-            raise ValueError(f"{who} names {name!r}, which is none of the {kind}: {', '.join(sorted(names[kind]))}")
+            known = ", ".join(sorted(names[kind])) or "the study has none"
+            raise ValueError(f"{who} names {name!r}, which is none of the {kind}: {known}")
 
 
 def _check_rows(study: Study) -> None:

@@ -29,6 +29,8 @@ def as_json(cells: Sequence[CellCoverage]) -> dict[str, Any]:
 
 def render(cells: Sequence[CellCoverage]) -> str:
     """A paragraph per table: its counts, then a line per cell with its mark, price, and what is to be done."""
+    if not cells:
+        return "The study has no row that fills a cell of the paper's tables."
     lines: list[str] = []
     for table, counts in _counts(cells).items():
         summary = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 
 def render(study: Study, store: Store) -> str:
-    """One line per model of the study: what it was trained on, and each score with its 95% interval."""
+    """One line per model of the study: what it was trained on, and each score with its 95% interval.
+
+    Of a study that wants data alone it is one sentence.
+    """
+    if not study.models:
+        return "The study has no model, so nothing is scored: its rows are in filtered_completions."
     scores = {
         (row["model"], row["benchmark"]): row for row in store.read("benchmark_scores", None).iter_rows(named=True)
     }
