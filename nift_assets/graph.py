@@ -122,7 +122,7 @@ def asset_definition(graph: Graph, step: Step) -> dg.AssetsDefinition:
     promised = {name: contracts.load(name) for name in step.tables}
     tests = [test for contract in promised.values() for test in contract.tests]
     named = (text for test in tests for text in (test.arguments.get("sql", ""), test.arguments.get("to", "")))
-    study_rows = sql.named_study_rows(graph.study, named)
+    study_rows = sql.named_study_rows(graph.study.without_places(), named)
     may_be_left_out = step.any_of or any(graph.partitions.is_sparse(name) for name in step.tables)
     outs = {name: _out(graph, step, contract, is_required=not may_be_left_out) for name, contract in promised.items()}
 

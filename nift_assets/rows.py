@@ -223,7 +223,9 @@ class TrainingSet:
 class Backbone:
     """A model adapters are trained on or merged into.
 
-    `source` is a Hub id, or `pico` for a tiny model made on the spot. `instruct_of` names the foundation model whose
+    `source` is a Hub id, the path of a folder of one's own (`./models/mine`), or `pico` for a tiny model made on the
+    spot. A folder is known by what is in it and not by where it lies. A Hub id without a `revision` is pinned to the
+    commit that it has when it is first fetched. `instruct_of` names the foundation model whose
     Instruct sibling this is; `template` is the chat template of its row in Table 1, and `example` the JSON file with
     the question and the answer that `one_shot` opens with. `threads` fixes the CPU threads of everything that runs it,
     so that its bytes repeat; None takes all cores.
@@ -437,8 +439,10 @@ class Publication:
 def without_places(row: StudyRow) -> StudyRow:
     """A row without where on this machine its files lie: what is in them shapes a result, and not their place.
 
-    An address (`hf://…`, `s3://…`, a leaderboard's `hub`) stays, and of a single file its name.
+    An address (`hf://…`, `s3://…`, a leaderboard's `hub`) stays, and of a single file or a model's folder its name.
     """
+    if isinstance(row, Backbone) and is_folder(row.source):
+        row = replace(row, source=f"./{os.path.basename(os.path.normpath(row.source))}")
     places = {name: value for name in PLACES if isinstance(value := getattr(row, name, None), str)}
     return replace(
         row,
@@ -447,6 +451,11 @@ def without_places(row: StudyRow) -> StudyRow:
             for name, value in places.items()
         },
     )
+
+
+def is_folder(source: str) -> bool:
+    """Whether a backbone's source is the path of a folder: a Hub id begins with a letter or digit and has one slash."""
+    return source.startswith(("/", ".", "~")) or source.count("/") > 1
 
 
 def digest(*rows: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -30,6 +30,8 @@ from nift_assets.rows import (
     ReferenceSet,
     Teacher,
     TrainingSet,
+    is_folder,
+    without_places,
 )
 from nift_training.templates import TEMPLATES
 
@@ -163,6 +165,12 @@ class Study:
         own = {measure.name: row.name for row in self.benchmarks for measure in benchmarks.measures([row])}
         return (tasks | own).get(measured, measured)
 
+    def without_places(self) -> Study:
+        """The same study with each folder of a backbone called by its name, as tables and pages know it."""
+        if not any(is_folder(row.source) for row in self.backbones):
+            return self
+        return replace(self, backbones=tuple(map(_named_folder, self.backbones)))
+
     def publication(self, name: str) -> Publication:
         return _named(self.publications, name)
 
@@ -175,6 +183,10 @@ class Study:
     def language_models(self) -> tuple[LanguageModel, ...]:
         """Everyone who is asked: teachers, judges, auditors and the writers of controls."""
         return (*self.teachers, *self.judges, *self.auditors, *self.controls)
+
+
+def _named_folder(backbone: Backbone) -> Backbone:
+    return replace(backbone, source=without_places(backbone).source)
 
 
 class Named(Protocol):
@@ -280,6 +292,11 @@ def _check_rows(study: Study) -> None:
         _check_module(study, model)
         _check_address(f"model {model.name!r}", model.server.url if model.server else None)
     for backbone in study.backbones:
+        if is_folder(backbone.source) and backbone.revision is not None:
+            raise ValueError(
+                f"backbone {backbone.name!r} is the folder {backbone.source} and has the revision "
+                f"{backbone.revision!r}: a folder is known by what is in it; leave the revision out"
+            )
         if backbone.template not in TEMPLATES:
             raise ValueError(
                 f"backbone {backbone.name!r} has the template {backbone.template!r}; use one of {', '.join(TEMPLATES)}"
@@ -424,13 +441,7 @@ def _check_template(teacher: Teacher) -> None:
 
 
 def _check_reference(reference: ReferenceSet) -> None:
-    if reference.location.startswith("hf://datasets/"):
-        if reference.revision is None:
-            raise ValueError(
-                f"reference set {reference.name!r} is from the Hub, where files change; pin it with a revision, best "
-                "of all a commit"
-            )
-    elif "://" in reference.location:
+    if "://" in reference.location and not reference.location.startswith("hf://datasets/"):
         raise ValueError(
             f"reference set {reference.name!r} lies at {reference.location}; use hf://datasets/owner/name or a folder"
         )

@@ -1,14 +1,16 @@
-"""The models adapters are trained on and merged into, fetched from the Hub at a pinned revision or made on the spot."""
+"""The models adapters are trained on and merged into, from the Hub at a pinned revision, from a folder of one's own, or
+made on the spot."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import polars as pl
 
 from nift_assets import DEMO_FILES
-from nift_assets.rows import Backbone, digest
-from nift_assets.steps import process
+from nift_assets.rows import Backbone, digest, is_folder, without_places
+from nift_assets.steps import folder_digests, process
 from nift_assets.steps.context import Context
 from nift_assets.steps.lineage import Partition
 from nift_assets.steps.process import Folder
@@ -20,7 +22,7 @@ from nift_training import fetch, pico
     group="models",
     kinds={"pytorch", "huggingface"},
     by="backbone",
-    rows=lambda study, key, table: (replace(study.backbone(key), example=None), _articles()),
+    rows=lambda study, key, table: (_shaping(study.backbone(key)), _articles()),
     version=1,
     pool="hub",
 )
@@ -29,7 +31,7 @@ def backbones(context: Context) -> TableOutput:
     folder = _make_pico(context, backbone) if backbone.source == "pico" else _fetch(context, backbone)
     row = {
         "backbone": backbone.name,
-        "source": backbone.source,
+        "source": without_places(backbone).source,
         "revision": folder.manifest.facts.get("revision"),
         "template": backbone.template,
         "instruct_of": backbone.instruct_of,
@@ -39,6 +41,16 @@ def backbones(context: Context) -> TableOutput:
         "folder": folder.name,
     }
     return TableOutput(pl.DataFrame([row]), metadata=process.facts(folder))
+
+
+def _shaping(backbone: Backbone) -> Backbone:
+    """What of a row shapes the weights: of a folder what is in it, in the place of where it lies."""
+    row = replace(backbone, example=None)
+    return replace(row, source=folder_digests.of(_folder(row))) if is_folder(row.source) else row
+
+
+def _folder(backbone: Backbone) -> Path:
+    return Path(backbone.source).expanduser().absolute()
 
 
 def _articles() -> str:
@@ -62,4 +74,6 @@ def _make_pico(context: Context, backbone: Backbone) -> Folder:
 
 
 def _fetch(context: Context, backbone: Backbone) -> Folder:
+    if is_folder(backbone.source):
+        return process.make_folder(context, "backbones", fetch, folder=_folder(backbone))
     return process.make_folder(context, "backbones", fetch, repository=backbone.source, revision=backbone.revision)

@@ -41,7 +41,7 @@ PLAIN = str | int | float | None
 def report(context: Context, **frames: pl.DataFrame) -> TableOutput:
     graph, store = context.graph, context.store
     content = pages.page(
-        graph.study,
+        context.study,
         frames,
         data_versions(graph, store),
         spent=spent(graph.study, context.book),

@@ -43,7 +43,7 @@ def declare(model: sql.SqlModel) -> Declaration:
         ],
         by=model.config.get("by"),
         rows=lambda study, key, table: [
-            frame.drop(PLACES, strict=False).rows() for frame in _study_rows(study, model).values()
+            frame.drop(PLACES, strict=False).rows() for frame in _study_rows(study.without_places(), model).values()
         ],
         statement=model.sql,
         metadata={"sql": dg.MetadataValue.md(f"```sql\n{model.sql}\n```")},

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import dagster as dg
 
+from nift_assets.steps import revisions
 from nift_assets.steps.lineage import Graph, Partition
 from nift_assets.store import Store
 from nift_assets.study import Study
@@ -42,9 +44,12 @@ class Context:
     pipes: Pipes
     dagster: dg.AssetExecutionContext
 
-    @property
+    @cached_property
     def study(self) -> Study:
-        return self.graph.study
+        """The study as this partition is made from it: what the Hub has no revision of is pinned, and only who copies a
+        model's folder knows where it lies."""
+        pinned = revisions.pinned(self.graph.study, self.store, self.partition)
+        return pinned if self.partition.table == "backbones" else pinned.without_places()
 
     @property
     def key(self) -> str:
