@@ -10,7 +10,7 @@ import glob
 import hashlib
 import re
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 EXAMPLES = 5
 EXAMPLE_CHARACTERS = 80
+# Of a test that fails no more is kept than a person reads; of long texts no more than goes into memory at once.
+FAILING_ROWS = 100
+FAILING_BYTES = 32 * 2**20
 PORTION = 4_096
 AS_MADE = "as made"
 ROW = "which row"  # the space keeps it apart from the name of any test
@@ -90,6 +93,96 @@ def check(
         outcomes = _validate(numbers, summarised) | _validate(projected, by_row)
         readings = _Readings(rows, numbers.iloc[0], faults, outcomes, connection)
         return [_result(test, contract, readings) for test in contract.tests]
+
+
+def failing_rows(
+    table: Table,
+    contract: Contract,
+    results: Iterable[ExpectationResult],
+    inputs: Mapping[str, Table] = MappingProxyType({}),
+) -> dict[str, pl.DataFrame]:
+    """The first rows of `table` that fail each test which failed by `results`, at most `FAILING_ROWS`; only tests that
+    are about rows have any.
+
+    Of a test of kind `share` these are the rows of which there are too many. Of one of kind `no_rows` it is what came
+    back, with the rows of the table that it names.
+    """
+    faults = _faults(_schema(table), contract)
+    failed = {result.name: result for result in results if not result.passed}
+    unsound = [column.name for column in contract.columns if column.name in faults]
+    asked = [test for test in contract.tests if test.name in failed and not _named(test, unsound)]
+    types: dict[str | None, str] = {column.name: column.type for column in contract.columns}
+    kept = {}
+    if not (queries := {t.name: q for t in asked if (q := _failing(t, types, failed[t.name].share)) is not None}):
+        return {}
+    with _connect({**inputs, AS_MADE: table}) as connection:
+        connection.execute(f"create temp view this as {_as_declared(contract, faults)}")
+        for test in (test for test in asked if test.name in queries):
+            query = queries[test.name]
+            if test.kind == "no_rows":
+                query = _with_rows_of_this(connection, query, [column.name for column in contract.columns])
+            rows = connection.sql(f"{query}\nlimit {FAILING_ROWS}").pl()
+            declared = {column.name: column.dtype for column in contract.columns if column.name in rows.columns}
+            kept[test.name] = _within_bytes(rows.cast(pl.Schema(declared)) if declared else rows)
+    return {name: rows for name, rows in kept.items() if rows.height}
+
+
+def _failing(test: ContractTest, types: Mapping[str | None, str], share: float | None) -> str | None:
+    """SQL for the rows that fail a test, in their order; None for a test that is about no row."""
+    low, high = test.arguments.get("min"), test.arguments.get("max")
+    column, measure = f'"{test.column}"', ""
+    if test.kind not in (*SUMMARISED, "row_count"):
+        measure = _measure_of_rows(test, types.get(test.column))
+    match test.kind:
+        case "columns_as_declared" | "row_count":
+            return None
+        case "no_rows":
+            return str(test.arguments["sql"])
+        case "share":
+            if share is None:
+                return None
+            return f"from this where {'' if high is not None and share > high else 'not '}{_holds(test)}"
+        case "unique":
+            twice = (
+                f"select m from (select {measure} as m from this) where m is not null group by m having count(*) > 1"
+            )
+            # Those that are equal stand below each other.
+            return f"from this where {measure} in ({twice}) order by {measure}"
+        case "not_null":
+            return f"from this where {column} is null"
+        case "accepted_values":
+            values = ", ".join(_literal(value) for value in test.arguments["values"])
+            return f"from this where {column} not in ({values})" if values else f"from this where {column} is not null"
+        case "between" | "length_between":
+            beyond = [
+                *([f"{measure} < {low}"] if low is not None else []),
+                *([f"{measure} > {high}"] if high is not None else []),
+            ]
+            return f"from this where {' or '.join(beyond)}"
+    return f"from this where not ({measure})"
+
+
+def _with_rows_of_this(connection: duckdb.DuckDBPyConnection, query: str, columns: Sequence[str]) -> str:
+    """What came back, behind the rows of the table that have its first columns where it has any of theirs."""
+    returned = connection.sql(f"select * from ({query}\n) limit 0").columns
+    shared = [name for name in returned if name in columns]
+    if not shared or set(columns) <= set(returned):
+        return f"select * from ({query}\n)"
+    own = [name for name in returned if name not in columns]
+    selected = ", ".join(["this.*", *(f'came."{name}"' for name in own)])
+    joined = " and ".join(f'this."{name}" is not distinct from came."{name}"' for name in shared)
+    return f"select {selected} from (select * from ({query}\n) limit {FAILING_ROWS}) as came join this on {joined}"
+
+
+def _within_bytes(rows: pl.DataFrame) -> pl.DataFrame:
+    """The first rows that fit, of which there is always one."""
+    while rows.height > 1 and rows.estimated_size() > FAILING_BYTES:
+        rows = pl.DataFrame(rows.head(rows.height // 2).to_dict())  # a slice still counts what it was cut from
+    return rows
+
+
+def _literal(value: object) -> str:
+    return _quoted(value) if isinstance(value, str) else str(value)
 
 
 def projection(connection: duckdb.DuckDBPyConnection, contract: Contract) -> "pd.DataFrame":
@@ -245,7 +338,7 @@ def _result(test: ContractTest, contract: Contract, readings: _Readings) -> Expe
             return replace(result, observed=result.rows, message=message)
         case "share":
             share = float(readings.numbers[test.name]) if result.rows else None
-            message = "no rows" if share is None else f"{share:.4g}, expected {bounds(test.arguments)}"
+            message = "no rows" if share is None else _share_in_words(test, contract.table, share, result.rows)
             return replace(result, share=share, observed=share, message=message)
         case "no_rows":
             returned = int(readings.numbers[test.name])
@@ -253,6 +346,27 @@ def _result(test: ContractTest, contract: Contract, readings: _Readings) -> Expe
             message = f"{returned} {'row' if returned == 1 else 'rows'} came back" + _listed(examples)
             return replace(result, failing=returned, observed=returned, examples=examples, message=message)
     return _about_rows(result, outcome.result, readings.rows)
+
+
+def _share_in_words(test: ContractTest, table: str, share: float, rows: int) -> str:
+    """ "97% of 66 completions (64 rows), expected at most 20%"."""
+    limits = {name: f"{_percent(test.arguments[name])}" for name in ("min", "max") if test.arguments[name] is not None}
+    said = _percent(share, *(test.arguments[name] for name in limits))
+    holding = round(share * rows)
+    of = f"{rows:,} {table.replace('_', ' ') if table.endswith('s') else 'rows'}"
+    counted = f"{holding:,} {'row' if holding == 1 else 'rows'}"
+    return f"{said} of {of} ({counted}), expected {bounds({'min': None, 'max': None} | limits)}"
+
+
+def _percent(share: float, *limits: float) -> str:
+    """A share in per cent, with as many digits as keep it on its side of the limits, of nothing and of all."""
+    digits = 3
+    while digits < 9:
+        said = float(f"{share:.{digits}g}")
+        if all((said > limit, said < limit) == (share > limit, share < limit) for limit in (0, 1, *limits)):
+            break
+        digits += 1
+    return f"{100 * share:.{digits}g}%"
 
 
 def _about_rows(result: ExpectationResult, outcome: Mapping[str, Any], rows: "pd.Series[Any]") -> ExpectationResult:

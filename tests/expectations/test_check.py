@@ -154,6 +154,67 @@ def test_a_planted_defect_is_caught_by_its_own_test_alone(
     assert failed(plant(GOOD), halves) == caught
 
 
+def test_the_rows_that_fail_a_test_are_kept_as_they_are(halves: contract.Contract, tmp_path: Path) -> None:
+    """As many as were counted, rows of the table with all its columns, from memory and from a file alike."""
+    for plant, caught in DEFECTS.values():
+        frame = frames.conform(plant(GOOD), halves)
+        found = runner.check(frame, halves, {"raw_sample": RAW})
+        kept = runner.failing_rows(frame, halves, found, {"raw_sample": RAW})
+        counted = {name: number for name, number in caught.items() if number and name != "columns_as_declared"}
+        if caught == {"kept_share": None}:
+            counted = {"kept_share": 3}  # there are too few of the others
+        if caught == {"halves_rejoin": 1}:
+            counted = {"halves_rejoin": 2}  # the query names the document, which both teachers were given
+        assert {name: rows.height for name, rows in kept.items()} == counted
+        declared = {column.name: column.dtype for column in halves.columns}
+        for rows in kept.values():
+            assert dict(rows.schema) == declared
+            assert set(map(repr, rows.rows())) <= set(map(repr, frame.select(*declared).rows()))
+        frame.write_parquet(tmp_path / "frame.parquet", row_group_size=1)
+        in_file = runner.failing_rows(tmp_path / "frame.parquet", halves, found, {"raw_sample": RAW})
+        assert {name: sorted(map(str, rows.rows())) for name, rows in in_file.items()} == {
+            name: sorted(map(str, rows.rows())) for name, rows in kept.items()
+        }
+
+
+def test_of_failing_rows_no_more_is_kept_than_a_person_reads(
+    halves: contract.Contract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = pl.concat([GOOD] * 100).with_columns(cut=pl.lit(0, pl.Int64))
+    found = runner.check(many, halves, {"raw_sample": RAW})
+    kept = runner.failing_rows(many, halves, found, {"raw_sample": RAW})
+    assert kept["cut_between"].height == runner.FAILING_ROWS
+    twice = kept["document_id_teacher_unique"].select("document_id", "teacher").rows()
+    assert twice == sorted(twice, key=twice.index), "rows that are equal stand below each other"
+    monkeypatch.setattr(runner, "FAILING_BYTES", 2_000)
+    fewer = runner.failing_rows(many, halves, found, {"raw_sample": RAW})
+    assert 1 <= fewer["cut_between"].height < runner.FAILING_ROWS
+
+
+@pytest.mark.parametrize(
+    ("holding", "rows", "bounds", "says"),
+    [
+        (64, 66, {"max": 0.2}, "97% of 66 halves (64 rows), expected at most 20%"),
+        (1, 1, {"max": 0.02}, "100% of 1 halves (1 row), expected at most 2%"),
+        (201, 1000, {"max": 0.2}, "20.1% of 1,000 halves (201 rows), expected at most 20%"),
+        (20001, 100000, {"max": 0.2}, "20.001% of 100,000 halves (20,001 rows), expected at most 20%"),
+        (99999, 100000, {"min": 1.0}, "99.999% of 100,000 halves (99,999 rows), expected at least 100%"),
+        (0, 7, {"min": 0.25, "max": 0.75}, "0% of 7 halves (0 rows), expected between 25% and 75%"),
+    ],
+)
+def test_a_share_is_told_in_per_cent_and_rows(
+    holding: int, rows: int, bounds: dict[str, float], says: str, halves: contract.Contract
+) -> None:
+    arguments = {"sql": "kept", "min": None, "max": None} | bounds
+    test = contract.ContractTest(
+        name="kept_share", kind="share", column=None, severity="warn", description="", arguments=arguments
+    )
+    only = contract.Contract(table="halves", description="", columns=halves.columns, tests=(test,), unit_tests=())
+    frame = pl.concat([GOOD.head(1)] * rows).with_columns(kept=pl.int_range(rows) < holding)
+    (found,) = runner.check(frame, only)
+    assert found.message == says
+
+
 def test_a_test_that_cannot_be_run_says_why(halves: contract.Contract) -> None:
     found = results(GOOD.drop("cut").cast({"fraction": pl.Float32}), halves)
     assert found["columns_as_declared"].observed == (
@@ -190,7 +251,7 @@ def test_a_failure_comes_with_count_share_values_and_rows(halves: contract.Contr
 def test_a_share_is_observed_and_its_warning_stays_a_warning(halves: contract.Contract) -> None:
     found = results(put("kept", True, False, False, False)(GOOD), halves)["kept_share"]
     assert (found.passed, found.severity, found.share, found.observed) == (False, "warn", 0.25, 0.25)
-    assert found.message == "0.25, expected between 0.5 and 1"
+    assert found.message == "25% of 4 halves (1 row), expected between 50% and 100%"
 
 
 def test_a_query_that_returns_rows_names_them(halves: contract.Contract) -> None:

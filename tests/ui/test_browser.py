@@ -334,7 +334,7 @@ def test_a_failed_check_is_seen_on_its_partition_and_nothing_was_written(teacher
     # The first is in the box that filters the list, the second in the list.
     refused = page.get_by_text("refused", exact=True).and_(page.locator(":visible")).nth(1)
     until(page, refused.is_visible, "the list", click(page.get_by_text("Partitions", exact=True).last))
-    until(page, page.get_by_text("expected at most 0.2").first.is_visible, "the check", click(refused))
+    until(page, page.get_by_text("expected at most 20%").first.is_visible, "the check", click(refused))
     teachers.has_text("Failed")
     teachers.open("/assets/completions", view="partitions", partition="refused")
     teachers.has_text("Failed (1)")
