@@ -110,7 +110,7 @@ def failing_rows(
     faults = _faults(_schema(table), contract)
     failed = {result.name: result for result in results if not result.passed}
     unsound = [column.name for column in contract.columns if column.name in faults]
-    asked = [test for test in contract.tests if test.name in failed and not _named(test, unsound)]
+    asked = [test for test in contract.tests if test.name in failed and not columns_read(test, unsound)]
     types: dict[str | None, str] = {column.name: column.type for column in contract.columns}
     kept = {}
     if not (queries := {t.name: q for t in asked if (q := _failing(t, types, failed[t.name].share)) is not None}):
@@ -323,7 +323,7 @@ def _result(test: ContractTest, contract: Contract, readings: _Readings) -> Expe
         message="",
     )
     unsound = [column.name for column in contract.columns if column.name in readings.faults]
-    if unread := _named(test, unsound):
+    if unread := columns_read(test, unsound):
         reasons = "; ".join(readings.faults[name] for name in unread)
         return replace(result, passed=False, message=f"not run: {reasons}")
     match test.kind:
@@ -496,7 +496,7 @@ def _examples(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[str, ...
     return tuple(dict.fromkeys(str(row[0])[:EXAMPLE_CHARACTERS] for row in rows))
 
 
-def _named(test: ContractTest, columns: Iterable[str]) -> list[str]:
+def columns_read(test: ContractTest, columns: Iterable[str]) -> list[str]:
     """Those of `columns` that the test reads."""
     read = " ".join([test.column or "", *test.arguments.get("columns", ()), test.arguments.get("sql", "")])
     return [name for name in columns if re.search(rf"\b{re.escape(name)}\b", read, re.IGNORECASE)]

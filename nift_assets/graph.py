@@ -6,30 +6,33 @@ fails stops the step before anything is stored, so the last good version stays a
 
 import importlib
 import pkgutil
-import re
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import duckdb
 import polars as pl
 
 from expectations import contract as contracts
-from expectations.contract import Contract, ContractTest
-from expectations.frames import Table, conform, height, portions, schema
-from expectations.runner import ExpectationResult, check
-from nift_assets import assets, benchmarks, sql, takeover
-from nift_assets.assets.sql_models import absent, removals, results_of
+from expectations.contract import Contract
+from expectations.frames import Table, conform, height, schema
+from expectations.runner import ExpectationResult, check, columns_read
+from expectations.runner import failing_rows as failing_rows_of
+from nift_assets import assets, benchmarks, takeover
 from nift_assets.benchmarks.scoring import files as benchmark_files
+from nift_assets.checks import check_stored, inputs_of_tests
 from nift_assets.rows import Benchmark
-from nift_assets.steps import approvals, lineage
+from nift_assets.steps import approvals, failing_rows, lineage, samples
 from nift_assets.steps.check_results import MESSAGE
 from nift_assets.steps.context import Context
+from nift_assets.steps.failing_rows import KeptRows
 from nift_assets.steps.lineage import Graph, Partition
 from nift_assets.steps.table import Declaration, Step, TableOutput
 from nift_assets.store import Store
@@ -39,8 +42,7 @@ from nift_training import memory
 
 OWNER = "team:nift"
 NEEDS = "nift/needs"
-SAMPLE_ROWS = 5
-SAMPLE_CHARACTERS = 100
+OURS = ("dagster_project", "expectations", "nift_assets", "nift_training")
 RESOURCES = {"store", "ledger", "pipes"}
 
 
@@ -120,16 +122,14 @@ def _benchmark(benchmark: Benchmark) -> dg.AssetSpec:
 def asset_definition(graph: Graph, step: Step) -> dg.AssetsDefinition:
     """The Dagster asset (or assets made together) of one step, with one check per expectation of its contracts."""
     promised = {name: contracts.load(name) for name in step.tables}
-    tests = [test for contract in promised.values() for test in contract.tests]
-    named = (text for test in tests for text in (test.arguments.get("sql", ""), test.arguments.get("to", "")))
-    study_rows = sql.named_study_rows(graph.study.without_places(), named)
-    may_be_left_out = step.any_of or any(graph.partitions.is_sparse(name) for name in step.tables)
-    outs = {name: _out(graph, step, contract, is_required=not may_be_left_out) for name, contract in promised.items()}
+    # Checks can be executed alone where a table can be made alone; of those made together all or none are.
+    can_subset = step.any_of or len(step.tables) == 1
+    outs = {name: _out(graph, step, contract, is_required=not can_subset) for name, contract in promised.items()}
 
     @dg.multi_asset(
         name=step.function.__name__ if step.any_of else step.tables[0],
         outs=outs,
-        can_subset=may_be_left_out,
+        can_subset=can_subset,
         ins={}
         if step.streams
         else {name: dg.AssetIn(name, partition_mapping=_mapping(graph, step, name)) for name in step.inputs},
@@ -146,62 +146,8 @@ def asset_definition(graph: Graph, step: Step) -> dg.AssetsDefinition:
         pool=step.pool,
     )
     def compute(context: dg.AssetExecutionContext, **loaded: LoadedTable) -> Iterator[Any]:
-        here = _context(graph, step, context)
-        store, key = here.store, here.partition.key
-        tables = {name: table.rows for name, table in loaded.items()}
-        # Not of what is stored by now, which another run may have made since these were read.
-        read = {place: version for table in loaded.values() for place, version in table.versions.items()}
-        selected = [name for name in step.tables if name in context.op_execution_context.selected_output_names]
-        wanted = [name for name in selected if graph.partitions.is_wanted(name, key)]
-        for name in (name for name in selected if name not in wanted):
-            _leave_out(context, Partition(name, key))
-        if not wanted:
-            return
-        with store.writing(step.tables[0], key), tempfile.TemporaryDirectory(prefix="nift-tables-") as drafts:
-            graph.refuse_missing_inputs(store, here.partition, read)
-            # Before anything is made: a publication may be pushed while it is.
-            approved = list(_approved(graph, store, wanted, key))
-            yield from (result for result, _ in approved if not result.passed)
-            if waiting := [why for _, why in approved if why]:
-                raise dg.Failure(description=f"nothing was written: {'; '.join(waiting)}", allow_retries=False)
-            versions = {name: graph.inputs_version(store, Partition(name, key), read=read) for name in wanted}
-            started = time.monotonic()
-            with memory.watched() as peak:
-                outputs = _made(_run(step, here, wanted, tables), promised)
-                outputs_by_table = {
-                    name: _drafted(what, promised[name], Path(drafts, name), Partition(name, key), versions[name])
-                    for name, what in outputs.items()
-                }
-            spent = {"seconds": round(time.monotonic() - started, 3)}
-            if peak.mb is not None:
-                spent["peak_mb"] = round(peak.mb, 1)
-            # Of tables that are made together all are there before the first is written.
-            assert outputs_by_table.keys() == set(wanted), (
-                f"{step.function.__name__} made {list(outputs_by_table)}, not {wanted}"
-            )
-            inputs = {
-                **tables,
-                **absent(graph.study),
-                **_read_by_itself(graph, step, store, tests),
-                **study_rows,
-                **removals(graph.study, tables),
-                **results_of(graph.study, tables),
-            }
-            results = {name: check(what.rows, promised[name], inputs) for name, what in outputs_by_table.items()}
-            recorded = [
-                _check_result(name, result) for name, results_of_table in results.items() for result in results_of_table
-            ]
-            recorded += [result for result, _ in approved]
-            if errors := _errors(results):
-                yield from recorded
-                message = f"nothing was written, the last good version stays: {'; '.join(errors)}"
-                raise dg.Failure(description=message, allow_retries=False)
-            for name, what in outputs_by_table.items():
-                yield _result(name, what, spent, key)
-            # Recorded behind the write, or Dagster would count the checks for the version before this one.
-            yield from recorded
-            if step.afterwards:
-                step.afterwards(here, tables)
+        with _ending_in_one_line():
+            yield from _computed(graph, step, promised, context, loaded)
 
     return compute
 
@@ -216,6 +162,151 @@ def _approved(
         awaited = approvals.awaited(graph, store, Partition(table, key))
         why = "; ".join(str(approval) for approval in awaited if not approval.is_given)
         yield approvals.check_result(table, awaited), why
+
+
+def _computed(
+    graph: Graph,
+    step: Step,
+    promised: Mapping[str, Contract],
+    context: dg.AssetExecutionContext,
+    loaded: Mapping[str, LoadedTable],
+) -> Iterator[Any]:
+    """The selected tables, each with all its checks; of the others the checks that were selected, on what is stored."""
+    here = _context(graph, step, context)
+    store, key = here.store, here.partition.key
+    tables = {name: table.rows for name, table in loaded.items()}
+    # Not of what is stored by now, which another run may have made since these were read.
+    read = {place: version for table in loaded.values() for place, version in table.versions.items()}
+    selected = [name for name in step.tables if name in context.op_execution_context.selected_output_names]
+    checked = {check.asset_key.path[-1] for check in context.selected_asset_check_keys}
+    wanted = [name for name in selected if graph.partitions.is_wanted(name, key)]
+    for name in (name for name in step.tables if name in {*selected, *checked} and name not in wanted):
+        if graph.partitions.is_wanted(name, key):
+            yield from _checked_again(here, context, name)
+        else:
+            _leave_out(context, Partition(name, key))
+    if not wanted:
+        return
+    with store.writing(step.tables[0], key), tempfile.TemporaryDirectory(prefix="nift-tables-") as drafts:
+        graph.refuse_missing_inputs(store, here.partition, read)
+        # Before anything is made: a publication may be pushed while it is.
+        approved = list(_approved(graph, store, wanted, key))
+        yield from (result for result, _ in approved if not result.passed)
+        if waiting := [why for _, why in approved if why]:
+            raise dg.Failure(description=f"nothing was written: {'; '.join(waiting)}", allow_retries=False)
+        versions = {name: graph.inputs_version(store, Partition(name, key), read=read) for name in wanted}
+        started = time.monotonic()
+        with memory.watched() as peak:
+            outputs = _made(_run(step, here, wanted, tables), promised)
+            outputs_by_table = {
+                name: _drafted(what, promised[name], Path(drafts, name), Partition(name, key), versions[name])
+                for name, what in outputs.items()
+            }
+        spent = {"seconds": round(time.monotonic() - started, 3)}
+        if peak.mb is not None:
+            spent["peak_mb"] = round(peak.mb, 1)
+        # Of tables that are made together all are there before the first is written.
+        assert outputs_by_table.keys() == set(wanted), (
+            f"{step.function.__name__} made {list(outputs_by_table)}, not {wanted}"
+        )
+        tests = [test for contract in promised.values() for test in contract.tests]
+        inputs = inputs_of_tests(graph, step, store, tests, tables)
+        results = {name: check(what.rows, promised[name], inputs) for name, what in outputs_by_table.items()}
+        kept = {
+            name: _kept(context, store, Partition(name, key), what.rows, promised[name], results[name], inputs)
+            for name, what in outputs_by_table.items()
+        }
+        recorded = [
+            _check_result(promised[name], result, kept[name].get(result.name))
+            for name, results_of_table in results.items()
+            for result in results_of_table
+        ]
+        recorded += [result for result, _ in approved]
+        if errors := _errors(results):
+            yield from _recorded(context, recorded)
+            message = f"nothing was written, the last good version stays: {'; '.join(errors)}"
+            raise dg.Failure(description=message, allow_retries=False)
+        for name, what in outputs_by_table.items():
+            yield _result(name, what, spent, key)
+        # Recorded behind the write, or Dagster would count the checks for the version before this one.
+        yield from _recorded(context, recorded)
+        if step.afterwards:
+            step.afterwards(here, tables)
+
+
+def _checked_again(here: Context, context: dg.AssetExecutionContext, table: str) -> Iterator[dg.AssetCheckResult]:
+    """The selected checks of a table, on what is stored of it."""
+    place = Partition(table, here.partition.key)
+    names = {check.name for check in context.selected_asset_check_keys if check.asset_key.path[-1] == table}
+    checked = check_stored(here.graph, here.store, place, names)
+    kept = failing_rows.keep(here.store, place, checked.failing, names)
+    for result in checked.results:
+        yield _check_result(contracts.load(table), result, kept.get(result.name))
+
+
+def _kept(
+    context: dg.AssetExecutionContext,
+    store: Store,
+    place: Partition,
+    rows: Table,
+    contract: Contract,
+    results: Sequence[ExpectationResult],
+    inputs: Mapping[str, Table],
+) -> dict[str, KeptRows]:
+    """The rows that fail, kept beside the table; where they cannot be, the checks are told without them."""
+    try:
+        failing = failing_rows_of(rows, contract, results, inputs)
+        return failing_rows.keep(store, place, failing, [result.name for result in results])
+    except (OSError, duckdb.Error, pl.exceptions.PolarsError) as error:
+        context.log.warning(f"the rows of {place} that fail were not kept: {' '.join(str(error).split())}")
+        return {}
+
+
+def _recorded(context: dg.AssetExecutionContext, results: Sequence[dg.AssetCheckResult]) -> Iterator[Any]:
+    """Each result, also of a check that somebody has left out of the run: whatever is made is checked whole."""
+    partition = context.partition_key if context.has_partition_key else None
+    left_out = [result for result in results if _key(result) not in context.selected_asset_check_keys]
+    for result in left_out:
+        evaluation = dg.AssetCheckEvaluation(
+            asset_key=_key(result).asset_key,
+            check_name=_key(result).name,
+            passed=result.passed,
+            metadata=result.metadata,
+            severity=result.severity,
+            partition=partition,
+        )
+        context.log_event(evaluation)
+    for key in dict.fromkeys(_key(result).asset_key for result in left_out):
+        # What is logged reaches the instance with the next event that is yielded, and a refusal yields no other.
+        why = {"checks": "all were run: what is made is checked whole, whatever was selected"}
+        yield dg.AssetObservation(key, partition=partition, metadata=why)
+    yield from (result for result in results if result not in left_out)
+
+
+def _key(result: dg.AssetCheckResult) -> dg.AssetCheckKey:
+    assert result.asset_key, "made with one"
+    assert result.check_name, "made with one"
+    return dg.AssetCheckKey(result.asset_key, result.check_name)
+
+
+@contextmanager
+def _ending_in_one_line() -> Iterator[None]:
+    """What a person has to mend ends a step with its sentence and no trace of our code; a defect keeps its trace."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if not _is_ours(error):
+            raise
+        raise dg.Failure(description=str(error), allow_retries=False) from None
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether it was raised by this project, whose ValueErrors and OSErrors say all there is to say."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = str(trace.tb_frame.f_globals.get("__name__")) if trace else ""
+    return module.partition(".")[0] in OURS
 
 
 def _leave_out(context: dg.AssetExecutionContext, partition: Partition) -> None:
@@ -240,16 +331,6 @@ def _context(graph: Graph, step: Step, context: dg.AssetExecutionContext) -> Con
 
 def _run(step: Step, context: Context, wanted: Sequence[str], tables: Mapping[str, pl.DataFrame]) -> Any:
     return step.function(context, wanted, **tables) if step.any_of else step.function(context, **tables)
-
-
-def _read_by_itself(graph: Graph, step: Step, store: Store, tests: Sequence[ContractTest]) -> dict[str, Table]:
-    """The inputs without partitions that a step was not handed and that the tests of its contract name."""
-    named = {word for test in tests for text in test.arguments.values() for word in re.findall(r"\w+", str(text))}
-    return {
-        name: store.table(name)
-        for name in step.inputs
-        if step.streams and name in named and graph.tables[name].partitions is None
-    }
 
 
 def _made(value: Any, promised: Mapping[str, Contract]) -> dict[str, TableOutput]:
@@ -343,7 +424,7 @@ def _check_specs(graph: Graph, step: Step, contract: Contract) -> list[dg.AssetC
         ]
 
 
-def _check_result(name: str, result: ExpectationResult) -> dg.AssetCheckResult:
+def _check_result(contract: Contract, result: ExpectationResult, kept: KeptRows | None) -> dg.AssetCheckResult:
     shown: dict[str, Any] = {
         MESSAGE: result.message,
         "rows": result.rows,
@@ -352,8 +433,15 @@ def _check_result(name: str, result: ExpectationResult) -> dg.AssetCheckResult:
         "observed": result.observed,
         "examples": list(result.examples) or None,
     }
+    if kept is not None:
+        test = next(test for test in contract.tests if test.name == result.name)
+        shown |= {
+            "failing_rows": samples.failing(kept.rows, columns_read(test, kept.rows.columns)),
+            "all_of_them": dg.MetadataValue.url(kept.page),
+            "query": kept.query,
+        }
     return dg.AssetCheckResult(
-        asset_key=name,
+        asset_key=contract.table,
         check_name=result.name,
         passed=result.passed,
         severity=dg.AssetCheckSeverity.ERROR if result.severity == "error" else dg.AssetCheckSeverity.WARN,
@@ -372,22 +460,6 @@ def _result(
             "dagster/partition_row_count" if key else "dagster/row_count": height(checked.rows),
             **spent,
             **checked.metadata,
-            "sample": _sample(checked.rows),
+            "sample": samples.of(checked.rows),
         },
     )
-
-
-def _sample(table: Table) -> dg.TableMetadataValue:
-    """The first rows as a table of plain text: the UI shows its cells as they are, so markup in a text stays text."""
-    frame = next(portions(table))
-    columns = [dg.TableColumn(name, "string") for name in frame.columns]
-    records = [
-        dg.TableRecord({name: _shortened(value) for name, value in row.items()})
-        for row in frame.head(SAMPLE_ROWS).iter_rows(named=True)
-    ]
-    return dg.MetadataValue.table(records, dg.TableSchema(columns))
-
-
-def _shortened(value: Any) -> str:
-    text = "" if value is None else str(value)
-    return text if len(text) <= SAMPLE_CHARACTERS else text[:SAMPLE_CHARACTERS] + " …"

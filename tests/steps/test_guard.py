@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,13 +17,13 @@ import pytest
 from dagster_project.io_manager import ParquetIOManager
 from expectations import contract as contracts
 from expectations.frames import Table, portions, schema
-from nift_assets import corpus
+from nift_assets import catalogue, corpus
 from nift_assets.corpus import halves as cutting
-from nift_assets.graph import SAMPLE_CHARACTERS, asset_definition
+from nift_assets.graph import asset_definition
 from nift_assets.steps.context import Context
 from nift_assets.store import Store
 from nift_assets.table_files import Version, data_version
-from tests.conftest import PROJECT, instance_at
+from tests.conftest import PROJECT, instance_at, nift_here
 from tests.demo import GRAPH, STUDY
 
 TEXTS = [f"Article {i} goes on\n\nfor several words – and then some more." for i in range(4)]
@@ -134,11 +137,11 @@ def cut_off(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def on_disk(store: Store) -> dict[str, tuple[bytes, int]]:
-    """Every file of the study but its locks, with its bytes and the time it was written."""
+    """Every file of the study but its locks and the rows that failed, with its bytes and the time it was written."""
     return {
         str(path.relative_to(store.folder())): (path.read_bytes(), path.stat().st_mtime_ns)
         for path in sorted(Path(str(store.folder())).rglob("*"))
-        if path.is_file() and ".locks" not in path.parts
+        if path.is_file() and not {".locks", ".failing"} & {*path.parts}
     }
 
 
@@ -202,7 +205,15 @@ def test_a_failed_error_check_is_recorded_with_its_numbers_though_nothing_is_wri
     assert found.severity == dg.AssetCheckSeverity.ERROR
     named = [corpus.document_id(text) for text in TEXTS[:2]]
     message = f"2 rows came back: {', '.join(named)}"
-    assert shown(found) == {"message": message, "rows": 4, "failing": 2, "observed": 2, "examples": named}
+    told = shown(found)
+    assert told.items() >= {"message": message, "rows": 4, "failing": 2, "observed": 2}.items()
+    assert told["examples"] == named
+    # What was refused can be read: which rows, and whole in the file beside the table.
+    assert isinstance(found.metadata["failing_rows"], dg.TableMetadataValue)
+    assert [record.data["document_id"] for record in found.metadata["failing_rows"].records] == named
+    kept = pl.read_parquet(store.folder(".failing", "halves", "halves_rejoin_to_the_document.parquet"))
+    assert [text.endswith("more") for text in kept["second_half"]] == [True, True]
+    assert "failing" not in {name for _, name, _ in catalogue.tables(Path(store.root))}
     assert found.description is None, "the UI reads it as Markdown, and what is quoted is data"
     # The checks that held are recorded beside it, so that one sees what is right, too.
     assert recorded(instance, "halves", "first_half_has_cut_words", run.run_id).passed
@@ -222,8 +233,18 @@ def test_a_frame_that_breaks_only_a_warning_is_written_and_the_check_shows_it(
     assert store.read("completions", "echo")["status"].to_list() == ["truncated"] * 4
     found = recorded(instance, "completions", "few_are_truncated", run.run_id)
     assert (found.passed, found.severity, found.partition) == (False, dg.AssetCheckSeverity.WARN, "echo")
-    message = "1, expected at most 0.02"
-    assert shown(found) == {"message": message, "rows": 4, "share": 1.0, "observed": 1.0}
+    message = "100% of 4 completions (4 rows), expected at most 2%"
+    told = shown(found)
+    assert told.items() >= {"message": message, "rows": 4, "share": 1.0, "observed": 1.0}.items()
+    assert told["all_of_them"] == "/study/look/failing/completions/echo/few_are_truncated"
+    # The query works when it is pasted, from the folder where `nift` is at home.
+    kept = store.folder(".failing", "completions", "echo", "few_are_truncated.parquet")
+    assert pl.read_parquet(kept).equals(store.read("completions", "echo"))
+    asked = nift_here(*shlex.split(told["query"])[1:], environment={"NIFT_WAREHOUSE": store.root, **os.environ})
+    assert (asked.returncode, "truncated" in asked.stdout) == (0, True), asked.stderr
+    # A run whose rows all keep the contract leaves none behind.
+    assert materialize(instance, store, "completions", partition="echo", functions=completions_that(as_it_is)).success
+    assert not store.folder(".failing").exists()
 
 
 @pytest.mark.parametrize(
@@ -275,6 +296,78 @@ def test_a_bad_partition_of_one_teacher_leaves_the_others_theirs(instance: dg.Da
     assert store.path("uppercase_start_removals", "original").exists()
 
 
+def test_checks_are_executed_alone_on_what_is_stored_and_make_nothing(
+    instance: dg.DagsterInstance, store: Store
+) -> None:
+    assert materialize(instance, store, "halves").success
+    broken = without_its_last_word(store.read("halves", None))
+    write(store, "halves", None, broken)
+    before = on_disk(store)
+    keys = [
+        dg.AssetCheckKey(dg.AssetKey("halves"), name)
+        for name in ("halves_rejoin_to_the_document", "first_half_has_cut_words")
+    ]
+    run = dg.materialize(
+        [AS_THEY_ARE["halves"], AS_THEY_ARE["raw_sample"]],
+        selection=dg.AssetSelection.checks(*keys),
+        instance=instance,
+        resources={"io_manager": ParquetIOManager(store), "store": store, "ledger": None, "pipes": None},
+        raise_on_error=False,
+    )
+    assert "1 blocking asset check failed" in reason(run)
+    assert {check.check_name: check.passed for check in run.get_asset_check_evaluations()} == {
+        "halves_rejoin_to_the_document": False,
+        "first_half_has_cut_words": True,
+    }
+    assert not run.asset_materializations_for_node("halves")
+    assert on_disk(store) == before
+    assert store.folder(".failing", "halves", "halves_rejoin_to_the_document.parquet").exists()
+
+
+def test_what_is_made_is_checked_whole_whatever_checks_were_selected(
+    instance: dg.DagsterInstance, store: Store
+) -> None:
+    definitions = [AS_THEY_ARE["raw_sample"], asset_definition(GRAPH, halves_step(without_its_last_word))]
+    made = dg.AssetSelection.assets("halves").without_checks()
+    for selection in (
+        made,
+        made | dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("halves"), "first_half_has_cut_words")),
+    ):
+        run = dg.materialize(
+            definitions,
+            selection=selection,
+            instance=instance,
+            resources={"io_manager": ParquetIOManager(store), "store": store, "ledger": None, "pipes": None},
+            raise_on_error=False,
+        )
+        assert not run.success
+        assert store.version("halves", None) is None
+        assert not recorded(instance, "halves", "halves_rejoin_to_the_document", run.run_id).passed
+        assert recorded(instance, "halves", "first_half_has_cut_words", run.run_id).passed
+
+
+def halves_step(change: Change) -> Any:
+    return dataclasses.replace(GRAPH.tables["halves"], function=halves_that(change)["halves"], streams=False)
+
+
+def test_what_a_person_has_to_mend_is_one_sentence_and_a_defect_keeps_its_trace(
+    instance: dg.DagsterInstance, store: Store
+) -> None:
+    run = materialize(instance, store, "filtered_completions", partition="echo")
+    (failure,) = [event.step_failure_data for event in run.all_events if event.is_step_failure]
+    assert failure.user_failure_data is not None
+    assert str(failure.user_failure_data.description).endswith("has not been made yet; materialize it first")
+    assert failure.error is not None
+    assert failure.error.cause is None
+
+    def defective(frame: pl.DataFrame) -> pl.DataFrame:
+        return pl.DataFrame([{"a": int("no number")}])
+
+    run = materialize(instance, store, "halves", functions=halves_that(defective))
+    (failure,) = [event.step_failure_data for event in run.all_events if event.is_step_failure]
+    assert failure.error is not None
+
+
 def test_an_exception_leaves_the_last_good_version(instance: dg.DagsterInstance, store: Store) -> None:
     assert materialize(instance, store, "halves").success
     before = on_disk(store)
@@ -312,16 +405,28 @@ def test_a_score_table_is_made_from_the_partitions_there_are(instance: dg.Dagste
     ]
 
 
-def test_markup_in_a_text_is_shown_as_a_table_of_plain_text(instance: dg.DagsterInstance, store: Store) -> None:
-    write(store, "raw_sample", None, sampled([MARKUP]))
+def test_a_sample_is_cards_of_whole_texts_in_which_markup_is_text(instance: dg.DagsterInstance, store: Store) -> None:
+    hostile = f"{MARKUP} ```` out of ``` the fence\n````\n<script>alert(3)</script>"
+    write(store, "raw_sample", None, sampled([hostile, *TEXTS]))
     run = materialize(instance, store, "halves")
     (made,) = run.asset_materializations_for_node("halves")
     sample = made.metadata["sample"]
-    assert isinstance(sample, dg.TableMetadataValue)
-    (record,) = sample.records
-    whole = store.read("halves", None).row(0, named=True)["first_half"]
-    assert record.data["first_half"] == whole[:SAMPLE_CHARACTERS] + " …"
-    assert not [name for name, value in made.metadata.items() if isinstance(value, dg.MarkdownMetadataValue)]
+    assert isinstance(sample, dg.MarkdownMetadataValue)
+    written = store.read("halves", None).row(0, named=True)
+    assert written["document_id"] not in str(sample.value)
+    inside, outside = [], []
+    fence = None
+    for line in str(sample.value).splitlines():
+        if fence is None and line.startswith("```"):
+            fence = line.removesuffix("text")
+        elif line == fence:
+            fence = None
+        else:
+            (outside if fence is None else inside).append(line)
+    assert fence is None
+    for column in ("first_half", "second_half"):
+        assert set(written[column].splitlines()) <= set(inside), "a text is whole"
+    assert not [line for line in outside if re.search(r"[<\[]|!\[|alert", re.sub(r"`[^`]*`", "", line))]
 
 
 def test_tables_that_are_made_together_are_both_written_or_neither(instance: dg.DagsterInstance, store: Store) -> None:

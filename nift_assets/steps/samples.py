@@ -1,0 +1,85 @@
+"""Rows as a person reads them in Dagster's UI: whole texts as cards, short values as a table, and no digests.
+
+The texts are from the web. A card has them in fenced blocks, whose content Markdown does not read; the cells of a table
+are shown as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from expectations.frames import Table, portions
+
+ROWS = 5
+CELL_CHARACTERS = 200
+# A value is a text, and goes on a card, beyond this; of a text as much is shown as a page of an article.
+SHORT, CARD_CHARACTERS = 100, 3_000
+COLUMNS = 8
+DIGEST = re.compile(r"[0-9a-f]{32,128}")
+
+
+def of(table: Table) -> dg.MetadataValue:
+    """The first rows of a table: cards where there are texts, a table where all values are short."""
+    rows = _without_digests(next(portions(table)).head(ROWS))
+    if any(len(_text(value)) > SHORT for row in rows.iter_rows() for value in row):
+        return dg.MetadataValue.md("\n\n---\n\n".join(map(_card, rows.iter_rows(named=True))))
+    return _table(rows)
+
+
+def failing(rows: pl.DataFrame, read: Sequence[str]) -> dg.TableMetadataValue:
+    """The first of the rows that fail a test: which they are, and the values that the test reads, then others."""
+    first = rows.columns[:1]
+    others = [name for name in _without_digests(rows.head(ROWS)).columns if name not in (*first, *read)]
+    return _table(rows.select(list(dict.fromkeys([*first, *read, *others]))[:COLUMNS]).head(ROWS))
+
+
+def _table(rows: pl.DataFrame) -> dg.TableMetadataValue:
+    columns = [dg.TableColumn(name, "string") for name in rows.columns]
+    records = [
+        dg.TableRecord({name: _cut(_text(value), CELL_CHARACTERS) for name, value in row.items()})
+        for row in rows.iter_rows(named=True)
+    ]
+    return dg.MetadataValue.table(records, dg.TableSchema(columns))
+
+
+def _card(row: dict[str, Any]) -> str:
+    """One row: its short values in a line, then its texts below each other."""
+    values = {name: _text(value) for name, value in row.items()}
+    texts = {name: value for name, value in values.items() if len(value) > SHORT}
+    short = [f"{name} {_inline(value)}" for name, value in values.items() if name not in texts and value.strip()]
+    return "\n\n".join([" · ".join(short), *(f"**{name}**\n\n{_block(text)}" for name, text in texts.items())])
+
+
+def _block(text: str) -> str:
+    """A text in a fence that is longer than any in it."""
+    shown = _cut(text, CARD_CHARACTERS)
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", shown)), default=0))
+    return f"{fence}text\n{shown}\n{fence}"
+
+
+def _inline(value: str) -> str:
+    """A short value as code, on one line."""
+    line = " ".join(value.split())
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    return f"{fence} {line} {fence}" if "`" in line else f"`{line}`"
+
+
+def _without_digests(rows: pl.DataFrame) -> pl.DataFrame:
+    """The columns that say something, texts first: no digests, and none without a value."""
+    said = {name: [_text(value) for value in rows[name] if value is not None] for name in rows.columns}
+    kept = [name for name, values in said.items() if values and not all(map(DIGEST.fullmatch, values))]
+    texts = [name for name in kept if any(len(text) > SHORT for text in said[name])]
+    return rows.select(*texts, *(name for name in kept if name not in texts))
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[:most] + " …"
