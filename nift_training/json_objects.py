@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,16 @@ def read(lines: Iterable[bytes], where: object) -> Iterator[tuple[int, dict[str,
         if line.strip():
             place = f"{where} line {number}"
             yield number, _named(line, place, whole="write one object per line", repair="repair or remove it")
+
+
+def lines(values: Iterable[Mapping[str, Any]]) -> str:
+    """One object per line, in the letters it is written in; half of a surrogate pair stays as JSON says it."""
+    return "".join(_line(value) + "\n" for value in values)
+
+
+def _line(value: Mapping[str, Any]) -> str:
+    line = json.dumps(value, ensure_ascii=False)
+    return line if is_text(line) else json.dumps(value)
 
 
 def _named(content: bytes, place: object, *, whole: str, repair: str) -> dict[str, Any]:

@@ -101,3 +101,26 @@ def render(name: str, turns: Sequence[str], example: OneShotExample | None = Non
     texts = [*(example or ()), *(turn.strip() if template.strips_turns else turn for turn in turns)]
     slots = (template.question, template.answer)
     return template.opening + "".join(slots[place % 2].format(text) for place, text in enumerate(texts))
+
+
+# All that FastChat puts before the first question where there is a message to the system.
+_BEFORE_FIRST_QUESTION = {
+    "one_shot": "{}\n### Human: ",
+    "zephyr": "<|system|>\n{}</s>\n<|user|>\n",
+    "llama-2": "[INST] <<SYS>>\n{}\n<</SYS>>\n\n",
+    "mistral": "[INST] {}\n",
+    "llama-3": "<|begin_of_text|>"
+    + _LLAMA_3_HEADER.format(role="system")
+    + "{}<|eot_id|>"
+    + _LLAMA_3_HEADER.format(role="user"),
+}
+
+
+def render_with_system(name: str, system: str, turns: Sequence[str], example: OneShotExample | None = None) -> str:
+    """The prompt of `render` with a message to the system, where the template has a place for one; no benchmark has."""
+    template = named(name)
+    if name not in _BEFORE_FIRST_QUESTION:
+        others = ", ".join(_BEFORE_FIRST_QUESTION)
+        raise ValueError(f"template {name!r} has no place for a message to the system: leave it out, or use {others}")
+    without = template.opening + template.question.partition("{}")[0]
+    return _BEFORE_FIRST_QUESTION[name].format(system) + render(name, turns, example).removeprefix(without)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dagster_project.command_line import checks, money, new_study, preview, publications, scores, study, ui
+from dagster_project.command_line import chat, checks, judge, money, new_study, preview, publications, scores, study, ui
 from dagster_project.command_line.terminal import main
 
-__all__ = ["checks", "main", "money", "new_study", "preview", "publications", "scores", "study", "ui"]
+__all__ = ["chat", "checks", "judge", "main", "money", "new_study", "preview", "publications", "scores", "study", "ui"]

@@ -15,7 +15,14 @@ from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
-from nift_assets.benchmarks.scoring.interface import BenchmarkModule, JudgedModule, Measure, ReadingModule, ScoredFiles
+from nift_assets.benchmarks.scoring.interface import (
+    BenchmarkModule,
+    JudgedModule,
+    Measure,
+    ReadingModule,
+    ScoredFiles,
+    WritingModule,
+)
 
 if TYPE_CHECKING:
     from nift_assets.benchmarks.scoring.scores import Measured
@@ -63,6 +70,18 @@ def judged(name: str) -> JudgedModule:
     """The file of a benchmark whose answers a judge reads."""
     assert is_judged(name), f"nobody judges {name}"
     return cast(JudgedModule, load(name))
+
+
+def writing(name: str) -> WritingModule:
+    """The file of a benchmark whose judgments can be written as its own tool writes them; ValueError for another."""
+    if not is_judged(name):
+        raise ValueError(f"{name.replace('_', '-')} needs no judge: score its answers with nift score")
+    file = judged(name)
+    if missing := [part for part in ("published_judgments", "published_answer") if not hasattr(file, part)]:
+        raise ValueError(
+            f"{module(name).__file__} does not give {' and '.join(missing)}; add that to have files judged"
+        )
+    return cast(WritingModule, file)
 
 
 def readable() -> dict[str, str]:

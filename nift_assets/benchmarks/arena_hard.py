@@ -175,6 +175,37 @@ def judgments(
     return BenchmarkTable(rows, {"without_verdict": rows["verdict"].null_count(), "asked_twice": len(retried)})
 
 
+def published_judgments(
+    row: Benchmark,
+    judge: Judge,
+    answers: pl.DataFrame,
+    requests: Sequence[Request],
+    judged: Sequence[Answer],
+    retried: Mapping[int, Answer],
+) -> Iterator[dict[str, Any]]:
+    """The lines of the tool's files: one per question, with its two games."""
+    said = [
+        {"user_prompt": request.messages[-1].content, "judgment": text, "score": games.one_verdict(text)}
+        for request, text in zip(requests, games.texts(judged, retried), strict=True)
+    ]
+    for place, (model, question) in enumerate(answers.select("model", "question_id").iter_rows()):
+        both = said[place * len(games.GAMES) : (place + 1) * len(games.GAMES)]
+        yield {"question_id": question, "model": model, "judge": judge.name, "baseline": row.baseline, "games": both}
+
+
+def published_answer(model: str, question: Any, turns: Sequence[str], tokens: Sequence[int | None]) -> dict[str, Any]:
+    """An answer as the tool's files have it."""
+    return {
+        "question_id": question,
+        "model_id": model,
+        "choices": [{"index": 0, "turns": [*map(_published_turn, turns, tokens)]}],
+    }
+
+
+def _published_turn(text: str, tokens: int | None) -> dict[str, Any]:
+    return {"content": text} if tokens is None else {"content": text, "token_len": tokens}
+
+
 def score(model: str, results: pl.DataFrame) -> list[Measured]:
     """The win rate against the baseline in percent, a clear win counting three times."""
     columns = ("judge", "baseline", "question_id", "game", "published_verdict", "points", "weight", "reading")

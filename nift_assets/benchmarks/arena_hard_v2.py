@@ -198,6 +198,41 @@ def judgments(
     return BenchmarkTable(rows, {"without_verdict": rows["verdict"].null_count()})
 
 
+def published_judgments(
+    row: Benchmark,
+    judge: Judge,
+    answers: pl.DataFrame,
+    requests: Sequence[Request],
+    judged: Sequence[Answer],
+    retried: Mapping[int, Answer],
+) -> Iterator[dict[str, Any]]:
+    """The lines of the tool's files: one per question, with its two games."""
+    said = [
+        {
+            "score": verdicts.read_last_ruling(answer.text).verdict,
+            "judgment": {"answer": answer.text},
+            "prompt": [{"role": message.role, "content": message.content} for message in request.messages],
+        }
+        for request, answer in zip(requests, judged, strict=True)
+    ]
+    for place, (model, question, category) in enumerate(answers.select("model", "question_id", "category").iter_rows()):
+        yield {
+            "uid": question,
+            "category": category,
+            "judge": judge.name,
+            "model": model,
+            "baseline": BASELINES[category],
+            "games": said[place * len(games.GAMES) : (place + 1) * len(games.GAMES)],
+        }
+
+
+def published_answer(model: str, question: Any, turns: Sequence[str], tokens: Sequence[int | None]) -> dict[str, Any]:
+    """An answer as the tool's files have it."""
+    said = {"role": "assistant", "content": {"answer": turns[0]}}
+    style = {} if tokens[0] is None else {"metadata": {"token_len": tokens[0]}}
+    return {"uid": question, "model": model, "messages": [said], **style}
+
+
 def _systems(row: Benchmark) -> Mapping[str, str]:
     """What the judge is told in each category: the published file's constants, read and never run."""
     path = files.path_of(row, SETTINGS)

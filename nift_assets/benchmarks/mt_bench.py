@@ -222,7 +222,7 @@ def _request(
     run: int,
 ) -> Request:
     with_reference = question["category"] in WITH_REFERENCE
-    name = ("single-math-v1" if with_reference else "single-v1") + ("-multi-turn" if turn == 2 else "")
+    name = _prompt_name(question["category"], turn)
     values = {
         "question": question["turns"][0],
         "answer": turns[0],
@@ -235,6 +235,38 @@ def _request(
     system, template = prompts[name]
     where = f"the judge's prompt {name} of question {question['question_id']}"
     return providers.request(judge, files.filled(template, where, **values), system=system, draw=run)
+
+
+def _prompt_name(category: str, turn: int) -> str:
+    """What FastChat calls the prompt that a judge is asked with."""
+    return ("single-math-v1" if category in WITH_REFERENCE else "single-v1") + ("-multi-turn" if turn == 2 else "")
+
+
+def published_judgments(
+    row: Benchmark,
+    judge: Judge,
+    answers: pl.DataFrame,
+    requests: Sequence[Request],
+    judged: Sequence[Answer],
+    retried: Mapping[int, Answer],
+) -> Iterator[dict[str, Any]]:
+    """The lines of FastChat's `gpt-4_single.jsonl`: one per answer row."""
+    for answer, request, said in zip(answers.iter_rows(named=True), requests, judged, strict=True):
+        score = rating(said.text)
+        yield {
+            "question_id": answer["question_id"],
+            "model": answer["model"],
+            "judge": [judge.name, _prompt_name(answer["category"], answer["turn"])],
+            "user_prompt": request.messages[-1].content,
+            "judgment": said.text,
+            "score": -1 if score is None else int(score) if score.is_integer() else score,
+            "turn": answer["turn"],
+        }
+
+
+def published_answer(model: str, question: Any, turns: Sequence[str], tokens: Sequence[int | None]) -> dict[str, Any]:
+    """An answer as FastChat's files have it, which say nothing of tokens."""
+    return {"question_id": question, "model_id": model, "choices": [{"index": 0, "turns": [*turns]}]}
 
 
 # -- the score ---------------------------------------------------------------------------------------------------------

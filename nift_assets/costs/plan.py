@@ -251,11 +251,6 @@ def planned_partition(study: Study, table: str, partition: str | None) -> Planne
 def plan_row(study: Study, asked: PlannedPartition, *, store: Store, book: Book | None, today: date) -> PlanRow:
     """The line of a part of a row's questions, which is what one partition costs on that day."""
     row = asked.row
-    taken = report.spent_and_reserved(book, study.name) if book else {}
-    cap, own_cap = _billionths(price_list.budget(study)), _billionths(row.budget_usd)
-    room = _least(
-        None if cap is None else cap - taken.get("", 0), None if own_cap is None else own_cap - taken.get(row.name, 0)
-    )
     answered = report.answered(book, study.name).get(row.name, 0) if book else 0
     # Of a part only what is answered of itself counts, and that is found by its texts.
     if isinstance(row, Teacher):
@@ -267,6 +262,23 @@ def plan_row(study: Study, asked: PlannedPartition, *, store: Store, book: Book 
     else:
         assert isinstance(row, Control)
         need = _control(row, store, book, answered)
+    return _line_of_part(study, row, need, book, today)
+
+
+def plan_requests(
+    study: Study, judge: Judge, size: Size, requests: Sequence[Request], *, store: Store, book: Book | None, today: date
+) -> PlanRow:
+    """The line of some requests of a judge, which are about answers of a benchmark of that size."""
+    calls = _Calls(typical=_assumed(size.output), known=[*requests])
+    return _line_of_part(study, judge, _called(judge, calls, store, book, 0), book, today)
+
+
+def _line_of_part(study: Study, row: LanguageModel, need: _Need, book: Book | None, today: date) -> PlanRow:
+    taken = report.spent_and_reserved(book, study.name) if book else {}
+    cap, own_cap = _billionths(price_list.budget(study)), _billionths(row.budget_usd)
+    room = _least(
+        None if cap is None else cap - taken.get("", 0), None if own_cap is None else own_cap - taken.get(row.name, 0)
+    )
     return _line(row, need, taken.get(row.name, 0), room, today)
 
 

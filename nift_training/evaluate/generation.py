@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import abc
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nift_training import artifacts, backbone, json_objects, model_folder, progress
-from nift_training.evaluate import padding, serving
+from nift_training.evaluate import padding, serving, stepping
 from nift_training.messages import one_line
 
 if TYPE_CHECKING:
@@ -143,6 +144,40 @@ def generate(
     return [done[index] for index in range(len(prompts))]
 
 
+def stream(
+    generator: Generator,
+    prompt: str,
+    *,
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    seed: int = 0,
+    stop_tokens: Sequence[str] = (),
+) -> abc.Generator[Generation, None, None]:
+    """What follows one prompt, token by token, each time all of it so far: the last is what `generate` gives for the
+    prompt alone. Nothing more is generated while nobody asks for the next.
+    """
+    temperature = 0.0 if temperature < GREEDY_BELOW else temperature
+    if isinstance(generator.model, serving.ModelServer):
+        completions = serving.stream(
+            generator.model, prompt, max_tokens=max_new_tokens, temperature=temperature, seed=seed, stop=stop_tokens
+        )
+        yield from (_from_server(generator, completion) for completion in completions)
+        return
+    ids = encode(generator, prompt)
+    most = _check_prompts(generator, [prompt], [ids])
+    limit = max_new_tokens if most is None else min(max_new_tokens, most - len(ids))
+    ends = end_ids(generator, stop_tokens)
+    if (generator.model.generation_config.num_beams or 1) > 1:  # which answer it is shows at its end
+        yield _generation(generator, _generate_batch(generator, [ids], ends, limit, temperature, seed)[0], ends)
+        return
+    row: list[int] = []
+    for token in stepping.steps(
+        lambda came: _generate_batch(generator, [ids], ends, limit, temperature, seed, came=came)
+    ):
+        row.append(token)
+        yield _generation(generator, row, ends)
+
+
 def encode(generator: Generator, prompt: str) -> list[int]:
     """The token ids of a prompt, begun as its tokenizer begins a text, and not ended: it is to be gone on with."""
     ids: list[int] = generator.tokenizer(prompt)["input_ids"]
@@ -261,7 +296,9 @@ def _generate_batch(
     max_new_tokens: int,
     temperature: float,
     seed: int,
+    came: Callable[[int], None] | None = None,
 ) -> list[list[int]]:
+    """The ids that follow each prompt; those of a single prompt are handed to `came` one by one as well."""
     import torch
 
     pad: int = generator.tokenizer.pad_token_id
@@ -276,9 +313,25 @@ def _generate_batch(
             num_return_sequences=1,
             return_dict_in_generate=False,
             **_sampling(temperature),
+            **({"streamer": _TokenStreamer(came)} if came else {}),
         )
     rows: list[list[int]] = output[:, padded["input_ids"].shape[1] :].tolist()
     return rows
+
+
+class _TokenStreamer:
+    """What transformers hands the tokens of a single prompt to, the prompt's own first and all at once."""
+
+    def __init__(self, came: Callable[[int], None]) -> None:
+        self._came, self._past_prompt = came, False
+
+    def put(self, tokens: torch.Tensor) -> None:
+        if self._past_prompt:
+            self._came(int(tokens.reshape(-1)[0]))
+        self._past_prompt = True
+
+    def end(self) -> None:
+        """The last token has come."""
 
 
 def _sampling(temperature: float) -> dict[str, Any]:

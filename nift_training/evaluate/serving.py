@@ -11,13 +11,15 @@ import os
 import re
 import time
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Literal
 
 from nift_training import endings, http_client
+from nift_training.messages import one_line
 
 TRIES = 6
 IN_FLIGHT = 32
@@ -81,16 +83,7 @@ def complete(
     """What follows each prompt, in the order of the prompts, up to 32 of them asked at a time."""
 
     def ask(prompt: str) -> Completion:
-        body = {
-            "model": server.model,
-            "prompt": prompt,
-            "max_tokens": max_tokens,
-            "temperature": temperature,
-            "seed": seed,
-            # FastChat cuts at strings itself, where special tokens can still be seen; others than vLLM ignore this.
-            "skip_special_tokens": False,
-            **({"stop": list(stop)} if stop else {}),
-        }
+        body = _body(server, prompt, max_tokens=max_tokens, temperature=temperature, seed=seed, stop=stop)
         answer = _post(server, "completions", body)
         try:
             choice = answer["choices"][0]
@@ -106,6 +99,73 @@ def complete(
 
     with ThreadPoolExecutor(IN_FLIGHT) as threads:
         return list(threads.map(ask, prompts))
+
+
+def stream(
+    server: ModelServer,
+    prompt: str,
+    *,
+    max_tokens: int,
+    temperature: float,
+    seed: int,
+    stop: Sequence[str] = (),
+) -> Iterator[Completion]:
+    """What follows one prompt as it comes, each time all of it so far; a server that does not stream says it at once.
+
+    It is asked once: whoever watches an answer sees where it broke off, and asks again. `tokens` counts what has come.
+    """
+    body = _body(server, prompt, max_tokens=max_tokens, temperature=temperature, seed=seed, stop=stop)
+    text, tokens, reason = "", 0, None
+    try:
+        lines = http_client.stream(
+            _address(server, "completions"), {**body, "stream": True}, seconds=SECONDS, key=_key(server)
+        )
+        for said in _events(lines):
+            if "error" in said:
+                raise ValueError(f"{server.url} broke off: {one_line(said['error'])}")
+            for choice in said["choices"][:1]:
+                text, tokens, reason = text + choice["text"], tokens + 1, choice.get("finish_reason") or reason
+                ended = endings.ending(str(reason)) if reason else "cut"
+                if ended not in ("whole", "cut"):
+                    raise ValueError(f"{server.url} ended an answer with {reason!r}: look at its log")
+                yield Completion(text=text, tokens=tokens, stopped="eos" if ended == "whole" else "length")
+    except http_client.HttpRefused as error:
+        detail = one_line(error.read(500).decode("utf-8", "replace"))
+        raise ValueError(f"{server.url} refuses with {error.code}: {detail}") from None
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError):
+        raise ValueError(f"{server.url} answered without text: it is not compatible") from None
+    except (OSError, HTTPException) as error:
+        raise ValueError(f"{server.url} cannot be asked ({error}): start it, or mend its address") from None
+    if reason is None:
+        raise ValueError(f"{server.url} broke off in the middle of an answer: look at its log")
+
+
+def _events(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """The objects of a stream of server-sent events, or the one object of a server that answers at once."""
+    whole = b""
+    for line in lines:
+        field, _, content = line.strip().partition(b":")
+        if field == b"data" and content.strip().startswith(b"{"):
+            yield json.loads(content)
+        elif field not in (b"data", b"event", b"id", b"retry", b""):
+            whole += line
+    if whole:
+        yield json.loads(whole)
+
+
+def _body(
+    server: ModelServer, prompt: str, *, max_tokens: int, temperature: float, seed: int, stop: Sequence[str]
+) -> dict[str, Any]:
+    return {
+        "model": server.model,
+        "prompt": prompt,
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "seed": seed,
+        # FastChat cuts at strings itself, where special tokens can still be seen; others than vLLM ignore this.
+        "skip_special_tokens": False,
+        **({"stop": list(stop)} if stop else {}),
+    }
 
 
 def _served(server: ModelServer) -> list[str]:

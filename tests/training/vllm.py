@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +15,8 @@ from nift_training.evaluate import generation
 
 @dataclass
 class Vllm:
-    """What the server holds, what it was asked, how often it is busy first, and after how many answers it breaks."""
+    """What the server holds, what it was asked, how often it is busy first, and after how many answers it breaks, or
+    bits of one that it streams."""
 
     generator: Any
     models: list[str] = field(default_factory=lambda: ["base"])
@@ -24,6 +25,7 @@ class Vllm:
     keys: list[str | None] = field(default_factory=list)
     busy: int = 0
     breaks_after: int | None = None
+    streams_at_most: int | None = None
     url: str = ""
 
 
@@ -42,6 +44,19 @@ def serve(generator: generation.Generator) -> Iterator[Vllm]:
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
+
+        def stream(self, tokenizer: Any, ids: Sequence[int], reason: str) -> None:
+            """The text in bits that begin and end anywhere, as server-sent events."""
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.end_headers()
+            text = tokenizer.decode(ids, skip_special_tokens=False)
+            bits = [text[start : start + 3] for start in range(0, len(text), 3)]
+            for number, bit in enumerate(bits[: held.streams_at_most]):
+                ended = reason if number == len(bits) - 1 else None
+                event = {"choices": [{"text": bit, "finish_reason": ended}]}
+                self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+            self.wfile.write(b"data: [DONE]\n\n")
 
         def do_GET(self) -> None:
             self.reply(200, json.dumps({"data": [{"id": name} for name in held.models]}).encode())
@@ -64,6 +79,9 @@ def serve(generator: generation.Generator) -> Iterator[Vllm]:
                     said = generation.generate(held.generator, [body["prompt"]], max_new_tokens=body["max_tokens"])[0]
                     text = held.generator.tokenizer.decode(said.ids, skip_special_tokens=False)
                     reason = "stop" if said.stopped == "eos" else "length"
+                    if body.get("stream"):
+                        self.stream(held.generator.tokenizer, said.ids, reason)
+                        return
                     answer = {"choices": [{"text": text, "finish_reason": reason}]}
                     self.reply(200, json.dumps(answer | {"usage": {"completion_tokens": said.tokens}}).encode())
 

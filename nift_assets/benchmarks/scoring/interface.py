@@ -119,6 +119,26 @@ class JudgedModule(BenchmarkModule, Protocol):
         """The table of what the judge said."""
 
 
+class WritingModule(JudgedModule, Protocol):
+    """The file of a judged benchmark whose own tool writes files of answers and judgments."""
+
+    def published_judgments(
+        self,
+        row: Benchmark,
+        judge: Judge,
+        answers: pl.DataFrame,
+        requests: Sequence[Request],
+        judged: Sequence[Answer],
+        retried: Mapping[int, Answer],
+    ) -> Iterable[Mapping[str, Any]]:
+        """What the judge said, as the lines of the tool's own file."""
+
+    def published_answer(
+        self, model: str, question: Any, turns: Sequence[str], tokens: Sequence[int | None]
+    ) -> Mapping[str, Any]:
+        """An answer as a line of the tool's own file, with the tokens of each turn where they are known."""
+
+
 class ReadingModule(BenchmarkModule, Protocol):
     """The file of a benchmark of which other tools write files."""
 
