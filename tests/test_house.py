@@ -8,10 +8,12 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
 from dagster_project.definitions import definitions
 from nift_assets import environment, graph, studies
@@ -34,7 +36,8 @@ HEAVY = (
     "rensa",
 )
 README = (PROJECT / "README.md").read_text()
-DOCUMENTS = [PROJECT / "README.md", *sorted((PROJECT / "dagster_project" / "guides").glob("*.md"))]
+ABOUT = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
+DOCUMENTS = [*(PROJECT / name for name in ABOUT), *sorted((PROJECT / "dagster_project" / "guides").glob("*.md"))]
 
 
 def documented_commands() -> list[list[str]]:
@@ -134,6 +137,18 @@ def test_the_readmes_tree_is_the_tree_there_is() -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
     there = {file.split("/")[0] + "/" * ("/" in file) for file in tracked.splitlines()}
     assert {name for name in there if not name.startswith(".")} - {"LICENSE", "README.md"} <= top
+
+
+def test_the_pythons_that_are_promised_are_those_that_are_tested() -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    promised = [last for name in project["classifiers"] if (last := name.rpartition(" :: ")[2]).startswith("3.")]
+    assert project["requires-python"] == f">={promised[0]}"
+    workflow = yaml.safe_load((PROJECT / ".github" / "workflows" / "ci.yml").read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    whole, quick = workflow["jobs"]["whole"], workflow["jobs"]["quick"]
+    (first,) = [step["with"]["python-version"] for step in whole["steps"] if "python-version" in step.get("with", {})]
+    assert [first, *quick["strategy"]["matrix"]["python"]] == promised
+    assert whole["steps"][-1]["run"] == "bash .ci/run"
 
 
 def test_every_make_target_of_the_documents_exists() -> None:
