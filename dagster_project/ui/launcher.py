@@ -37,7 +37,8 @@ from nift_assets.store import Store
 from nift_training import file_locks
 from nift_training.verbs import end_with_parent
 
-WORKSPACE = Path(__file__).parents[2] / "workspace.yaml"
+# What a checkout's workspace.yaml says, which an installed package has not.
+WORKSPACE = {"load_from": [{"python_module": {"module_name": "dagster_project.definitions", "location_name": "nift"}}]}
 FIRST_PORT, MOST_PORTS = 3000, 1000
 # What a stop waits for at most: open pages, runs that end what they are at, and the daemon.
 PAGES_SECONDS, RUNS_SECONDS, DAEMON_SECONDS = 2, 15, 15
@@ -129,13 +130,12 @@ def _code_server(instance: dg.DagsterInstance) -> Iterator[Path]:
     """One code server for webserver and daemon, on a socket of its own, as a workspace file that names it."""
     import yaml
 
-    with (
-        tempfile.TemporaryDirectory(prefix="nift-") as folder,
-        ProxyServerManager(instance, WorkspaceFileTarget([str(WORKSPACE)]), "WARNING") as servers,
-    ):
-        workspace = Path(folder, "workspace.yaml")
-        workspace.write_text(yaml.safe_dump({"load_from": list(servers.get_code_server_specs())}))
-        yield workspace
+    with tempfile.TemporaryDirectory(prefix="nift-") as folder:
+        location, workspace = Path(folder, "location.yaml"), Path(folder, "workspace.yaml")
+        location.write_text(yaml.safe_dump(WORKSPACE))
+        with ProxyServerManager(instance, WorkspaceFileTarget([str(location)]), "WARNING") as servers:
+            workspace.write_text(yaml.safe_dump({"load_from": list(servers.get_code_server_specs())}))
+            yield workspace
 
 
 @contextmanager

@@ -18,14 +18,16 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 import uvicorn
+import yaml
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from dagster_project.ui import launcher
 from dagster_project.ui.gate import Gate, UiAddress
 from nift_assets import environment
-from tests.conftest import nift
+from tests.conftest import PROJECT, nift
 from tests.ui.server import UI, free_port, ui
 
 # Something every visitor of an open webserver can do, whose effect can be seen: a pool gets a limit.
@@ -35,6 +37,10 @@ AS_QUERY = f"/graphql?query={quote(MUTATION)}"
 AS_JSON = json.dumps({"query": MUTATION}).encode()
 JSON = {"Content-Type": "application/json"}
 TOKEN = "0123456789abcdef0123"
+
+
+def test_a_workspace_file_of_a_checkout_names_what_nift_ui_serves() -> None:
+    assert yaml.safe_load((PROJECT / "workspace.yaml").read_text()) == launcher.WORKSPACE
 
 
 def unsettled() -> dict[str, str]:
