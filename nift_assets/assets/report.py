@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 from dataclasses import fields
 from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -12,6 +15,7 @@ import polars as pl
 
 from expectations import contract as contracts
 from nift_assets.pages import report as pages
+from nift_assets.pages.overview import Made, StepTime
 from nift_assets.pages.report import CheckedTable, DataVersion, Spent
 from nift_assets.rows import without_places
 from nift_assets.steps import check_results, coverage
@@ -28,6 +32,9 @@ if TYPE_CHECKING:
 
 FILE = "report.html"
 PAGE = f"/study/{FILE}"
+# Of one table, however often it was made.
+MOST_RUNS = 2_000
+GIT_SECONDS = 10
 PLAIN = str | int | float | None
 
 
@@ -35,19 +42,22 @@ PLAIN = str | int | float | None
     group="scores",
     kinds={"python", "html"},
     inputs=pages.INPUTS,
-    rows=lambda study, key, table: (_content(study), pages.TEMPLATE.read_text(encoding="utf-8")),
+    rows=lambda study, key, table: (_content(study), pages.templates()),
     follows=True,
 )
 def report(context: Context, **frames: pl.DataFrame) -> TableOutput:
     graph, store = context.graph, context.store
+    now = datetime.now(UTC)
     content = pages.page(
         context.study,
         frames,
         data_versions(graph, store),
+        made=Made(at=now, code=code()),
+        times=times(graph, context.dagster.instance),
         spent=spent(graph.study, context.book),
         checked=checked(graph, context.dagster.instance),
         losses=losses(store, frames["lora_adapters"]),
-        coverage=coverage.frame(graph, store, context.book, datetime.now(UTC).date()),
+        coverage=coverage.frame(graph, store, context.book, now.date()),
     ).encode()
     row = {
         "study": graph.study.name,
@@ -117,6 +127,36 @@ def checked(graph: Graph, instance: dg.DagsterInstance) -> list[CheckedTable]:
         }
         tables.append(CheckedTable(table=name, tests=tests, results=results))
     return tables
+
+
+def times(graph: Graph, instance: dg.DagsterInstance) -> list[StepTime]:
+    """How long the last step took that made each table, by what Dagster remembers, in the order of the graph."""
+    found = []
+    for name, step in graph.tables.items():
+        records = instance.fetch_materializations(dg.AssetKey(name), limit=MOST_RUNS).records
+        seconds: dict[str | None, float] = {}
+        for record in records:  # the newest first
+            made = record.asset_materialization
+            if made and made.partition not in seconds and "seconds" in made.metadata:
+                seconds[made.partition] = float(str(made.metadata["seconds"].value))
+        of_study = [seconds[key] for key in graph.keys(name) if key in seconds]
+        if of_study and name == step.tables[0]:
+            found.append(StepTime(table=name, group=step.group, partitions=len(of_study), seconds=sum(of_study)))
+    return found
+
+
+def code() -> str:
+    """What made the page: the package's version and, where it is a checkout, the commit and whether files differ."""
+    name = f"nift {version('nift')}"
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return name
+    git = ("git", "-C", str(root), "describe", "--always", "--dirty=, with changes", "--exclude=*")
+    try:
+        described = subprocess.run(git, capture_output=True, text=True, timeout=GIT_SECONDS, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):  # no git here, or a checkout of somebody else's
+        return name
+    return f"{name}, commit {described}"
 
 
 def losses(store: Store, lora_adapters: pl.DataFrame) -> dict[str, list[tuple[int, float]]]:

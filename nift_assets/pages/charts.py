@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from markupsafe import Markup, escape
 
@@ -19,7 +19,7 @@ TOP, RIGHT, BOTTOM, LEGEND_LINE = 24, 14, 40, 17
 LETTER = 6.6
 MOST_LETTERS = 50
 MOST_TICKS = 5
-BAR = 12
+LINE = 14
 COLOURS = 6
 
 # Six colours that are told apart by the colour-blind, each with a shape of its own for who prints in black.
@@ -60,10 +60,16 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """What an axis says, and whether equal factors rather than equal differences are equally long on it."""
+    """What an axis says, and whether equal factors rather than equal differences are equally long on it.
+
+    It fits what is drawn, but never reaches beyond the scale from `least` to `limit`, where there is one: a rating from
+    1 to 10 has no zero.
+    """
 
     title: str
     log: bool = False
+    least: float = -math.inf
+    limit: float = math.inf
     ticks: Sequence[float] = field(default_factory=tuple)
 
     def place(self, value: float) -> float:
@@ -73,12 +79,13 @@ class Axis:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bars:
-    """Bars in groups: each group has one value for each of the names, or None where there is none."""
+class Dots:
+    """Dots on scales, in groups: each group has one value for each of the names, or None where there is none."""
 
     title: str
     names: Sequence[str]
     groups: Mapping[str, Sequence[float | None]]
+    least: float
     limit: float
 
 
@@ -103,8 +110,8 @@ def chart(series: Sequence[Series], x: Axis, y: Axis) -> Markup:
     )
 
 
-def bars(drawn: Bars) -> Markup:
-    """The SVG of bars in groups, each as long as its value is of `limit`, or an empty text if there is none."""
+def dots(drawn: Dots) -> Markup:
+    """The SVG of dots in groups, each on a line that is the whole scale, or an empty text if there is none."""
     if not drawn.names or not drawn.groups:
         return Markup("")
     height, parts = TOP, [_text(0, 12, drawn.title)]
@@ -112,10 +119,10 @@ def bars(drawn: Bars) -> Markup:
         parts.append(_text(0, height + 12, group))
         height += 18
         for number, value in enumerate(values):
-            parts.append(_bar(number, height, value, drawn.limit))
-            height += BAR
+            parts.append(_dot(number, height, value, drawn))
+            height += LINE
         height += 6
-    parts += [_legend(Series(name=name, points=()), n, height, box=True) for n, name in enumerate(drawn.names)]
+    parts += [_legend(_named(name, n), n, height) for n, name in enumerate(drawn.names)]
     height += LEGEND_LINE * len(drawn.names) + 6
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, height, drawn.title, Markup("").join(parts)
@@ -167,7 +174,9 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 
 def _with_ticks(axis: Axis, values: Sequence[float]) -> Axis:
-    return Axis(title=axis.title, log=axis.log, ticks=ticks(min(values), max(values), log=axis.log))
+    fitting = ticks(min(values), max(values), log=axis.log)
+    within = sorted({min(max(tick, axis.least), axis.limit) for tick in fitting})
+    return replace(axis, ticks=within if within[0] <= min(values) and max(values) <= within[-1] else fitting)
 
 
 def _axes(x: Axis, y: Axis, labels: Sequence[str], left: float) -> list[Markup]:
@@ -209,31 +218,29 @@ def _series(series: Series, number: int, x: Axis, y: Axis, left: float) -> Marku
     return Markup('<g class="s{}">{}</g>').format(number % COLOURS, Markup("").join(drawn))
 
 
-def _legend(series: Series, number: int, top: float, *, box: bool = False) -> Markup:
+def _legend(series: Series, number: int, top: float) -> Markup:
     height = top + LEGEND_LINE * number + 6
-    if box:
-        mark = Markup('<rect class="{}" x="0" y="{:.1f}" width="12" height="7"/>').format(_filled(number), height - 4)
-    elif series.marked:
-        mark = _marker(number, 6, height, series.hollow)
-    else:
-        mark = _line("line", 0, height, 12, height)
+    mark = _marker(number, 6, height, series.hollow) if series.marked else _line("line", 0, height, 12, height)
     return Markup('<g class="s{}">{}</g>{}').format(
         number % COLOURS, mark, _text(18, height + 4, _shortened(series.name))
     )
 
 
-def _bar(number: int, top: float, value: float | None, limit: float) -> Markup:
-    """A bar with its number behind it; of one that is not there a dash."""
-    length = (WIDTH - 40) * max(0.0, min(1.0, (value or 0) / limit))
-    shape = Markup('<g class="s{}"><rect class="{}" x=".8" y="{:.1f}" width="{:.1f}" height="{}"/></g>').format(
-        number % COLOURS, _filled(number), top, length, BAR - 3
-    )
+def _dot(number: int, top: float, value: float | None, drawn: Dots) -> Markup:
+    """A value on its scale with its number behind it; of one that is not there a dash."""
+    middle, right = top + LINE / 2, WIDTH - 40
     label = "–" if value is None else f"{value:.2f}"
-    return Markup("{}{}").format(shape if value is not None else "", _text(length + 5, top + BAR - 3, label))
+    parts = [_line("grid", 5, middle, right, middle), _text(right + 8, middle + 4, label)]
+    if value is not None:
+        share = max(0.0, min(1.0, (value - drawn.least) / (drawn.limit - drawn.least)))
+        mark = _marker(number, 5 + (right - 5) * share, middle, _named("", number).hollow)
+        parts.append(Markup('<g class="s{}">{}</g>').format(number % COLOURS, mark))
+    return Markup("").join(parts)
 
 
-def _filled(number: int) -> str:
-    return "hollow" if number // COLOURS % 2 else "full"
+def _named(name: str, number: int) -> Series:
+    """What stands in the legend for one of many: with more names than colours each second round is hollow."""
+    return Series(name=name, points=(), hollow=number // COLOURS % 2 == 1)
 
 
 def _marker(number: int, x: float, y: float, hollow: bool) -> Markup:

@@ -16,17 +16,19 @@ import polars as pl
 from markupsafe import Markup
 
 from nift_assets.pages import charts
-from nift_assets.pages.charts import Axis, Bars, Point, Series
+from nift_assets.pages.charts import Axis, Dots, Point, Series
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BAR_HEIGHT = 12
+DOT_HEIGHT = 18
 MOST_POINTS = 200
 # From this ratio of the largest to the smallest on, equal factors are equally far apart.
 WIDE = 4
 MOST_CURVES = 6
-MOST_BARS = 12
+MT_BENCH = Axis(title="MT-Bench, on its scale from 1 to 10", least=1, limit=10)
+MOST_DOTS = 12
 
 
 def funnel(steps: pl.DataFrame) -> bytes:
@@ -63,7 +65,7 @@ def figure_2(rows: pl.DataFrame) -> Markup:
         name = f"{backbone}, {teacher}"
         series.append(Series(name=name, points=_points(sets, "pairs", "score", low="low", high="high")))
         series.append(Series(name=f"{name}: the paper's", points=_points(sets, "pairs", "paper"), hollow=True))
-    return charts.chart(series, _axis("pairs trained on", series), Axis(title="MT-Bench, 1 to 10"))
+    return charts.chart(series, _axis("pairs trained on", series), MT_BENCH)
 
 
 def cost_against_score(rows: pl.DataFrame) -> Markup:
@@ -78,18 +80,26 @@ def cost_against_score(rows: pl.DataFrame) -> Markup:
         )
         for (teacher,), models in rows.filter(pl.col("teacher").is_not_null()).group_by("teacher", maintain_order=True)
     ]
-    return charts.chart(series, _axis(title, series), Axis(title="MT-Bench, 1 to 10"))
+    return charts.chart(series, _axis(title, series), MT_BENCH)
 
 
 def mt_bench_categories(rows: pl.DataFrame) -> Markup:
-    """Bars of MT-Bench's mean rating by category, one for each of the first `MOST_BARS` models."""
-    models = rows["model"].unique(maintain_order=True).to_list()[:MOST_BARS]
+    """Dots of MT-Bench's mean rating by category, one for each of the first `MOST_DOTS` models."""
+    models = rows["model"].unique(maintain_order=True).to_list()[:MOST_DOTS]
     ratings = {(row["model"], row["category"]): row["rating"] for row in rows.iter_rows(named=True)}
     groups = {
         category: [ratings.get((model, category)) for model in models]
         for category in rows["category"].unique(maintain_order=True).to_list()
     }
-    return charts.bars(Bars(title="MT-Bench by category, 1 to 10", names=models, groups=groups, limit=10))
+    return charts.dots(
+        Dots(
+            title="MT-Bench by category: each line is the scale, 1 to 10",
+            names=models,
+            groups=groups,
+            least=1,
+            limit=10,
+        )
+    )
 
 
 def loss_curves(losses: Mapping[str, Sequence[tuple[int, float]]]) -> list[Markup]:
@@ -120,17 +130,50 @@ def bar(value: float, limit: float) -> str:
     return _svg(f'<rect class="bar" width="{_percent(value, limit)}" height="{BAR_HEIGHT}" rx="2"/>')
 
 
-def interval_bar(value: float, low: float | None, high: float | None, limit: float) -> str:
-    """An SVG bar with a whisker from `low` to `high`, where there is an interval."""
-    drawn = f'<rect class="bar" width="{_percent(value, limit)}" height="{BAR_HEIGHT}" rx="2"/>'
-    if low is None or high is None:
-        return _svg(drawn)
-    left, right, middle = _percent(low, limit), _percent(high, limit), BAR_HEIGHT // 2
-    return _svg(
-        drawn
-        + f'<line class="whisker" x1="{left}" x2="{right}" y1="{middle}" y2="{middle}"/>'
-        + "".join(f'<line class="whisker" x1="{x}" x2="{x}" y1="2" y2="{BAR_HEIGHT - 2}"/>' for x in (left, right))
+def dot(
+    value: float | None,
+    least: float,
+    limit: float,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    paper: float | None = None,
+) -> str:
+    """An SVG dot on a scale from `least` to `limit`, with a line from `low` to `high` and a diamond for the paper's."""
+    middle = DOT_HEIGHT // 2
+    drawn = [f'<line class="rule" x1="{x}" x2="{x}" y1="0" y2="{DOT_HEIGHT}"/>' for x in _ticks(least, limit).values()]
+    if low is not None and high is not None:
+        left, right = _at(low, least, limit), _at(high, least, limit)
+        drawn.append(f'<line class="whisker" x1="{left}" x2="{right}" y1="{middle}" y2="{middle}"/>')
+    if paper is not None:
+        drawn.append(
+            f'<svg class="mark-of-paper" x="{_at(paper, least, limit)}" overflow="visible">'
+            f'<path class="diamond" d="M0 {middle - 6}l5 6-5 6-5-6z"/></svg>'
+        )
+    if value is not None:
+        drawn.append(f'<circle class="dot" cx="{_at(value, least, limit)}" cy="{middle}" r="4.5"/>')
+    return f'<svg class="dots" aria-hidden="true" width="100%" height="{DOT_HEIGHT}">{"".join(drawn)}</svg>'
+
+
+def scale(least: float, limit: float) -> str:
+    """The SVG of the numbers above such dots."""
+    anchors = dict(zip(_ticks(least, limit), ("start", *["middle"] * 3, "end"), strict=False))
+    labels = "".join(
+        f'<text x="{x}" y="12" text-anchor="{"end" if tick == limit else anchors[tick]}">{tick:g}</text>'
+        for tick, x in _ticks(least, limit).items()
     )
+    return f'<svg class="scale" aria-hidden="true" width="100%" height="16">{labels}</svg>'
+
+
+def _ticks(least: float, limit: float) -> dict[float, str]:
+    """Round places on a scale with where they lie: thirds of one to ten, quarters of a hundred."""
+    parts = 3 if (limit - least) % 3 == 0 else 4
+    ticks = [least + (limit - least) * part / parts for part in range(parts + 1)]
+    return {tick: _at(tick, least, limit) for tick in ticks}
+
+
+def _at(value: float, least: float, limit: float) -> str:
+    return _percent(value - least, limit - least)
 
 
 def _small_png(figure: Figure) -> bytes:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -17,12 +17,14 @@ from markupsafe import Markup
 from expectations.contract import ContractTest
 from expectations.results import LastResult, verdict
 from nift_assets import DEMO_FILES, benchmarks
-from nift_assets.pages import charts, plots, sheets
+from nift_assets.pages import charts, overview, plots, sheets
+from nift_assets.pages.overview import Made, StepTime
 from nift_assets.protocol import Status
-from nift_assets.rows import Benchmark, Model, Teacher
+from nift_assets.rows import Teacher
 from nift_assets.study import Study
 
-TEMPLATE = Path(__file__).with_name("report.html.j2")
+FOLDER = Path(__file__).parent
+TEMPLATE = FOLDER / "report.html.j2"
 
 INPUTS = (
     "raw_sample",
@@ -45,6 +47,7 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 
 # Of a cell of a table, as `nift coverage` says them.
 STATES = ("present", "stale", "missing", "impossible")
+VERDICTS = ("passed", "warned", "failed", "not run")
 
 SAMPLES = 3
 SAMPLE_CHARACTERS = 320
@@ -176,41 +179,94 @@ class SampleDocument:
     continuations: Sequence[Continuation]
 
 
-class _ByMeasure:
-    """A study as the page shows it, where a benchmark with several numbers stands once for each."""
+@dataclass(frozen=True, kw_only=True)
+class PlainTable:
+    """A table of a section that needs no template: the heads of its columns, its rows, and what is to be said of it.
 
-    def __init__(self, study: Study) -> None:
-        self._study = study
+    A column that is named in `numbers` stands to the right. A value of None is a dash.
+    """
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._study, name)
+    caption: str
+    about: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    numbers: Sequence[str] = ()
 
-    @property
-    def benchmarks(self) -> list[Benchmark]:
-        rows = self._study.benchmarks
-        return [replace(row, name=measure.name) for row in rows for measure in benchmarks.measures([row])]
 
-    def measured_on(self, model: Model) -> list[str]:
-        names = self._study.measured_on(model)
-        return [measure.name for measure in benchmarks.measures(map(self._study.benchmark, names))]
+Frames = Mapping[str, pl.DataFrame]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A part of the page. Its template is `sections/<anchor>.html.j2`, unless `table` gives all that stands in it.
+
+    `shown` says of a study and its frames whether there is anything to show; a `table` that is None is not shown.
+    """
+
+    anchor: str
+    title: str
+    shown: Callable[[Study, Frames], bool] = lambda study, frames: True
+    table: Callable[[Study, Frames], PlainTable | None] | None = None
+
+
+# In the order of the page. A study without benchmarks begins with `DATA`.
+SCORES = Section(anchor="scores", title="Scores", shown=lambda study, frames: bool(study.benchmarks))
+DATA = (
+    Section(anchor="funnel", title="From article to pair"),
+    Section(anchor="samples", title="Examples of pairs"),
+)
+SECTIONS = (
+    SCORES,
+    *DATA,
+    Section(anchor="cost", title="What it cost"),
+    Section(anchor="missing", title="What is missing", shown=lambda study, frames: bool(study.models)),
+    Section(anchor="training", title="Training", shown=lambda study, frames: bool(study.adapters)),
+    Section(anchor="tables", title="The paper’s tables", shown=lambda study, frames: _has_cells(study, frames)),
+    Section(
+        anchor="categories",
+        title="MT-Bench by category",
+        shown=lambda study, frames: not frames["mt_bench_categories"].is_empty(),
+    ),
+    Section(
+        anchor="answers",
+        title="Answers",
+        shown=lambda study, frames: (
+            not (frames["response_endings"].is_empty() and frames["response_examples"].is_empty())
+        ),
+    ),
+    Section(anchor="run", title="What was run"),
+    Section(anchor="checks", title="Checks"),
+    Section(
+        anchor="inconsistencies",
+        title="Where the published numbers disagree",
+        shown=lambda study, frames: bool(study.inconsistencies),
+    ),
+    Section(anchor="versions", title="Data versions"),
+)
 
 
 def page(
     study: Study,
-    frames: Mapping[str, pl.DataFrame],
+    frames: Frames,
     versions: Sequence[DataVersion] = (),
     *,
+    made: Made | None = None,
     spent: Sequence[Spent] = (),
+    times: Sequence[StepTime] = (),
     checked: Sequence[CheckedTable] = (),
     losses: Mapping[str, Sequence[tuple[int, float]]] = MappingProxyType({}),
     coverage: pl.DataFrame | None = None,
 ) -> str:
-    """The page of a study over the frames of `INPUTS`, of which any may be empty, with what the ledger, the checks, the
-    training logs and the coverage of the tables tell."""
+    """The page of a study over the frames of `INPUTS`, of which any may be empty, with what the ledger, the record of
+    runs, the checks, the training logs and the coverage of the tables tell."""
+    measures = benchmarks.measures(study.benchmarks)
     return _template().render(
-        study=_ByMeasure(study),
+        study=study,
+        made=made,
+        sections=[(section, section.table and section.table(study, frames)) for section in shown(study, frames)],
         location=_location(study.corpus.location),
         sampled=frames["raw_sample"].height,
+        kept=_kept(frames["funnel"]),
         statuses=STATUSES,
         states=STATES,
         funnels=[funnel(teacher, frames) for teacher in study.teachers],
@@ -219,8 +275,9 @@ def page(
         merged=_by_name(frames["merged_models"], "model"),
         sheets=sheets.sheets(frames),
         table_8=frames["table_8"].to_dicts(),
-        scores=_scores(frames["benchmark_scores"]),
-        measures={measure.name: measure for measure in benchmarks.measures(study.benchmarks)},
+        scores=overview.score_table(study, measures, frames["benchmark_scores"]),
+        titles={measure.name: measure.title for measure in measures},
+        measures_of={row.name: benchmarks.measures([row]) for row in study.benchmarks},
         categories=categories(frames["mt_bench_categories"]),
         costs=frames["training_costs"].to_dicts(),
         endings=frames["response_endings"].to_dicts(),
@@ -228,8 +285,12 @@ def page(
         samples=samples(study.teachers, frames["halves"], frames["completions"]),
         versions=versions,
         spent=spent,
+        times=times,
+        time_by_group=_by_group(times),
         checked=checked,
+        verdicts={verdict: sum(table.count(verdict) for table in checked) for verdict in VERDICTS},
         covered=None if coverage is None else _states(coverage),
+        cells=None if coverage is None else dict(coverage.group_by("state").len().iter_rows()),
         gaps=[] if coverage is None else gaps(coverage),
         digest_characters=DIGEST_CHARACTERS,
         # These escape what they are given, so their markup is ours.
@@ -238,19 +299,65 @@ def page(
         loss_curves=plots.loss_curves(losses),
         chart_style=Markup(charts.STYLE),
         bar=lambda value, limit: Markup(plots.bar(value, limit)),
-        interval_bar=lambda value, low, high, limit: Markup(plots.interval_bar(value, low, high, limit)),
+        dot=lambda value, least, limit, **more: Markup(plots.dot(value, least, limit, **more)),
+        scale=lambda least, limit: Markup(plots.scale(least, limit)),
     )
+
+
+def shown(study: Study, frames: Frames) -> list[Section]:
+    """The sections of a study in their order: the scores first or, where nothing is scored, the data."""
+    return [
+        section
+        for section in SECTIONS
+        if section.shown(study, frames) and (section.table is None or section.table(study, frames) is not None)
+    ]
+
+
+def templates() -> list[str]:
+    """The texts the page is made of."""
+    return [file.read_text(encoding="utf-8") for file in (TEMPLATE, *sorted((FOLDER / "sections").glob("*.j2")))]
+
+
+def _has_cells(study: Study, frames: Frames) -> bool:
+    rows = (*study.models, *study.quoted)
+    return any(row.cells for row in rows) or not frames["table_8"].is_empty()
+
+
+def _kept(funnel: pl.DataFrame) -> int | None:
+    """How many pairs all teachers together have come to."""
+    last = funnel.filter(pl.col("step") == "kept")
+    return int(last["kept"].sum()) if last.height else None
+
+
+def _by_group(times: Sequence[StepTime]) -> dict[str, float]:
+    """The seconds of each group of tables, the longest first."""
+    seconds: dict[str, float] = {}
+    for time in times:
+        seconds[time.group] = seconds.get(time.group, 0.0) + time.seconds
+    return dict(sorted(seconds.items(), key=lambda group: -group[1]))
 
 
 @cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters.update(
-        name=_name, count=_count, number=_number, signed=_signed, size=_size, shown=_shown, usd=_usd, p=_p
+        name=_name,
+        count=_count,
+        number=_number,
+        signed=_signed,
+        size=_size,
+        shown=_shown,
+        usd=_usd,
+        p=_p,
+        duration=_duration,
     )
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return environment.get_template(TEMPLATE.name)
 
 
 def gaps(coverage: pl.DataFrame) -> list[Gap]:
@@ -331,10 +438,6 @@ def samples(teachers: Iterable[Teacher], halves: pl.DataFrame, completions: pl.D
     ]
 
 
-def _scores(benchmark_scores: pl.DataFrame) -> dict[tuple[str, str], dict[str, Any]]:
-    return {(row["model"], row["benchmark"]): row for row in benchmark_scores.iter_rows(named=True)}
-
-
 def _by_name(frame: pl.DataFrame, column: str) -> dict[str, dict[str, Any]]:
     return {row[column]: row for row in frame.iter_rows(named=True)}
 
@@ -395,6 +498,17 @@ def _p(value: float | None) -> str:
     if value is None:
         return MISSING
     return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as people say them, in the two largest units."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+    hours = minutes // 60
+    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 def _size(value: int | None) -> str:

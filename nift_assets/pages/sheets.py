@@ -93,7 +93,7 @@ def sheets(frames: Mapping[str, pl.DataFrame]) -> list[Sheet]:
 
 def _sheet(table: str, layout: SheetLayout, cells: Sequence[CellRow]) -> Sheet:
     heads = list(dict.fromkeys(layout.column(cell) for cell in cells))
-    notes = _lettered(cells)
+    notes = lettered(note for cell in cells for note in (cell["note"], _quotation(cell)))
     lines: list[tuple[CellRow, list[SheetCell | None]]] = []
     for cell in cells:
         key = (layout.label(cell), layout.tells(cell))
@@ -126,10 +126,10 @@ def _place(cell: CellRow, notes: Mapping[str, str]) -> SheetCell:
     )
 
 
-def _lettered(cells: Iterable[CellRow]) -> dict[str, str]:
+def lettered(notes: Iterable[str | None]) -> dict[str, str]:
     """A letter for every note there is, in the order in which they come; after z they are doubled."""
-    notes = dict.fromkeys(note for cell in cells for note in (cell["note"], _quotation(cell)) if note)
-    return {note: ascii_lowercase[n % 26] * (n // 26 + 1) for n, note in enumerate(notes)}
+    known = dict.fromkeys(note for note in notes if note)
+    return {note: ascii_lowercase[n % 26] * (n // 26 + 1) for n, note in enumerate(known)}
 
 
 def _quotation(cell: CellRow) -> str:

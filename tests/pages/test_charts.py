@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nift_assets.pages import charts, plots
-from nift_assets.pages.charts import Axis, Bars, Point, Series
+from nift_assets.pages.charts import Axis, Dots, Point, Series
 from tests.page_reader import PAYLOADS, Reading
 
 NUMBERS = st.floats(1e-3, 1e7)
@@ -97,8 +97,9 @@ def test_a_name_stays_text(payload: str) -> None:
 
 def test_nothing_to_show_is_no_picture() -> None:
     assert charts.chart([Series(name="none", points=[])], Axis(title="x"), Axis(title="y")) == ""
-    assert charts.bars(Bars(title="t", names=[], groups={}, limit=10)) == ""
-    assert plots.as_markdown(charts.bars(Bars(title="t", names=[], groups={}, limit=10)), "none") == ""
+    nothing = charts.dots(Dots(title="t", names=[], groups={}, least=1, limit=10))
+    assert nothing == ""
+    assert plots.as_markdown(nothing, "none") == ""
 
 
 def test_a_chart_in_markdown_is_an_image_that_stands_alone() -> None:
@@ -136,11 +137,25 @@ def test_cost_is_in_tokens_where_nothing_costs_money() -> None:
     assert "US dollars" in plots.cost_against_score(pl.DataFrame(rows | {"usd": [0.0, 2.5, None]}))
 
 
-def test_bars_are_as_long_as_their_share_and_a_missing_one_is_a_dash() -> None:
-    root = parsed(charts.bars(Bars(title="t", names=["a", "b"], groups={"g": [5.0, None]}, limit=10)))
-    (bar,) = [rect for rect in root.iter("rect") if rect.attrib["x"] == ".8"]
-    assert float(bar.attrib["width"]) == pytest.approx((charts.WIDTH - 40) / 2)
-    assert "–" in [text.text for text in texts(root)]
+def test_a_dot_lies_on_its_scale_and_a_missing_one_is_a_dash() -> None:
+    root = parsed(charts.dots(Dots(title="t", names=["a", "b"], groups={"g": [5.5, None]}, least=1, limit=10)))
+    line, _ = root.iter("line")
+    left, right = float(line.attrib["x1"]), float(line.attrib["x2"])
+    dot, *legend = [path.attrib["d"] for path in root.iter("path")]
+    assert dot.startswith(f"M{(left + right) / 2:.1f},")
+    assert len(legend) == 2
+    assert [text.text for text in texts(root)] == ["t", "g", "5.50", "–", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"), [(1.2, 9.7, ["1", "2", "4", "6", "8", "10"]), (6.2, 7.3, ["6", "6.5", "7", "7.5"])]
+)
+def test_an_axis_fits_what_is_drawn_and_ends_with_its_scale(low: float, high: float, expected: list[str]) -> None:
+    drawn = charts.chart(
+        [Series(name="ours", points=[Point(x=0, y=low), Point(x=1, y=high)])], Axis(title="x"), plots.MT_BENCH
+    )
+    labels = [text.text for text in texts(parsed(drawn)) if text.attrib["text-anchor"] == "end"]
+    assert labels[: len(expected)] == expected
 
 
 def test_many_losses_are_drawn_by_their_means_and_many_adapters_in_several_charts() -> None:

@@ -20,7 +20,9 @@ from expectations.results import LastResult
 from expectations.runner import check
 from nift_assets import DEMO_FILES, studies
 from nift_assets.pages import report, sheets
-from nift_assets.pages.report import CheckedTable, DataVersion, Spent
+from nift_assets.pages.overview import Made, StepTime
+from nift_assets.pages.report import CheckedTable, DataVersion, PlainTable, Section, Spent
+from nift_assets.rows import Cell, Model
 from nift_assets.steps.coverage import SCHEMA
 from nift_assets.steps.table import TableOutput
 from nift_assets.store import Store
@@ -148,7 +150,7 @@ def test_a_training_set_says_whether_truncated_answers_are_in_it() -> None:
 def test_a_score_without_a_verdict_is_a_dash_and_says_what_is_missing() -> None:
     unrated = {"model": "pico", "benchmark": "mt_bench", "expected": 40, "missing": 40, "complete": False}
     text = Reading(report.page(DEMO, frames(benchmark_scores=[unrated]))).text
-    assert "40 of 40 missing incomplete" in " ".join(text.split())
+    assert "incomplete 40 of 40 missing" in " ".join(text.split())
 
 
 def test_the_funnel_counts_every_stage_of_a_teacher() -> None:
@@ -299,6 +301,96 @@ def test_what_is_missing_is_told_once_for_all_cells_that_wait_for_it() -> None:
 
 
 BLANK = {"benchmark": "ifeval"}
+
+
+def text_of(page: str) -> str:
+    return " ".join(Reading(page[page.index("<body>") :]).text.split())
+
+
+def test_it_begins_with_the_scores_beside_the_papers_what_differs_and_what_it_took() -> None:
+    row = {"benchmark": "mt_bench", "expected": 40, "missing": 0, "complete": True}
+    rows = [
+        row | {"model": "pico", "score": 5.0, "low": 4.5, "high": 5.5},
+        row
+        | {"model": "pico.local.lora", "score": 6.5, "low": 6.0, "high": 7.0, "note": "a doubt"}
+        | {"against": "pico", "difference": 1.5, "difference_low": 0.5, "difference_high": 2.5, "p_corrected": 0.01},
+        row
+        | {"model": "pico.original.lora", "score": 4.9, "low": 4.0, "high": 5.8}
+        | {"against": "pico", "difference": -0.1, "difference_low": -1, "difference_high": 1, "p_corrected": 0.8},
+    ]
+    study = dataclasses.replace(DEMO, models=tuple(map(with_paper, DEMO.models)))
+    text = text_of(
+        report.page(
+            study,
+            frames(benchmark_scores=rows),
+            made=Made(at=datetime(2026, 1, 2, 3, 4, tzinfo=UTC), code="nift 1.2, commit abc"),
+            spent=[Spent(who="t", questions={}, sent=1, input_tokens=1, output_tokens=1, usd=12.5, reserved=0.5)],
+            times=[StepTime(table="a", group="training", partitions=2, seconds=5000.0)],
+        )
+    )
+    began = text[: text.index("From article to pair How many")]
+    for said in (
+        "Scores 3 of 25measured",
+        "Money spent$12.50and $0.50 reserved",
+        "Time spent1 h 23 minall steps added up; most of it: training",
+        "Made2026-01-0203:04 UTC, by nift 1.2, commit abc",
+        "pico.local.lorapico, trained on local",
+        "6.50a6.00 to 7.00paper 8.00 (−1.50)▲ +1.50",
+        "a a doubt",
+        "Training has changed 1 of 2 scores significantly: pico.local.lora is 1.50 higher than pico on MT-Bench "
+        "(95% interval +0.50 to +2.50; p 0.010)",
+        "The paper prints a number for 1 of these scores. It lies outside of our interval for 1 of them:",
+        "pico.local.lora, MT-Bench: ours 6.50 (6.00 to 7.00), the paper’s 8.00",
+    ):
+        assert said in began, said
+
+
+def with_paper(model: Model) -> Model:
+    cells = (Cell(table="table_1", benchmark="mt_bench", paper=8.0),)
+    return dataclasses.replace(model, cells=cells) if model.name == "pico.local.lora" else model
+
+
+def test_a_study_of_data_alone_begins_with_its_funnel_and_its_pairs() -> None:
+    study = dataclasses.replace(DEMO, benchmarks=(), models=(), adapters=(), judges=(), examples=(), publications=())
+    tables = filled("text")
+    sections = [section.anchor for section in report.shown(study, tables)]
+    assert sections[:2] == ["funnel", "samples"]
+    assert not {"scores", "training", "missing"} & set(sections)
+    text = text_of(report.page(study, frames(funnel=[step("sampled", 9), step("kept", 7)])))
+    assert "Pairs to train on7of 0 documents and 3 teachers" in text
+    assert "trained on" not in text
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_a_section_is_a_title_and_a_function_that_gives_rows(payload: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [[payload, 0.5], [None, 1]]
+    given = PlainTable(caption=payload, about=payload, columns=["Who", payload], rows=rows, numbers=[payload])
+    more = (
+        Section(anchor="agreement", title="Agreement", table=lambda study, frames: given),
+        Section(anchor="nothing", title="Nothing to see", table=lambda study, frames: None),
+    )
+    before = Reading(report.page(DEMO, frames()))
+    monkeypatch.setattr(report, "SECTIONS", (*report.SECTIONS, *more))
+    page = Reading(report.page(DEMO, frames()))
+    added = Counter(tag for tag, _ in page.tags) - Counter(tag for tag, _ in before.tags)
+    assert added == Counter(
+        {"td": 2, "th": 4, "tr": 3, "a": 1, "p": 1, "h2": 1, "div": 1, "section": 1, "table": 1, "caption": 1}
+        | {"thead": 1, "tbody": 1}
+    )
+    assert page.text.count(payload) == 4
+    assert "Nothing to see" not in page.text
+
+
+def test_every_table_has_a_caption_and_every_head_a_scope() -> None:
+    tags = Reading(report.page(DEMO, filled("text"), checked=[CheckedTable(table="t", tests=[], results={})])).tags
+    names = Counter(tag for tag, _ in tags)
+    assert names["caption"] == names["table"] > 20
+    assert all("scope" in dict(attributes) for tag, attributes in tags if tag == "th")
+    assert all(
+        {"aria-label", "aria-hidden"} & dict(attributes).keys() or ("class", "mark-of-paper") in attributes
+        for tag, attributes in tags
+        if tag == "svg"
+    )
 
 
 def test_what_was_paid_is_summed_and_small_sums_are_no_zero() -> None:

@@ -71,7 +71,7 @@ def page(strangers: Strangers, tmp_path_factory: pytest.TempPathFactory) -> Iter
         assert strangers.asked == []
 
 
-@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("width", [400, 1000, 1600])
 def test_nothing_sticks_out_of_the_page(page: Page, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -79,7 +79,7 @@ def test_nothing_sticks_out_of_the_page(page: Page, width: int) -> None:
     assert page.evaluate(CUT_CAPTIONS) == []
 
 
-@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("width", [400, 1000, 1600])
 def test_no_label_of_a_chart_is_cut_or_lies_on_another(page: Page, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})
     assert page.locator("svg.chart").count() >= 3

@@ -2,6 +2,7 @@
 
 import base64
 import math
+import re
 
 import polars as pl
 import pytest
@@ -32,10 +33,17 @@ def test_a_bar_is_as_long_as_its_share_and_stays_on_its_track(value: float, limi
     assert f'class="bar" width="{width}"' in plots.bar(value, limit)
 
 
-def test_a_whisker_reaches_from_low_to_high() -> None:
-    drawn = plots.interval_bar(5, 4, 7.5, 10)
-    assert 'x1="40.00%" x2="75.00%"' in drawn
-    assert "whisker" not in plots.interval_bar(5, None, None, 10)
+def test_a_dot_stands_on_the_scale_of_its_benchmark_with_its_interval_and_the_papers_number() -> None:
+    drawn = plots.dot(5.5, 1, 10, low=4, high=10, paper=1)
+    assert 'cx="50.00%"' in drawn
+    assert 'class="whisker" x1="33.33%" x2="100.00%"' in drawn
+    assert 'class="mark-of-paper" x="0.00%"' in drawn
+    assert not {"whisker", "diamond", "circle"} & set(re.findall(r"\w+", plots.dot(None, 1, 10)))
+
+
+def test_a_scale_begins_and_ends_where_its_benchmark_does() -> None:
+    assert re.findall(r">(\d+)<", plots.scale(1, 10)) == ["1", "4", "7", "10"]
+    assert re.findall(r">(\d+)<", plots.scale(0, 100)) == ["0", "25", "50", "75", "100"]
 
 
 def test_a_funnel_is_a_small_png_with_a_panel_per_teacher_however_many_there_are() -> None:
