@@ -9,7 +9,7 @@ OWN_DOCUMENTS = $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(TEXT),--text-column 
 
 SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
 
-.PHONY: demo rehearsal run ui docs browser test test-full bench-teachers bench-checks bench-data bench-train bench-merge bench-hub bench-dagster readers families faults pictures check lock versions format clean
+.PHONY: demo rehearsal run ui docs browser test test-full bench-teachers bench-checks bench-data bench-train bench-merge bench-hub bench-look bench-dagster readers families faults pictures check lock versions format clean
 
 demo: .venv/installed ## the whole line on the demo study, or on your own articles: CORPUS=file, TEXT=column, DOCUMENTS=n
 	@$(BIN)/nift demo $(OWN_DOCUMENTS) $(if $(filter-out 0,$(FRESH)),--fresh)
@@ -69,6 +69,9 @@ bench-merge: .venv/installed ## what a merge costs beside cp and peft: seconds, 
 
 bench-hub: .venv/installed ## what publishing 80,000 pairs costs, to a Hub on this machine; needs 3 GB of disk
 	@$(BIN)/python -m tests.hub.bench
+
+bench-look: .venv/installed ## what reading 300,000 rows of 5 kB costs: the first page, a search, memory; needs 1 GB of disk
+	@$(BIN)/python -m tests.pages.bench_look
 
 readers: .venv/installed ## what LLaMA-Factory, TRL and axolotl read of a training set's files; makes an environment for each
 	@$(BIN)/python -m tests.training.train.readers

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -13,10 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
-import uvicorn
 from dagster_webserver.app import create_app_from_workspace_process_context
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -26,6 +23,8 @@ from starlette.routing import Route
 from dagster_project import lost_runs
 from dagster_project.settings import warehouse
 from dagster_project.ui.gate import Gate, UiAddress
+from dagster_project.ui.listening import PageServer, listening
+from dagster_project.ui.look import Look
 from nift_assets import studies
 from nift_assets.steps.dagster_internals import (
     DAEMON,
@@ -39,9 +38,8 @@ from nift_training.verbs import end_with_parent
 
 # What a checkout's workspace.yaml says, which an installed package has not.
 WORKSPACE = {"load_from": [{"python_module": {"module_name": "dagster_project.definitions", "location_name": "nift"}}]}
-FIRST_PORT, MOST_PORTS = 3000, 1000
-# What a stop waits for at most: open pages, runs that end what they are at, and the daemon.
-PAGES_SECONDS, RUNS_SECONDS, DAEMON_SECONDS = 2, 15, 15
+# What a stop waits for at most, besides open pages: runs that end what they are at, and the daemon.
+RUNS_SECONDS, DAEMON_SECONDS = 15, 15
 PAGES = ("report.html", "docs.html")
 # A page of ours may run its own script and do nothing else: it is no part of the UI and may not act for it.
 PAGE_HEADERS = {"Content-Security-Policy": "sandbox allow-scripts allow-popups", "Cache-Control": "no-store"}
@@ -53,7 +51,7 @@ def serve(home: Path, address: UiAddress, say: Callable[[str], None]) -> None:
     Raises ValueError where another one serves the instance already, and if the daemon ends by itself.
     """
     with ExitStack() as stack:
-        bound = stack.enter_context(_listening(address))
+        bound = stack.enter_context(listening(address))
         url = address.url(bound.getsockname()[1])
         stack.enter_context(_only_server(home, url))
         # A shell starts background jobs with Ctrl-C ignored, which every process would inherit.
@@ -69,7 +67,7 @@ def serve(home: Path, address: UiAddress, say: Callable[[str], None]) -> None:
         stack.callback(_cancel_runs, instance)
         daemon = stack.enter_context(_daemon(workspace))
         context = stack.enter_context(WorkspaceProcessContext(instance, WorkspaceFileTarget([str(workspace)])))
-        server = _Server(_application(context, address), lambda: say(url))
+        server = PageServer(_application(context, address), lambda: say(url))
         with _watched(daemon, server):
             server.run(sockets=[bound])
         if daemon.poll() is not None and not server.was_stopped:
@@ -78,40 +76,11 @@ def serve(home: Path, address: UiAddress, say: Callable[[str], None]) -> None:
             )
 
 
-class _Server(uvicorn.Server):
-    """Uvicorn's server, which says when it can be asked."""
-
-    def __init__(self, app: Any, ready: Callable[[], None]) -> None:
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=PAGES_SECONDS, lifespan="off")
-        super().__init__(config)
-        self._ready = ready
-        self.was_stopped = False
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._ready()
-
-    def handle_exit(self, sig: int, frame: Any) -> None:
-        self.was_stopped = True
-        super().handle_exit(sig, frame)
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Without uvicorn's raising the signal once more at the end: what follows is ours to end in order."""
-        handled = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self.handle_exit) for number in handled}
-        try:
-            yield
-        finally:
-            # A second Ctrl-C may not leave behind what the first is ending.
-            for number in before:
-                signal.signal(number, signal.SIG_IGN)
-
-
 def _application(context: WorkspaceProcessContext, address: UiAddress) -> Gate:
     app: Starlette = create_app_from_workspace_process_context(context)
     for name in PAGES:
         app.router.routes.insert(0, Route(f"/study/{name}", _page(name)))
+    app.router.routes[:0] = Look(studies.active, warehouse()).routes()
     return Gate(app, names=(address.host, *address.names), token=address.token)
 
 
@@ -155,7 +124,7 @@ def _daemon(workspace: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextmanager
-def _watched(daemon: subprocess.Popen[bytes], server: uvicorn.Server) -> Iterator[None]:
+def _watched(daemon: subprocess.Popen[bytes], server: PageServer) -> Iterator[None]:
     """Has the server end when the daemon does: a UI whose runs stay queued for ever is worse than none."""
 
     def wait() -> None:
@@ -192,24 +161,3 @@ def _only_server(home: Path, url: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-@contextmanager
-def _listening(address: UiAddress) -> Iterator[socket.socket]:
-    """The socket of an address; without a port that of the first from 3000 that nobody has."""
-    ports = [address.port] if address.port is not None else range(FIRST_PORT, FIRST_PORT + MOST_PORTS)
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    for port in ports:
-        bound = socket.socket(family)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            bound.bind((address.host, port))
-            bound.listen(128)
-        except OSError as error:
-            bound.close()
-            failed = error
-            continue
-        with bound:
-            yield bound
-        return
-    raise ValueError(f"{address.host}:{ports[-1]} cannot be listened on ({failed.strerror}); name a port with --port")
