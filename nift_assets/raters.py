@@ -17,6 +17,7 @@ import polars as pl
 from nift_assets import benchmarks, reviews
 from nift_assets.benchmarks.scoring import agreement
 from nift_assets.benchmarks.scoring.agreement import Agreement
+from nift_assets.store import Store
 
 PAIRS = "pairs"
 # What is the same in several answers to one question.
@@ -123,6 +124,28 @@ def current_answers(said: pl.DataFrame, answers: Mapping[str, pl.DataFrame]) -> 
         for question, content, *models in latest.select("question", "content", "model_a", "model_b").iter_rows()
     ]
     return latest.filter(pl.Series(is_current, dtype=pl.Boolean))
+
+
+def pairs_today(store: Store, teacher: str, said: pl.DataFrame) -> pl.DataFrame:
+    """The last verdicts of people on the pairs of a teacher as they are stored now."""
+    mine = said.filter(pl.col("teacher") == teacher)
+    if mine.is_empty():
+        return mine
+    completions = store.find("completions", teacher, ["document_id", "teacher", "completion"])
+    halves = store.find("halves", None, ["document_id", "first_half"])
+    return mine.clear() if completions is None or halves is None else current_pairs(mine, completions, halves)
+
+
+def answers_today(store: Store, benchmark: str, models: Iterable[str], said: pl.DataFrame) -> pl.DataFrame:
+    """The last verdicts of people on some models' answers to the questions of a benchmark as they are stored now."""
+    mine = said.filter(pl.col("benchmark") == benchmark)
+    compared = {*mine["model_a"], *mine["model_b"]} & {*models}
+    return current_answers(mine, by_model(store, benchmarks.answers_table(benchmark), compared))
+
+
+def by_model(store: Store, table: str, models: Iterable[str]) -> dict[str, pl.DataFrame]:
+    """What is stored of some models in a table, by the model."""
+    return {model: rows for model in sorted(models) if (rows := store.find(table, model)) is not None}
 
 
 def _content(

@@ -200,19 +200,26 @@ def checked(review: Review) -> Review:
     if not all(map(json_objects.is_text, texts)):
         raise ValueError("a verdict holds half of a surrogate pair, which is no text; write it again")
     reviewer = " ".join(unicodedata.normalize("NFC", review.reviewer).split())
-    if not reviewer or len(reviewer) > LONGEST_NAME or not reviewer.isprintable():
+    if len(reviewer) > LONGEST_NAME or _controls(reviewer) or not any(map(str.isalnum, reviewer)):
         raise ValueError(
             f"the reviewer is called {review.reviewer[:80]!r}; give a name of 1 to {LONGEST_NAME} printable characters"
         )
     allowed = OF_ANSWERS if review.of_answers else OF_PAIRS
     if review.verdict not in allowed:
         raise ValueError(f"the verdict is {review.verdict[:80]!r}; give one of {', '.join(allowed)}")
-    reason = review.reason.strip()
+    reason = "\n".join(review.reason.splitlines()).strip()
     if review.verdict == "drop" and not reason:
         raise ValueError("a pair is dropped for a reason; say it in a few words")
+    if _controls(reason.replace("\n", "").replace("\t", "")):
+        raise ValueError(f"the reason has control characters ({reason[:40]!r}); leave them out")
     if len(reason) > LONGEST_REASON:
         raise ValueError(f"the reason has {len(reason):,} characters; say it in {LONGEST_REASON:,} at most")
     return replace(review, reviewer=reviewer, reason=reason)
+
+
+def _controls(text: str) -> bool:
+    """Whether a text has characters that steer a terminal; joiners, which names and emoji need, do not."""
+    return any(unicodedata.category(character) == "Cc" for character in text)
 
 
 def read(store: Store) -> Sequence[Review]:

@@ -13,7 +13,6 @@ from nift_assets import benchmarks, filters, raters
 from nift_assets.raters import Ratings
 from nift_assets.steps.context import Context
 from nift_assets.steps.table import TableOutput, table
-from nift_assets.store import Store
 from nift_assets.study import Study
 
 
@@ -46,14 +45,9 @@ def _pairs(context: Context, said: pl.DataFrame) -> Iterable[tuple[str, Ratings,
     """The ratings of each teacher's pairs that people have read, and how many verdicts are on the texts of today."""
     study, store = context.study, context.store
     for teacher in (row.name for row in study.teachers):
-        mine = said.filter(pl.col("teacher") == teacher)
-        if mine.is_empty():
+        current = raters.pairs_today(store, teacher, said)
+        if current.is_empty():
             continue
-        completions = store.find("completions", teacher, ["document_id", "teacher", "status", "completion"])
-        halves = store.find("halves", None, ["document_id", "first_half"])
-        if completions is None or halves is None:
-            continue
-        current = raters.current_pairs(mine, completions, halves)
         audits = {
             audit.auditor: asked.filter(kind="teacher")
             for audit in study.audits
@@ -66,25 +60,19 @@ def _pairs(context: Context, said: pl.DataFrame) -> Iterable[tuple[str, Ratings,
             if not filters.reads_reviews(row)
             if (dropped := store.find(filters.table(row), teacher, ["document_id"])) is not None
         }
-        yield raters.PAIRS, raters.pairs(current, completions, audits, removals), current.height
+        statuses = store.read("completions", teacher, ["document_id", "status"])
+        yield raters.PAIRS, raters.pairs(current, statuses, audits, removals), current.height
 
 
 def _answers(context: Context, said: pl.DataFrame) -> Iterable[tuple[str, Ratings, int]]:
     """The same of the answers to each benchmark's questions."""
     for name, judge in _judges(context.study).items():
-        mine = said.filter(pl.col("benchmark") == name)
-        if mine.is_empty():
-            continue
-        models = sorted({*mine["model_a"], *mine["model_b"]} & {row.name for row in context.study.models})
-        answered = _by_model(context.store, benchmarks.answers_table(name), models)
-        current = raters.current_answers(mine, answered)
-        results = _by_model(context.store, benchmarks.results_table(name), models) if judge else {}
-        yield name, raters.answers(current, judge, name, results), current.height
+        current = raters.answers_today(context.store, name, (row.name for row in context.study.models), said)
+        models = {*current["model_a"], *current["model_b"]}
+        results = raters.by_model(context.store, benchmarks.results_table(name), models) if judge else {}
+        if models:
+            yield name, raters.answers(current, judge, name, results), current.height
 
 
 def _judges(study: Study) -> dict[str, str | None]:
     return {row.name: row.judge for row in study.benchmarks}
-
-
-def _by_model(store: Store, name: str, models: Iterable[str]) -> dict[str, pl.DataFrame]:
-    return {model: rows for model in models if (rows := store.find(name, model)) is not None}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import dagster as dg
 import polars as pl
 
-from nift_assets import benchmarks, raters, reviews
+from nift_assets import raters, reviews
 from nift_assets.rows import Publication
 from nift_assets.steps.lineage import Graph, Partition
 from nift_assets.steps.partitions import PartitionSet
@@ -65,20 +65,40 @@ def of_publication(study: Study, store: Store, row: Publication) -> Approval | N
 
 def of_judges(study: Study, store: Store) -> list[Approval]:
     """Of each judge that asks for them, how many pairs of answers that it has judged people have compared."""
-    rows = [row for row in study.judges if row.needs_review is not None]
-    said = reviews.frame(reviews.read(store)) if rows else None
+    asking = wanted(study)
+    said = reviews.frame(reviews.read(store)) if asking else pl.DataFrame()
+    models = [row.name for row in study.models]
     return [
         Approval(
-            before=f"judge {row.name!r}",
+            before=f"judge {judge!r}",
             rows="pairs of answers",
-            needed=row.needs_review or 0,
+            needed=needed,
             reviewed=sum(
-                _comparisons(study, store, each.name, said) for each in study.benchmarks if each.judge == row.name
+                raters.answers_today(store, row.name, models, said)["of_row"].n_unique()
+                for row in study.benchmarks
+                if row.judge == judge
             ),
         )
-        for row in rows
-        if said is not None
+        for judge, needed in asking
     ]
+
+
+def today(study: Study, store: Store, said: pl.DataFrame) -> pl.DataFrame:
+    """The last verdicts of people on everything as it is stored now."""
+    models = [row.name for row in study.models]
+    return pl.concat(
+        [
+            said.clear(),
+            *(raters.pairs_today(store, row.name, said) for row in study.teachers),
+            *(raters.answers_today(store, row.name, models, said) for row in study.benchmarks),
+        ]
+    )
+
+
+def of_study(study: Study, store: Store) -> list[Approval]:
+    """All that is asked of people in a study, given or not."""
+    of_publications = (of_publication(study, store, row) for row in study.publications)
+    return [*of_judges(study, store), *(approval for approval in of_publications if approval)]
 
 
 def wanted(study: Study) -> list[tuple[str, int]]:
@@ -133,21 +153,5 @@ def check_result(table: str, approvals: Sequence[Approval]) -> dg.AssetCheckResu
 
 def _pairs(store: Store, teacher: str) -> int:
     """How many pairs of a teacher somebody has decided on, as they are stored now."""
-    every = reviews.frame(reviews.read(store))
-    said = every.filter(pl.col("teacher") == teacher, pl.col("verdict").is_in(["keep", "drop"]))
-    if said.is_empty():
-        return 0
-    completions = store.find("completions", teacher, ["document_id", "teacher", "completion"])
-    halves = store.find("halves", None, ["document_id", "first_half"])
-    if completions is None or halves is None:
-        return 0
-    return raters.current_pairs(said, completions, halves)["document_id"].n_unique()
-
-
-def _comparisons(study: Study, store: Store, benchmark: str, said: pl.DataFrame) -> int:
-    """How many pairs of answers to a benchmark's questions somebody has compared, as they are stored now."""
-    mine = said.filter(pl.col("benchmark") == benchmark)
-    table = benchmarks.answers_table(benchmark)
-    models = {*mine["model_a"], *mine["model_b"]} & {row.name for row in study.models}
-    answers = {model: rows for model in models if (rows := store.find(table, model)) is not None}
-    return raters.current_answers(mine, answers)["of_row"].n_unique()
+    said = raters.pairs_today(store, teacher, reviews.frame(reviews.read(store)))
+    return said.filter(pl.col("verdict") != "unsure")["document_id"].n_unique()

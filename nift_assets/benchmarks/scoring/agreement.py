@@ -131,4 +131,4 @@ def _corrected(share: Array, expected: Array, most: Array) -> Array:
 
     left = most - expected
     corrected: Array = np.divide(share * most - expected, left, out=np.full(share.shape, np.nan), where=left > 1e-9)
-    return corrected
+    return corrected + 0.0  # which makes of -0.0 the number that a person would write
