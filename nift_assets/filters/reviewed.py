@@ -3,7 +3,7 @@
 Why: what is wrong with a pair is often plain to whoever reads it and to no rule: a made-up quotation, an advertisement
 that passes for an article. What counts is the last verdict of each person, `keep` or `drop`; `unsure` is none. Where
 people disagree the majority has it, and as many for as against keep the pair; `drops="any"` drops what one person
-drops, `drops="all"` what nobody keeps. Example: dropped by Ann ("repeats itself") and Bob, kept by Eve.
+drops, `drops="all"` what nobody keeps. Example: two of three people drop it, "repeats itself".
 
 A verdict is about the texts that were read. Once the teacher has been asked again and has written something else, it
 drops nothing: such verdicts are counted among the table's metadata, and the new pair can be reviewed.
@@ -24,7 +24,7 @@ RULES = {
 
 
 def removals(candidates: pl.DataFrame, *, reviews: pl.DataFrame, drops: str = "majority") -> Removals:
-    """One row per completion that its reviewers drop, with who does and why; `reviews` are verdicts on this teacher's.
+    """One row per completion that its reviewers drop, with how many do and why; `reviews` are those of this teacher.
 
     ValueError for a rule that there is not.
     """
@@ -39,15 +39,13 @@ def removals(candidates: pl.DataFrame, *, reviews: pl.DataFrame, drops: str = "m
         .agg(
             keep=(pl.col("verdict") == "keep").sum(),
             drop=(pl.col("verdict") == "drop").sum(),
-            reason=pl.format("{} ({})", "reviewer", "reason").filter(pl.col("verdict") == "drop").str.join(", "),
+            said=pl.col("reason").filter(pl.col("verdict") == "drop").unique(maintain_order=True).str.join("; "),
         )
     )
+    # Without names: what a data set leaves out is published with it.
+    decided = pl.col("keep") + pl.col("drop")
     dropped = by_pair.filter(RULES[drops]).select(
-        "document_id",
-        pl.concat_str(
-            pl.format("dropped by {}", "reason"),
-            pl.when(pl.col("keep") > 0).then(pl.format("; kept by {}", "keep")).otherwise(pl.lit("")),
-        ).alias("reason"),
+        "document_id", pl.format("{} of {} people drop it: {}", "drop", decided, "said").alias("reason")
     )
     return Removals(
         dropped,

@@ -12,8 +12,10 @@ import pytest
 
 from expectations import contract
 from expectations.frames import conform
-from nift_assets import benchmarks, reviews
+from nift_assets import benchmarks, raters, reviews
 from nift_assets.benchmarks.scoring import agreement
+from nift_assets.pages import agreement as agreement_page
+from nift_assets.raters import Rated, Rater
 from nift_assets.store import Store
 from nift_assets.table_files import version_of
 from tests.demo import GRAPH, context
@@ -198,6 +200,25 @@ def test_people_are_compared_with_the_judge_by_the_scores_it_gave_and_questions_
     assert counted == {"verdicts": 5, "of_them_counted": 5}
     made = GRAPH.tables["review_agreement"].function(context(store, "review_agreement")).rows
     assert made["clusters"].to_list() == [3]
+
+
+def test_the_table_of_the_report_names_raters_and_subjects_in_words_and_leaves_out_what_there_is_not() -> None:
+    ratings = {
+        "pairs": {
+            Rated("d1", "echo d1"): {Rater("person", "Ann"): "keep", Rater("person", "Bob"): "keep"},
+            Rated("d2", "echo d2"): {Rater("person", "Ann"): "drop", Rater("filter", "prompt_echo"): "keep"},
+        },
+        "mt_bench": {Rated("81", "81 a b"): {Rater("person", "Ann"): "a", Rater("judge", "gpt"): "tie"}},
+    }
+    assert agreement_page.rows(raters.table(ratings)) == [
+        ["pairs", "all people", "one another", "1", "1 document", "100%", None],
+        ["pairs", "Ann", "Bob", "1", "1 document", "100%", None],
+        ["pairs", "Ann", "filter prompt_echo", "1", "1 document", "0%", "0.00"],
+        ["pairs", "most of them", "filter prompt_echo", "1", "1 document", "0%", "0.00"],
+        ["MT-Bench", "Ann", "judge gpt", "1", "1 question", "0%", "0.00"],
+    ]
+    assert {len(line) for line in agreement_page.rows(raters.table(ratings))} == {len(agreement_page.COLUMNS)}
+    assert agreement_page.rows(raters.table({})) == []
 
 
 def test_nothing_is_read_where_nobody_has_reviewed(store: Store) -> None:

@@ -47,7 +47,7 @@ def dropped(store: Store, **options: str) -> dict[str, str]:
     return dict(made.rows.select("document_id", "reason").iter_rows())
 
 
-def test_the_majority_of_the_last_verdicts_drops_and_as_many_for_as_against_keep(store: Store) -> None:
+def test_the_majority_of_the_last_verdicts_drops_without_a_name_and_as_many_for_as_against_keep(store: Store) -> None:
     reviews.append(
         store,
         *said(("Ann", "a", "drop"), ("Bob", "a", "keep"), ("Eve", "a", "drop")),
@@ -56,8 +56,8 @@ def test_the_majority_of_the_last_verdicts_drops_and_as_many_for_as_against_keep
         *said(("Bob", "d", "drop"), ("Eve", "d", "unsure")),
     )
     assert dropped(store) == {
-        "a": "dropped by Ann (loops), Eve (loops); kept by 1",
-        "d": "dropped by Bob (loops)",
+        "a": "2 of 3 people drop it: loops",
+        "d": "1 of 1 people drop it: loops",
     }
     assert dropped(store, drops="any").keys() == {"a", "b", "d"}
     assert dropped(store, drops="all").keys() == {"d"}
