@@ -161,6 +161,20 @@ class Filter:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OwnFilter(Filter):
+    """A filter whose file lies beside the study's: `found_as` is what its place among the filters is called here.
+
+    A study makes it of the `Filter` that names such a file.
+    """
+
+    found_as: str
+
+    @property
+    def file(self) -> str:
+        return self.found_as
+
+
+@dataclass(frozen=True, kw_only=True)
 class Teacher(LanguageModel):
     """Who writes the second halves, and of how many documents (the first of the sample; None for all).
 
@@ -443,6 +457,8 @@ def without_places(row: StudyRow) -> StudyRow:
     """
     if isinstance(row, Backbone) and is_folder(row.source):
         row = replace(row, source=f"./{os.path.basename(os.path.normpath(row.source))}")
+    if isinstance(row, OwnFilter):
+        row = Filter(name=row.name, rule=row.rule, options=row.options)
     places = {name: value for name in PLACES if isinstance(value := getattr(row, name, None), str)}
     return replace(
         row,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from nift_assets import benchmarks, filters, providers, row_fields
+from nift_assets import benchmarks, filters, own_files, providers, row_fields
 from nift_assets.rows import (
     Adapter,
     Audit,
@@ -110,6 +110,7 @@ class Study:
 
     def __post_init__(self) -> None:
         _check_fields(self)
+        object.__setattr__(self, "filters", own_files.found(self.filters))
         _check_names("study", [self.name])
         for kind in KINDS:
             _check_names(kind, [row.name for row in getattr(self, kind)])

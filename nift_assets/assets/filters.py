@@ -23,7 +23,7 @@ from nift_assets.study import Study
 def steps(study: Study) -> list[Declaration]:
     """The step of each filter that the study has a row for."""
     return [
-        sql_models.declare(sql.compile(filters.table(row)))
+        sql_models.declare(sql.compile(filters.table(row), filters.sql_file(row.file)))
         if filters.is_sql(row)
         else declare_by_people(row)
         if filters.reads_reviews(row)
@@ -41,7 +41,7 @@ def declare(row: Filter) -> Declaration:
         kinds={"python", "polars"},
         inputs=("completions", "halves"),
         by="teacher",
-        rows=lambda study, key, table: (row, *_questions(row, study.benchmarks)),
+        rows=lambda study, key, table: (without_places(row), *_questions(row, study.benchmarks)),
         plugins=lambda study, key, table: (filters.module(row), *_asked(row, study.benchmarks)),
         metadata={"drops": dg.MetadataValue.md(filters.module(row).__doc__ or "")},
         follows=True,

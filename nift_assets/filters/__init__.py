@@ -7,6 +7,8 @@ A SQL file selects the columns of `expectations/removals.yml`. A Python file has
 which gives `document_id` and `reason`, or these and what there is to say of it (`Removals`). Its keyword arguments are
 the options a row can set; one called `benchmarks` is given the study's, and one called `reviews` people's verdicts on
 the teacher's pairs. Candidates are the completions that may enter training (`ok` and `truncated`), in sample order.
+
+A study in a file of its own may have filters of its own in a folder `filters` beside that file.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from nift_assets.rows import OwnFilter
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -30,6 +34,8 @@ FOLDER = Path(__file__).parent
 TABLE_SUFFIX = "_removals"
 BENCHMARKS = "benchmarks"
 REVIEWS = "reviews"
+# How the module of a file begins that lies beside a study's own (see `own_files`).
+OWN = "own_"
 CANDIDATE_STATUSES = ("ok", "truncated")
 
 
@@ -64,8 +70,11 @@ def check(row: Filter) -> None:
     table."""
     if not re.fullmatch("[a-z0-9_]+", row.name):
         raise ValueError(f"filter {row.name!r} names a table; use the characters a-z 0-9 _")
-    if row.file not in names():
-        raise ValueError(f"filter {row.name!r} has no file {row.file!r}; use one of {', '.join(names())}")
+    if row.file not in names() and not isinstance(row, OwnFilter):
+        raise ValueError(
+            f"filter {row.name!r} has no file {row.file!r}; use one of {', '.join(names())}, or put {row.file}.py into "
+            "a folder filters beside the study's file"
+        )
     if is_sql(row) and (row.rule or row.options):
         raise ValueError(f"filter {row.name!r} is written in SQL, which takes no options and has the name of its file")
     for name, value in row.options.items():

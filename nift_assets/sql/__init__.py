@@ -8,6 +8,7 @@ is what all filters of the study would drop, their tables below each other. Filt
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -45,9 +46,9 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.sql"))
 
 
-def compile(name: str) -> SqlModel:
-    """The model in `sql/<name>.sql`, or of the filter whose table has the name; a misspelt placeholder is an error
-    of the template engine with its line."""
+def compile(name: str, path: Path | None = None) -> SqlModel:
+    """The model in `sql/<name>.sql`, of the filter whose table has the name, or in the file at a path; ValueError names
+    the file and the line of a misspelt placeholder."""
     config: dict[str, Any] = {}
     refs: list[str] = []
     studies: list[str] = []
@@ -66,9 +67,21 @@ def compile(name: str) -> SqlModel:
 
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
     file = FOLDER / f"{name}.sql"
-    template = environment.from_string((file if file.exists() else filters.sql_file(name)).read_text())
-    sql = template.render(ref=ref, study=study, config=configure, partition="getvariable('partition')").strip()
+    file = path or (file if file.exists() else filters.sql_file(name))
+    try:
+        template = environment.from_string(file.read_text(encoding="utf-8"))
+        sql = template.render(ref=ref, study=study, config=configure, partition="getvariable('partition')").strip()
+    except jinja2.TemplateError as error:
+        raise ValueError(f"{file}, line {_line(error)}: {error.message}; mend it there") from error
     return SqlModel(name, sql, config, tuple(dict.fromkeys(refs)), tuple(dict.fromkeys(studies)))
+
+
+def _line(error: jinja2.TemplateError) -> int:
+    """The line of a template at which it stopped."""
+    if isinstance(error, jinja2.TemplateSyntaxError):
+        return error.lineno
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<template>"]
+    return (lines[-1] if lines else 0) or 1
 
 
 # A model names the frames it is given, and reaches nothing else: no file, no address, no extension, no variable.

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
+from nift_assets import filters
 from nift_assets.steps import syntax
 from nift_assets.steps.digest_cache import ABSENT, DigestCache
 from nift_assets.steps.syntax import LOCALS, Module, Reference, parse
@@ -51,6 +52,9 @@ OUTSIDE = (
 )
 # A step is made from what other steps have stored, never from their code.
 STEPS = "nift_assets.assets"
+
+# How the modules of files begin that lie beside somebody's study.
+OWN = f"{filters.__name__}.{filters.OWN}"
 
 # The number that a plug-in carries says what its code is worth and is none of it.
 VERSION = "VERSION"
@@ -102,8 +106,9 @@ class Sources:
     def _work_out(self, key: str, roots: Sequence[Root], without: str | None) -> str:
         reached = self._reached(roots, without)
         digest = _sha(*sorted(self._full(linked, without) for linked in reached.values()))
-        if self.kept:
-            self.kept.add(key, digest, self._files)
+        # A file of somebody's own is not loaded in every process, and so cannot be compared in each.
+        if self.kept and OWN not in key:
+            self.kept.add(key, digest, {name: known for name, known in self._files.items() if OWN not in name})
         return digest
 
     def definitions(self, *roots: Root, without: str | None = None) -> dict[str, str]:

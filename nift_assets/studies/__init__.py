@@ -9,8 +9,9 @@ import os
 import pkgutil
 import re
 import runpy
+from pathlib import Path
 
-from nift_assets import benchmarks, environment
+from nift_assets import benchmarks, environment, own_files
 from nift_assets.corpus import locations
 from nift_assets.rows import (
     Adapter,
@@ -98,7 +99,10 @@ def _load_file(path: str) -> Study:
             f"NIFT_STUDY is {path!r}, and there is no such file in {os.getcwd()}; name a study's Python file"
         )
     try:
-        study = runpy.run_path(path, run_name="nift_study").get("STUDY")
+        with own_files.beside(Path(path)):
+            study = runpy.run_path(path, run_name="nift_study").get("STUDY")
+    except own_files.UnusableFile:
+        raise
     except (Exception, SystemExit) as error:
         # The file is the user's own program: whatever is wrong in it is theirs to read, on one line.
         reason = " ".join(str(error).split())

@@ -1,0 +1,148 @@
+"""Filters and providers of one's own: files in the folders `filters` and `providers` beside a study's file.
+
+Each is found by its name, after those of this package, and written as these are. A name that the package has already
+is refused. Two studies may each have a filter of the same name: a row knows by which file it is meant.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import itertools
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from nift_assets import filters, providers
+from nift_assets.rows import Filter, OwnFilter
+from nift_training.messages import one_line
+
+FILTERS, PROVIDERS = "filters", "providers"
+# The folder of the study file that is being run; the rows in it do not know where they stand.
+_beside: ContextVar[Path | None] = ContextVar("beside", default=None)
+
+
+class UnusableFile(ValueError):
+    """A file of one's own that cannot be used: a sentence that names it, and its line where one is at fault."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnFile:
+    """A file of one's own, and the name by which a row means it."""
+
+    name: str
+    path: Path
+
+
+@contextmanager
+def beside(study_file: Path) -> Iterator[None]:
+    """While a study's file is run, what lies beside it is found. ValueError for a name that is taken."""
+    folder = study_file.absolute().parent
+    _refuse_taken(_files(folder / FILTERS, (".py", ".sql")), filters.names(), "filter")
+    _add_providers(_files(folder / PROVIDERS, (".py",)))
+    token = _beside.set(folder)
+    try:
+        yield
+    finally:
+        _beside.reset(token)
+
+
+def found(rows: Sequence[Filter]) -> tuple[Filter, ...]:
+    """The rows, each that means a file beside the study's with it; ValueError names a broken file and its line."""
+    folder = _beside.get()
+    if folder is None:
+        return tuple(rows)
+    own = {file.name: file for file in _files(folder / FILTERS, (".py", ".sql"))}
+    return tuple(row if isinstance(row, OwnFilter) or row.file not in own else _own(row, own[row.file]) for row in rows)
+
+
+def _own(row: Filter, file: OwnFile) -> OwnFilter:
+    if file.path.suffix == ".sql":
+        # A path that is whole is taken as it is, wherever the package's own files lie.
+        return OwnFilter(name=row.name, rule=row.rule, options=row.options, found_as=str(file.path.with_suffix("")))
+    module = _loaded(file)
+    if not callable(getattr(module, "removals", None)):
+        raise UnusableFile(f"{file.path}: a filter has a function removals(candidates), and this file has none; add it")
+    found_as = module.__name__.rpartition(".")[2]
+    return OwnFilter(name=row.name, rule=row.rule, options=row.options, found_as=found_as)
+
+
+def _loaded(file: OwnFile) -> ModuleType:
+    """The file as a module below the package's filters, under a name that no other file or content has."""
+    source = file.path.read_bytes()
+    digest = hashlib.sha256(f"{file.path}\0".encode() + source).hexdigest()[:16]
+    name = f"{filters.__name__}.{filters.OWN}{digest}_{file.name}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, file.path)
+        assert spec is not None, "a file that ends in .py has a loader"
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            compiled = compile(ast.parse(source, str(file.path)), str(file.path), "exec")
+            exec(compiled, vars(module))
+        except BaseException as error:
+            del sys.modules[name]
+            if isinstance(error, Exception | SystemExit):
+                raise UnusableFile(f"{_place(file.path, error)}: {_said(error)}; mend it there") from error
+            raise
+    return sys.modules[name]
+
+
+def _place(path: Path, error: BaseException) -> str:
+    """The file, and the line of it at which it stopped."""
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return f"{path}, line {error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f"{path}, line {lines[-1]}" if lines else str(path)
+
+
+def _said(error: BaseException) -> str:
+    told = error.msg if isinstance(error, SyntaxError) else error
+    return f"{type(error).__name__}: {one_line(told)}"
+
+
+def _files(folder: Path, endings: Sequence[str]) -> list[OwnFile]:
+    """The files of a folder that a row may name, by their names; none where there is no such folder."""
+    if not folder.is_dir():
+        return []
+    paths = sorted(path for path in folder.iterdir() if path.suffix in endings and path.is_file())
+    own = [OwnFile(name=path.stem, path=path) for path in paths if not path.name.startswith(("_", "."))]
+    for one, other in itertools.pairwise(own):
+        if one.name == other.name:
+            raise UnusableFile(f"{one.path} and {other.path.name} have one name; rename one of them")
+    return own
+
+
+def _refuse_taken(own: Sequence[OwnFile], taken: Sequence[str], kind: str) -> None:
+    for file in own:
+        if file.name in taken:
+            raise UnusableFile(f"{file.path}: there is a {kind} {file.name!r} in the package; give yours another name")
+
+
+def _add_providers(own: Sequence[OwnFile]) -> None:
+    """Tells the package of the folder, so that a row's provider is found there by its name.
+
+    A provider's name is part of what a request is known by in the ledger, so of one name there is one in a process.
+    """
+    if not own:
+        return
+    folder = str(own[0].path.parent)
+    if folder not in providers.__path__:
+        _refuse_taken(own, providers.names(), "provider")
+        providers.__path__.append(folder)
+        providers.module.cache_clear()
+    for file in own:
+        try:
+            providers.load(file.name)
+        except Exception as error:
+            providers.__path__.remove(folder)
+            sys.modules.pop(f"{providers.__name__}.{file.name}", None)
+            place = "" if isinstance(error, ValueError) and str(file.path) in str(error) else _place(file.path, error)
+            said = f"{place}: {_said(error)}; mend it there" if place else str(error)
+            raise UnusableFile(said) from error
