@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 from urllib.parse import quote, unquote
@@ -42,6 +43,12 @@ class Look:
     def _viewer(self) -> Viewer:
         study = self._study()
         return Viewer(study, Store(root=self._root, study=study.name))
+
+    def open(self) -> None:
+        """Reads what the first page would wait for: the study, the templates, the footers of the files."""
+        with suppress(ValueError, OSError, NotStored):  # who opens the page is told
+            self._viewer.home()
+            self._viewer.pairs(PageAddress())
 
     def routes(self) -> list[BaseRoute]:
         """What is answered below `/study/look`; a slash too many at the end leads to the page without it."""

@@ -20,7 +20,8 @@ def serve(study: Study, address: UiAddress, say: Callable[[str], None]) -> None:
     with listening(address) as bound:
         # A shell starts background jobs with Ctrl-C ignored.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        app = Starlette(routes=Look(lambda: study, warehouse()).routes())
-        gate = Gate(app, names=(address.host, *address.names), token=address.token)
+        look = Look(lambda: study, warehouse())
+        look.open()
+        gate = Gate(Starlette(routes=look.routes()), names=(address.host, *address.names), token=address.token)
         url = address.url(bound.getsockname()[1]).replace("/?token=", f"{links.ROOT}?token=")
         PageServer(gate, lambda: say(url if address.token else url + links.ROOT)).run(sockets=[bound])

@@ -191,10 +191,11 @@ class Reader:
         self._is_local = "://" not in store.root
         self._database = duckdb.connect(config={"threads": THREADS, "memory_limit": MEMORY})
         self._database.execute("set autoinstall_known_extensions = false; set autoload_known_extensions = false")
-        if self._is_local:
+        # DuckDB holds a path with characters of patterns against the folder before it has read the pattern.
+        if self._is_local and not set(str(folder)) & set("[*?"):
             self._database.execute("set allowed_directories = [$1]", [str(Path(folder).absolute())])
             self._database.execute("set enable_external_access = false; set lock_configuration = true")
-        else:
+        elif not self._is_local:
             self._database.register_filesystem(folder.fs)  # type: ignore[attr-defined]
         self._searches: OrderedDict[object, Search] = OrderedDict()
         self._footers: dict[TableFile, tuple[dict[str, str], int]] = {}
