@@ -59,7 +59,10 @@ def main(argv: Sequence[str]) -> None:
         seed=options.seed,
         system=options.system,
     )
-    run(sources, settings, once=options.once, show_raw=options.raw, threads=options.threads)
+    try:
+        run(sources, settings, once=options.once, show_raw=options.raw, threads=options.threads)
+    except KeyboardInterrupt:
+        sys.exit(130)  # as a shell has it
 
 
 def run(

@@ -173,7 +173,7 @@ def talk(conversation: Conversation, *, show_raw: bool = False) -> None:
         try:
             if not obey(conversation, text, show_raw=show_raw):
                 return
-        except ValueError as mistake:
+        except (ValueError, OSError) as mistake:
             conversation.out.write(f"{screen.safe(' '.join(str(mistake).split()))}\n")
 
 

@@ -67,7 +67,7 @@ def connect(server: ModelServer, adapter: Path | None = None) -> None:
         if server.model in (served := _served(server)):
             return
     raise ValueError(
-        f"{server.url} does not serve {server.model!r} but {', '.join(served) or 'nothing'}: name one of them"
+        f"{server.url} does not serve {server.model!r} but {one_line(', '.join(served)) or 'nothing'}: name one of them"
     )
 
 
@@ -189,7 +189,7 @@ def _patiently(server: ModelServer, send: Callable[[], bytes]) -> dict[str, Any]
         try:
             return _object(server, send())
         except http_client.HttpRefused as error:
-            detail = error.read(500).decode("utf-8", "replace")
+            detail = one_line(error.read(500).decode("utf-8", "replace"), 500)
             if error.code not in PASSING or attempt == TRIES:
                 raise ValueError(f"{server.url} refuses with {error.code}: {detail}") from None
         except (OSError, json.JSONDecodeError) as error:
