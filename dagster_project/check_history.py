@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import dagster as dg
 
 from expectations import contract as contracts
 from expectations.contract import Contract
 from expectations.results import LastResult
+from nift_assets import graph as graphs
+from nift_assets.pages import docs
 from nift_assets.pages.docs import DocumentedTable, Stored
 from nift_assets.steps import check_results
 from nift_assets.steps.lineage import Graph
 from nift_assets.steps.table import Step
 from nift_assets.store import Store
+from nift_assets.study import Study
 from nift_assets.table_files import DamagedTable
+
+DOCS = "docs.html"
+
+
+def contracts_page(study: Study, store: Store, instance: dg.DagsterInstance | None) -> bytes:
+    """The page of all tables of a study as they stand now."""
+    tables = documented(graphs.build(study), store, instance)
+    return docs.page(study, tables, made_at=datetime.now(UTC)).encode()
+
+
+def refresh_contracts_page(study: Study, store: Store, instance: dg.DagsterInstance) -> None:
+    """Makes the page beside the study's tables if there is none, or one from before the last thing a run did."""
+    path = store.folder(DOCS)
+    if path.exists():
+        latest = instance.get_run_records(limit=1, order_by="update_timestamp")
+        if not latest or latest[0].update_timestamp.timestamp() < path.stat().st_mtime:
+            return
+    store.write_bytes(contracts_page(study, store, instance), DOCS)
 
 
 def documented(graph: Graph, store: Store, instance: dg.DagsterInstance | None) -> list[DocumentedTable]:

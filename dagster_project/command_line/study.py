@@ -131,22 +131,19 @@ def _write_docs(out: str | None) -> Path:
     """The page of the contracts; without a Dagster instance it has no results, and none is made for it."""
     import dagster as dg
 
-    from dagster_project.check_history import documented
-    from nift_assets import graph
-    from nift_assets.pages import docs as pages
+    from dagster_project.check_history import DOCS, contracts_page
 
     study = studies.active()
-    built, store = graph.build(study), Store(root=warehouse(), study=study.name)
+    store = Store(root=warehouse(), study=study.name)
     home = Path(os.environ.get("DAGSTER_HOME") or Path(".dagster", study.name)).absolute()
     if (home / "dagster.yaml").exists():
         os.environ["DAGSTER_HOME"] = str(home)  # its configuration names the variable
         with dg.DagsterInstance.get() as instance:
-            tables = documented(built, store, instance)
+            content = contracts_page(study, store, instance)
     else:
-        tables = documented(built, store, None)
-    content = pages.page(study, tables, made_at=datetime.now(UTC)).encode()
+        content = contracts_page(study, store, None)
     if out is None:
-        return store.write_bytes(content, "docs.html")
+        return store.write_bytes(content, DOCS)
     with replacing(Path(out)) as temporary:
         temporary.write_bytes(content)
     return Path(out)

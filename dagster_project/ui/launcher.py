@@ -21,6 +21,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from dagster_project import lost_runs
+from dagster_project.check_history import DOCS, refresh_contracts_page
 from dagster_project.settings import warehouse
 from dagster_project.ui.gate import Gate, UiAddress
 from dagster_project.ui.listening import PageServer, listening
@@ -40,7 +41,7 @@ from nift_training.verbs import end_with_parent
 WORKSPACE = {"load_from": [{"python_module": {"module_name": "dagster_project.definitions", "location_name": "nift"}}]}
 # What a stop waits for at most, besides open pages: runs that end what they are at, and the daemon.
 RUNS_SECONDS, DAEMON_SECONDS = 15, 15
-PAGES = ("report.html", "docs.html")
+PAGES = ("report.html", DOCS)
 # A page of ours may run its own script and do nothing else: it is no part of the UI and may not act for it.
 PAGE_HEADERS = {"Content-Security-Policy": "sandbox allow-scripts allow-popups", "Cache-Control": "no-store"}
 
@@ -79,14 +80,20 @@ def serve(home: Path, address: UiAddress, say: Callable[[str], None]) -> None:
 def _application(context: WorkspaceProcessContext, address: UiAddress) -> Gate:
     app: Starlette = create_app_from_workspace_process_context(context)
     for name in PAGES:
-        app.router.routes.insert(0, Route(f"/study/{name}", _page(name)))
+        app.router.routes.insert(0, Route(f"/study/{name}", _page(name, context.instance)))
     app.router.routes[:0] = Look(studies.active, warehouse()).routes()
     return Gate(app, names=(address.host, *address.names), token=address.token)
 
 
-def _page(name: str) -> Callable[[Request], Response]:
+def _page(name: str, instance: dg.DagsterInstance) -> Callable[[Request], Response]:
+    """A page of the active study: the report as the last run made it, the tables' documentation as they stand now."""
+
     def page(request: Request) -> Response:
-        path = Store(root=warehouse(), study=studies.active().name).folder(name)
+        study = studies.active()
+        store = Store(root=warehouse(), study=study.name)
+        path = store.folder(name)
+        if name == DOCS:
+            refresh_contracts_page(study, store, instance)
         if not path.exists():
             return PlainTextResponse(f"{name} has not been made yet\n", 404)
         return Response(path.read_bytes(), media_type="text/html", headers=PAGE_HEADERS)

@@ -128,13 +128,18 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(at=_at, count=_count, code=_code)
+    environment.filters.update(at=_at, count=_count, code=_code, breakable=_breakable)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
 
 
 def _code(text: str) -> Markup:
     """A text in which what stands between backticks is code; all of it is escaped before."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+def _breakable(name: str) -> str:
+    """A column's name that may break behind an underscore; `Markup` escapes what it joins."""
+    return Markup("_<wbr>").join(name.split("_"))
 
 
 def _at(time: datetime) -> str:

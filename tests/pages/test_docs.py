@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
+import os
 import re
 from collections import Counter
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from dagster_project.check_history import documented
+from dagster_project.check_history import DOCS, documented, refresh_contracts_page
 from dagster_project.io_manager import ParquetIOManager
 from expectations import contract
 from expectations.contract import Column, Contract
@@ -167,6 +168,15 @@ def test_the_last_result_of_every_partition_is_shown(tmp_path: Path) -> None:
         )
         assert ran.success
         made = {each.name: each for each in documented(GRAPH, store, instance)}
+        path = Path(str(store.folder(DOCS)))
+        refresh_contracts_page(DEMO, store, instance)
+        assert "Tables of the study demo" in path.read_text(), "made where there is none"
+        path.write_text("newer than every run")
+        refresh_contracts_page(DEMO, store, instance)
+        assert path.read_text() == "newer than every run"
+        os.utime(path, (0, 0))
+        refresh_contracts_page(DEMO, store, instance)
+        assert "Tables of the study demo" in path.read_text(), "made again where it is older"
     assert made["halves"].state == "passed"
     assert [(last.partition, last.passed) for last in made["halves"].results["row_count"]] == [(None, True)]
     assert made["halves"].stored == [Stored(partition=None, rows=1)]

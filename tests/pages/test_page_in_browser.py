@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from expectations import contract
 from nift_assets.pages import report
 from tests.counting import Counts
 from tests.page_reader import ALIVE, PAYLOADS
-from tests.pages.test_docs import hostile
+from tests.pages.test_docs import hostile, table
 from tests.pages.test_docs import page as contracts
 from tests.pages.test_page import DEMO, filled, planted
 from tests.ui.browser import Strangers, chromium, window
@@ -89,10 +90,24 @@ def test_no_label_of_a_chart_is_cut_or_lies_on_another(page: Page, width: int) -
 def test_it_can_be_printed(page: Page, tmp_path: Path) -> None:
     page.emulate_media(media="print")
     page.set_viewport_size({"width": 690, "height": 1000})  # A4 between its margins
-    assert page.locator("nav").is_hidden()
+    assert not page.locator("nav").filter(visible=True).count()
+    folded = "[...document.querySelectorAll('details table')].map(table => table.checkVisibility())"
+    assert set(page.evaluate(folded)) == {True}, "on paper nothing can be unfolded"
     page.pdf(path=tmp_path / "report.pdf", format="A4")
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
     page.emulate_media(media="screen")
+
+
+@pytest.mark.parametrize("width", [400, 1000, 1600])
+def test_no_contract_sticks_out_of_its_page(page: Page, width: int) -> None:
+    file = Path(page.url.removeprefix("file://")).with_name("docs.html")
+    if not file.exists():
+        file.write_text(contracts(*(table(contract.load(name)) for name in contract.tables())), encoding="utf-8")
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(file.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(STICKING_OUT) == []
+    page.go_back()
 
 
 @pytest.mark.fault("X11")
