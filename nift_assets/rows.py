@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, cast
 
 from nift_training.machine import ONE_DEVICE, Machine
 from nift_training.recipe import Recipe
@@ -458,7 +458,7 @@ def without_places(row: StudyRow) -> StudyRow:
     if isinstance(row, Backbone) and is_folder(row.source):
         row = replace(row, source=f"./{os.path.basename(os.path.normpath(row.source))}")
     if isinstance(row, OwnFilter):
-        row = Filter(name=row.name, rule=row.rule, options=row.options)
+        row = cast("StudyRow", Filter(name=row.name, rule=row.rule, options=row.options))
     places = {name: value for name in PLACES if isinstance(value := getattr(row, name, None), str)}
     return replace(
         row,

@@ -145,7 +145,9 @@ def _server(row: Model) -> ModelServer | None:
     server = row.server
     if server is None and (url := environment.server()):
         server = Server(url=url, name=row.name, key_variable=environment.server_key_variable())
-    return server and ModelServer(url=server.url, model=server.name, key_variable=server.key_variable)
+    if server is None:
+        return None
+    return ModelServer(url=server.url, model=server.name, key_variable=server.key_variable)
 
 
 def _of_folder(

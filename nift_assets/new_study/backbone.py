@@ -62,7 +62,7 @@ def _of_hub(repository: str, revision: str | None) -> BackboneLook:
     try:
         info = HfApi().model_info(repository, revision=revision, files_metadata=True)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
-        weights = sum(size for name, size in sizes.items() if name.endswith(".safetensors") and "/" not in name)
+        weights = [name for name in sizes if name.endswith(".safetensors") and "/" not in name]
         if not weights:
             raise ValueError("it has no safetensors weights")
 
@@ -73,7 +73,7 @@ def _of_hub(repository: str, revision: str | None) -> BackboneLook:
             return path.read_text(encoding="utf-8", errors="replace")
 
         licence = getattr(info.card_data, "license", None) if info.card_data else None
-        return _look(repository, info.sha, read, weights, licence)
+        return _look(repository, info.sha, read, sum(map(sizes.__getitem__, weights)), licence)
     except (OSError, ValueError) as error:  # all errors of the Hub's client are one or the other
         at = f" at {revision}" if revision else ""
         raise ValueError(
@@ -182,7 +182,8 @@ def _licence(card: str | None) -> str | None:
 def lines(found: BackboneLook) -> list[str]:
     """What was found, a sentence a line."""
     size = f"{found.bytes / 1e9:,.1f} GB" if found.bytes >= 1e8 else f"{found.bytes / 1e6:,.1f} MB"
-    said = [f"{found.architecture}, {size} of weights, licence: {found.licence}", found.own_template]
+    weights = f", {size} of weights" if found.bytes else ""  # the Hub may not say how large a file is
+    said = [f"{found.architecture}{weights}, licence: {found.licence}", found.own_template]
     if found.revision:
         said.append("pinned to the commit that the Hub has today")
     return said
