@@ -1,5 +1,7 @@
 # Two commands are enough to begin: `make demo` and `make test`. Each sets up all it needs in .venv.
 
+.DEFAULT_GOAL := help
+
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -9,7 +11,11 @@ OWN_DOCUMENTS = $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(TEXT),--text-column 
 
 SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
 
-.PHONY: demo rehearsal run ui docs browser test test-full bench-teachers bench-checks bench-data bench-train bench-merge bench-hub bench-look bench-dagster readers families faults pictures check lock versions format clean
+.PHONY: help demo rehearsal run ui docs browser test test-full bench-teachers bench-checks bench-data bench-train bench-merge bench-hub bench-look bench-dagster readers families faults pictures check lock versions format clean
+
+help: ## what can be made
+	@echo "make TARGET, of which demo and test are enough to begin:"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / && $$1 != "help" {printf "  %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: .venv/installed ## the whole line on the demo study, or on your own articles: CORPUS=file, TEXT=column, DOCUMENTS=n
 	@$(BIN)/nift demo $(OWN_DOCUMENTS) $(if $(filter-out 0,$(FRESH)),--fresh)

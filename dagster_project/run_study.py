@@ -16,6 +16,7 @@ from dagster_project import failures, worker
 from dagster_project.lost_runs import COMMAND_TAG
 from dagster_project.processes import start_warm
 from dagster_project.resources import store
+from nift_assets.near_names import near
 from nift_assets.steps.lineage import Graph, Partition, PartitionStates, upstream_first
 from nift_assets.steps.table import Step
 from nift_assets.store import Store
@@ -97,12 +98,14 @@ def needed(
     Raises ValueError for a table or a partition that the study does not have or does not want.
     """
     if unknown := sorted(set(tables) - graph.tables.keys()):
-        raise ValueError(f"there is no table {unknown[0]!r}; nift docs lists them")
+        raise ValueError(f"there is no table {unknown[0]!r}; nift tables lists them{near(unknown[0], graph.tables)}")
     wanted = {Partition(name, key) for name in tables for key in _chosen(graph, name, chosen)}
     if missing := sorted(set(chosen) - {partition.key for partition in wanted}):
         named = ", ".join(sorted(tables))
+        keys = {key for name in tables for key in _chosen(graph, name, ()) if key}
         raise ValueError(
-            f"the study {graph.study.name!r} makes no {named} of {missing[0]!r}; nift coverage lists its rows"
+            f"the study {graph.study.name!r} makes no {named} of {missing[0]!r}; nift tables {min(tables)} lists what "
+            f"it makes{near(missing[0], keys)}"
         )
     if not only:
         wanted = {*upstream_first(wanted, lambda partition: _made_from(graph, partition))}

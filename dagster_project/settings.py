@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nift_assets import environment
-from nift_assets.store import Store
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -27,6 +26,8 @@ def warehouse() -> str:
 
 def take_over(study: Study) -> None:
     """Has what a study stored before versions were digests of code counted as what it is, the first time it is met."""
+    from nift_assets.store import Store
+
     store = Store(root=warehouse(), study=study.name)
     if store.has_taken_over() or not store.folder().exists():
         return

@@ -84,11 +84,12 @@ def opened(root: Path, refresh: Callable[[], None]) -> Iterator[duckdb.DuckDBPyC
             yield views
 
 
-def check(root: Path, query: str) -> None:
-    """DamagedTable if a file of a table that the query names is not what was written."""
+def check(root: Path, query: str, schema: str | None = None) -> None:
+    """DamagedTable if a file of a table that the query names is not what was written; the tables of a schema may be
+    named without it."""
     words = set(re.findall(r"[\w-]+", query))
     for study, table, files in tables(root):
-        if table in words and words & {study, *study.split(".")}:
+        if table in words and (study == schema or words & {study, *study.split(".")}):
             for file, place in _places(table, files).items():
                 table_files.check(file, place)
 

@@ -8,14 +8,8 @@ from pathlib import Path
 
 import click
 
-from dagster_project.command_line import plan_table
 from dagster_project.command_line.terminal import as_text, columns, main, own_documents, refuse, set_variables
 from dagster_project.settings import existing_book, ledger_url, open_book, warehouse
-from nift_assets import studies
-from nift_assets.costs import plan as planning
-from nift_assets.costs import price_list
-from nift_assets.ledger import report as ledger_report
-from nift_assets.store import Store
 
 
 @main.command()
@@ -26,6 +20,11 @@ def plan(corpus: str | None, text_column: str | None, documents: str | None, as_
     """What the active study's teachers, judges and auditors have still to be asked, and its cost; asks nobody."""
     set_variables(NIFT_CORPUS=corpus, NIFT_TEXT_COLUMN=text_column, NIFT_DOCUMENTS=documents)
     try:
+        from dagster_project.command_line import plan_table
+        from nift_assets import studies
+        from nift_assets.costs import plan as planning
+        from nift_assets.store import Store
+
         study = studies.active()
         store = Store(root=warehouse(), study=study.name)
         result = planning.plan(study, store=store, book=existing_book(), today=datetime.now(UTC).date())
@@ -60,6 +59,9 @@ def ledger(
     if context.invoked_subcommand:
         return
     try:
+        from dagster_project.command_line import plan_table
+        from nift_assets.ledger import report as ledger_report
+
         if who and not ask_unknown_again:
             raise ValueError("--who chooses whose unknown requests are asked again; give --ask-unknown-again with it")
         if not_billed and not ask_unknown_again:
@@ -140,6 +142,9 @@ def accept() -> None:
 
 def _caps(names: list[str]) -> dict[tuple[str, str], float | None]:
     """The caps of the studies of those names that can be found here, and of their rows, in dollars."""
+    from nift_assets import studies
+    from nift_assets.costs import price_list
+
     active = studies.active()
     studies_by_name = {name: studies.load(name) for name in {*names} & {*studies.names()}} | {active.name: active}
     caps: dict[tuple[str, str], float | None] = {}

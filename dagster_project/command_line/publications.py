@@ -6,14 +6,14 @@ import sys
 
 import click
 
-from dagster_project.command_line.terminal import main, refuse
+from dagster_project.command_line import known_names
+from dagster_project.command_line.terminal import main, refuse, study_option
 from dagster_project.settings import dagster_home, take_over
-from nift_assets import studies
-from nift_assets.secrets import keys, redaction
 
 
 @main.command()
-@click.argument("names", nargs=-1)
+@study_option
+@click.argument("names", nargs=-1, shell_complete=known_names.complete_publication)
 @click.option("--yes", is_flag=True, help="Push it. Without this nothing is sent, and what would be is shown.")
 @click.option(
     "--dry-run", is_flag=True, help="Only show what would go where, which is also what happens without --yes."
@@ -21,6 +21,9 @@ from nift_assets.secrets import keys, redaction
 def publish(names: tuple[str, ...], yes: bool, dry_run: bool) -> None:
     """Publish data, adapters and models of the active study on the Hugging Face Hub: all its rows, or those named."""
     try:
+        from nift_assets import studies
+        from nift_assets.secrets import keys, redaction
+
         if yes and dry_run:
             raise ValueError("--yes pushes and --dry-run does not; give one of them")
         if yes:

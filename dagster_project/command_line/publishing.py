@@ -15,6 +15,7 @@ import dagster as dg
 from dagster_project import failures
 from dagster_project.definitions import defs
 from nift_assets.assets.publications import CONSENT, PLAN
+from nift_assets.near_names import near
 from nift_assets.rows import Publication
 from nift_assets.study import Study
 
@@ -38,6 +39,12 @@ def chosen(study: Study, names: Sequence[str]) -> list[Publication]:
     """The study's publications of those names, all of them without names; ValueError if there is none."""
     if not study.publications:
         raise ValueError(f"the study {study.name!r} publishes nothing; add a Publication to its rows")
+    known = [publication.name for publication in study.publications]
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(
+            f"the study {study.name!r} has no publication {unknown[0]!r}; it has {', '.join(known)}"
+            f"{near(unknown[0], known)}"
+        )
     return [study.publication(name) for name in names] if names else list(study.publications)
 
 

@@ -1,4 +1,4 @@
-"""The commands that make and show a study: demo, run, coverage, docs, query."""
+"""The commands that make and show a study: demo, run, coverage, docs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dagster_project.command_line import known_names
 from dagster_project.command_line.terminal import as_text, main, own_documents, refuse, set_variables
 from dagster_project.settings import dagster_home, existing_book, make_folder, take_over, warehouse
-from nift_assets import catalogue, environment, studies
-from nift_assets.store import Store, replacing
-from nift_training import file_locks
+from nift_assets import environment
 
 if TYPE_CHECKING:
     from dagster_project.run_study import PartitionRun, RunOutcome
@@ -40,8 +39,14 @@ def demo(corpus: str | None, text_column: str | None, documents: str | None, fre
 
 
 @main.command("run")
-@click.argument("tables", nargs=-1)
-@click.option("--partition", "chosen", multiple=True, help="Only this one's: a teacher, a model, …; repeatable.")
+@click.argument("tables", nargs=-1, shell_complete=known_names.complete_table)
+@click.option(
+    "--partition",
+    "chosen",
+    multiple=True,
+    shell_complete=known_names.complete_partition,
+    help="Only this one's: a teacher, a model, …; repeatable.",
+)
 @click.option("--only", is_flag=True, help="Only these tables, made from what there is.")
 @click.option("--scores", is_flag=True, help="Then the score tables and the report too, of what there is.")
 @own_documents
@@ -75,42 +80,46 @@ def run_(
 
 @main.command()
 @own_documents
-@click.option("--table", "tables", multiple=True, help="Only this table of the paper (table_1); repeatable.")
+@click.option(
+    "--table",
+    "tables",
+    multiple=True,
+    shell_complete=known_names.complete_paper_table,
+    help="Only this table of the paper (table_1); repeatable.",
+)
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice(["present", "stale", "missing", "impossible"]),
+    help="Only cells of this state; repeatable.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
 def coverage(
-    corpus: str | None, text_column: str | None, documents: str | None, tables: tuple[str, ...], as_json: bool
+    corpus: str | None,
+    text_column: str | None,
+    documents: str | None,
+    tables: tuple[str, ...],
+    states: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Every cell of the study's tables: present, stale, missing or impossible, what fills it and what that costs."""
     set_variables(NIFT_CORPUS=corpus, NIFT_TEXT_COLUMN=text_column, NIFT_DOCUMENTS=documents)
     try:
-        study = studies.active()
         from dagster_project.command_line import coverage_table
-        from nift_assets import graph
+        from nift_assets import graph, studies
         from nift_assets.steps import coverage as covering
+        from nift_assets.store import Store
+
+        study = studies.active()
 
         take_over(study)
         store = Store(root=warehouse(), study=study.name)
         covered = covering.covered(graph.build(study), store, existing_book(), datetime.now(UTC).date())
-        cells = coverage_table.chosen(covered, tables)
+        cells = coverage_table.chosen(covered, tables, states)
     except (ValueError, OSError) as error:
         refuse(str(error))
     click.echo(as_text(coverage_table.as_json(cells)) if as_json else coverage_table.render(cells))
-
-
-@main.command()
-@click.argument("sql")
-def query(sql: str) -> None:
-    """Ask the tables in SQL: nift query "select teacher, count(*) from demo.completions group by all"."""
-    import duckdb
-
-    try:
-        root = Path(warehouse())
-        with catalogue.opened(root, Store(root=str(root), study="").refresh_catalogue) as views:
-            views.execute("set autoinstall_known_extensions = false")  # nothing is fetched without being asked for
-            catalogue.check(root, sql)
-            click.echo(str(views.sql(sql)))
-    except (duckdb.Error, ValueError) as error:
-        refuse(str(error))
 
 
 @main.command()
@@ -132,6 +141,8 @@ def _write_docs(out: str | None) -> Path:
     import dagster as dg
 
     from dagster_project.check_history import DOCS, contracts_page
+    from nift_assets import studies
+    from nift_assets.store import Store, replacing
 
     study = studies.active()
     store = Store(root=warehouse(), study=study.name)
@@ -159,6 +170,8 @@ def _run_study(
 ) -> None:
     """Everything of the active study or what it takes to have some tables of it, with a line per run as it starts and
     ends, then the scores where they were asked for."""
+    from nift_assets import studies
+
     study = studies.active()
     home = dagster_home(study.name)
     # Imported now: Dagster takes half a second.
@@ -167,6 +180,8 @@ def _run_study(
     from dagster_project import lost_runs, run_study
     from dagster_project.command_line import score_table, spent_table
     from nift_assets import corpus, graph
+    from nift_assets.store import Store
+    from nift_training import file_locks
 
     if "://" in warehouse():
         raise ValueError(f"the warehouse is {warehouse()}, and weights need a local folder; set NIFT_WAREHOUSE to one")

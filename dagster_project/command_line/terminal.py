@@ -7,16 +7,70 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
 import click
 from dotenv import load_dotenv
 
-from nift_assets.secrets import redaction
+from dagster_project.command_line import known_names
+
+# The commands by the module that has them, so that one command does not wait for what another imports.
+MODULES = {
+    "chat": ("chat",),
+    "checks": ("check",),
+    "judge": ("judge",),
+    "look": ("look",),
+    "listings": ("studies", "tables", "teachers"),
+    "money": ("ledger", "plan"),
+    "new_study": ("new",),
+    "preview": ("preview",),
+    "publications": ("publish",),
+    "query": ("query",),
+    "reviews": ("reviews",),
+    "scores": ("benchmarks", "score"),
+    "study": ("coverage", "demo", "docs", "run"),
+    "ui": ("ui",),
+}
 
 
-@click.group()
+class Commands(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*self.commands, *(name for names in MODULES.values() for name in names)})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        for module, names in MODULES.items():
+            if cmd_name in names and cmd_name not in self.commands:
+                import_module(f"{__package__}.{module}")
+        return super().get_command(ctx, cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if not ctx.resilient_parsing and args[0][:1] != "-" and self.get_command(ctx, args[0]) is None:
+            raise click.NoSuchCommand(args[0], possibilities=self.list_commands(ctx), ctx=ctx)
+        return super().resolve_command(ctx, args)
+
+
+def study_option(command: Callable[..., None]) -> Callable[..., None]:
+    """The option that names the study, as the variable does."""
+    return click.option(
+        "--study",
+        metavar="NAME",
+        expose_value=False,
+        is_eager=True,  # what is completed after it is this study's
+        callback=lambda _context, _option, name: set_variables(NIFT_STUDY=name),
+        shell_complete=known_names.complete_study,
+        help="The study by name, or its file: study.py (default: NIFT_STUDY, else demo).",
+    )(command)
+
+
+@click.group(cls=Commands)
+@click.version_option(package_name="nift", message="nift %(version)s")
+@study_option
 def main() -> None:
     """Non-instructional fine-tuning: articles in, checked data, adapters, merged models and score tables out."""
     load_dotenv(Path(".env"))
@@ -30,7 +84,7 @@ def own_documents(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--corpus", help="Your own articles: a Parquet or JSON-lines file, a folder, a pattern, hf://…"),
     ):
         command = option(command)
-    return command
+    return study_option(command)
 
 
 def set_variables(**variables: str | None) -> None:
@@ -38,6 +92,8 @@ def set_variables(**variables: str | None) -> None:
 
 
 def refuse(message: str, code: int = 1) -> NoReturn:
+    from nift_assets.secrets import redaction
+
     click.echo(f"error: {' '.join(redaction.redact(message).split())}", err=True)
     sys.exit(code)
 

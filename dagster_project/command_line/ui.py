@@ -6,8 +6,7 @@ import click
 
 from dagster_project.command_line.terminal import main, own_documents, refuse, set_variables
 from dagster_project.settings import dagster_home, take_over
-from nift_assets import environment, studies
-from nift_assets.secrets import keys
+from nift_assets import environment
 
 
 @main.command()
@@ -27,6 +26,8 @@ def ui(
     set_variables(NIFT_CORPUS=corpus, NIFT_TEXT_COLUMN=text_column, NIFT_DOCUMENTS=documents)
     try:
         from dagster_project.ui.gate import UiAddress
+        from nift_assets import studies
+        from nift_assets.secrets import keys
 
         token = None if environment.ui_asks_for_no_token() else keys.read(environment.UI_TOKEN)
         address = UiAddress(host=host, port=port, names=names, token=token)

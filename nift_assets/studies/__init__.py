@@ -13,6 +13,7 @@ from pathlib import Path
 
 from nift_assets import benchmarks, environment, own_files
 from nift_assets.corpus import locations
+from nift_assets.near_names import near
 from nift_assets.rows import (
     Adapter,
     Audit,
@@ -87,7 +88,8 @@ def load(name: str) -> Study:
     if name.endswith(".py") or "/" in name or os.sep in name:
         return _load_file(name)
     if name not in names():
-        raise ValueError(f"there is no study {name!r}; NIFT_STUDY can be one of: {', '.join(names())}")
+        known = ", ".join(names())
+        raise ValueError(f"there is no study {name!r}; NIFT_STUDY can be one of: {known}{near(name, names())}")
     study = importlib.import_module(f"{__name__}.{name}").STUDY
     assert isinstance(study, Study)
     return study
