@@ -319,8 +319,8 @@ def templates() -> list[str]:
 
 
 def _has_cells(study: Study, frames: Frames) -> bool:
-    rows = (*study.models, *study.quoted)
-    return any(row.cells for row in rows) or not frames["table_8"].is_empty()
+    has_cells = any(row.cells for row in study.models) or any(row.cells for row in study.quoted)
+    return has_cells or not frames["table_8"].is_empty()
 
 
 def _kept(funnel: pl.DataFrame) -> int | None:
