@@ -172,15 +172,16 @@ def test_every_verb_of_the_documents_has_the_options_they_name(verb: str) -> Non
     assert not [option for option in VERBS[verb] if option not in explained.stdout]
 
 
-def test_the_study_that_a_guide_writes_is_one(tmp_path: Path) -> None:
+def test_the_studies_that_the_guides_write_are_some(tmp_path: Path) -> None:
     blocks = [
         block for path in DOCUMENTS for block in re.findall(r"^```python\n(.*?)^```", path.read_text(), re.M | re.S)
     ]
-    (code,) = [block for block in blocks if "STUDY = " in block]
-    (tmp_path / "mine.py").write_text(code)
-    study = studies.load(str(tmp_path / "mine.py"))
-    assert study.name == "mine"
-    assert study.corpus.documents == 10_000
+    written = {}
+    for place, code in enumerate(block for block in blocks if "STUDY = " in block):
+        (tmp_path / f"study_{place}.py").write_text(code)
+        study = studies.load(str(tmp_path / f"study_{place}.py"))
+        written[study.name] = study.corpus.documents
+    assert written == {"mine": 10_000, "my_study": 6}
 
 
 def test_every_link_of_the_documents_leads_somewhere() -> None:
