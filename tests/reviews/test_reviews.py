@@ -176,7 +176,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_line_keeps_what_came_before(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "write", full)
-    with pytest.raises(OSError, match="give the verdict once more; those before it are kept"):
+    with pytest.raises(OSError, match="this verdict is not kept, those before it are"):
         reviews.append(store, pair("Bob"))
     monkeypatch.undo()
     reviews.append(store, pair("Eve"))
