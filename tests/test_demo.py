@@ -57,6 +57,8 @@ TABLES = {
     "training_costs",
     "response_endings",
     "response_examples",
+    "reviews",
+    "review_agreement",
     "report",
 }
 
