@@ -66,7 +66,7 @@ def of_publication(study: Study, store: Store, row: Publication) -> Approval | N
 def of_judges(study: Study, store: Store) -> list[Approval]:
     """Of each judge that asks for them, how many pairs of answers that it has judged people have compared."""
     asking = wanted(study)
-    said = reviews.frame(reviews.read(store)) if asking else pl.DataFrame()
+    said = _said(store) if asking else pl.DataFrame()
     models = [row.name for row in study.models]
     return [
         Approval(
@@ -153,5 +153,11 @@ def check_result(table: str, approvals: Sequence[Approval]) -> dg.AssetCheckResu
 
 def _pairs(store: Store, teacher: str) -> int:
     """How many pairs of a teacher somebody has decided on, as they are stored now."""
-    said = raters.pairs_today(store, teacher, reviews.frame(reviews.read(store)))
+    said = raters.pairs_today(store, teacher, _said(store))
     return said.filter(pl.col("verdict") != "unsure")["document_id"].n_unique()
+
+
+def _said(store: Store) -> pl.DataFrame:
+    """All verdicts of people; ValueError where none can be kept, so that nobody waits for ever."""
+    reviews.path(store)
+    return reviews.frame(reviews.read(store))

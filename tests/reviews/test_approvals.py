@@ -177,6 +177,19 @@ def test_a_row_that_asks_for_something_else_is_refused_in_one_line(changes: dict
         with_publication(replace(DATA, **changes))
 
 
+def test_under_a_remote_warehouse_nobody_waits_for_reviews_that_cannot_be_given() -> None:
+    remote = Store(root="memory://warehouse", study="demo")
+    for study, place in (
+        (with_publication(DATA), Partition("hub_datasets", "original")),
+        (with_judge(2), Partition("benchmark_scores", None)),
+    ):
+        with pytest.raises(
+            ValueError, match="the warehouse is memory://warehouse, and verdicts of people are kept in a"
+        ):
+            approvals.awaited(graph.build(study), remote, place)
+    assert approvals.awaited(GRAPH, remote, Partition("benchmark_scores", None)) == []
+
+
 def test_reviews_are_not_asked_of_pairs_that_somebody_else_published() -> None:
     published = TrainingSet(name="original", reference="instructions")
     sets = tuple(published if row.name == "original" else row for row in STUDY.training_sets)
