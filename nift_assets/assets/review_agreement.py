@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import polars as pl
 
 from nift_assets import benchmarks, filters, raters
+from nift_assets import reviews as verdicts
 from nift_assets.raters import Ratings
 from nift_assets.steps.context import Context
 from nift_assets.steps.table import TableOutput, table
@@ -19,7 +20,7 @@ from nift_assets.study import Study
 def _inputs(study: Study) -> list[str]:
     of_pairs = ("halves", "completions", "content_audit", *(filters.table(row) for row in study.filters))
     of_answers = benchmarks.tables(row.name for row in study.benchmarks)
-    return ["reviews", *of_pairs, *of_answers]
+    return [*of_pairs, *of_answers]
 
 
 @table(
@@ -28,11 +29,13 @@ def _inputs(study: Study) -> list[str]:
     inputs=_inputs,
     rows=lambda study, key, table: ([(row.name, row.auditor) for row in study.audits], _judges(study)),
     plugins=lambda study, key, table: [benchmarks.load(row.name).score for row in study.benchmarks],
+    # The verdicts themselves and not their table, which nothing makes by itself.
+    beside=verdicts.fingerprint,
     streams=True,
     follows=True,
 )
 def review_agreement(context: Context) -> TableOutput:
-    said = context.store.read("reviews", None)
+    said = verdicts.frame(verdicts.read(context.store))
     counted = {"verdicts": said.filter("is_latest").height, "of_them_counted": 0}
     ratings: dict[str, Ratings] = {}
     for subject, of_subject, current in [*_pairs(context, said), *_answers(context, said)]:

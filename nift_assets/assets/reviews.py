@@ -9,7 +9,7 @@ from nift_assets.steps.context import Context
 from nift_assets.steps.table import TableOutput, table
 
 
-@table(group="reviews", kinds={"python", "polars"}, beside=verdicts.fingerprint, follows=True)
+@table(group="reviews", kinds={"python", "polars"}, beside=verdicts.fingerprint)
 def reviews(context: Context) -> TableOutput:
     every: pl.DataFrame = verdicts.frame(verdicts.read(context.store))
     return TableOutput(every, metadata={"reviewers": every["reviewer"].n_unique()})

@@ -131,7 +131,7 @@ def test_a_partition_whose_checks_fail_is_followed_by_nothing(instance: dg.Dagst
     assert not materialize(instance, store, "halves", functions=halves_that(without_its_last_word)).success
     assert automation.requested() == {}
     assert materialize(instance, store, "halves").success
-    assert automation.requested() == {"funnel": {None}, "report": {None}}
+    assert automation.requested() == {"funnel": {None}, "review_agreement": {None}, "report": {None}}
 
 
 # What the UI calls stale.
