@@ -9,6 +9,7 @@ import dagster as dg
 from dagster_project.batch_jobs import batched_completions, batches_sensor, submit_batches
 from dagster_project.failures import failures_sensor
 from dagster_project.jobs import intent_jobs
+from dagster_project.plans import plans_sensor
 from dagster_project.resources import resources
 from nift_assets import studies
 from nift_assets.graph import asset_definitions, build, following
@@ -30,7 +31,7 @@ def definitions(graph: Graph) -> dg.Definitions:
     return dg.Definitions(
         assets=asset_definitions(graph),
         jobs=[*intent_jobs(graph), submit, batched_completions],
-        sensors=[batches_sensor(graph.study, submit), failures_sensor, tables_follow(graph)],
+        sensors=[batches_sensor(graph.study, submit), failures_sensor, plans_sensor(graph), tables_follow(graph)],
         resources=resources(graph.study),
         # One process per run: a step of its own would import everything again. Training starts its own process anyway.
         executor=dg.in_process_executor,

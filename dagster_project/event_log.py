@@ -112,6 +112,9 @@ class EventLog(SqliteEventLogStorage):
             engine.dispose()
             made.replace(empty)
 
+    def store_event(self, event: dg.EventLogEntry) -> None:
+        super().store_event(without_trace(event))
+
     def store_asset_check_event(self, event: dg.EventLogEntry, event_id: int | None) -> None:
         """Of a check what became of it, not that it was intended: what a step that fails beforehand, for want of a key
         for one, has not run is shown as it stood, where Dagster would show every check of it as failed."""
@@ -145,6 +148,29 @@ class EventLog(SqliteEventLogStorage):
         with self._db_lock:
             for shard in list(self._open):
                 self._close(shard)
+
+
+def without_trace(event: dg.EventLogEntry) -> dg.EventLogEntry:
+    """An event as it is shown: where a step has ended with a sentence of its own, for a person to act on, the page of
+    its run has that sentence and not the lines of Dagster's code below it."""
+    if event.dagster_event is None or not (event.dagster_event.is_step_failure or event.dagster_event.is_failure):
+        return event
+    shown = _said_alone(event.dagster_event)
+    return event if shown is event.dagster_event else event._replace(dagster_event=shown)
+
+
+def _said_alone(event: dg.DagsterEvent) -> dg.DagsterEvent:
+    """The failure of a step, or of the run for it, without a stack where the step says itself what is wrong."""
+    if event.is_step_failure:
+        data = event.step_failure_data
+        if data.user_failure_data is None or data.error is None or not data.error.stack:
+            return event
+        return event._replace(event_specific_data=data._replace(error=data.error._replace(stack=[])))
+    failure = event.job_failure_data
+    first = failure.first_step_failure_event
+    if first is None or (said := _said_alone(first)) is first:
+        return event
+    return event._replace(event_specific_data=failure._replace(first_step_failure_event=said))
 
 
 def _is_same(opened: os.stat_result, path: str) -> bool:

@@ -7,6 +7,7 @@ import dagster as dg
 from nift_assets.steps.dagster_internals import (
     GRPC_INFO_TAG,
     IN_PROGRESS_RUN_STATUSES,
+    PARTITION_NAME_TAG,
     DagsterUserCodeUnreachableError,
 )
 
@@ -24,6 +25,14 @@ def under_way(instance: dg.DagsterInstance, tag: str) -> list[dg.DagsterRun]:
 def launched(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
     """Runs under way that a code server has started."""
     return under_way(instance, GRPC_INFO_TAG)
+
+
+def in_words(run: dg.DagsterRun) -> str:
+    """What a run makes, as a person calls it: `completions of echo`."""
+    tables = sorted(key.to_user_string() for key in run.asset_selection or ()) or [run.job_name]
+    named = ", ".join(tables[:3]) + (f" and {len(tables) - 3} more" if len(tables) > 3 else "")
+    partition = run.tags.get(PARTITION_NAME_TAG)
+    return f"{named} of {partition}" if partition else named
 
 
 def asked_to_end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -17,12 +19,15 @@ from dagster_project.lost_runs import COMMAND_TAG
 from dagster_project.processes import start_warm
 from dagster_project.resources import store
 from nift_assets.near_names import near
+from nift_assets.steps.dagster_internals import MAX_RETRIES_TAG, RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
 from nift_assets.steps.lineage import Graph, Partition, PartitionStates, upstream_first
 from nift_assets.steps.table import Step
 from nift_assets.store import Store
 from nift_assets.study import Study
 
 AT_ONCE = 2
+# What workspace.yaml calls our code location, and Dagster the definitions in it.
+LOCATION, REPOSITORY = "nift", "__repository__"
 DATA, SCORES = "data", "scores"
 AGAIN = ", after the others"
 
@@ -207,16 +212,38 @@ def execute_one(run: PartitionRun) -> RunOutcome:
         tables = _to_make(ACTIVE, run, instance)
         if not tables:
             return RunOutcome((), 0.0)
-        result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
-            partition_key=run.key,
-            asset_selection=[dg.AssetKey(name) for name in tables],
-            instance=instance,
-            raise_on_error=False,
-            tags={COMMAND_TAG: "demo"},
-        )
+        with shown_in_the_timeline(instance):
+            result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
+                partition_key=run.key,
+                asset_selection=[dg.AssetKey(name) for name in tables],
+                instance=instance,
+                raise_on_error=False,
+                # The daemon of a UI would run again what was killed here; that is for who typed the command.
+                tags={COMMAND_TAG: "demo", MAX_RETRIES_TAG: "0"},
+            )
         failed = [event for event in result.all_events if event.is_step_failure]
         error = None if result.success else failures.reason(instance, result.run_id, failed)
         return RunOutcome(tables, time.monotonic() - started, error, failures.stopped_by(failed))
+
+
+@contextmanager
+def shown_in_the_timeline(instance: dg.DagsterInstance) -> Iterator[None]:
+    """Runs that are begun meanwhile are those of our code location, as the UI's are: its timeline shows no others.
+
+    Dagster gives an origin to what a code server starts, and has no way to say it of a run in this process.
+    """
+    storage, location = instance.run_storage, RegisteredCodeLocationOrigin(LOCATION)
+    add_run = storage.add_run
+
+    def add(run: dg.DagsterRun, **options: Any) -> dg.DagsterRun:
+        origin = RemoteRepositoryOrigin(location, REPOSITORY).get_job_origin(run.job_name)
+        return add_run(run.with_job_origin(origin), **options)
+
+    setattr(storage, "add_run", add)  # noqa: B010  to a method nothing is assigned
+    try:
+        yield
+    finally:
+        delattr(storage, "add_run")
 
 
 def _ready(waiting: Sequence[PartitionRun], outcomes: Mapping[str, RunOutcome], *, idle: bool) -> list[PartitionRun]:

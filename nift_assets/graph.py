@@ -29,7 +29,7 @@ from nift_assets import assets, benchmarks, takeover
 from nift_assets.benchmarks.scoring import files as benchmark_files
 from nift_assets.checks import check_stored, inputs_of_tests
 from nift_assets.rows import Benchmark
-from nift_assets.steps import approvals, failing_rows, lineage, samples
+from nift_assets.steps import approvals, code_references, failing_rows, lineage, samples
 from nift_assets.steps.check_results import MESSAGE
 from nift_assets.steps.context import Context
 from nift_assets.steps.failing_rows import KeptRows
@@ -391,8 +391,32 @@ def _out(graph: Graph, step: Step, contract: Contract, *, is_required: bool) -> 
             **step.metadata,
             "dagster/column_schema": dg.TableSchema(columns),
             "dagster/table_name": f"{graph.study.name}.{contract.table}",
+            **code_references.metadata(graph, step, contract.table),
+            **(_asked_for_money(graph, contract.table) if step.asks else {}),
         },
     )
+
+
+def _asked_for_money(graph: Graph, table: str) -> dict[str, Any]:
+    """What each paid partition costs and what caps it, which the UI shows before anybody presses Launch; what is still
+    missing of it changes, and is told as an observation of the partition."""
+    from nift_assets.costs import plan, price_list
+
+    records = []
+    for key in graph.keys(table):
+        asked = plan.planned_partition(graph.study, table, key) if graph.partitions.is_wanted(table, key) else None
+        if asked is None or price_list.is_free(asked.row):
+            continue
+        price, cap = price_list.last_price(asked.row), asked.row.budget_usd or price_list.budget(graph.study)
+        cells = {
+            "partition": str(key),
+            "model": f"{asked.row.provider} {asked.row.model}",
+            "USD per million tokens in, out": f"{price.input:g}, {price.output:g}" if price else "not known",
+            "cap": f"${cap:,.2f}" if cap is not None else "none: it is not asked before one is set",
+            "key": plan.key_variable(asked.row) or "none",
+        }
+        records.append(dg.TableRecord(cells))
+    return {"asked_for_money": dg.MetadataValue.table(records)} if records else {}
 
 
 def _condition(graph: Graph, step: Step) -> dg.AutomationCondition[Any]:

@@ -14,9 +14,11 @@ import dagster as dg
 
 from dagster_project import failures
 from dagster_project.definitions import defs
+from dagster_project.run_study import shown_in_the_timeline
 from nift_assets.assets.publications import CONSENT, PLAN
 from nift_assets.near_names import near
 from nift_assets.rows import Publication
+from nift_assets.steps.dagster_internals import MAX_RETRIES_TAG
 from nift_assets.study import Study
 
 ACTIONS = ("new", "changed", "removed", "same")
@@ -55,12 +57,12 @@ def publish(publications: Sequence[Publication], *, push: bool, log: Path) -> It
     with dg.DagsterInstance.get() as instance:
         for publication in publications:
             table = _table(publication)
-            with _errors_to(log):
+            with _errors_to(log), shown_in_the_timeline(instance):
                 result = job.execute_in_process(
                     partition_key=publication.of,
                     asset_selection=[dg.AssetKey(table)],
                     instance=instance,
-                    tags={CONSENT: "yes"} if push else {},
+                    tags={MAX_RETRIES_TAG: "0"} | ({CONSENT: "yes"} if push else {}),
                     raise_on_error=False,
                 )
             if result.success:

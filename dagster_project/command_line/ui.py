@@ -40,7 +40,7 @@ def ui(
         from dagster_project.ui import launcher
 
         click.echo(f"Starting Dagster (instance in {home}) …")
-        launcher.serve(home, address, lambda url: click.echo(f"Dagster's UI: {url} (stop with Ctrl-C)"))
+        launcher.serve(home, address, lambda url: click.echo(f"Dagster's UI: {url} (stop with Ctrl-C)"), click.echo)
     except (ValueError, OSError) as error:
         refuse(str(error))
     except KeyboardInterrupt:

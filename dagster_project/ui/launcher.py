@@ -46,8 +46,9 @@ PAGES = ("report.html", DOCS)
 PAGE_HEADERS = {"Content-Security-Policy": "sandbox allow-scripts allow-popups", "Cache-Control": "no-store"}
 
 
-def serve(home: Path, address: UiAddress, say: Callable[[str], None]) -> None:
-    """The UI of the instance in `home` until Ctrl-C or SIGTERM; everything it has started has then ended.
+def serve(home: Path, address: UiAddress, say: Callable[[str], None], tell: Callable[[str], None] = print) -> None:
+    """The UI of the instance in `home` until Ctrl-C or SIGTERM; everything it has started has then ended. The address
+    is said when it can be asked; what a stop waits for is told line by line.
 
     Raises ValueError where another one serves the instance already, and if the daemon ends by itself.
     """
@@ -65,10 +66,10 @@ def serve(home: Path, address: UiAddress, say: Callable[[str], None]) -> None:
         )
         workspace = stack.enter_context(_code_server(instance))
         # Before the code server goes: it waits for the runs it has started.
-        stack.callback(_cancel_runs, instance)
+        stack.callback(_cancel_runs, instance, tell)
         daemon = stack.enter_context(_daemon(workspace))
         context = stack.enter_context(WorkspaceProcessContext(instance, WorkspaceFileTarget([str(workspace)])))
-        server = PageServer(_application(context, address), lambda: say(url))
+        server = PageServer(_application(context, address), lambda: say(url), lambda: _tell_of_stop(instance, tell))
         with _watched(daemon, server):
             server.run(sockets=[bound])
         if daemon.poll() is not None and not server.was_stopped:
@@ -142,7 +143,19 @@ def _watched(daemon: subprocess.Popen[bytes], server: PageServer) -> Iterator[No
     yield
 
 
-def _cancel_runs(instance: dg.DagsterInstance) -> None:
+def _tell_of_stop(instance: dg.DagsterInstance, tell: Callable[[str], None]) -> None:
+    """What a stop is going to wait for, said when it begins."""
+    under_way = lost_runs.launched(instance)
+    waits = f"Stopping: Dagster's daemon ends, which takes up to {DAEMON_SECONDS} s"
+    if not under_way:
+        tell(f"{waits}; no run is under way.")
+        return
+    named = ", ".join(map(lost_runs.in_words, under_way))
+    plural = "1 run is" if len(under_way) == 1 else f"{len(under_way)} runs are"
+    tell(f"{waits}; then {plural} canceled ({named}), for up to {RUNS_SECONDS} s: what was answered is kept.")
+
+
+def _cancel_runs(instance: dg.DagsterInstance, tell: Callable[[str], None]) -> None:
     """Cancels the runs that are under way, which keeps what they were answered, and waits until they have ended."""
     for run in lost_runs.launched(instance):
         if not lost_runs.asked_to_end(instance, run):
@@ -150,6 +163,8 @@ def _cancel_runs(instance: dg.DagsterInstance) -> None:
     end = time.monotonic() + RUNS_SECONDS
     while time.monotonic() < end and lost_runs.launched(instance):
         time.sleep(0.2)
+    for run in lost_runs.launched(instance):
+        tell(f"{lost_runs.in_words(run)} has not ended after {RUNS_SECONDS} s; its process still comes to its end.")
 
 
 @contextmanager

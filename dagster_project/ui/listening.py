@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,12 +19,12 @@ PAGES_SECONDS = 2
 
 
 class PageServer(uvicorn.Server):
-    """Uvicorn's server, which says when it can be asked."""
+    """Uvicorn's server, which says when it can be asked and when it is stopping."""
 
-    def __init__(self, app: Any, ready: Callable[[], None]) -> None:
+    def __init__(self, app: Any, ready: Callable[[], None], stopping: Callable[[], None] | None = None) -> None:
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=PAGES_SECONDS, lifespan="off")
         super().__init__(config)
-        self._ready = ready
+        self._ready, self._stopping = ready, stopping
         self.was_stopped = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -31,6 +32,9 @@ class PageServer(uvicorn.Server):
         self._ready()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
+        if self._stopping and not self.was_stopped:
+            # Not here, in the middle of whatever the signal has come into.
+            threading.Thread(target=self._stopping, daemon=True).start()
         self.was_stopped = True
         super().handle_exit(sig, frame)
 

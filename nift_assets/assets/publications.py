@@ -132,7 +132,7 @@ def _publish(context: Context, kind: PartitionSet) -> TableOutput:
         PLAN: dg.MetadataValue.json(commits.plan(publication, place, remote, planned, looked=to is not None)),
     }
     if to is None or not to_push:
-        shown["pushed"] = "no: `nift publish --yes` does it"
+        shown["pushed"] = "NO: this was a dry run, and nothing is on the Hub; `nift publish --yes` pushes it"
     else:
         pushed, seen = _push(to, path, manifest, content, remote, planned)
         row, shown = row | pushed, shown | seen

@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from dagster._core.execution.plan.instance_concurrency_context import (
         InstanceConcurrencyContext as InstanceConcurrencyContext,
     )
+    from dagster._core.remote_origin import RegisteredCodeLocationOrigin as RegisteredCodeLocationOrigin
+    from dagster._core.remote_origin import RemoteRepositoryOrigin as RemoteRepositoryOrigin
     from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES as IN_PROGRESS_RUN_STATUSES
     from dagster._core.storage.event_log import SqliteEventLogStorage as SqliteEventLogStorage
     from dagster._core.storage.event_log.polling_event_watcher import SqlPollingEventWatcher as SqlPollingEventWatcher
     from dagster._core.storage.sqlite import create_db_conn_string as create_db_conn_string
     from dagster._core.storage.tags import GRPC_INFO_TAG as GRPC_INFO_TAG
+    from dagster._core.storage.tags import MAX_RETRIES_TAG as MAX_RETRIES_TAG
     from dagster._core.storage.tags import PARTITION_NAME_TAG as PARTITION_NAME_TAG
     from dagster._core.workspace.context import WorkspaceProcessContext as WorkspaceProcessContext
     from dagster._core.workspace.load_target import WorkspaceFileTarget as WorkspaceFileTarget
@@ -35,9 +38,12 @@ MODULES = {
     "GRPC_INFO_TAG": "dagster._core.storage.tags",
     "IN_PROGRESS_RUN_STATUSES": "dagster._core.storage.dagster_run",
     "InstanceConcurrencyContext": "dagster._core.execution.plan.instance_concurrency_context",
+    "MAX_RETRIES_TAG": "dagster._core.storage.tags",
     "PARTITION_NAME_TAG": "dagster._core.storage.tags",
     "PartitionKeyFilter": "dagster._core.event_api",
     "ProxyServerManager": "dagster._cli.proxy_server_manager",
+    "RegisteredCodeLocationOrigin": "dagster._core.remote_origin",
+    "RemoteRepositoryOrigin": "dagster._core.remote_origin",
     "SqlPollingEventWatcher": "dagster._core.storage.event_log.polling_event_watcher",
     "SqliteEventLogStorage": "dagster._core.storage.event_log",
     "UnresolvedAssetJobDefinition": "dagster._core.definitions.unresolved_asset_job_definition",

@@ -7,6 +7,8 @@ are shown as they are.
 from __future__ import annotations
 
 import re
+import textwrap
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +22,7 @@ CELL_CHARACTERS = 200
 # A value is a text, and goes on a card, beyond this; of a text as much is shown as a page of an article.
 SHORT, CARD_CHARACTERS = 100, 3_000
 COLUMNS = 8
+LINE_CHARACTERS = 110
 DIGEST = re.compile(r"[0-9a-f]{32,128}")
 
 
@@ -52,14 +55,21 @@ def _card(row: dict[str, Any]) -> str:
     values = {name: _text(value) for name, value in row.items()}
     texts = {name: value for name, value in values.items() if len(value) > SHORT}
     short = [f"{name} {_inline(value)}" for name, value in values.items() if name not in texts and value.strip()]
-    return "\n\n".join([" · ".join(short), *(f"**{name}**\n\n{_block(text)}" for name, text in texts.items())])
+    facts = [" · ".join(short)] if short else []
+    return "\n\n".join([*facts, *(f"**{name}**\n\n{_block(text)}" for name, text in texts.items())])
 
 
 def _block(text: str) -> str:
-    """A text in a fence that is longer than any in it."""
-    shown = _cut(text, CARD_CHARACTERS)
+    """A text in a fence that is longer than any in it, its lines folded: the page does not."""
+    shown = "\n".join(map(_folded, _cut(text, CARD_CHARACTERS).splitlines()))
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", shown)), default=0))
     return f"{fence}text\n{shown}\n{fence}"
+
+
+def _folded(line: str) -> str:
+    is_wide = any(unicodedata.east_asian_width(char) in "WF" for char in line)
+    width = LINE_CHARACTERS // 2 if is_wide else LINE_CHARACTERS
+    return "\n".join(textwrap.wrap(line, width, replace_whitespace=False, drop_whitespace=False)) if line else line
 
 
 def _inline(value: str) -> str:

@@ -67,6 +67,7 @@ __all__ = [
     "Teacher",
     "TrainingSet",
     "active",
+    "file",
     "load",
     "names",
     "on_benchmark_files",
@@ -93,6 +94,15 @@ def load(name: str) -> Study:
     study = importlib.import_module(f"{__name__}.{name}").STUDY
     assert isinstance(study, Study)
     return study
+
+
+def file() -> Path | None:
+    """The Python file of the study that the environment names, None where it is none."""
+    name = environment.study()
+    folder = Path(__file__).parent
+    own = name.endswith(".py") or "/" in name
+    places = [Path(name).absolute()] if own else [folder / f"{name}.py", folder / name / "__init__.py"]
+    return next((place for place in places if place.is_file()), None)
 
 
 def _load_file(path: str) -> Study:

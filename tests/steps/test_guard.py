@@ -13,13 +13,16 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
+import yaml
 
+from dagster_project import run_study
 from dagster_project.io_manager import ParquetIOManager
 from expectations import contract as contracts
 from expectations.frames import Table, portions, schema
 from nift_assets import catalogue, corpus
 from nift_assets.corpus import halves as cutting
 from nift_assets.graph import asset_definition
+from nift_assets.steps import samples
 from nift_assets.steps.context import Context
 from nift_assets.store import Store
 from nift_assets.table_files import Version, data_version
@@ -357,15 +360,58 @@ def test_what_a_person_has_to_mend_is_one_sentence_and_a_defect_keeps_its_trace(
     (failure,) = [event.step_failure_data for event in run.all_events if event.is_step_failure]
     assert failure.user_failure_data is not None
     assert str(failure.user_failure_data.description).endswith("has not been made yet; materialize it first")
-    assert failure.error is not None
-    assert failure.error.cause is None
+    # On the page of the run the sentence stands alone, and no check that was not run counts as failed.
+    (stored,) = [entry.dagster_event for entry in instance.all_logs(run.run_id) if entry.step_key and is_failure(entry)]
+    assert stored is not None
+    assert stored.step_failure_data.error is not None
+    assert stored.step_failure_data.error.stack == []
+    checks = [
+        dg.AssetCheckKey(dg.AssetKey("filtered_completions"), test.name)
+        for test in contracts.load("filtered_completions").tests
+    ]
+    assert not instance.event_log_storage.get_latest_asset_check_execution_by_key(checks)
 
     def defective(frame: pl.DataFrame) -> pl.DataFrame:
         return pl.DataFrame([{"a": int("no number")}])
 
     run = materialize(instance, store, "halves", functions=halves_that(defective))
-    (failure,) = [event.step_failure_data for event in run.all_events if event.is_step_failure]
-    assert failure.error is not None
+    (stored,) = [entry.dagster_event for entry in instance.all_logs(run.run_id) if entry.step_key and is_failure(entry)]
+    assert stored is not None
+    assert stored.step_failure_data.error is not None
+    cause = stored.step_failure_data.error.cause
+    assert cause is not None
+    assert any("defective" in line for line in cause.stack)
+
+
+def is_failure(entry: dg.EventLogEntry) -> bool:
+    return entry.dagster_event is not None and entry.dagster_event.is_step_failure
+
+
+def test_runs_of_a_command_are_runs_of_the_code_location_as_those_of_the_ui(
+    instance: dg.DagsterInstance, store: Store
+) -> None:
+    """The timeline shows what has an origin in a code location of the workspace, and nothing else."""
+    with run_study.shown_in_the_timeline(instance):
+        inside = materialize(instance, store, "halves", functions=halves_that(as_it_is))
+    outside = materialize(instance, store, "halves", functions=halves_that(as_it_is))
+    (location,) = yaml.safe_load((PROJECT / "workspace.yaml").read_text())["load_from"]
+    label = f"__repository__@{location['python_module']['location_name']}"
+    found = {run.run_id: run for run in instance.get_runs()}
+    assert found[inside.run_id].remote_job_origin is not None
+    assert found[inside.run_id].remote_job_origin.repository_origin.get_label() == label
+    assert [run.run_id for run in instance.get_runs(dg.RunsFilter(tags={".dagster/repository": label}))] == [
+        inside.run_id
+    ]
+    assert found[outside.run_id].remote_job_origin is None
+
+
+def test_a_text_is_folded_where_the_page_does_not_fold_and_is_otherwise_as_it_is() -> None:
+    long, wide = "word " * 60, "\u6587" * 150
+    for text in (long, wide, f"  {long}\n\n{long}"):
+        card = str(samples.of(pl.DataFrame({"text": [text]})).value)
+        lines = card.splitlines()[3:-1]
+        assert max(map(len, lines)) <= samples.LINE_CHARACTERS
+        assert "".join(lines) == text.replace("\n", "")
 
 
 def test_an_exception_leaves_the_last_good_version(instance: dg.DagsterInstance, store: Store) -> None:
@@ -425,7 +471,7 @@ def test_a_sample_is_cards_of_whole_texts_in_which_markup_is_text(instance: dg.D
             (outside if fence is None else inside).append(line)
     assert fence is None
     for column in ("first_half", "second_half"):
-        assert set(written[column].splitlines()) <= set(inside), "a text is whole"
+        assert "".join(written[column].splitlines()) in "".join(inside), "a text is whole"
     assert not [line for line in outside if re.search(r"[<\[]|!\[|alert", re.sub(r"`[^`]*`", "", line))]
 
 
