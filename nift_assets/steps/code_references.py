@@ -22,7 +22,7 @@ def metadata(graph: Graph, step: Step, table: str) -> Mapping[str, dg.CodeRefere
     with warnings.catch_warnings():
         # A beta in this Dagster, which is pinned below the next minor version.
         warnings.simplefilter("ignore", dg.BetaWarning)
-        references = [_code(step, table), *_rows(graph, table)]
+        references: list[dg.LocalFileCodeReference | dg.UrlCodeReference] = [_code(step, table), *_rows(graph, table)]
         return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=references)}
 
 
