@@ -39,7 +39,7 @@ def ui(
         take_over(study)
         from dagster_project.ui import launcher
 
-        click.echo(f"Starting Dagster (instance in {home}) …")
+        click.echo(f"Starting Dagster (instance in {home}, its log in {launcher.LOG} there) …")
         launcher.serve(home, address, lambda url: click.echo(f"Dagster's UI: {url} (stop with Ctrl-C)"), click.echo)
     except (ValueError, OSError) as error:
         refuse(str(error))

@@ -41,6 +41,8 @@ from nift_training.verbs import end_with_parent
 WORKSPACE = {"load_from": [{"python_module": {"module_name": "dagster_project.definitions", "location_name": "nift"}}]}
 # What a stop waits for at most, besides open pages: runs that end what they are at, and the daemon.
 RUNS_SECONDS, DAEMON_SECONDS = 15, 15
+# In the instance's folder: what Dagster's processes and the runs say.
+LOG = "ui.log"
 PAGES = ("report.html", DOCS)
 # A page of ours may run its own script and do nothing else: it is no part of the UI and may not act for it.
 PAGE_HEADERS = {"Content-Security-Policy": "sandbox allow-scripts allow-popups", "Cache-Control": "no-store"}
@@ -64,18 +66,18 @@ def serve(home: Path, address: UiAddress, say: Callable[[str], None], tell: Call
         lost_runs.mark_failed(
             instance, [run for run in lost_runs.launched(instance) if not lost_runs.asked_to_end(instance, run)]
         )
-        workspace = stack.enter_context(_code_server(instance))
+        log = home / LOG
+        with _errors_to(log):
+            workspace = stack.enter_context(_code_server(instance))
         # Before the code server goes: it waits for the runs it has started.
         stack.callback(_cancel_runs, instance, tell)
-        daemon = stack.enter_context(_daemon(workspace))
+        daemon = stack.enter_context(_daemon(workspace, log))
         context = stack.enter_context(WorkspaceProcessContext(instance, WorkspaceFileTarget([str(workspace)])))
         server = PageServer(_application(context, address), lambda: say(url), lambda: _tell_of_stop(instance, tell))
         with _watched(daemon, server):
             server.run(sockets=[bound])
         if daemon.poll() is not None and not server.was_stopped:
-            raise ValueError(
-                f"Dagster's daemon has ended by itself (exit status {daemon.returncode}); see above for why"
-            )
+            raise ValueError(f"Dagster's daemon has ended by itself (exit status {daemon.returncode}); {log} says why")
 
 
 def _application(context: WorkspaceProcessContext, address: UiAddress) -> Gate:
@@ -103,6 +105,22 @@ def _page(name: str, instance: dg.DagsterInstance) -> Callable[[Request], Respon
 
 
 @contextmanager
+def _errors_to(log: Path) -> Iterator[None]:
+    """What processes that are started meanwhile, and theirs, write to the standard error goes to the end of a file:
+    Dagster's own lines, a dozen for each check of each run, are no answer to who has typed `nift ui`."""
+    sys.stderr.flush()
+    kept, file = os.dup(2), os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(file, 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(file)
+
+
+@contextmanager
 def _code_server(instance: dg.DagsterInstance) -> Iterator[Path]:
     """One code server for webserver and daemon, on a socket of its own, as a workspace file that names it."""
     import yaml
@@ -116,10 +134,11 @@ def _code_server(instance: dg.DagsterInstance) -> Iterator[Path]:
 
 
 @contextmanager
-def _daemon(workspace: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _daemon(workspace: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Dagster's daemon: run queue, back-fills, sensors, automation. It ends with this process, whatever ends that."""
     command = [sys.executable, "-m", DAEMON, "run", "--log-level", "warning", "--workspace", str(workspace)]
-    process = subprocess.Popen(command, preexec_fn=end_with_parent)
+    with log.open("ab") as lines:
+        process = subprocess.Popen(command, preexec_fn=end_with_parent, stderr=lines)
     try:
         yield process
     finally:
