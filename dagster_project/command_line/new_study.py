@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from nift_assets.new_study.backbone import BackboneLook
     from nift_assets.new_study.corpus import CorpusLook
     from nift_assets.new_study.server import ServerLook
-    from nift_assets.new_study.study_file import Found
+    from nift_assets.new_study.study_file import StudyDraft
 
-Look = TypeVar("Look")
+Looked = TypeVar("Looked")
 
 # A first sample of a corpus that is larger than what is looked at: small enough to be read before more is paid for.
 FIRST_DOCUMENTS = 1_000
@@ -221,7 +221,7 @@ def _write(wanted: Wanted, file: Path) -> None:
         )
 
 
-def _found(wanted: Wanted) -> Found:
+def _found(wanted: Wanted) -> StudyDraft:
     """Everything looked at, with a line on the terminal for each thing that was found."""
     from nift_assets.new_study import backbone, corpus, study_file
 
@@ -249,7 +249,7 @@ def _found(wanted: Wanted) -> Found:
     teacher, lines = _teacher(wanted, model)
     for line in lines:
         click.echo(f"teacher: {line}")
-    return study_file.Found(
+    return study_file.StudyDraft(
         name=wanted.name,
         corpus=articles,
         corpus_lines=corpus.lines(articles),
@@ -264,7 +264,7 @@ def _found(wanted: Wanted) -> Found:
     )
 
 
-def _say(what: str, found: Look, lines: Callable[[Look], Sequence[str]]) -> Look:
+def _say(what: str, found: Looked, lines: Callable[[Looked], Sequence[str]]) -> Looked:
     for line in lines(found):
         click.echo(f"{what}: {line}")
     return found

@@ -28,7 +28,7 @@ REASONING = re.compile(r"(gpt-5|o\d)")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class StudyDraft:
     """All that goes into a study file: what was asked for, and what was found, in words."""
 
     name: str
@@ -86,12 +86,12 @@ def asked(
     return row
 
 
-def text(found: Found, today: date) -> str:
+def text(found: StudyDraft, today: date) -> str:
     """The Python file, formatted as ruff formats it."""
     return "\n".join([*_head(found, today), *_body(found)]) + "\n"
 
 
-def _head(found: Found, today: date) -> Iterator[str]:
+def _head(found: StudyDraft, today: date) -> Iterator[str]:
     yield f'"""The study {found.name}, written by `nift new` on {today}: yours to change.'
     yield ""
     yield "A comment says what was found that day. `nift plan` says what is left to ask and what that costs."
@@ -120,7 +120,7 @@ def _head(found: Found, today: date) -> Iterator[str]:
         yield ""
 
 
-def _body(found: Found) -> Iterator[str]:
+def _body(found: StudyDraft) -> Iterator[str]:
     yield "STUDY = Study("
     yield f"    name={_literal(found.name)},"
     yield f"    title={_literal(found.name.replace('_', ' ').replace('-', ' ').capitalize())},"
@@ -166,7 +166,7 @@ def _body(found: Found) -> Iterator[str]:
     yield ")"
 
 
-def _trained(found: Found, backbone: BackboneLook) -> Iterator[str]:
+def _trained(found: StudyDraft, backbone: BackboneLook) -> Iterator[str]:
     """A training set of all pairs, an adapter trained on it, and the model before and after."""
     name, teacher = row_name(backbone.source), found.teacher.name
     adapter = f"{name}.{teacher}"[:90]

@@ -13,7 +13,7 @@ from typing import Any
 
 
 @dataclass
-class ModelServer:
+class ServedModels:
     """The address, and every text that was asked."""
 
     url: str
@@ -21,7 +21,7 @@ class ModelServer:
 
 
 @contextmanager
-def serving(models: Sequence[str] = ("my-model",), *, status: int = 200) -> Iterator[ModelServer]:
+def serving(models: Sequence[str] = ("my-model",), *, status: int = 200) -> Iterator[ServedModels]:
     """The server until the block ends; `status` is what it answers to who asks for its models."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -57,7 +57,7 @@ def serving(models: Sequence[str] = ("my-model",), *, status: int = 200) -> Iter
     lock = threading.Lock()
     listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     listener.daemon_threads = True
-    server = ModelServer(f"http://127.0.0.1:{listener.server_address[1]}/v1")
+    server = ServedModels(f"http://127.0.0.1:{listener.server_address[1]}/v1")
     threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     try:
         yield server

@@ -22,7 +22,7 @@ from nift_assets.ledger.book import Book
 from nift_assets.new_study import corpus as looking
 from nift_assets.prompts import completions
 from tests.conftest import NIFT, PROJECT, nift, nift_here
-from tests.new_study.serving import ModelServer, serving
+from tests.new_study.serving import ServedModels, serving
 
 TEXTS = [
     f"Article {number} tells of the harbour, where the boats come in with the morning tide. " * 12
@@ -31,7 +31,7 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[ModelServer]:
+def server() -> Iterator[ServedModels]:
     with serving() as running:
         yield running
 
@@ -53,7 +53,7 @@ def articles(tmp_path: Path) -> Path:
 
 
 def test_articles_and_a_server_are_a_study_by_one_command(
-    tmp_path: Path, environment: dict[str, str], articles: Path, server: ModelServer
+    tmp_path: Path, environment: dict[str, str], articles: Path, server: ServedModels
 ) -> None:
     file = tmp_path / "mine.py"
     # The address without /v1, and no model: the server lists one.
@@ -193,7 +193,7 @@ def test_the_column_the_unit_and_the_language_are_found_in_every_kind_of_file(ki
 
 @pytest.mark.slow
 def test_somebody_at_a_terminal_is_asked_for_what_she_has_not_said(
-    tmp_path: Path, environment: dict[str, str], articles: Path, server: ModelServer
+    tmp_path: Path, environment: dict[str, str], articles: Path, server: ServedModels
 ) -> None:
     answers = {
         "Your articles": str(articles),
@@ -226,7 +226,7 @@ def test_somebody_at_a_terminal_is_asked_for_what_she_has_not_said(
 
 @pytest.mark.slow
 def test_three_commands_and_no_line_of_python_lead_to_first_pairs(
-    tmp_path: Path, environment: dict[str, str], articles: Path, server: ModelServer
+    tmp_path: Path, environment: dict[str, str], articles: Path, server: ServedModels
 ) -> None:
     chosen = environment | {"NIFT_STUDY": str(tmp_path / "mine.py")}
     before = len(server.asked)
