@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import tempfile
@@ -93,6 +94,8 @@ def new(name: str, teacher: str | None, out: str | None, force: bool, **said: st
         file = Path(out or f"{name.removesuffix('.py')}.py")
         wanted = Wanted(name=name.removesuffix(".py"), **said)  # type: ignore[arg-type]  # click's options are its fields
         _check_file(wanted.name, file, force)
+        if wanted.budget_usd is not None and not math.isfinite(wanted.budget_usd):
+            raise ValueError(f"--budget-usd is {wanted.budget_usd}; give an amount in US dollars, such as 5 or 0.50")
         if teacher is not None:
             wanted = _with_teacher(wanted, teacher)
         _write(_completed(wanted) if _is_asking() else _all_there(wanted), file)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from nift_assets.ledger.door import AskResult
     from nift_assets.protocol import Answer
+    from nift_assets.protocol.server import InProcess, Remote
     from nift_assets.providers import ProviderInputs
     from nift_assets.rows import Teacher
     from nift_assets.study import Study
@@ -60,7 +61,7 @@ def preview(teacher: str | None, documents: int, as_json: bool) -> None:
     try:
         study = studies.active()
         row = _chosen(study, teacher)
-        halves = _first_halves(study, documents)
+        halves = _first_halves(study, min(documents, row.documents or documents))
         asked, price = _ask(study, row, halves)
         wanted = _wanted(study, row)
     except (ValueError, OSError) as error:
@@ -113,7 +114,6 @@ def _first_halves(study: Study, number: int) -> pl.DataFrame:
 
 def _ask(study: Study, teacher: Teacher, halves: pl.DataFrame) -> tuple[AskResult, Price | None]:
     """One answer per document, through the door by which the table of completions asks."""
-    from nift_assets import providers
     from nift_assets.costs import price_list
     from nift_assets.ledger import door
     from nift_assets.prompts import completions
@@ -127,11 +127,22 @@ def _ask(study: Study, teacher: Teacher, halves: pl.DataFrame) -> tuple[AskResul
         open_book(),
         asking.asker(study, teacher, Partition("completions", teacher.name)),
         requests,
-        lambda: providers.load(teacher.provider).connect(teacher, inputs),
+        lambda: _connected(teacher, inputs),
         limits=teacher.limits,
         price=lambda: asking.price(study, teacher),
     )
     return asked, price_list.last_price(teacher)
+
+
+def _connected(teacher: Teacher, inputs: ProviderInputs) -> InProcess | Remote:
+    """The provider ready to be asked. A run waits for a server that is away, for an hour; who only looks is told."""
+    from nift_assets import providers
+    from nift_assets.new_study import server
+
+    connected = providers.load(teacher.provider).connect(teacher, inputs)
+    if teacher.base_url is not None and not (found := server.look(teacher.base_url)).is_there:
+        raise ValueError(f"{teacher.name!r} is asked at {found.url}: {found.problem}; start the server")
+    return connected
 
 
 def _weights(study: Study, teacher: Teacher) -> Mapping[str, Any] | None:

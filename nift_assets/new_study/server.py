@@ -21,6 +21,7 @@ class ServerLook:
     url: str
     models: Mapping[str, int | None]
     problem: str | None = None
+    is_there: bool = True
 
 
 def look(url: str, key: str | None = None) -> ServerLook:
@@ -29,7 +30,7 @@ def look(url: str, key: str | None = None) -> ServerLook:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"--base-url is {url!r}; give an address such as http://127.0.0.1:8000/v1")
     base = url.rstrip("/")
-    problem = ""
+    problem, is_there = "", True
     for place in dict.fromkeys([base, *([] if base.endswith("/v1") else [f"{base}/v1"])]):
         try:
             content = json.loads(http_client.get(f"{place}/models", seconds=SECONDS, key=key))
@@ -41,10 +42,11 @@ def look(url: str, key: str | None = None) -> ServerLook:
                 break
         except OSError as error:
             problem = problem or f"nobody answers there ({one_line(getattr(error, 'reason', error))})"
+            is_there = False
             break
         except (ValueError, KeyError, TypeError, AttributeError):
             problem = problem or "what it answers to /models is no list of models"
-    return ServerLook(url=base, models={}, problem=problem)
+    return ServerLook(url=base, models={}, problem=problem, is_there=is_there)
 
 
 def _context(row: Mapping[str, Any]) -> int | None:

@@ -59,7 +59,7 @@ def check_name(name: str) -> None:
 
 def row_name(model: str) -> str:
     """What a row is called after its model: the last part of the model's name, in characters that a row may have."""
-    return re.sub(r"[^a-z0-9._-]+", "-", model.lower().rstrip("/").rpartition("/")[2]).strip("-._")[:96] or "teacher"
+    return re.sub(r"[^a-z0-9._-]+", "-", model.lower().rstrip("/").rpartition("/")[2]).strip("-._")[:96] or "model"
 
 
 def asked(

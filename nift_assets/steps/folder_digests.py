@@ -14,7 +14,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from nift_assets.store import replacing
 from nift_training import artifacts, fetch
 
 
@@ -62,5 +61,5 @@ def _known() -> dict[str, Any]:
 
 def _write(known: dict[str, Any]) -> None:
     """Whoever may not write here reads again the next time."""
-    with suppress(OSError), replacing(_file()) as temporary:
+    with suppress(OSError), artifacts.replacing(_file()) as temporary:
         temporary.write_text(json.dumps(known, indent=0, sort_keys=True), encoding="utf-8")

@@ -117,6 +117,7 @@ def test_articles_and_a_server_are_a_study_by_one_command(
         (["--corpus", "{a}", "--teacher", "local"], "name it with --backbone"),
         (["--corpus", "{a}", "--teacher", "echo", "--backbone", "{t}"], "has no config.json"),
         (["--corpus", "{a}", "--base-url", "nowhere"], "give an address such as"),
+        (["--corpus", "{a}", "--teacher", "echo", "--budget-usd", "nan"], "give an amount in US dollars"),
         (["--corpus", "{a}", "--base-url", "http://127.0.0.1:9/v1"], "nobody answers there"),
         (["--corpus", "{a}", "--teacher", "echo", "--out", "{t}/no/such/mine.py"], "there is no folder"),
         (["--corpus", "{a}", "--teacher", "echo", "--out", "{a}"], "give --out"),
@@ -166,6 +167,10 @@ def test_a_server_that_is_not_there_yet_is_said_and_no_hindrance(
     assert studies.load(str(file)).teachers[0].model == "llama3:8b"
     assert nift_here(*command, "--force", "--base-url", guarded.url, environment=environment).returncode == 0
     assert "nobody answers there" in file.read_text()
+    # A run would wait for it; who only looks is told at once.
+    shown = nift_here("preview", environment=environment | {"NIFT_STUDY": str(file)})
+    assert (shown.returncode, shown.stdout) == (1, "")
+    assert "nobody answers there" in shown.stderr
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "array", "texts", "japanese"])
