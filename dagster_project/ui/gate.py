@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
@@ -94,7 +94,11 @@ class Gate:
             await answer(scope, receive, send)
         elif not self._is_known(scope):
             sentence = "open the address with ?token=… that nift ui has printed, or send Authorization: Bearer …"
-            await _refuse(GateRefusal(401, sentence), scope, receive, send)
+            refusal = GateRefusal(401, sentence)
+            if _was_followed(scope):
+                await _asked_again(refusal)(scope, receive, send)
+            else:
+                await _refuse(refusal, scope, receive, send)
         else:
             await self._app(scope, receive, _framed_by_nobody(send))
 
@@ -152,6 +156,23 @@ def _refused_method(scope: Scope, headers: Headers) -> GateRefusal | None:
     if scope["path"].rstrip("/") == "/graphql" and "text/html" not in headers.get("accept", ""):
         return GateRefusal(405, "GraphQL is asked by POST")
     return None
+
+
+def _was_followed(scope: Scope) -> bool:
+    """Whether a person has followed a link to here that stands on a page of no origin or of another."""
+    headers = Headers(scope=scope)
+    told = (headers.get(f"sec-fetch-{name}") for name in ("site", "mode", "dest"))
+    return scope["type"] == "http" and scope["method"] == "GET" and (*told,) == ("cross-site", "navigate", "document")
+
+
+def _asked_again(refusal: GateRefusal) -> Response:
+    """A refusal after which the browser asks once more of its own, and then shows the cookie if it has one.
+
+    It keeps the cookie to itself where a link stands on the report, whose page is of no origin. All that comes of such
+    a link is a page that is read: whatever does something is a POST, which has to be of this very origin.
+    """
+    page = f'<!doctype html><meta http-equiv="refresh" content="0"><p>refused: {refusal.sentence}</p>\n'
+    return HTMLResponse(page, refusal.status)
 
 
 async def _refuse(refusal: GateRefusal, scope: Scope, receive: Receive, send: Send) -> None:

@@ -159,6 +159,28 @@ def test_answers_are_judged_blind_by_keys(opened: tuple[Page, str, Store, list[s
     assert said == []
 
 
+def test_a_link_on_a_page_of_no_origin_leads_to_the_rows(opened: tuple[Page, str, Store, list[str]]) -> None:
+    """The report is such a page, so that nothing on it can act for who reads it; a browser hides the cookie from it."""
+    page, address, _, said = opened
+    sandboxed = {"Content-Security-Policy": "sandbox allow-scripts allow-popups"}
+    body = f'<a href="{links.pair(document(1))}">a row</a>'
+    page.route(
+        "**/study/report.html",
+        lambda route: route.fulfill(body=body, headers={"Content-Type": "text/html", **sandboxed}),
+    )
+    page.goto(f"{address}/study/report.html")
+    page.locator("a").click()
+    page.get_by_role("heading", name=f"Pair {document(1)}").wait_for()
+    assert [line for line in said if "401" not in line] == []
+    said.clear()
+    page.context.clear_cookies()
+    page.goto(f"{address}/study/report.html")
+    page.locator("a").click()
+    page.locator("text=refused: open the address with ?token=").wait_for()
+    page.goto(f"{address}{links.home()}?token={TOKEN}")
+    said.clear()
+
+
 def test_everything_is_read_without_javascript(opened: tuple[Page, str, Store, list[str]]) -> None:
     page, address, store, _ = opened
     browser = page.context.browser
