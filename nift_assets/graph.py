@@ -28,6 +28,7 @@ from expectations.runner import failing_rows as failing_rows_of
 from nift_assets import assets, benchmarks, takeover
 from nift_assets.benchmarks.scoring import files as benchmark_files
 from nift_assets.checks import check_stored, inputs_of_tests
+from nift_assets.pages.viewer import links
 from nift_assets.rows import Benchmark
 from nift_assets.steps import approvals, code_references, failing_rows, lineage, samples
 from nift_assets.steps.check_results import MESSAGE
@@ -485,5 +486,7 @@ def _result(
             **spent,
             **checked.metadata,
             "sample": samples.of(checked.rows),
+            # Of the server that shows this: the rows whole, searched and compared.
+            "all rows": dg.MetadataValue.url(links.table(name, key)),
         },
     )
