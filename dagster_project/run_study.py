@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import time
+import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from dagster_project import failures, worker
+from dagster_project import failures, progress_file, worker
 from dagster_project.lost_runs import COMMAND_TAG
 from dagster_project.processes import start_warm
+from dagster_project.progress_file import ProgressLine, ProgressReader
 from dagster_project.resources import store
 from nift_assets.near_names import near
 from nift_assets.steps.dagster_internals import MAX_RETRIES_TAG, RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
@@ -28,6 +32,7 @@ from nift_assets.study import Study
 AT_ONCE = 2
 # What workspace.yaml calls our code location, and Dagster the definitions in it.
 LOCATION, REPOSITORY = "nift", "__repository__"
+LOOK_SECONDS = 0.5
 DATA, SCORES = "data", "scores"
 AGAIN = ", after the others"
 
@@ -176,14 +181,19 @@ def execute(
     log: Path,
     started: Callable[[PartitionRun], None],
     ended: Callable[[PartitionRun, RunOutcome], None],
+    told: Callable[[Sequence[ProgressLine]], None] = lambda _: None,
 ) -> dict[str, RunOutcome]:
-    """Runs everything, upstream first; what depends on a failed run is left out of the answer.
+    """Runs everything, upstream first; what depends on a failed run is left out of the answer. Meanwhile `told` is
+    called every half second with what the runs say of how far they are.
 
     The first run, which reads the corpus, goes alone: if that fails nothing else has begun. The score tables come
     last and are made of what there is, so one failed teacher does not cost the scores of the others.
     """
     outcomes: dict[str, RunOutcome] = {}
     waiting = list(planned)
+    progress = log.with_suffix(".progress")
+    progress.unlink(missing_ok=True)
+    reader = ProgressReader(progress)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(AT_ONCE, mp_context=context, initializer=worker.begin, initargs=(str(log),)) as pool:
         going: dict[Future[RunOutcome], PartitionRun] = {}
@@ -193,17 +203,21 @@ def execute(
                     break
                 waiting.remove(run)
                 started(run)
-                going[pool.submit(execute_one, run)] = run
+                going[pool.submit(execute_one, run, progress)] = run
             if not going:
+                progress.unlink(missing_ok=True)
                 return outcomes
-            for future in wait(going, return_when=FIRST_COMPLETED).done:
+            done = wait(going, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED).done
+            told(reader.lines())
+            for future in done:
                 run = going.pop(future)
                 outcomes[run.name] = _outcome(future)
                 ended(run, outcomes[run.name])
 
 
-def execute_one(run: PartitionRun) -> RunOutcome:
-    """One Dagster run, in this process, of those steps of a partition that are not up to date."""
+def execute_one(run: PartitionRun, progress: Path | None = None) -> RunOutcome:
+    """One Dagster run, in this process, of those steps of a partition that are not up to date; what its steps say of
+    how far they are goes into a file."""
     from dagster_project.definitions import ACTIVE, defs  # the graph of this process's environment
 
     start_warm()
@@ -212,6 +226,9 @@ def execute_one(run: PartitionRun) -> RunOutcome:
         tables = _to_make(ACTIVE, run, instance)
         if not tables:
             return RunOutcome((), 0.0)
+        run_id = str(uuid.uuid4())
+        if progress:
+            instance.add_event_listener(run_id, partial(_hand_on, run.name, progress))
         with shown_in_the_timeline(instance):
             result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
                 partition_key=run.key,
@@ -220,6 +237,7 @@ def execute_one(run: PartitionRun) -> RunOutcome:
                 raise_on_error=False,
                 # The daemon of a UI would run again what was killed here; that is for who typed the command.
                 tags={COMMAND_TAG: "demo", MAX_RETRIES_TAG: "0"},
+                run_id=run_id,
             )
         failed = [event for event in result.all_events if event.is_step_failure]
         error = None if result.success else failures.reason(instance, result.run_id, failed)
@@ -244,6 +262,14 @@ def shown_in_the_timeline(instance: dg.DagsterInstance) -> Iterator[None]:
         yield
     finally:
         delattr(storage, "add_run")
+
+
+def _hand_on(run: str, progress: Path, event: dg.EventLogEntry) -> None:
+    """Tells the command which step begins and what it says of itself; that it cannot is no reason to fail."""
+    said = event.user_message if not event.is_dagster_event and event.level == logging.INFO else ""
+    if event.step_key and (said or (event.is_dagster_event and event.get_dagster_event().is_step_start)):
+        with suppress(OSError):
+            progress_file.tell(progress, ProgressLine(run, event.step_key, said))
 
 
 def _ready(waiting: Sequence[PartitionRun], outcomes: Mapping[str, RunOutcome], *, idle: bool) -> list[PartitionRun]:

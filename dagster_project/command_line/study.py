@@ -7,7 +7,6 @@ import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -15,9 +14,6 @@ from dagster_project.command_line import known_names
 from dagster_project.command_line.terminal import as_text, main, own_documents, refuse, set_variables
 from dagster_project.settings import dagster_home, existing_book, make_folder, take_over, warehouse
 from nift_assets import environment
-
-if TYPE_CHECKING:
-    from dagster_project.run_study import PartitionRun, RunOutcome
 
 DEMO_BYTES = 250 * 2**20
 # How a run ends that was stopped before everything was asked: at a cap, or by the provider (quota, key, model).
@@ -178,7 +174,7 @@ def _run_study(
     import dagster as dg
 
     from dagster_project import lost_runs, run_study
-    from dagster_project.command_line import score_table, spent_table
+    from dagster_project.command_line import run_progress, score_table, spent_table
     from nift_assets import corpus, graph
     from nift_assets.store import Store
     from nift_training import file_locks
@@ -210,8 +206,13 @@ def _run_study(
         for line in run_study.undecided(built, planned, store):
             click.secho(f"        ! {line}", fg="yellow")
         began, started_at = time.monotonic(), time.time()
-        progress = _Progress(len(planned))
-        outcomes = run_study.execute(planned, log=log, started=progress.started, ended=progress.ended)
+        progress = run_progress.RunProgress(len(planned))
+        try:
+            outcomes = run_study.execute(
+                planned, log=log, started=progress.started, ended=progress.ended, told=progress.told
+            )
+        finally:
+            progress.close()
         store.remove_unnamed_folders()
     failed = {name: outcome.error for name, outcome in outcomes.items() if outcome.error}
     if tables and not failed:
@@ -233,25 +234,6 @@ def _run_study(
         stopped_by = outcomes[first].stopped_by
         code = EXIT_BUDGET if stopped_by == "budget" else EXIT_STOPPED if stopped_by else 1
         refuse(f"{first}: {why}" + (f" ({left} runs that depend on it were not started)" if left else ""), code)
-
-
-class _Progress:
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._ended = 0
-
-    def started(self, run: PartitionRun) -> None:
-        click.echo(f"        … {run.name}: {', '.join(run.tables)}")
-
-    def ended(self, run: PartitionRun, outcome: RunOutcome) -> None:
-        self._ended += 1
-        count = f"[{self._ended:2}/{self._total}]"
-        if outcome.error:
-            click.secho(f"{count} ✗ {run.name}: failed after {outcome.seconds:.1f} s", fg="red")
-        elif outcome.tables:
-            click.echo(f"{count} ✓ {run.name}: {len(outcome.tables)} tables in {outcome.seconds:.1f} s")
-        else:
-            click.echo(f"{count} = {run.name}: up to date")
 
 
 def _check_disk(folder: Path) -> None:
