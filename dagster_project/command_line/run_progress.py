@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 SAY_EVERY_SECONDS = 60.0
 COUNTED = re.compile(r"\b(\d[\d,]*)(?: of |/)(\d[\d,]*)")
-# Time left and rate are worked out here where the step does not say them itself.
-IN_PLACE = "        … {desc} {percentage:3.0f}%|{bar:10}| {postfix} [{elapsed}<{remaining}, {rate_fmt}]"
-UNCOUNTED = "        … {desc} [{elapsed}] {postfix}"
+# What is worked out here stands before what the step says, which a narrow terminal cuts.
+IN_PLACE = "        … {desc} {percentage:3.0f}%|{bar:10}| [{elapsed}<{remaining}, {rate_fmt}]{postfix}"
+# The bar is one blank: without any, a line that is too long is not cut.
+UNCOUNTED = "        … {desc} [{elapsed}]{bar:1}{postfix}"
 
 
 @dataclass
