@@ -166,11 +166,13 @@ def _said_alone(event: dg.DagsterEvent) -> dg.DagsterEvent:
         if data.user_failure_data is None or data.error is None or not data.error.stack:
             return event
         return event._replace(event_specific_data=data._replace(error=data.error._replace(stack=[])))
-    failure = event.job_failure_data
-    first = failure.first_step_failure_event
+    # A run that was ended for another reason has no such step, and other failures are no run's.
+    failure: Any = event.event_specific_data
+    first = getattr(failure, "first_step_failure_event", None)
     if first is None or (said := _said_alone(first)) is first:
         return event
-    return event._replace(event_specific_data=failure._replace(first_step_failure_event=said))
+    error = failure.error._replace(stack=[]) if failure.error else None
+    return event._replace(event_specific_data=failure._replace(first_step_failure_event=said, error=error))
 
 
 def _is_same(opened: os.stat_result, path: str) -> bool:

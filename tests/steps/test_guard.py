@@ -365,6 +365,9 @@ def test_what_a_person_has_to_mend_is_one_sentence_and_a_defect_keeps_its_trace(
     assert stored is not None
     assert stored.step_failure_data.error is not None
     assert stored.step_failure_data.error.stack == []
+    ends = [event for entry in instance.all_logs(run.run_id) if (event := entry.dagster_event) and event.is_failure]
+    assert len(ends) == 2, "the step's and the run's"
+    assert not [event for event in ends if "_ending_in_one_line" in str(event.event_specific_data)]
     checks = [
         dg.AssetCheckKey(dg.AssetKey("filtered_completions"), test.name)
         for test in contracts.load("filtered_completions").tests
