@@ -27,6 +27,7 @@ from dagster_project.ui.gate import Gate, UiAddress
 from dagster_project.ui.listening import PageServer, listening
 from dagster_project.ui.look import Look
 from nift_assets import studies
+from nift_assets.pages.report import served
 from nift_assets.steps.dagster_internals import (
     DAEMON,
     ProxyServerManager,
@@ -44,8 +45,9 @@ RUNS_SECONDS, DAEMON_SECONDS = 15, 15
 # In the instance's folder: what Dagster's processes and the runs say.
 LOG = "ui.log"
 PAGES = ("report.html", DOCS)
-# A page of ours may run its own script and do nothing else: it is no part of the UI and may not act for it.
-PAGE_HEADERS = {"Content-Security-Policy": "sandbox allow-scripts allow-popups", "Cache-Control": "no-store"}
+# A page of ours is no part of the UI and may not act for it. The report runs no script; its links lead past the gate,
+# which lets in nobody whose origin is unknown. The documentation runs its own script, as somebody unknown.
+SANDBOXES = {"report.html": "sandbox allow-same-origin allow-popups", DOCS: "sandbox allow-scripts allow-popups"}
 
 
 def serve(home: Path, address: UiAddress, say: Callable[[str], None], tell: Callable[[str], None] = print) -> None:
@@ -99,7 +101,8 @@ def _page(name: str, instance: dg.DagsterInstance) -> Callable[[Request], Respon
             refresh_contracts_page(study, store, instance)
         if not path.exists():
             return PlainTextResponse(f"{name} has not been made yet\n", 404)
-        return Response(path.read_bytes(), media_type="text/html", headers=PAGE_HEADERS)
+        headers = {"Content-Security-Policy": SANDBOXES[name], "Cache-Control": "no-store"}
+        return Response(served(path.read_bytes()), media_type="text/html", headers=headers)
 
     return page
 

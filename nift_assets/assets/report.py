@@ -50,7 +50,7 @@ def report(context: Context, **frames: pl.DataFrame) -> TableOutput:
     now = datetime.now(UTC)
     content = pages.page(
         context.study,
-        frames,
+        frames | reviewed(store),
         data_versions(graph, store),
         made=Made(at=now, code=code()),
         times=times(graph, context.dagster.instance),
@@ -76,6 +76,12 @@ def _content(study: Study) -> dict[str, Any]:
     values = {field.name: getattr(study, field.name) for field in fields(study)}
     rows = {name: value if isinstance(value, tuple) else (value,) for name, value in values.items()}
     return {name: [row if isinstance(row, PLAIN) else without_places(row) for row in rows[name]] for name in rows}
+
+
+def reviewed(store: Store) -> dict[str, pl.DataFrame]:
+    """How far people agree, where they have reviewed anything: no input, since a study goes on without reviews."""
+    found = store.find("review_agreement", None)
+    return {} if found is None else {"review_agreement": found}
 
 
 def data_versions(graph: Graph, store: Store) -> list[DataVersion]:

@@ -17,10 +17,12 @@ from markupsafe import Markup
 from expectations.contract import ContractTest
 from expectations.results import LastResult, verdict
 from nift_assets import DEMO_FILES, benchmarks
-from nift_assets.pages import charts, overview, plots, sheets
+from nift_assets.pages import agreement, charts, overview, plots, sheets
 from nift_assets.pages.overview import Made, StepTime
+from nift_assets.pages.viewer import links
+from nift_assets.pages.viewer.answers import read_in_words
 from nift_assets.protocol import Status
-from nift_assets.rows import Teacher
+from nift_assets.rows import Example, Teacher
 from nift_assets.study import Study
 
 FOLDER = Path(__file__).parent
@@ -135,6 +137,7 @@ class AnswerComparison:
     name: str
     table: str | None
     question: str | None
+    address: str | None
     sides: Sequence[Side]
 
 
@@ -234,6 +237,11 @@ SECTIONS = (
             not (frames["response_endings"].is_empty() and frames["response_examples"].is_empty())
         ),
     ),
+    Section(
+        anchor="agreement",
+        title="What people say",
+        table=lambda study, frames: _agreement(frames.get("review_agreement")),
+    ),
     Section(anchor="run", title="What was run"),
     Section(anchor="checks", title="Checks"),
     Section(
@@ -293,6 +301,8 @@ def page(
         cells=None if coverage is None else dict(coverage.group_by("state").len().iter_rows()),
         gaps=[] if coverage is None else gaps(coverage),
         digest_characters=DIGEST_CHARACTERS,
+        links=links,
+        readable={row.name for row in read_in_words(study)},
         # These escape what they are given, so their markup is ours.
         figure_2=plots.figure_2(frames["figure_2"]),
         cost_against_score=plots.cost_against_score(frames["training_costs"]),
@@ -313,9 +323,30 @@ def shown(study: Study, frames: Frames) -> list[Section]:
     ]
 
 
+def served(page: bytes) -> bytes:
+    """The page for who reads it on a server that has the viewer's pages too: with the links that lead there.
+
+    In a file that is opened from the disk they would lead nowhere, and stand hidden.
+    """
+    return page.replace(b'<body data-served="no">', b'<body data-served="yes">', 1)
+
+
 def templates() -> list[str]:
     """The texts the page is made of."""
     return [file.read_text(encoding="utf-8") for file in (TEMPLATE, *sorted((FOLDER / "sections").glob("*.j2")))]
+
+
+def _agreement(rows: pl.DataFrame | None) -> PlainTable | None:
+    """How far people agree with one another and with who judges without them, where anybody has reviewed anything."""
+    if rows is None or rows.is_empty():
+        return None
+    return PlainTable(
+        caption=agreement.CAPTION,
+        about=agreement.ABOUT,
+        columns=agreement.COLUMNS,
+        rows=agreement.rows(rows),
+        numbers=agreement.NUMBERS,
+    )
 
 
 def _has_cells(study: Study, frames: Frames) -> bool:
@@ -392,11 +423,18 @@ def answers(examples: pl.DataFrame) -> list[AnswerComparison]:
         AnswerComparison(
             name=row["name"],
             table=row["table"],
+            address=_address(row),
             question=row["question"] and _beginning(row["question"], ANSWER_CHARACTERS),
             sides=[_side(row, side) for side in ("before", "after")],
         )
         for row in examples.iter_rows(named=True)
     ]
+
+
+def _address(example: Mapping[str, Any]) -> str | None:
+    """Where the viewer shows the question with both answers whole."""
+    question = example["question_id"]
+    return links.question(Example.BENCHMARK, question, example["before"], example["after"]) if question else None
 
 
 def _side(row: Mapping[str, Any], side: str) -> Side:

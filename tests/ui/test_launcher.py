@@ -175,10 +175,17 @@ def test_the_reports_page_is_shown_where_it_can_do_nothing_for_the_ui(running: U
     assert ask(running.url, Hostile("GET", path, running.signed, None))[0] == 404
     folder = running.log.parent / "warehouse" / "demo"
     folder.mkdir(parents=True)
-    (folder / "report.html").write_text("<h1>The report</h1>")
+    (folder / "report.html").write_text('<body data-served="no"><h1>The report</h1>')
     status, headers, text = ask(running.url, Hostile("GET", path, running.signed, None))
-    assert (status, text) == (200, "<h1>The report</h1>")
-    assert headers["content-security-policy"] == "sandbox allow-scripts allow-popups"
+    assert (status, text) == (200, '<body data-served="yes"><h1>The report</h1>')
+    assert headers["content-security-policy"] == "sandbox allow-same-origin allow-popups", "no script runs in it"
+
+
+def test_the_documentation_of_the_tables_is_made_when_it_is_asked_for(running: UI) -> None:
+    status, headers, text = ask(running.url, Hostile("GET", "/study/docs.html", running.signed, None))
+    assert status == 200
+    assert "Tables of the study demo" in text
+    assert headers["content-security-policy"] == "sandbox allow-scripts allow-popups", "its script is nobody's"
 
 
 def test_an_instance_is_served_once(running: UI) -> None:
