@@ -296,7 +296,8 @@ def result(partition: str, passed: bool) -> LastResult:
 
 
 def test_what_is_missing_is_told_once_for_all_cells_that_wait_for_it() -> None:
-    row = {"kind": "model", "name": "m", "state": "missing", "why": "not made", "command": "nift run x", "usd": 12.5}
+    row: dict[str, object] = {"kind": "model", "name": "m", "state": "missing", "why": "not made"}
+    row |= {"command": "nift run x", "usd": 12.5}
     places = [("table_1", "mt_bench"), ("table_1", "open_llm_leaderboard"), ("figure_2", "mt_bench")]
     cells = [row | {"table": table, "benchmark": benchmark} for table, benchmark in places]
     cells.append({"kind": "quoted", "name": "q", "state": "impossible", "why": "quoted", "table": "table_7"} | BLANK)
@@ -310,7 +311,7 @@ def test_what_is_missing_is_told_once_for_all_cells_that_wait_for_it() -> None:
     assert "Every cell is filled." in Reading(report.page(DEMO, frames(), coverage=coverage[-1:])).text
 
 
-BLANK = {"benchmark": "ifeval"}
+BLANK: dict[str, object] = {"benchmark": "ifeval"}
 
 
 def text_of(page: str) -> str:
@@ -373,7 +374,7 @@ def test_a_study_of_data_alone_begins_with_its_funnel_and_its_pairs() -> None:
 
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_a_section_is_a_title_and_a_function_that_gives_rows(payload: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [[payload, 0.5], [None, 1]]
+    rows: list[list[object]] = [[payload, 0.5], [None, 1]]
     given = PlainTable(caption=payload, about=payload, columns=["Who", payload], rows=rows, numbers=[payload])
     more = (
         Section(anchor="agreement", title="Agreement", table=lambda study, frames: given),
