@@ -295,7 +295,7 @@ COLUMNS = {
 }  # fmt: skip
 
 
-class _Seen(NamedTuple):
+class _ReadSoFar(NamedTuple):
     """What this process has read of a file: up to where, the last line before that, how many, and the verdicts by their
     digests."""
 
@@ -305,17 +305,17 @@ class _Seen(NamedTuple):
     reviews: Mapping[str, Review] = MappingProxyType({})
 
 
-_seen: dict[Path, _Seen] = {}
+_read_so_far: dict[Path, _ReadSoFar] = {}
 
 
 def _read(file: Path) -> Sequence[Review]:
     """The verdicts of a file, of which only what is new is read: a page asks at every click."""
-    before = _seen.get(file, _Seen())
+    before = _read_so_far.get(file, _ReadSoFar())
     try:
         with file.open("rb") as lines:
             lines.seek(before.end - len(before.last_line))
             if lines.read(len(before.last_line)) != before.last_line:  # another file has come into its place
-                before = _Seen()
+                before = _ReadSoFar()
                 lines.seek(0)
             added = lines.read()
     except FileNotFoundError:
@@ -325,8 +325,8 @@ def _read(file: Path) -> Sequence[Review]:
         found = (_parsed(line, f"{file} line {before.lines + place}") for place, line in enumerate(whole, start=1))
         # Of two copies of a file that somebody has joined each verdict counts once.
         reviews = {**before.reviews, **{review.id: review for review in found}}
-        before = _Seen(before.end + sum(map(len, whole)), whole[-1], before.lines + len(whole), reviews)
-    _seen[file] = before
+        before = _ReadSoFar(before.end + sum(map(len, whole)), whole[-1], before.lines + len(whole), reviews)
+    _read_so_far[file] = before
     return tuple(before.reviews.values())
 
 
