@@ -29,7 +29,7 @@ from nift_training import artifacts, file_locks, json_objects
 OF_PAIRS = ("keep", "drop", "unsure")
 OF_ANSWERS = ("a", "b", "tie")
 # What a person may say of two answers that are shown side by side, blind.
-Side = Literal["left", "right", "tie"]
+Preference = Literal["left", "right", "tie"]
 PAIRS = "completions"
 LONGEST_NAME, LONGEST_REASON = 64, 2_000
 _ID = "review"
@@ -104,7 +104,7 @@ def of_answers(
     question: Mapping[str, str | int],
     answers: Mapping[str, str],
     versions: Mapping[str, str],
-    verdict: Side,
+    verdict: Preference,
     reason: str = "",
 ) -> Review:
     """A person's verdict on two models' answers to one question.

@@ -31,7 +31,9 @@ PAYLOADS = [
 
 # What they would be on a page, as a selector of a browser, if anything took them for more than text.
 ALIVE = (
-    "[src='x'], [src*='example.org'], [href^='javascript'], [href*='example.org'], [onerror], [onload], [onmouseover]"
+    "[src='x'], [src*='example.org'], [href^='javascript'], [onerror], [onload], [onmouseover], "
+    # A link to the rows of what is called so stays on this server.
+    "[href*='example.org']:not([href^='/study/look/'])"
 )
 
 

@@ -17,8 +17,8 @@ from nift_assets.study import Study
 
 FOLDER = ".revisions"
 DATASETS = "hf://datasets/"
-Kind = Literal["dataset", "model"]
-Find = Callable[[Kind, str], str | None]
+RepositoryKind = Literal["dataset", "model"]
+Find = Callable[[RepositoryKind, str], str | None]
 
 
 def pinned(study: Study, store: Store, partition: Partition) -> Study:
@@ -39,7 +39,7 @@ def pinned(study: Study, store: Store, partition: Partition) -> Study:
     return replace(study, corpus=corpus, reference_sets=sets, backbones=backbones)
 
 
-def kept(store: Store, kind: Kind, name: str) -> str | None:
+def kept(store: Store, kind: RepositoryKind, name: str) -> str | None:
     """The commit of a repository that is kept for a study; None if none is."""
     try:
         return store.folder(FOLDER, _file(kind, name)).read_text().strip() or None
@@ -47,7 +47,7 @@ def kept(store: Store, kind: Kind, name: str) -> str | None:
         return None
 
 
-def _keep(store: Store, kind: Kind, name: str) -> str | None:
+def _keep(store: Store, kind: RepositoryKind, name: str) -> str | None:
     """The commit that the Hub has now; None where it cannot be asked, and whoever reads the repository says why."""
     from huggingface_hub import HfApi
 
@@ -60,7 +60,7 @@ def _keep(store: Store, kind: Kind, name: str) -> str | None:
     return commit
 
 
-def _file(kind: Kind, name: str) -> str:
+def _file(kind: RepositoryKind, name: str) -> str:
     return f"{kind}s--{name.replace('/', '--')}"
 
 

@@ -35,8 +35,11 @@ def test_every_intent_is_a_job_with_the_partitions_of_its_rows() -> None:
 
 def test_together_the_intents_make_every_table() -> None:
     together = {table for intent in INTENTS for table in tables(GRAPH, intent)}
-    # The funnel is of all teachers and follows them; what goes to the Hub is asked for by name.
-    assert GRAPH.tables.keys() - together <= {"funnel"} | {name for name, step in GRAPH.tables.items() if step.by_hand}
+    # The funnel is of all teachers and follows them, what people say follows their verdicts; what goes to the Hub is
+    # asked for by name.
+    assert GRAPH.tables.keys() - together <= {"funnel", "reviews", "review_agreement"} | {
+        name for name, step in GRAPH.tables.items() if step.by_hand
+    }
     after = next(set(tables(GRAPH, intent)) for intent in INTENTS if intent.after_audit)
     assert after == {"audited_removals", "filtered_completions"}
 

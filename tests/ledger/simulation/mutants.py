@@ -66,8 +66,8 @@ MUTANTS = (
     Mutant(
         "a question of another's is taken",
         "book.py",
-        "requests.c.key.in_(missing) & unclaimed & ",
-        "requests.c.key.in_(missing) & ",
+        "among(connection, requests.c.key, missing) & unclaimed & ",
+        "among(connection, requests.c.key, missing) & ",
     ),
     Mutant("the study's cap is not looked at", "book.py", '[("", self.study_cap), ', "["),
     Mutant(
@@ -97,8 +97,8 @@ MUTANTS = (
     Mutant(
         "what leaves is not written down",
         "book.py",
-        "sa.insert(attempts), rows)",
-        "sa.insert(attempts), rows[:-1] or rows)",
+        "_SEND, rows)",
+        "_SEND, rows[:-1] or rows)",
     ),
 )
 
