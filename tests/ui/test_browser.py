@@ -300,7 +300,6 @@ def test_the_dialog_of_partitions_makes_one_of_them(echo: Place) -> None:
 
 def test_numbers_are_drawn_and_rows_are_shown(echo: Place) -> None:
     echo.open("/assets/raw_sample")
-    echo.has_text("Show schema")
     rows = Store(root=str(echo.folder / "warehouse"), study=echo.study).read("raw_sample", None)
     # The lines of a card are folded, in scripts without spaces between any two letters.
     texts = ["".join(text[:100].split()) for text in rows["text"].head(5)]
