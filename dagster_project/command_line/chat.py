@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import click
 from dagster_project.command_line.terminal import main, own_documents, refuse, set_variables
 from dagster_project.settings import warehouse
 from nift_assets import environment, studies
+from nift_assets.near_names import near
 from nift_assets.rows import Model, Server
 from nift_assets.store import Store
 from nift_assets.study import Study
@@ -163,11 +163,8 @@ def _of_folder(
 
     here = Path(name).is_dir()
     if not here and not HUB_ID.fullmatch(name):
-        like = difflib.get_close_matches(name, names, n=3)
-        hint = (
-            f"did you mean {' or '.join(like)}?" if like else f"it has {', '.join(names)}" if names else "it has none"
-        )
-        raise ValueError(f"the study has no model {name!r}, and there is no such folder: {hint}")
+        hint = near(name, names) or f"; it has {', '.join(names) or 'none'}"
+        raise ValueError(f"the study has no model {name!r}, and there is no such folder{hint}")
     if template is None:
         raise ValueError(f"how is {name} asked? Give --template, one of {', '.join(templates.TEMPLATES)}")
     return SpeakerSource(

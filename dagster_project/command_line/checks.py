@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from dagster_project.command_line import text_table
 from dagster_project.command_line.terminal import as_text, columns, main, refuse
 from dagster_project.settings import warehouse
 from nift_assets import studies
+from nift_assets.near_names import near
 from nift_assets.store import Store
 
 if TYPE_CHECKING:
@@ -57,26 +57,20 @@ def _partitions(graph: Graph, store: Store, table: str, chosen: Sequence[str]) -
     from nift_assets.steps.lineage import Partition
 
     if table not in graph.tables:
-        raise ValueError(f"there is no table {table!r}{_meant(table, graph.tables)}; nift docs lists them")
+        raise ValueError(f"there is no table {table!r}{near(table, graph.tables) or '; nift docs lists them'}")
     keys = graph.keys(table)
     if unknown := [key for key in chosen if key not in keys]:
         if keys == [None]:
             raise ValueError(f"{table} has no partitions; leave --partition out")
         named = [str(key) for key in keys]
-        raise ValueError(
-            f"{table} has no partition {unknown[0]!r}{_meant(unknown[0], named)}; nift coverage lists them"
-        )
+        hint = near(unknown[0], named) or "; nift coverage lists them"
+        raise ValueError(f"{table} has no partition {unknown[0]!r}{hint}")
     if chosen:
         return [Partition(table, key) for key in dict.fromkeys(chosen)]
     stored = [Partition(table, key) for key in keys if store.path(table, key).exists()]
     if not stored:
         raise ValueError(f"{table} has not been made yet, so there is nothing to check; nift run {table} makes it")
     return stored
-
-
-def _meant(name: str, known: Sequence[str] | Any) -> str:
-    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def _rendered(checked: CheckedPartition) -> str:

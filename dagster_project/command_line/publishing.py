@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from dagster_project import failures
+from dagster_project import failures, standard_error
 from dagster_project.definitions import defs
 from dagster_project.run_study import shown_in_the_timeline
 from nift_assets.assets.publications import CONSENT, PLAN
@@ -57,7 +54,7 @@ def publish(publications: Sequence[Publication], *, push: bool, log: Path) -> It
     with dg.DagsterInstance.get() as instance:
         for publication in publications:
             table = _table(publication)
-            with _errors_to(log), shown_in_the_timeline(instance):
+            with standard_error.sent_to(log), shown_in_the_timeline(instance):
                 result = job.execute_in_process(
                     partition_key=publication.of,
                     asset_selection=[dg.AssetKey(table)],
@@ -100,21 +97,6 @@ def _sent(outcome: PublishOutcome) -> str:
     if not changed:
         return f"nothing has changed, no commit was made: {outcome.url}"
     return f"pushed in one commit, {size:,} bytes, and read back: {outcome.url}\n  {outcome.commit}"
-
-
-@contextmanager
-def _errors_to(log: Path) -> Iterator[None]:
-    """Whatever this process and its libraries print to the standard error goes to the end of a file meanwhile."""
-    sys.stderr.flush()
-    kept, file = os.dup(2), os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(file, 2)
-    try:
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(file)
 
 
 def _table(publication: Publication) -> str:

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from dagster_project import lost_runs
+from dagster_project import lost_runs, standard_error
 from dagster_project.check_history import DOCS, refresh_contracts_page
 from dagster_project.settings import warehouse
 from dagster_project.ui.gate import Gate, UiAddress
@@ -69,7 +69,8 @@ def serve(home: Path, address: UiAddress, say: Callable[[str], None], tell: Call
             instance, [run for run in lost_runs.launched(instance) if not lost_runs.asked_to_end(instance, run)]
         )
         log = home / LOG
-        with _errors_to(log):
+        # Dagster's own lines, a dozen for each check of each run, are no answer to who has typed `nift ui`.
+        with standard_error.sent_to(log):
             workspace = stack.enter_context(_code_server(instance))
         # Before the code server goes: it waits for the runs it has started.
         stack.callback(_cancel_runs, instance, tell)
@@ -105,22 +106,6 @@ def _page(name: str, instance: dg.DagsterInstance) -> Callable[[Request], Respon
         return Response(served(path.read_bytes()), media_type="text/html", headers=headers)
 
     return page
-
-
-@contextmanager
-def _errors_to(log: Path) -> Iterator[None]:
-    """What processes that are started meanwhile, and theirs, write to the standard error goes to the end of a file:
-    Dagster's own lines, a dozen for each check of each run, are no answer to who has typed `nift ui`."""
-    sys.stderr.flush()
-    kept, file = os.dup(2), os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(file, 2)
-    try:
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(file)
 
 
 @contextmanager

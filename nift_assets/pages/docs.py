@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 
 from expectations.contract import Contract, ContractTest
 from expectations.results import LastResult, verdict
+from nift_assets.pages import html_templates
 from nift_assets.study import Study
 
 TEMPLATE = Path(__file__).with_name("docs.html.j2")
@@ -125,11 +126,8 @@ def page(study: Study, tables: Sequence[DocumentedTable], *, made_at: datetime) 
 
 @cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(at=_at, count=_count, code=_code, breakable=_breakable)
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    environment = html_templates.environment(TEMPLATE.parent, at=_at, count=_count, code=_code, breakable=_breakable)
+    return environment.get_template(TEMPLATE.name)
 
 
 def _code(text: str) -> Markup:

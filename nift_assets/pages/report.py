@@ -17,7 +17,7 @@ from markupsafe import Markup
 from expectations.contract import ContractTest
 from expectations.results import LastResult, verdict
 from nift_assets import DEMO_FILES, benchmarks
-from nift_assets.pages import agreement, charts, overview, plots, sheets
+from nift_assets.pages import agreement, charts, html_templates, overview, plots, sheets
 from nift_assets.pages.overview import Made, StepTime
 from nift_assets.pages.viewer import links
 from nift_assets.pages.viewer.answers import read_in_words
@@ -370,14 +370,8 @@ def _by_group(times: Sequence[StepTime]) -> dict[str, float]:
 
 @cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
+    environment = html_templates.environment(
+        FOLDER,
         name=_name,
         count=_count,
         number=_number,

@@ -24,7 +24,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
         (["pico"], "pico has not been made: nift run merged_models --partition pico"),
         (["pico.local.lora"], "nift run merged_models --partition pico.local.lora"),
         (["pico", "--server", "http://127.0.0.1:9"], "pico has not been made: nift run backbones --partition pico"),
-        (["pcio"], "the study has no model 'pcio', and there is no such folder: did you mean pico?"),
+        (["pcio"], "the study has no model 'pcio', and there is no such folder; did you mean 'pico'?"),
         (["{folder}"], "how is {folder} asked? Give --template, one of one_shot, zephyr"),
         (["pico", "--template", "zephyr"], "pico is a row of the study demo, which says how it is asked"),
         ([], "name one model, or two to see side by side: pico, pico-instruct"),

@@ -61,10 +61,10 @@ def test_the_same_as_json_has_the_rows_whole(store: Store, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("halvs",), "there is no table 'halvs'; did you mean halves"),
+        (("halvs",), "there is no table 'halvs'; did you mean 'halves'?"),
         (("<b>",), "there is no table '<b>'; nift docs lists them"),
         (("halves", "--partition", "echo"), "halves has no partitions; leave --partition out"),
-        (("completions", "--partition", "ecco"), "completions has no partition 'ecco'; did you mean echo?"),
+        (("completions", "--partition", "ecco"), "completions has no partition 'ecco'; did you mean 'echo'?"),
         (("completions",), "completions has not been made yet, so there is nothing to check"),
         (("completions", "--partition", "echo"), "completions/echo has not been made yet"),
     ],

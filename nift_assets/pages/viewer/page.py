@@ -16,6 +16,7 @@ import jinja2
 from markupsafe import Markup
 
 from nift_assets import benchmarks, filters
+from nift_assets.pages import html_templates
 from nift_assets.pages.viewer import answers, files, links, pairs, reviewing, texts
 from nift_assets.pages.viewer.conditions import RELATIONS, Condition, Query, pattern
 from nift_assets.pages.viewer.files import Checks, TableFile
@@ -636,14 +637,8 @@ def _source(name: str) -> str:
 
 @cache
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
+    environment = html_templates.environment(
+        FOLDER,
         shown=texts.shown,
         excerpt=texts.excerpt,
         ending=texts.ending,
