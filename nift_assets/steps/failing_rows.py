@@ -13,15 +13,14 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 import polars as pl
 
+from nift_assets.pages.viewer import links
+from nift_assets.pages.viewer.files import FAILING
 from nift_assets.steps.lineage import Partition
 from nift_assets.store import Store
 
-FOLDER = ".failing"
-PAGE = "/study/look/failing"
 # What a shell leaves as it is between double quotes, but for the quotes of SQL.
 _PLAIN = re.compile(r"[^\"$`\\!\n]*")
 
@@ -54,19 +53,13 @@ def keep(
     return kept
 
 
-def find(store: Store, partition: Partition) -> dict[str, pl.DataFrame]:
-    """The rows that are kept of each test of a partition, in the order of the tests' names."""
-    folder = store.folder(*_place(partition))
-    return {file.stem: pl.read_parquet(file) for file in sorted(folder.glob("[!.]*.parquet"))}
-
-
 def path(store: Store, partition: Partition, test: str) -> Path:
     return store.folder(*_place(partition), f"{test}.parquet")
 
 
 def page(partition: Partition, test: str) -> str:
     """Where `nift ui` shows them: a path, since only the reader knows the host."""
-    return "/".join([PAGE, *(quote(part, safe="") for part in (*_names(partition), test))])
+    return links.failing(partition.table, partition.key, test)
 
 
 def query(file: str) -> str:
@@ -78,11 +71,7 @@ def query(file: str) -> str:
 
 
 def _place(partition: Partition) -> list[str]:
-    return [FOLDER, *_names(partition)]
-
-
-def _names(partition: Partition) -> list[str]:
-    return [partition.table, *([partition.key] if partition.key else [])]
+    return [FAILING, partition.table, *([partition.key] if partition.key else [])]
 
 
 def _remove_if_empty(store: Store, partition: Partition) -> None:
@@ -92,4 +81,4 @@ def _remove_if_empty(store: Store, partition: Partition) -> None:
         place = store.folder(*_place(partition))
         place.rmdir()
         place.parent.rmdir()
-        store.folder(FOLDER).rmdir()
+        store.folder(FAILING).rmdir()

@@ -20,6 +20,8 @@ from starlette.testclient import TestClient
 from nift_assets import benchmarks, reviews
 from nift_assets.pages.viewer import conditions, files, links, texts
 from nift_assets.pages.viewer.conditions import Condition, Query
+from nift_assets.steps import failing_rows
+from nift_assets.steps.lineage import Partition
 from nift_assets.store import Store
 from tests.conftest import nift_here
 from tests.page_reader import PAYLOADS, Reading
@@ -64,6 +66,16 @@ def ids(client: TestClient, path: str) -> list[str]:
     answer = client.get(path)
     assert answer.status_code == 200, shown(answer.text)
     return re.findall(r'<code title="([0-9a-f]{32})">', answer.text)
+
+
+@pytest.mark.parametrize("place", [Partition("halves", None), Partition("completions", "echo")], ids=str)
+def test_what_a_check_links_to_is_the_page_of_the_rows_it_has_kept(place: Partition, tmp_path: Path) -> None:
+    kept_beside = filled(str(tmp_path))
+    rows = pl.DataFrame({"document_id": ["0" * 32], "text": ["the row that failed"]})
+    kept = failing_rows.keep(kept_beside, place, {"a_test": rows}, ["a_test"])
+    answer = TestClient(application(kept_beside)).get(kept["a_test"].page)
+    assert answer.status_code == 200, shown(answer.text)
+    assert "the row that failed" in shown(answer.text)
 
 
 def test_every_link_leads_to_a_page_that_says_what_it_shows(client: TestClient) -> None:
