@@ -66,6 +66,21 @@ def failed(instance: dg.DagsterInstance, built: Graph, store: Store, table: str,
     return failures.reason(instance, result.run_id, events) if events else "", check
 
 
+def executed_alone(
+    built: Graph, store: Store, instance: dg.DagsterInstance, table: str
+) -> list[dg.AssetCheckEvaluation]:
+    """What becomes of the check where somebody executes it and nothing else."""
+    step = built.tables[table]
+    result = dg.materialize(
+        [asset_definition(built, each) for each in (step, *built.ancestors(step))],
+        selection=dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey(table), approvals.CHECK)),
+        instance=instance,
+        resources={"io_manager": ParquetIOManager(store), "store": store, "ledger": None, "pipes": None},
+        raise_on_error=False,
+    )
+    return result.get_asset_check_evaluations()
+
+
 def reviewed(store: Store, who: str, document: str, verdict: str, **changes: str) -> None:
     reviews.append(store, pair(who, document, verdict, teacher="original", reason="r", **{**TEXTS, **changes}))
 
@@ -142,6 +157,9 @@ def test_the_scores_of_a_judge_wait_for_comparisons_and_its_judgments_do_not(
     line, check = failed(instance, built, store, "benchmark_scores", None)
     assert "people have reviewed 1 of the 2 pairs of answers that judge 'echo-rater' needs, 1 are missing" in line
     assert not check.passed
+    # It can be asked before there is anything to score, as every check can be executed alone.
+    alone = executed_alone(built, store, instance, "benchmark_scores")
+    assert [(one.check_name, one.passed) for one in alone] == [(approvals.CHECK, False)]
     assert not any(approvals.awaited(built, store, Partition("mt_bench_judgments", model)) for model in MODELS)
     compare(2)
     assert all(approval.is_given for approval in approvals.awaited(built, store, Partition("benchmark_scores", None)))
