@@ -98,7 +98,10 @@ def hurried(engine: sa.Engine) -> sa.Engine:
 @contextmanager
 def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
     """A connection that sees one state of the database and keeps no writer waiting."""
-    with engine.connect().execution_options(nift_reading=True) as connection:
+    # A server by default shows each statement what was committed just before: an attempt as answered, and of a moment
+    # earlier that there is no answer.
+    one_state = {} if engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}
+    with engine.connect().execution_options(nift_reading=True, **one_state) as connection:
         yield connection
 
 

@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -145,8 +146,9 @@ class Child:
 
     def result(self, seconds: float = 60) -> dict[str, Any]:
         """What it has told, when it has ended well."""
-        assert self.end(seconds) == 0
-        told: dict[str, Any] = self._told.recv()
+        code = self.end(seconds)
+        told: dict[str, Any] = self._told.recv() if self._told.poll() else {}
+        assert code == 0, f"ended with {code}: {told}"
         return told
 
     def refusal(self, seconds: float = 60) -> str | None:
@@ -324,6 +326,9 @@ def _ask(task: Task, crash: str | None, told: Connection) -> None:
     except ValueError as error:
         told.send({"refused": str(error)})
         sys.exit(REFUSED)
+    except Exception:
+        told.send({"failed": traceback.format_exc()})
+        raise
     told.send(_told(asked))
 
 

@@ -94,6 +94,19 @@ def test_a_question_asked_twice_at_once_is_sent_once(ledger: Book) -> None:
     assert answers[0] == answers[1]
 
 
+def test_who_reads_sees_one_state_whatever_is_stored_meanwhile(ledger_url: str) -> None:
+    """An answer that arrives between two looks is in neither: it would seem answered, and its answer lost."""
+    read, write = Book(ledger_url), Book(ledger_url)
+    attempts_seen = sa.select(sa.func.count()).select_from(tables.attempts)
+    answers_seen = sa.select(sa.func.count()).select_from(tables.answers)
+    with read.reading() as connection:
+        assert connection.execute(answers_seen).scalar_one() == 0
+        ask(write, ASKER, questions(3), Counting(), limits=Limits(), price=PRICE)
+        assert connection.execute(answers_seen).scalar_one() == connection.execute(attempts_seen).scalar_one() == 0
+    with read.reading() as connection:
+        assert connection.execute(answers_seen).scalar_one() == 3
+
+
 def test_what_had_arrived_before_a_breakdown_is_kept(ledger: Book) -> None:
     asked = [question(str(i)) for i in range(10)]
     with pytest.raises(ConnectionError):

@@ -336,8 +336,9 @@ def _capped(
 
 @one_shape
 def test_a_hidden_cap_is_met_within_a_tenth(shape: Shape, tmp_path: Path, counts: Counts) -> None:
-    # The first wave, which was on its way before anybody knew, is a smaller share the longer it goes on.
-    _capped(shape, tmp_path, 600, {"headers": False}, counts, most_wasted=0.1, in_flight=32)
+    # The first wave, which was on its way before anybody knew, is a smaller share the longer it goes on; on a slow
+    # machine, where refusals are heard of later, it is some 70 requests.
+    _capped(shape, tmp_path, 900, {"headers": False}, counts, most_wasted=0.1, in_flight=32)
 
 
 @pytest.mark.slow
