@@ -17,6 +17,8 @@ import yaml
 # libyaml's where it is compiled in: PyYAML's own takes half a second for all contracts, at every load of the graph.
 SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 FOLDER = Path(__file__).parent
+# Where there are more: of one table there is one contract in a process.
+_beside: list[Path] = []
 
 # In the contract of a kind, the name of the table without its kind.
 NAME = "<name>"
@@ -135,14 +137,40 @@ def load(table: str, folder: Path = FOLDER) -> Contract:
     A ValueError names the file, the place and the remedy.
     """
     kind = table.rpartition("_")[2]
-    if not (folder / f"{table}.yml").is_file() and (folder / f"{kind}.yml").is_file():
+    if _file(table, folder) is None and _file(kind, folder):
         return _of_kind(load(kind, folder), table)
     text, place = _text(table, folder), f"{table}.yml"
     written = _parsed(text, place)
     like = written.get("like") if isinstance(written, dict) else None
-    if like and not (isinstance(like, str) and (folder / f"{like}.yml").is_file()):
+    if like and not (isinstance(like, str) and _file(like, folder)):
         _stop(place, f"like {like!r}, which is no contract", f"use one of {', '.join(tables(folder))}")
     return _contract(table, place, text, _text(like, folder) if like else None)
+
+
+def look_beside(folder: Path) -> None:
+    """Has contracts found that lie in a folder of somebody's own.
+
+    ValueError for one of a table that has one here, and for one that is wrong.
+    """
+    written = tables(folder)
+    if not written or folder in _beside:
+        return
+    for table in written:
+        if (FOLDER / f"{table}.yml").is_file():
+            raise ValueError(f"{folder / table}.yml: the package has the contract of {table}; give yours another name")
+    _beside.append(folder)
+    try:
+        for table in written:
+            load(table)
+    except ValueError:
+        _beside.remove(folder)
+        raise
+
+
+def _file(table: str, folder: Path) -> Path | None:
+    """Where the contract of a table stands; None if it stands nowhere."""
+    places = [folder, *_beside] if folder == FOLDER else [folder]
+    return next((file for place in places if (file := place / f"{table}.yml").is_file()), None)
 
 
 def _of_kind(contract: Contract, table: str) -> Contract:
@@ -170,9 +198,9 @@ def _column_like(written: object, pattern: Mapping[str, Any], place: str) -> obj
 
 
 def _text(table: str, folder: Path) -> str:
-    file = folder / f"{table}.yml"
-    if not file.is_file():
-        raise ValueError(f"{file.name}: no such contract; write it or use one of {', '.join(tables(folder))}")
+    file = _file(table, folder)
+    if file is None:
+        raise ValueError(f"{table}.yml: no such contract; write it or use one of {', '.join(tables(folder))}")
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -1,7 +1,8 @@
-"""Filters and providers of one's own: files in the folders `filters` and `providers` beside a study's file.
+"""Filters, providers and benchmarks of one's own: files in the folders of these names beside a study's file.
 
 Each is found by its name, after those of this package, and written as these are. A name that the package has already
-is refused. Two studies may each have a filter of the same name: a row knows by which file it is meant.
+is refused. Two studies may each have a filter of the same name: a row knows by which file it is meant. The contract of
+a benchmark's table lies in the folder `expectations` there.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from nift_assets import filters, providers
+from expectations import contract
+from nift_assets import benchmarks, filters, providers
 from nift_assets.rows import Filter, OwnFilter
 from nift_training.messages import one_line
 
-FILTERS, PROVIDERS = "filters", "providers"
+FILTERS, CONTRACTS = "filters", "expectations"
 # The folder of the study file that is being run; the rows in it do not know where they stand.
 _beside: ContextVar[Path | None] = ContextVar("beside", default=None)
 
@@ -45,7 +47,13 @@ def beside(study_file: Path) -> Iterator[None]:
     """While a study's file is run, what lies beside it is found. ValueError for a name that is taken."""
     folder = study_file.absolute().parent
     _refuse_taken(_files(folder / FILTERS, (".py", ".sql")), filters.names(), "filter")
-    _add_providers(_files(folder / PROVIDERS, (".py",)))
+    # A provider's name is part of what a request is known by in the ledger, a benchmark's that of its tables.
+    for package in (providers, benchmarks):
+        _add_modules(folder, package)
+    try:
+        contract.look_beside(folder / CONTRACTS)
+    except ValueError as error:
+        raise UnusableFile(str(error)) from error
     token = _beside.set(folder)
     try:
         yield
@@ -125,24 +133,26 @@ def _refuse_taken(own: Sequence[OwnFile], taken: Sequence[str], kind: str) -> No
             raise UnusableFile(f"{file.path}: there is a {kind} {file.name!r} in the package; give yours another name")
 
 
-def _add_providers(own: Sequence[OwnFile]) -> None:
-    """Tells the package of the folder, so that a row's provider is found there by its name.
+def _add_modules(beside: Path, package: ModuleType) -> None:
+    """Tells a package of the folder of its name, so that a row's provider or benchmark is found there.
 
-    A provider's name is part of what a request is known by in the ledger, so of one name there is one in a process.
+    Of one name there is one in a process.
     """
+    kind = package.__name__.rpartition(".")[2]
+    folder = beside / kind
+    own = _files(folder, (".py",))
     if not own:
         return
-    folder = str(own[0].path.parent)
-    if folder not in providers.__path__:
-        _refuse_taken(own, providers.names(), "provider")
-        providers.__path__.append(folder)
-        providers.module.cache_clear()
+    if str(folder) not in package.__path__:
+        _refuse_taken(own, package.names(), kind.removesuffix("s"))
+        package.__path__.append(str(folder))
+        package.module.cache_clear()
     for file in own:
         try:
-            providers.load(file.name)
+            package.load(file.name)
         except Exception as error:
-            providers.__path__.remove(folder)
-            sys.modules.pop(f"{providers.__name__}.{file.name}", None)
+            package.__path__.remove(str(folder))
+            sys.modules.pop(f"{package.__name__}.{file.name}", None)
             place = "" if isinstance(error, ValueError) and str(file.path) in str(error) else _place(file.path, error)
             said = f"{place}: {_said(error)}; mend it there" if place else str(error)
             raise UnusableFile(said) from error

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from nift_assets import filters, graph, providers, sql, studies
+from expectations import contract
+from expectations.frames import conform
+from expectations.runner import check
+from nift_assets import benchmarks, filters, graph, providers, sql, studies
 from nift_assets.assets import sql_models
 from nift_assets.rows import digest, without_places
+from nift_assets.steps import code
 from nift_assets.study import Study
-from tests.conftest import nift_here
+from tests.conftest import PROJECT, nift_here
 
 STUDY = """
 from nift_assets.studies import Corpus, Filter, Study, Teacher
@@ -152,15 +159,19 @@ def test_a_broken_placeholder_names_the_file_and_the_line(tmp_path: Path) -> Non
 
 
 @pytest.fixture
-def no_provider_stays() -> Iterator[None]:
-    """What a test has added to the package's providers is gone after it."""
-    before = list(providers.__path__)
+def nothing_stays() -> Iterator[None]:
+    """What a test has added to the package's providers, benchmarks and contracts is gone after it."""
+    packages = (providers, benchmarks)
+    before = [list(package.__path__) for package in packages]
     yield
-    providers.__path__[:] = before
-    providers.module.cache_clear()
+    for package, paths in zip(packages, before, strict=True):
+        package.__path__[:] = paths
+        package.module.cache_clear()
+    contract._beside.clear()
+    sys.modules.pop("nift_assets.benchmarks.capitals", None)
 
 
-@pytest.mark.usefixtures("no_provider_stays")
+@pytest.mark.usefixtures("nothing_stays")
 def test_a_provider_of_ones_own_answers_and_a_broken_one_is_refused(tmp_path: Path) -> None:
     file = write(tmp_path, provider="same_of_all")
     (tmp_path / "providers").mkdir()
@@ -185,3 +196,98 @@ def test_a_provider_of_ones_own_answers_and_a_broken_one_is_refused(tmp_path: Pa
     shown = nift_here("preview", environment=environment)
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "1 asked now" in shown.stdout
+
+
+ANSWERED = [
+    {"question_id": "fr", "run": 0, "turns": ["It is Paris."], "tokens": [4], "stopped": ["eos"]},
+    {"question_id": "no", "run": 0, "turns": ["I could not say."], "tokens": [5], "stopped": ["length"]},
+]
+
+
+def write_benchmark(folder: Path) -> Path:
+    """The guide's benchmark and its contract beside a study that has it."""
+    guide = (PROJECT / "dagster_project" / "guides" / "own-study.md").read_text()
+    benchmark, written = re.findall(r"^```(?:python|yaml)\n(.*?)^```", guide, re.DOTALL | re.MULTILINE)[-2:]
+    for name, text in (("benchmarks/capitals.py", benchmark), ("expectations/capitals_answers.yml", written)):
+        (folder / name).parent.mkdir()
+        (folder / name).write_text(text)
+    (folder / "capitals").mkdir()
+    asked = [
+        {"uid": "fr", "category": "europe", "prompt": "What is the capital of France?", "city": "Paris"},
+        {"uid": "no", "category": "europe", "prompt": "What is the capital of Norway?", "city": "Oslo"},
+    ]
+    (folder / "capitals" / "question.jsonl").write_text("\n".join(map(json.dumps, asked)))
+    file = folder / "measured.py"
+    file.write_text(
+        "from dataclasses import replace\n"
+        "from nift_assets import studies\n"
+        f"row = studies.Benchmark(name='capitals', location={str(folder / 'capitals')!r})\n"
+        "models = [replace(model, cells=(), measured_on=('capitals',)) for model in studies.load('demo').models]\n"
+        "STUDY = replace(studies.load('demo'), name='measured', examples=(), benchmarks=(row,), models=tuple(models))\n"
+    )
+    return file
+
+
+@pytest.mark.usefixtures("nothing_stays")
+def test_the_guides_benchmark_is_a_table_with_a_contract_and_a_score(tmp_path: Path) -> None:
+    study = studies.load(str(write_benchmark(tmp_path)))
+    row = study.benchmark("capitals")
+    assert benchmarks.tables(["capitals"]) == {"capitals_answers": "capitals"}
+    built = graph.build(study)
+    assert "capitals_answers" in built.tables
+    file = benchmarks.load("capitals")
+    assert [name for name, _ in file.questions(row)] == ["fr", "no"]
+    assert file.options(row)
+    table = conform(file.answers(row, "before", ANSWERED).rows, contract.load("capitals_answers"))
+    models = table.select("model").unique()
+    failed = {
+        result.name
+        for result in check(table, contract.load("capitals_answers"), {"merged_models": models})
+        if not result.passed
+    }
+    assert failed == {"few_answers_are_cut_off"}
+    (measured,) = file.score("before", table)
+    assert (measured.score, measured.questions) == (50.0, 2)
+
+
+@pytest.mark.usefixtures("nothing_stays")
+def test_a_benchmarks_version_is_that_of_its_code_and_not_of_its_place(tmp_path: Path) -> None:
+    def version(file: Path) -> str:
+        for package in (providers, benchmarks):
+            package.__path__[:] = package.__path__[:1]
+            package.module.cache_clear()
+        sys.modules.pop("nift_assets.benchmarks.capitals", None)
+        code.sources.cache_clear()  # a process reads its code once
+        step = graph.build(studies.load(str(file))).tables["benchmark_scores"]
+        return step.version_of("before", "benchmark_scores")
+
+    (tmp_path / "one").mkdir()
+    first = version(write_benchmark(tmp_path / "one"))
+    moved = Path(shutil.move(tmp_path / "one", tmp_path / "two"))
+    study = moved / "measured.py"
+    study.write_text(study.read_text().replace("/one/", "/two/"))
+    source = moved / "benchmarks" / "capitals.py"
+    source.write_text(source.read_text().replace("names the city", "has the city in it") + "\n# A comment.\n")
+    assert version(study) == first
+    source.write_text(source.read_text().replace("(100.0 * is_right", "(99.0 * is_right"))
+    assert version(study) != first
+
+
+@pytest.mark.usefixtures("nothing_stays")
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("benchmarks/capitals.py", "VERSION = 1\n", "the benchmark 'capitals' lacks TITLE"),
+        ("benchmarks/capitals.py", "import absent_module\n", r"capitals\.py, line 1: ModuleNotFoundError"),
+        ("benchmarks/ifeval.py", "VERSION = 1\n", "there is a benchmark 'ifeval' in the package"),
+        ("expectations/halves.yml", "table: halves\n", "the package has the contract of halves"),
+        ("expectations/capitals_answers.yml", "table: capitals\n", r"capitals_answers\.yml: "),
+    ],
+)
+def test_a_broken_benchmark_or_contract_is_refused_in_one_line(name: str, text: str, says: str, tmp_path: Path) -> None:
+    file = write_benchmark(tmp_path)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=says) as refused:
+        graph.build(studies.load(str(file)))
+    assert "\n" not in str(refused.value)
+    assert "NoneType" not in str(refused.value)
