@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from dagster_project.settings import existing_book, warehouse
+from nift_assets import environment
 from nift_assets.costs import price_list
 from nift_assets.steps.lineage import Graph, Partition
 from nift_assets.store import TolerantStore
 
 if TYPE_CHECKING:
-    from nift_assets.costs.plan import Cost, PlanRow
+    from nift_assets.costs.plan import Cost, PlannedPartition, PlanRow
 
 SECONDS_BETWEEN = 60
+# Of 80,000 documents a plan takes seconds per teacher, and Dagster ends a sensor after a minute: as many partitions are
+# looked at as fit into the first, and then it rests, so that it never takes more than this share of a core.
+SECONDS_AT_A_TIME = 15
+SHARE_OF_A_CORE = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cursor:
+    """What has been told of each partition, those still to be looked at in this round, the state that the round began
+    with, and until when to rest, in seconds since 1970."""
+
+    told: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    left: Sequence[str] = ()
+    state: str = ""
+    rest_until: float = 0.0
 
 
 def plans_sensor(graph: Graph) -> dg.SensorDefinition:
@@ -30,36 +50,81 @@ def plans_sensor(graph: Graph) -> dg.SensorDefinition:
         description="Writes to each partition that is asked for money what is still to be asked, what that costs, what "
         "caps it and whether the key is there: as `nift plan` does. Starts nothing and asks nobody.",
     )
-    def plans(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        told: dict[str, Any] = json.loads(context.cursor) if context.cursor else {}
-        now = {str(partition): (partition, facts) for partition, facts in planned(graph)}
-        changed = [found for name, found in now.items() if told.get(name) != found[1]]
+    def plans(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        cursor = _read(context.cursor)
+        if time.time() < cursor.rest_until:
+            return dg.SkipReason("the last look took long, and the next is not due yet")
+        paid = {str(partition): (partition, asked) for partition, asked in paid_partitions(graph)}
+        state = _state(graph.study.name)
+        left = [name for name in cursor.left if name in paid] or (list(paid) if state != cursor.state else [])
+        if not left:
+            return dg.SkipReason("no table, answer or day is another than the last time")
+        begun = time.monotonic()
+        looked: dict[str, dict[str, str]] = {}
+        while left and not (looked and time.monotonic() - begun > SECONDS_AT_A_TIME):
+            name = left.pop(0)
+            looked[name] = planned(graph, paid[name][1])
+        spent = time.monotonic() - begun
+        told = {name: facts for name, facts in cursor.told.items() if name in paid} | looked
+        after = Cursor(
+            told=told,
+            left=left,
+            # What changes in the middle of a round is seen in the next.
+            state=cursor.state if cursor.left else state,
+            rest_until=time.time() + max(0.0, spent / SHARE_OF_A_CORE - SECONDS_BETWEEN),
+        )
         return dg.SensorResult(
             asset_events=[
-                dg.AssetObservation(partition.table, partition=partition.key, metadata=facts)
-                for partition, facts in changed
+                dg.AssetObservation(paid[name][0].table, partition=paid[name][0].key, metadata=facts)
+                for name, facts in looked.items()
+                if cursor.told.get(name) != facts
             ],
-            cursor=json.dumps({name: facts for name, (_, facts) in now.items()}),
+            cursor=json.dumps(asdict(after)),
         )
 
     return plans
 
 
-def planned(graph: Graph) -> Iterator[tuple[Partition, dict[str, str]]]:
-    """Each partition that is asked for money, with what a person wants to know before it is launched."""
+def _read(cursor: str | None) -> Cursor:
+    """The cursor as it was left; a new one where it is that of an earlier version."""
+    written = json.loads(cursor) if cursor else {}
+    return Cursor(**written) if written.keys() == {own.name for own in fields(Cursor)} else Cursor()
+
+
+def _state(study: str) -> str:
+    """What the plans rest on: another text once a table, an answer or the day is another."""
+    root, now = warehouse(), datetime.now(UTC)
+    seen = [now.date().isoformat()]
+    if "://" in root or environment.ledger_url():
+        # What is not on this machine's disk is looked at every hour.
+        seen.append(str(now.hour))
+    if "://" not in root:
+        kinds = (f"{study}/*.parquet", f"{study}/*/*.parquet", "ledger.sqlite*")
+        files = (path for kind in kinds for path in Path(root).glob(kind))
+        seen += sorted(f"{path} {path.stat().st_mtime_ns}" for path in files if path.exists())
+    return hashlib.sha256("\n".join(seen).encode()).hexdigest()
+
+
+def paid_partitions(graph: Graph) -> Iterator[tuple[Partition, PlannedPartition]]:
+    """Each partition that is asked for money, with who is asked."""
     from nift_assets.costs import plan
 
-    store, book = TolerantStore(root=warehouse(), study=graph.study.name), existing_book()
-    today = datetime.now(UTC).date()
     for step in (step for step in graph.steps if step.asks):
         for key in graph.keys(step.tables[0]):
             if not graph.partitions.is_wanted(step.tables[0], key):
                 continue
             asked = plan.planned_partition(graph.study, step.tables[0], key)
-            if asked is None or price_list.is_free(asked.row):
-                continue
-            row = plan.plan_row(graph.study, asked, store=store, book=book, today=today)
-            yield Partition(step.tables[0], key), _facts(graph, row, price_list.last_price(asked.row))
+            if asked is not None and not price_list.is_free(asked.row):
+                yield Partition(step.tables[0], key), asked
+
+
+def planned(graph: Graph, asked: PlannedPartition) -> dict[str, str]:
+    """What a person wants to know of a partition before it is launched."""
+    from nift_assets.costs import plan
+
+    store, book = TolerantStore(root=warehouse(), study=graph.study.name), existing_book()
+    row = plan.plan_row(graph.study, asked, store=store, book=book, today=datetime.now(UTC).date())
+    return _facts(graph, row, price_list.last_price(asked.row))
 
 
 def _facts(graph: Graph, row: PlanRow, price: Any) -> dict[str, str]:

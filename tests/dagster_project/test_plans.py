@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import time
 from pathlib import Path
 
 import dagster as dg
@@ -37,8 +39,7 @@ def test_a_paid_partition_says_its_price_its_cap_what_is_missing_and_the_key(
     assert facts["still to be asked"]
     assert facts["that costs"]
     again = sensor(dg.build_sensor_context(cursor=first.cursor))
-    assert isinstance(again, dg.SensorResult)
-    assert not again.asset_events, "it is told again when it has changed"
+    assert isinstance(again, dg.SkipReason), "it is told again when it has changed"
     assert not (tmp_path / "warehouse").exists(), "who looks makes nothing"
     # The same stands in the definition, which the UI shows before the sensor has looked.
     spec = graph.asset_definition(built, built.tables["completions"]).get_asset_spec(dg.AssetKey("completions"))
@@ -47,6 +48,42 @@ def test_a_paid_partition_says_its_price_its_cap_what_is_missing_and_the_key(
     assert record.data["cap"] == "$1.00"
     free = graph.asset_definition(GRAPH, GRAPH.tables["completions"]).get_asset_spec(dg.AssetKey("completions"))
     assert "asked_for_money" not in free.metadata
+
+
+def test_plans_are_looked_at_again_when_something_changed_a_few_at_a_time_and_seldom_where_that_takes_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NIFT_WAREHOUSE", str(tmp_path / "warehouse"))
+    monkeypatch.setattr(plans, "SHARE_OF_A_CORE", 1.0)
+    several = [dataclasses.replace(PAID, name=f"paid-{number}") for number in range(3)]
+    sensor = plans.plans_sensor(graph.build(dataclasses.replace(STUDY, teachers=(*STUDY.teachers, *several))))
+
+    def tick(cursor: str | None) -> tuple[list[str | None], str | None]:
+        result = sensor(dg.build_sensor_context(cursor=cursor))
+        if isinstance(result, dg.SkipReason):
+            return [], cursor
+        assert isinstance(result, dg.SensorResult)
+        return [event.partition for event in result.asset_events], result.cursor
+
+    # Of an earlier version the cursor was what had been told and nothing else.
+    told, cursor = tick(json.dumps({"completions/paid-0": {"model": "m"}}))
+    assert told == ["paid-0", "paid-1", "paid-2"]
+    assert tick(cursor) == ([], cursor)
+    halves = tmp_path / "warehouse" / STUDY.name / "halves.parquet"
+    halves.parent.mkdir(parents=True)
+    halves.write_bytes(b"not a table")
+    looked: list[str] = []
+    monkeypatch.setattr(plans, "planned", lambda _, asked: looked.append(asked.row.name) or {"model": "other"})
+    monkeypatch.setattr(plans, "SECONDS_AT_A_TIME", 1e-9)
+    for number in range(3):
+        told, cursor = tick(cursor)
+        assert told == [f"paid-{number}"]
+    assert looked == ["paid-0", "paid-1", "paid-2"]
+    assert tick(cursor) == ([], cursor)
+    halves.write_bytes(b"another")
+    resting = json.dumps(json.loads(cursor or "") | {"rest_until": time.time() + 60})
+    assert tick(resting) == ([], resting)
+    assert tick(cursor)[1] != cursor
 
 
 def test_every_table_links_to_what_makes_it_and_to_its_rows_in_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
