@@ -24,7 +24,16 @@ from nift_assets.ledger.locks import AdvisoryLocks, FileLocks, Lock, Locks, lock
 from nift_assets.ledger.opening import opened
 from nift_assets.ledger.rate_limiter import LimitObservations, RateLimiter
 from nift_assets.ledger.spill import Spill
-from nift_assets.ledger.tables import answer_digest, answers, attempts, rate_limiters, requests, sessions, wanted
+from nift_assets.ledger.tables import (
+    UNCLAIMED,
+    answer_digest,
+    answers,
+    attempts,
+    rate_limiters,
+    requests,
+    sessions,
+    wanted,
+)
 from nift_assets.protocol.answer import Status, StoredResponse
 from nift_assets.protocol.request import Request
 from nift_assets.secrets import redaction
@@ -277,9 +286,8 @@ class Book:
             connection.execute(in_order.with_for_update())
             if asker.reuse_below_limit:
                 raised_limits.take(connection, session, [by_key[key] for key in missing])
-            unclaimed = requests.c.claimed_by.is_(None) & requests.c.in_batch.is_(None)
             mine = (
-                among(connection, requests.c.key, missing) & unclaimed & requests.c.outcome.is_distinct_from("unknown")
+                among(connection, requests.c.key, missing) & UNCLAIMED & requests.c.outcome.is_distinct_from("unknown")
             )
             connection.execute(sa.update(requests).where(mine).values(claimed_by=session, outcome=None, detail=None))
             # Looked up behind the claim: what another session answered just before is an answer.

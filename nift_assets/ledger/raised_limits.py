@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from nift_assets import providers
 from nift_assets.ledger import stored_answers
 from nift_assets.ledger.database import insert_new
-from nift_assets.ledger.tables import answer_digest, answers, requests
+from nift_assets.ledger.tables import UNCLAIMED, answer_digest, answers, requests
 from nift_assets.protocol.answer import Answer
 from nift_assets.protocol.request import Request, restored
 from nift_training.endings import ending
@@ -25,8 +25,7 @@ def take(connection: sa.Connection, session: int, questions: Sequence[Request]) 
     found = below(connection, questions)
     if not found:
         return
-    idle = requests.c.claimed_by.is_(None) & requests.c.in_batch.is_(None)
-    free = connection.execute(sa.select(requests.c.key).where(requests.c.key.in_(found), idle)).scalars().all()
+    free = connection.execute(sa.select(requests.c.key).where(requests.c.key.in_(found), UNCLAIMED)).scalars().all()
     now = datetime.now(UTC).isoformat()
     rows = [
         {

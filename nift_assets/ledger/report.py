@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from nift_assets.ledger import stored_answers
 from nift_assets.ledger.book import Book
 from nift_assets.ledger.database import AT_A_TIME, chunks
-from nift_assets.ledger.tables import answers, attempts, batches, requests, spending, wanted
+from nift_assets.ledger.tables import UNCLAIMED, answers, attempts, batches, requests, spending, wanted
 from nift_assets.providers import answer
 
 # Enough answers to know what a model's answers are like, and few enough to read in a moment.
@@ -199,7 +199,7 @@ def _lost_attempts(
     connection: sa.Connection, study: str | None, who: str | None, unknown: sa.ColumnElement[bool]
 ) -> Sequence[Any]:
     """The unknown attempts that nobody is at work on, held until the end of the transaction."""
-    idle = unknown | (requests.c.claimed_by.is_(None) & requests.c.in_batch.is_(None))
+    idle = unknown | UNCLAIMED
     done = attempts.c.key.in_(sa.select(answers.c.key)) | attempts.c.key.in_(sa.select(requests.c.key).where(idle))
     columns = (attempts.c.session, attempts.c.number, attempts.c.study, attempts.c.who, attempts.c.reserved)
     query = _of(sa.select(*columns).where(attempts.c.state == "unknown", done), attempts, study)

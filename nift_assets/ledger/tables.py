@@ -58,6 +58,12 @@ requests = sa.Table(
     ),
 )
 
+# The session and the batch of a question, nought and empty where there is none, for conditions beside its key: SQLite
+# would rather look up all questions of which one of them is null, which are nearly all there are.
+CLAIMED_BY = sa.func.coalesce(requests.c.claimed_by, 0)
+IN_BATCH = sa.func.coalesce(requests.c.in_batch, "")
+UNCLAIMED = (CLAIMED_BY == 0) & (IN_BATCH == "")
+
 # Who wanted which question answered: one row per question × study × teacher or judge.
 wanted = sa.Table(
     "wanted",

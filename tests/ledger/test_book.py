@@ -722,3 +722,24 @@ def test_what_the_headers_say_is_left_is_the_most_there_is() -> None:
     gate = rate_limiter.admit(limiter, LimitObservations(gate_seconds=2.0), [1] * 5, 100.0)
     assert (gate.admitted, gate.wait) == (0, 2.0)
     assert rate_limiter.admit(gate.limiter, LimitObservations(), [1] * 5, 102.5).admitted == 5
+
+
+def test_a_question_is_looked_up_by_its_key_however_many_there_are(sqlite_url: str) -> None:
+    """Of nearly all questions `claimed_by` and `in_batch` are null: by those SQLite would read the whole ledger."""
+    ledger = Book(sqlite_url)
+    executed: list[tuple[str, Any]] = []
+    sa.event.listen(
+        ledger._engine,
+        "before_cursor_execute",
+        lambda connection, cursor, text, values, *_: executed.append((text, values)),
+    )
+    with FaultServer() as server:
+        for limit in (100, 200):  # what ended under the smaller limit is taken over
+            asked = [question(f"text {number}", parameters={"max_tokens": limit}) for number in range(30)]
+            ask(ledger, ASKER, asked, server_of(server.url), limits=Limits(), price=PRICE)
+    looked_up = [(text, values) for text, values in executed if 'requests."key" IN' in text]
+    assert len({text.split()[0] for text, _ in looked_up}) == 2, "some are selected and some updated"
+    with ledger.reading() as connection:
+        for text, values in looked_up:
+            plan = [row[3] for row in connection.exec_driver_sql(f"explain query plan {text}", values)]
+            assert any("requests_1 (key=?)" in step for step in plan), (text, plan)

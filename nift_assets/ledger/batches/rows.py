@@ -15,7 +15,7 @@ from nift_assets.ledger.batches.chunking import ChunkItem
 from nift_assets.ledger.book import Asker, AttemptResult, Book, settle
 from nift_assets.ledger.database import chunks, clean
 from nift_assets.ledger.high_water import DamagedLedger
-from nift_assets.ledger.tables import answers, attempts, batches, requests
+from nift_assets.ledger.tables import IN_BATCH, answers, attempts, batches, requests
 from nift_assets.protocol.batches import BatchApi
 from nift_assets.protocol.request import restored
 
@@ -131,7 +131,7 @@ def settle_requests(connection: sa.Connection, chunk: Mapping[str, Any], settled
     for session, portion in by_session.items():
         settle(connection, session, chunk["study"], chunk["who"], portion)
         keys = [attempt.key for attempt in portion]
-        ended = requests.c.key.in_(keys) & (requests.c.in_batch == chunk["id"])
+        ended = requests.c.key.in_(keys) & (chunk["id"] == IN_BATCH)
         connection.execute(sa.update(requests).where(ended).values(in_batch=None))
 
 

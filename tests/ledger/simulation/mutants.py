@@ -66,7 +66,7 @@ MUTANTS = (
     Mutant(
         "a question of another's is taken",
         "book.py",
-        "among(connection, requests.c.key, missing) & unclaimed & ",
+        "among(connection, requests.c.key, missing) & UNCLAIMED & ",
         "among(connection, requests.c.key, missing) & ",
     ),
     Mutant("the study's cap is not looked at", "book.py", '[("", self.study_cap), ', "["),
