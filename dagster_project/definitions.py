@@ -14,6 +14,7 @@ from dagster_project.resources import resources
 from nift_assets import studies
 from nift_assets.graph import asset_definitions, build, following
 from nift_assets.secrets import redaction
+from nift_assets.steps import tracking
 from nift_assets.steps.lineage import Graph
 
 # Dagster itself passes on an argument that it calls a beta, once per sensor and process: nothing a person can mend.
@@ -49,4 +50,5 @@ def tables_follow(graph: Graph) -> dg.AutomationConditionSensorDefinition:
 
 
 ACTIVE = build(studies.active())
+tracking.setting()  # a misspelt one is refused before anything is asked or trained
 defs = definitions(ACTIVE)

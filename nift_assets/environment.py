@@ -17,7 +17,7 @@ OF_THE_STUDY = (STUDY, SCALE, BENCHMARKS, CORPUS, TEXT_COLUMN, DOCUMENTS, CUT_AT
 WAREHOUSE, LEDGER_URL, BUDGET_USD = "NIFT_WAREHOUSE", "NIFT_LEDGER_URL", "NIFT_BUDGET_USD"
 LEDGER_SPILL = "NIFT_LEDGER_SPILL"
 SERVER, SERVER_KEY, UI_TOKEN = "NIFT_SERVER", "NIFT_SERVER_KEY", "NIFT_UI_TOKEN"
-FAILURE_WEBHOOK = "NIFT_FAILURE_WEBHOOK"
+FAILURE_WEBHOOK, TRACKER = "NIFT_FAILURE_WEBHOOK", "NIFT_TRACKER"
 # Where a test has a process killed.
 CRASH = "NIFT_CRASH"
 
@@ -120,6 +120,11 @@ def ui_asks_for_no_token() -> bool:
 def failure_webhook() -> str | None:
     """The address that is told of each failed run."""
     return _given(FAILURE_WEBHOOK)
+
+
+def tracker() -> str | None:
+    """Who is told of losses, scores and costs: mlflow, tensorboard or wandb, and after a colon where."""
+    return _given(TRACKER)
 
 
 def crash() -> str | None:

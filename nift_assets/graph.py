@@ -30,7 +30,7 @@ from nift_assets.benchmarks.scoring import files as benchmark_files
 from nift_assets.checks import check_stored, inputs_of_tests
 from nift_assets.pages.viewer import links
 from nift_assets.rows import Benchmark
-from nift_assets.steps import approvals, code_references, failing_rows, lineage, samples
+from nift_assets.steps import approvals, code_references, failing_rows, lineage, samples, tracking
 from nift_assets.steps.check_results import MESSAGE
 from nift_assets.steps.context import Context
 from nift_assets.steps.failing_rows import KeptRows
@@ -231,6 +231,9 @@ def _computed(
             yield _result(name, what, spent, key)
         # Recorded behind the write, or Dagster would count the checks for the version before this one.
         yield from _recorded(context, recorded)
+        if step.asks:
+            for name, what in outputs_by_table.items():
+                tracking.send_costs(here, name, versions[name], what.metadata)
         if step.afterwards:
             step.afterwards(here, tables)
 

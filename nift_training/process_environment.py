@@ -37,6 +37,42 @@ VERBS: Mapping[str, Sequence[str]] = {
     "nift_training.fetch": (*HUB, *PROXIES),
     "nift_training.evaluate": PROXIES,
 }
+# What the client of a tracker is told besides, by the tracker's name: who it is there, and how it is reached. The
+# processes on the nodes of a hostfile are not told who.
+TRACKERS: Mapping[str, Sequence[str]] = {
+    "mlflow": (
+        "MLFLOW_EXPERIMENT_NAME",
+        "MLFLOW_ALLOW_FILE_STORE",
+        "MLFLOW_DISABLE_TELEMETRY",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT",
+        "MLFLOW_TRACKING_CLIENT_CERT_PATH",
+        "MLFLOW_TRACKING_INSECURE_TLS",
+        "MLFLOW_TRACKING_PASSWORD",
+        "MLFLOW_TRACKING_SERVER_CERT_PATH",
+        "MLFLOW_TRACKING_TOKEN",
+        "MLFLOW_TRACKING_URI",
+        "MLFLOW_TRACKING_USERNAME",
+        *PROXIES,
+    ),
+    "tensorboard": (),
+    "wandb": (
+        "WANDB_API_KEY",
+        "WANDB_BASE_URL",
+        "WANDB_CACHE_DIR",
+        "WANDB_CONFIG_DIR",
+        "WANDB_DATA_DIR",
+        "WANDB_DIR",
+        "WANDB_ENTITY",
+        "WANDB_ERROR_REPORTING",
+        "WANDB_MODE",
+        "WANDB_PROJECT",
+        "WANDB_RUN_GROUP",
+        "WANDB_TAGS",
+        *PROXIES,
+    ),
+}
+TRACKER_OPTION = "--tracker"
 KEY_OPTION = "--server-key-variable"  # the name of the variable with the key of a server that evaluate asks
 NODES_OPTION = "--hostfile"
 # How this machine signs in on the nodes of a hostfile.
@@ -47,6 +83,12 @@ def told(command: Sequence[str], environment: Mapping[str, str]) -> dict[str, st
     """The environment of `python -m verb …`: what shapes it, what this machine needs, and what the verb asks for."""
     asked = {name for argument in command for name in VERBS.get(argument, ())}
     asked |= {value for option, value in pairwise(command) if option == KEY_OPTION}
+    asked |= {
+        name
+        for option, setting in pairwise(command)
+        if option == TRACKER_OPTION
+        for name in TRACKERS.get(setting.partition(":")[0], ())
+    }
     asked |= {*SIGNING_IN} if NODES_OPTION in command else set()
     return {name: value for name, value in environment.items() if name in asked or _is_plain(name)}
 

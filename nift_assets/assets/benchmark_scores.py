@@ -11,7 +11,7 @@ from nift_assets import benchmarks
 from nift_assets.benchmarks.scoring import scores
 from nift_assets.benchmarks.scoring.answers import alike_in
 from nift_assets.benchmarks.scoring.scores import Measured
-from nift_assets.steps import approvals
+from nift_assets.steps import approvals, tracking
 from nift_assets.steps.context import Context
 from nift_assets.steps.table import table
 from nift_assets.study import Study
@@ -30,6 +30,7 @@ from nift_assets.study import Study
     rows=lambda study, key, table: (against(study), *approvals.wanted(study)),
     plugins=lambda study, key, table: [benchmarks.load(row.name).score for row in study.benchmarks],
     follows=True,
+    afterwards=lambda context, tables: tracking.send_scores(context),
 )
 def benchmark_scores(context: Context, **tables: pl.DataFrame) -> pl.DataFrame:
     measured = [

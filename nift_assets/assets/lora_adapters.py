@@ -12,7 +12,7 @@ import polars as pl
 
 from nift_assets.pages import plots
 from nift_assets.rows import Adapter
-from nift_assets.steps import process
+from nift_assets.steps import process, tracking
 from nift_assets.steps.context import Context
 from nift_assets.steps.table import TableOutput, table
 from nift_assets.table_files import data_version
@@ -55,6 +55,7 @@ def lora_adapters(context: Context, training_sets: pl.DataFrame, backbones: pl.D
             work=work,
             threads=context.study.backbone(adapter.backbone).threads,
             **_options(adapter.machine),
+            **tracking.options(context),
         )
     shutil.rmtree(work.parent, ignore_errors=True)
     facts = folder.manifest.facts

@@ -31,8 +31,8 @@ PACKAGES = ("nift_assets", "nift_training", "expectations", "dagster_project")
 FOLDER = Path(__file__).parents[2]
 
 # Rooms that are named and not entered, because nothing in them shapes a row: how steps are declared, run, stored and
-# checked; who is asked when, and what that costs; the rows of studies, whose values a step names by itself; and the
-# lines of progress.
+# checked; who is asked when, and what that costs; the rows of studies, whose values a step names by itself; the lines
+# of progress, and what a tracker is told.
 OUTSIDE = (
     "dagster_project",
     "expectations",
@@ -49,6 +49,7 @@ OUTSIDE = (
     "nift_assets.studies",
     "nift_assets.study",
     "nift_training.progress",
+    "nift_training.tracking",
 )
 # A step is made from what other steps have stored, never from their code.
 STEPS = "nift_assets.assets"

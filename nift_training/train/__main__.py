@@ -21,6 +21,7 @@ from typing import Any
 
 from nift_training import recipe, verbs
 from nift_training.machine import Machine
+from nift_training.process_environment import TRACKER_OPTION
 from nift_training.recipe import Recipe
 from nift_training.train import launch, loop
 from nift_training.train.run import TrainingRun, carry_out, work_beside
@@ -56,6 +57,13 @@ def parser() -> argparse.ArgumentParser:
     add("--cache", type=Path, help="folder for token ids, kept from run to run; in the work folder if not given")
     add("--save-steps", type=verbs.positive, default=loop.SAVE_EVERY_STEPS, help="steps between checkpoints")
     add("--start-over", action="store_true", help="remove the checkpoints there are and begin anew")
+    told = command_line.add_argument_group("tracker", "who is told of each step; none of it changes what is learnt")
+    add = told.add_argument
+    add(TRACKER_OPTION, help="mlflow[:ADDRESS], tensorboard[:FOLDER] or wandb[:PROJECT]; nobody if not given")
+    add(
+        "--tracked-as",
+        help="what the run is called there; by default OUT's name with a digest of base, data and recipe",
+    )
     return command_line
 
 
@@ -122,6 +130,8 @@ def main(argv: Sequence[str]) -> None:
         device=options.device,
         save_steps=options.save_steps,
         start_over=options.start_over,
+        tracker=options.tracker,
+        tracked_as=options.tracked_as,
     )
     carry_out(run, how, chosen_machine(options))
 

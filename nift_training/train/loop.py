@@ -52,8 +52,10 @@ def optimise(
     log: Sequence[TrainStep] = (),
     save: Callable[[int, Sequence[TrainStep]], None] | None = None,
     save_steps: int = SAVE_EVERY_STEPS,
+    tell: Callable[[TrainStep], None] | None = None,
 ) -> list[TrainStep]:
-    """Trains the adapter in place from the steps in `log` on; one row per optimiser step is returned."""
+    """Trains the adapter in place from the steps in `log` on; one row per optimiser step is returned, and told when it
+    is made."""
     total = recipe.steps(len(examples))
     steps = list(log)
     reporter = StepReporter(total, device)
@@ -83,6 +85,8 @@ def optimise(
             )
         )
         reporter.report(steps[-1])
+        if tell is not None:
+            tell(steps[-1])
         if save is not None and number % save_steps == 0 and number < total:
             save(number, steps)
     return steps

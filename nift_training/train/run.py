@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +16,9 @@ from nift_training.machine import Machine, ProcessRank
 from nift_training.memory import peak_rss_mb
 from nift_training.model_folder import Weights
 from nift_training.recipe import Recipe
+from nift_training.tracking import trackers
+from nift_training.tracking.follower import Follower
+from nift_training.tracking.measurements import Opening, run_name
 from nift_training.train import (
     card,
     checkpoints,
@@ -37,11 +40,16 @@ if TYPE_CHECKING:
     import torch
 
 PACKAGES = ("torch", "transformers", "peft")
+# What a tracker is told of a step.
+TOLD = ("loss", "learning_rate", "gradient_norm", "epoch")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRun:
-    """Where a run reads, writes and keeps what it needs to go on: `work` holds its checkpoints, `cache` its tokens."""
+    """Where a run reads, writes and keeps what it needs to go on: `work` holds its checkpoints, `cache` its tokens.
+
+    A `tracker` is told of each step, of a run that is `tracked_as`; nothing that is learnt depends on it.
+    """
 
     base: Path
     base_name: str
@@ -54,6 +62,8 @@ class TrainingRun:
     device: str = "auto"
     save_steps: int = loop.SAVE_EVERY_STEPS
     start_over: bool = False
+    tracker: str | None = None
+    tracked_as: str | None = None
 
 
 def train(
@@ -75,6 +85,8 @@ def train(
 def carry_out(run: TrainingRun, recipe: Recipe, wanted: Machine) -> None:
     """The run, in each of the processes that share it; the first of them writes the adapter."""
     artifacts.check_free(run.out)
+    if run.tracker is not None:
+        trackers.parse(run.tracker)
     if not run.data.is_file():
         raise ValueError(f"{run.data} is not there: name a .json, .jsonl or .parquet file of pairs")
     with devices.memory_errors(wanted), _alone(run.work):
@@ -114,18 +126,20 @@ def _train(run: TrainingRun, recipe: Recipe, wanted: Machine) -> None:
         if place.first:
             checkpoints.write(run.work, done, state, [asdict(step) for step in log], identity)
 
-    steps = loop.optimise(
-        engine,
-        examples,
-        recipe,
-        layout=prepared.layout,
-        at_once=prepared.at_once,
-        device=device,
-        process=place,
-        log=log,
-        save=save,
-        save_steps=run.save_steps,
-    )
+    with _followed(run, identity, first_step=len(log) + 1, place=place) as tell:
+        steps = loop.optimise(
+            engine,
+            examples,
+            recipe,
+            layout=prepared.layout,
+            at_once=prepared.at_once,
+            device=device,
+            process=place,
+            log=log,
+            save=save,
+            save_steps=run.save_steps,
+            tell=tell,
+        )
     state = engine.state()
     if place.first:
         facts = {
@@ -140,6 +154,25 @@ def _train(run: TrainingRun, recipe: Recipe, wanted: Machine) -> None:
             **_how(prepared, wanted, device, place),
         }
         _publish(run, prepared.model, state, recipe, steps, facts, started)
+
+
+@contextmanager
+def _followed(
+    run: TrainingRun, identity: Mapping[str, Any], *, first_step: int, place: ProcessRank
+) -> Iterator[Callable[[TrainStep], None] | None]:
+    """What tells the run's tracker of a step, in the first of the processes that share the run; None for nobody."""
+    if run.tracker is None or not place.first:
+        yield None
+        return
+    opening = Opening(
+        run=run_name(run.tracked_as or f"{run.out.name}/{artifacts.digest_of(identity)[:8]}"),
+        settings={"base": run.base_name, "rows": identity["rows"], **identity["recipe"]},
+        seconds=time.time(),
+        first_step=first_step,
+    )
+    with Follower(run.tracker) as follower:
+        follower.begin(opening)
+        yield lambda step: follower.tell(step.step, {f"train/{name}": getattr(step, name) for name in TOLD})
 
 
 def _check_rows(run: TrainingRun, model: Any, tokenizer: Any, examples: Examples) -> None:
