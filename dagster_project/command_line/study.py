@@ -176,11 +176,13 @@ def _run_study(
     from dagster_project import lost_runs, run_study
     from dagster_project.command_line import run_progress, score_table, spent_table
     from nift_assets import corpus, graph
+    from nift_assets.steps import tracking
     from nift_assets.store import Store
     from nift_training import file_locks
 
     if "://" in warehouse():
         raise ValueError(f"the warehouse is {warehouse()}, and weights need a local folder; set NIFT_WAREHOUSE to one")
+    tracking.setting()
     built, store = graph.build(study), Store(root=warehouse(), study=study.name)
     if by_hand := [name for name in tables if name in built.tables and built.tables[name].by_hand]:
         raise ValueError(f"{by_hand[0]} is made by nift publish")
