@@ -1,7 +1,8 @@
 {{ config(group='completions', plot='funnel') }}
 
 -- How many documents reach each step for each teacher. A filter drops where the teacher names it, in the teacher's
--- order, and what an earlier one dropped is not dropped again; the others only say what they would have found.
+-- order, and what an earlier one dropped is not dropped again; the others only say what they would have found. Of a
+-- filter that has not been run over a teacher's completions nothing is said.
 
 with
 
@@ -31,6 +32,10 @@ completions as (
 
 removals as (
     select teacher, document_id, filter from {{ ref('removals') }}
+),
+
+filter_runs as (
+    select teacher, filter from {{ ref('filter_runs') }}
 ),
 
 filtered_completions as (
@@ -88,10 +93,15 @@ filter_steps as (
         coalesce(dropped.dropped, 0) as dropped,
         asked.ok
     from asked
-    cross join filters
+    inner join filter_runs using (teacher)
+    inner join filters using (filter)
     left join teacher_filters using (teacher, filter)
     left join flagged using (teacher, filter)
     left join dropped on asked.teacher = dropped.teacher and teacher_filters.place = dropped.place
+),
+
+filters_run as (
+    select teacher, count(*) as number from filter_steps group by teacher
 ),
 
 ---------- one row per step
@@ -128,9 +138,10 @@ steps as (
 
     -- Counted from the table itself, so that a step that does not add up shows. A teacher of whom the filters leave
     -- something and the table has nothing is one it was not made of yet.
-    select asked.teacher, 6 + (select count(*) from filters), 'kept', false, true, null, coalesce(documents, 0)
+    select asked.teacher, 6 + coalesce(filters_run.number, 0), 'kept', false, true, null, coalesce(documents, 0)
     from asked
     left join filtered_completions using (teacher)
+    left join filters_run using (teacher)
     left join all_dropped using (teacher)
     where documents is not null or asked.ok = coalesce(all_dropped.dropped, 0)
 ),

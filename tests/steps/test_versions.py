@@ -153,6 +153,7 @@ PROVIDERS = [f"providers.{name}" for name in providers.names()]
         ("nift_assets/ledger/door.py", "def ask(", "def asked(", []),
         ("nift_assets/pages/charts.py", "WIDTH", "BREADTH", []),
         ("nift_training/progress.py", "RANK", "rank", []),
+        ("nift_training/tracking/wandb.py", "KEPT_HERE", "KEPT", []),
     ],
 )
 def test_changed_code_asks_for_the_numbers_of_what_it_makes(
