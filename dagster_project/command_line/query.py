@@ -110,15 +110,7 @@ def _hand_on(rows: DuckDBPyRelation, views: DuckDBPyConnection, form: Format | N
     elif out is None:
         result_rows.write_text(rows, form, _standard_output())
     else:
-        from nift_assets.store import replacing
-
-        with replacing(out) as temporary:
-            if form == "parquet":
-                written = result_rows.write_parquet(rows, temporary)
-            else:
-                with temporary.open("w", encoding="utf-8", newline="") as file:
-                    written = result_rows.write_text(rows, form, file)
-        click.echo(f"{written:,} rows: {out}", err=True)
+        click.echo(f"{result_rows.write_file(rows, form, out):,} rows: {out}", err=True)
 
 
 def _standard_output() -> IO[str]:

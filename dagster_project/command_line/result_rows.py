@@ -61,6 +61,17 @@ def show(rows: DuckDBPyRelation, views: DuckDBPyConnection, columns: int) -> str
     return f"{count:,} rows, {which}{SHOWN} shown; all of them: --csv, --json or --out FILE"
 
 
+def write_file(rows: DuckDBPyRelation, form: Format, out: Path) -> int:
+    """Writes a file, whole or not at all, and says how many rows it was."""
+    from nift_assets.store import replacing
+
+    with replacing(out) as temporary:
+        if form == "parquet":
+            return write_parquet(rows, temporary)
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            return write_text(rows, form, file)
+
+
 def write_text(rows: DuckDBPyRelation, form: Format, file: IO[str]) -> int:
     """Writes CSV or JSON, and says how many rows it was. Raises ValueError for two columns of one name."""
     import polars as pl

@@ -20,6 +20,7 @@ from dagster_project.command_line import known_names
 MODULES = {
     "chat": ("chat",),
     "checks": ("check",),
+    "diff": ("diff",),
     "judge": ("judge",),
     "look": ("look",),
     "listings": ("studies", "tables", "teachers"),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nift_assets.hub import data_files, repository
+from nift_assets.differences import comparison, wording
+from nift_assets.differences.comparison import PartitionDifference
+from nift_assets.hub import published, repository
 from nift_assets.hub.folders import Content
 from nift_assets.hub.repository import Change, Repository, RepositoryState
 from nift_assets.rows import Publication
@@ -33,38 +36,47 @@ def plan(
 def message(
     to: Repository, folder: Path, content: Content, remote: RepositoryState | None, changed: Sequence[Change]
 ) -> str:
-    """What a commit does: a title, and a line for each file that is not the same."""
+    """What a commit does: a title, what became of the rows of a data set that is there already and why, and a line for
+    each file that is not the same."""
     listing = "\n".join(f"{change.action}: {change.path} ({change.bytes:,} bytes)" for change in changed)
     if remote is None or remote.marker is None:
         return f"{to.publication.name}: {content.tag}, {len(changed)} files\n\n{listing}"
-    lines = _changed_rows(to, folder, content, remote, changed)
+    rows = _row_differences(to, folder, remote, remote.marker, changed)
+    lines = [f"{name}: {counted(found)}" for name, found in rows if not found.is_same]
     lines += [
         f"{change.path} {change.action}"
         for change in changed
         if not change.path.endswith(".parquet") and change.path != repository.MARKER
     ]
-    return f"{content.tag}: {'; '.join(lines) or 'another list of files'}\n\n{listing}"
+    paragraphs = [wording.paragraph(rows), listing]
+    return "\n\n".join([f"{content.tag}: {'; '.join(lines) or 'another list of files'}", *filter(None, paragraphs)])
 
 
-def _changed_rows(
-    to: Repository, folder: Path, content: Content, remote: RepositoryState, changed: Sequence[Change]
-) -> list[str]:
-    """What became of the rows of each folder of shards, for which those that are replaced are fetched."""
-    lines = []
-    files = [change for change in changed if change.path.endswith(".parquet")]
-    keys = {
-        configuration.files[0].partition("/")[0]: configuration.source.key for configuration in content.configurations
-    }
+def counted(found: PartitionDifference) -> str:
+    """How many rows of a configuration have changed, came or went."""
+    counts = {"changed": found.changed, "added": found.rows_in, "removed": found.rows_out}
+    return ", ".join(f"{n:,} {'row' if n == 1 else 'rows'} {what}" for what, n in counts.items() if n)
+
+
+def _row_differences(
+    to: Repository,
+    folder: Path,
+    remote: RepositoryState,
+    marker: Mapping[str, Any],
+    changed: Sequence[Change],
+) -> list[tuple[str, PartitionDifference]]:
+    """What became of the rows of each configuration, under its name; only the shards that are replaced are fetched."""
+    if not changed or not marker["of"].get("teacher"):
+        return []
+    replaced = {change.path for change in changed if change.path.endswith(".parquet") and change.action != "new"}
+    new_marker = json.loads((folder / repository.MARKER).read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory(prefix="nift-") as scratch:
-        old = Path(scratch)
-        repository.fetch(to, remote.head, [change.path for change in files if change.action != "new"], old)
-        for name in dict.fromkeys(change.path.partition("/")[0] for change in files):
-            mine = [change.path for change in files if change.path.startswith(f"{name}/")]
-            if name not in keys:
-                lines.append(f"{name} removed")
-                continue
-            rows = data_files.row_changes(old, folder, mine, keys[name])
-            counts = {"changed": rows.changed, "added": rows.added, "removed": rows.removed}
-            parts = [f"{n:,} {'row' if n == 1 else 'rows'} {what}" for what, n in counts.items() if n]
-            lines.append(f"{name}: {', '.join(parts) or 'the same rows in other files'}")
-    return lines
+        repository.fetch(to, remote.head, sorted(replaced), Path(scratch))
+        before = published.state("before", marker, lambda file: Path(scratch if file in replaced else folder, file))
+        after = published.state("after", new_marker, lambda file: folder / file)
+        names = {
+            published.table_of(name, str(after.teacher)): name
+            for name in (*marker.get("configurations", {}), *new_marker["configurations"])
+        }
+        with comparison.opened(before, after) as compared:
+            return [(names[place], compared.of(place)) for place in compared.places()]

@@ -6,7 +6,6 @@ from file to file a few thousand rows at a time, whatever the size of the table.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,15 +50,6 @@ class Configuration:
         return self.source.name
 
 
-@dataclass(frozen=True, kw_only=True)
-class RowChanges:
-    """How many rows of a configuration are new, gone, or of the same name with another content."""
-
-    added: int = 0
-    removed: int = 0
-    changed: int = 0
-
-
 def write(folder: Path, sources: Sequence[ShardSource]) -> list[Configuration]:
     """The shards of all sources that have rows, `<configuration>/train-….parquet`; the largest prefix comes first."""
     prefixes = [source for source in sources if source.prefix]
@@ -78,19 +68,6 @@ def write(folder: Path, sources: Sequence[ShardSource]) -> list[Configuration]:
             files = _write_shards(folder, source, _ends(number))
             configurations.append(Configuration(source=source, rows=number, files=tuple(files)))
     return configurations
-
-
-def row_changes(old: Path, new: Path, files: Sequence[str], key: Sequence[str]) -> RowChanges:
-    """What became of the rows of one configuration, from those of its files that are not the same in both folders."""
-    before, after = (
-        _contents([folder / name for name in files if (folder / name).exists()], key) for folder in (old, new)
-    )
-    both = before.keys() & after.keys()
-    return RowChanges(
-        added=len(after) - len(both),
-        removed=len(before) - len(both),
-        changed=sum(before[name] != after[name] for name in both),
-    )
 
 
 def _nested(sources: Sequence[ShardSource], identities: dict[str, list[str]]) -> list[list[ShardSource]]:
@@ -168,13 +145,3 @@ def _schema(source: ShardSource) -> Any:
     types = {"VARCHAR": pa.string(), "BIGINT": pa.int64(), "DOUBLE": pa.float64(), "BOOLEAN": pa.bool_()}
     declared = {column.name: types[column.type] for column in source.contract.columns if column.name in source.columns}
     return pa.schema([(name, declared[name]) for name in source.columns])
-
-
-def _contents(paths: Sequence[Path], key: Sequence[str]) -> dict[tuple[Any, ...], bytes]:
-    """A digest of each row, by what names it."""
-    digests = {}
-    for path in paths:
-        for rows in pl.read_parquet(path, glob=False).iter_slices(ROWS_AT_A_TIME):
-            for name, row in zip(rows.select(key).iter_rows(), rows.iter_rows(), strict=True):
-                digests[name] = hashlib.sha256(repr(row).encode(errors="surrogatepass")).digest()
-    return digests

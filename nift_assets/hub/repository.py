@@ -112,15 +112,16 @@ def token() -> str | None:
     return keys.read(TOKEN)
 
 
-def connect(token: str) -> HfApi:
-    """The Hub, or the server that `HF_ENDPOINT` names; no token travels over plain HTTP to another machine."""
+def connect(token: str | None) -> HfApi:
+    """The Hub, or the server that `HF_ENDPOINT` names, as a stranger without a token; over plain HTTP no
+    token travels to another machine."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # hf_xet reports on uploads that take minutes
     from huggingface_hub import HfApi, constants, set_client_factory
 
-    if constants.ENDPOINT.startswith("http://") and providers.endpoint(constants.ENDPOINT) != "local":
+    if token and constants.ENDPOINT.startswith("http://") and providers.endpoint(constants.ENDPOINT) != "local":
         raise ValueError(f"HF_ENDPOINT is {constants.ENDPOINT}: a token is not sent over plain HTTP; use https://")
     set_client_factory(_client)
-    return HfApi(token=token)
+    return HfApi(token=token or False)  # and not the one that a person has logged in with
 
 
 def _client() -> httpx2.Client:
