@@ -17,6 +17,7 @@ from nift_assets.differences.states import StudyState, TablePartition, is_remova
 
 # Tables of which the tables before them say why a row is not there.
 OF_ANSWERS = ("completions", "filtered_completions", "training_sets")
+ELSEWHERE = f"when {DIFFERING}.columns = ['sample_rank'] then 'another place in the sample'"
 # What shapes a request besides the first half.
 ASKED_WITH = ("system_prompt", "temperature", "max_tokens", "api_version")
 
@@ -34,13 +35,15 @@ def explain(
     if table == "halves":
         _say(connection, place, "in", _absent_case(before, place, None))
         _say(connection, place, "out", _absent_case(after, place, None))
-        _say(connection, place, "changed", "'another halving'")
+        _say(connection, place, "changed", _case([_when(["first_half", "cut"], "another halving"), ELSEWHERE]))
     elif table in OF_ANSWERS:
         for teacher in _teachers(connection, place):
             for change, state in (("in", before), ("out", after)):
                 if ("completions", teacher) in {*before.files, *after.files}:
                     _say(connection, place, change, _absent_case(state, place, teacher), teacher)
             _say(connection, place, "changed", _changed_case(place, before, after), teacher)
+    elif table == "raw_sample":
+        _say(connection, place, "changed", _case([ELSEWHERE]))
     elif is_removals(table) or table.endswith("_rejects"):
         for teacher in _teachers(connection, place):
             for change, side in (("in", "after"), ("out", "before")):
@@ -140,7 +143,7 @@ def _changed_case(place: TablePartition, before: StudyState, after: StudyState) 
         steps.append(f"when ({of_completion}) is not null then ({of_completion})")
     steps += [
         _when(["completion", "response", "status"], "another answer"),
-        "when differing.columns = ['sample_rank'] then 'another place in the sample'",
+        ELSEWHERE,
     ]
     return _case(steps)
 
