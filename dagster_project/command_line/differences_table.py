@@ -10,7 +10,7 @@ from dagster_project.command_line.text_table import aligned, table
 from nift_assets.benchmarks.scoring.scores import Measured
 from nift_assets.differences import wording
 from nift_assets.differences.changed_words import changed_words
-from nift_assets.differences.comparison import ChangedText, PartitionDifference
+from nift_assets.differences.comparison import FIRST, ChangedText, PartitionDifference
 from nift_assets.differences.funnels import FunnelStep
 from nift_assets.differences.reasons import OF_ANSWERS
 from nift_assets.differences.score_differences import SIGNIFICANT, ScoreDifference
@@ -69,7 +69,7 @@ def render(found: Differences, width: int) -> str:
         return f"Nothing differs{what} between {found.before} and {found.after}."
     paragraphs = [
         f"before: {found.before}\nafter:  {found.after}",
-        _tables(found.rows),
+        _tables(found),
         _told(found, width),
         _funnel(found.funnel),
         _scores(found.scores),
@@ -78,22 +78,29 @@ def render(found: Differences, width: int) -> str:
     return "\n\n".join(filter(None, paragraphs))
 
 
-def _tables(rows: Sequence[PartitionDifference]) -> str:
-    """One line per table with rows that differ, its partitions taken together."""
+def _tables(found: Differences) -> str:
+    """One line per table with rows that differ, its partitions taken together; numbers that are made of others by name
+    alone."""
     tables: dict[str, list[PartitionDifference]] = {}
-    for each in rows:
+    for each in found.rows:
         tables.setdefault(each.table, []).append(each)
-    lines = []
+    lines, numbers, same = [], [], []
     for name, partitions in tables.items():
         differing = [each for each in partitions if not each.is_same]
-        if differing:
-            numbers = [sum(getattr(each, what) or 0 for each in partitions) for what in NUMBERS]
+        if not differing:
+            same.append(name)
+        elif partitions[0].partition is None and name not in (found.named or FIRST):
+            numbers.append(name)
+        else:
+            counts = [sum(getattr(each, what) or 0 for each in partitions) for what in NUMBERS]
             of = "-" if partitions[0].partition is None else f"{len(differing)} of {len(partitions)}"
-            lines.append([name, of, *(f"{number:,}" if number else "-" for number in numbers)])
-    same = [name for name, partitions in tables.items() if all(each.is_same for each in partitions)]
-    named = ", ".join(same) if len(same) <= MOST_NAMED else f"{len(same)} more tables"
+            lines.append([name, of, *(f"{count:,}" if count else "-" for count in counts)])
     drawn = [line.rstrip() for line in aligned([["rows of", "partitions", *HEADS], *lines], left=2)] if lines else []
-    return "\n".join([*drawn, *([f"The same in both: {named}."] if same else [])])
+    drawn += [f"Numbers made of these differ in {', '.join(numbers)}."] if numbers else []
+    drawn += (
+        [f"The same in both: {', '.join(same) if len(same) <= MOST_NAMED else f'{len(same)} tables'}."] if same else []
+    )
+    return "\n".join(drawn)
 
 
 NUMBERS = ("before", "after", "rows_out", "rows_in", "changed")

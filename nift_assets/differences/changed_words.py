@@ -7,9 +7,9 @@ import re
 
 from nift_assets.writing_systems import UNSPACED_RANGES
 
-# White space belongs to the word before it, so that the pieces joined are the text. Of a script without spaces each
+# White space belongs to the word behind it, so that the pieces joined are the text. Of a script without spaces each
 # sign is a word.
-PIECE = re.compile(rf"\s*(?:[{UNSPACED_RANGES}]|(?:(?![{UNSPACED_RANGES}])\S)+)\s*|\s+")
+PIECE = re.compile(rf"\s*(?:[{UNSPACED_RANGES}]|(?:(?![{UNSPACED_RANGES}])\S)+)|\s+")
 # Two texts that have nothing to do with each other take the square of their words to compare.
 MOST_WORDS = 300
 CONTEXT = 4
@@ -64,9 +64,9 @@ def _around(words: list[str], *, begins: bool, ends: bool) -> str:
 
 
 def _marked(mark: str, words: list[str]) -> str:
-    """Words in their mark, with the space behind them outside of it."""
+    """Words in their mark, with the space before them outside of it."""
     text = "".join(words)
-    return mark.format(_short(text.strip())) + " " * (text[-1:].isspace()) if words else ""
+    return " " * text[0].isspace() + mark.format(_short(text.strip())) if words else ""
 
 
 def _short(text: str) -> str:

@@ -44,11 +44,16 @@ def explain(
             _say(connection, place, "changed", _changed_case(place, before, after), teacher)
     elif table == "raw_sample":
         _say(connection, place, "changed", _case([ELSEWHERE]))
-    elif is_removals(table) or table.endswith("_rejects"):
+    elif says_its_own_reason(table):
         for teacher in _teachers(connection, place):
             for change, side in (("in", "after"), ("out", "before")):
                 told = f"(select any_value(reason) from {side} where {key_text(key)} = {DIFFERING}.key)"
                 _say(connection, place, change, told, teacher)
+
+
+def says_its_own_reason(table: str) -> bool:
+    """Whether each row of a table says why it is there."""
+    return is_removals(table) or table.endswith("_rejects")
 
 
 def _say(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from nift_assets.differences.comparison import PartitionDifference
+from nift_assets.differences.reasons import says_its_own_reason
 
 MOST_REASONS = 6
 
@@ -17,7 +18,7 @@ def sentence(found: PartitionDifference) -> str:
         return f"is new, with {_rows(found.rows_in)}"
     parts = [
         _part(found.rows_out, "out", found.why.get("out", {})),
-        _part(found.rows_in, "in", found.why.get("in", {}), "before: "),
+        _part(found.rows_in, "in", found.why.get("in", {}), "" if says_its_own_reason(found.table) else "before: "),
         _part(found.changed, "changed", found.why.get("changed", {}) or found.columns),
     ]
     parts += [f"without the column {column}" for column in found.columns_out]

@@ -48,8 +48,28 @@ def message(
         for change in changed
         if not change.path.endswith(".parquet") and change.path != repository.MARKER
     ]
-    paragraphs = [wording.paragraph(rows), listing]
+    paragraphs = [
+        wording.paragraph(rows),
+        "\n".join(_changed_scores(remote.marker.get("scores", {}), content)),
+        listing,
+    ]
     return "\n\n".join([f"{content.tag}: {'; '.join(lines) or 'another list of files'}", *filter(None, paragraphs)])
+
+
+def _changed_scores(before: Mapping[str, Sequence[float | None]], content: Content) -> list[str]:
+    """A line for each score of published weights that is another one now; of a card without scores there is none."""
+    return [
+        f"{name}: {_score(before.get(name))} before, {_score(now)} now."
+        for name, now in content.scores.items()
+        if before and before.get(name) != now
+    ]
+
+
+def _score(said: Sequence[float | None] | None) -> str:
+    score, low, high = said or (None, None, None)
+    if score is None:
+        return "no score"
+    return f"{score:.2f}" if low is None or high is None else f"{score:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def counted(found: PartitionDifference) -> str:

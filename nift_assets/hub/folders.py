@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from expectations.results import CheckResult
 from nift_assets.hub import cards, data_files, dataset_facts, repository, weights_facts
 from nift_assets.hub.data_files import Configuration
+from nift_assets.hub.weights_facts import PublishedScores
 from nift_assets.rows import Publication, digest
 from nift_assets.secrets import redaction
 from nift_assets.store import Store
@@ -41,11 +42,13 @@ class Upstream:
 
 @dataclass(frozen=True)
 class Content:
-    """What is in a folder to be published: the tag of its version, its rows, and the configurations of a dataset."""
+    """What is in a folder to be published: the tag of its version, its rows, and the configurations of a dataset or the
+    scores of weights."""
 
     tag: str
     rows: int = 0
     configurations: Sequence[Configuration] = ()
+    scores: PublishedScores = field(default_factory=dict)
 
 
 def write(
@@ -63,6 +66,7 @@ def write(
             configuration.name: {"rows": configuration.rows, "files": configuration.files}
             for configuration in content.configurations
         },
+        **({"scores": content.scores} if content.scores else {}),
     }
     (making.path / repository.MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
     making.facts.update(rows=content.rows, tag=content.tag)
@@ -127,7 +131,7 @@ def _write_weights(
     }
     head = weights_facts.head(publication, backbone, model)
     _write_card(making.path, "weights_card.md.j2", head, {**facts, **shown, "repository": place, "tag": tag})
-    return Content(tag)
+    return Content(tag, scores=weights_facts.published_scores(study, store, adapter, model))
 
 
 def _write_card(folder: Path, template: str, head: Mapping[str, Any], facts: Mapping[str, Any]) -> None:

@@ -23,6 +23,9 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 CARD = "README.md"
 ADAPTER_CONFIG = "adapter_config.json"
 
+# The score and both ends of its interval, by model and measure.
+PublishedScores = dict[str, list[float | None]]
+
 
 def copy(folder: Path, making: artifacts.Draft, backbone: Backbone) -> dict[str, Any]:
     """The facts of a verified folder of weights, whose files are now also in the draft, without another byte on the
@@ -97,6 +100,16 @@ def head(publication: Publication, backbone: Backbone, model: Model | None) -> d
         "base_model": backbone.source if on_the_hub else None,
         "base_model_relation": ("finetune" if model else "adapter") if on_the_hub else None,
         "tags": ["non-instructional-fine-tuning", "arxiv:2409.00096", "nift", *([] if model else ["lora"])],
+    }
+
+
+def published_scores(study: Study, store: Store, adapter: Adapter, model: Model | None) -> PublishedScores:
+    """Score and interval of each measure, by the models that the card shows: what a later commit is held against."""
+    shown = {row.name for row in _scored(study, adapter, model)}
+    return {
+        f"{row['model']} on {row['benchmark']}": [row["score"], row["low"], row["high"]]
+        for row in store.read("benchmark_scores", None).sort("model", "benchmark").to_dicts()
+        if row["model"] in shown and row["score"] is not None
     }
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from expectations import contract
 from nift_assets.hub import data_files
-from nift_assets.hub.data_files import RowChanges, ShardSource
+from nift_assets.hub.data_files import ShardSource
 from nift_training.artifacts import sha256
 
 PAIRS = contract.load("training_sets")
@@ -80,28 +80,3 @@ def test_what_has_no_rows_is_no_configuration(tmp_path: Path) -> None:
         name="removals", title="", paths=none.paths * 2, contract=PAIRS, columns=COLUMNS, key=("document_id",)
     )
     assert data_files.write(tmp_path / "out", [stored(tmp_path / "in", "pairs", 3), empty])[1:] == []
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"changed": 17}, RowChanges(changed=1)),
-        ({"rows": 103}, RowChanges(added=3)),
-        ({"first": 2}, RowChanges(removed=2)),
-        ({}, RowChanges()),
-    ],
-)
-def test_what_became_of_rows_is_counted_in_the_files_that_differ(
-    changes: dict[str, int], expected: RowChanges, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(data_files, "ROWS_PER_SHARD", 40)
-    old = data_files.write(tmp_path / "old", [stored(tmp_path / "in", "pairs", 100)])[0].files
-    new = data_files.write(tmp_path / "new", [stored(tmp_path / "in", "pairs", **{"rows": 100, **changes})])[0].files
-    names = dict.fromkeys((*old, *new))
-    differ = [name for name in names if _sha(tmp_path / "old" / name) != _sha(tmp_path / "new" / name)]
-    assert len(differ) == (1 if "changed" in changes else len(differ))
-    assert data_files.row_changes(tmp_path / "old", tmp_path / "new", differ, ("document_id",)) == expected
-
-
-def _sha(path: Path) -> str | None:
-    return sha256(path) if path.exists() else None
