@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import duckdb
 
@@ -13,7 +12,7 @@ from expectations import contract
 from expectations.contract import Contract
 from nift_assets.differences import reasons, row_differences
 from nift_assets.differences.row_differences import DIFFERING
-from nift_assets.differences.states import REMOVALS, StudyState, TablePartition, is_removals
+from nift_assets.differences.states import REMOVALS, StudyState, TablePartition, height, is_removals
 
 # Texts whose change is worth reading.
 TEXTS = ("text", "first_half", "second_half", "prompt", "response", "completion", "answer", "judgment")
@@ -91,7 +90,7 @@ class Comparison:
 
     def of(self, place: TablePartition) -> PartitionDifference:
         """What became of the rows of one partition. DamagedTable if one of its files is not what was written."""
-        heights = [_height(state.files.get(place)) for state in (self.before, self.after)]
+        heights = [height(s.files[place]) if place in s.files else None for s in (self.before, self.after)]
         found = PartitionDifference(table=place[0], partition=place[1], before=heights[0], after=heights[1])
         if found.is_whole:
             state, change = (self.before, "out") if heights[1] is None else (self.after, "in")
@@ -193,9 +192,3 @@ def opened(before: StudyState, after: StudyState) -> Iterator[Comparison]:
 def key_of(table: Contract) -> list[str]:
     """The columns that name a row of a table, which is the first thing that its contract says is unique."""
     return next(list(test.arguments["columns"]) for test in table.tests if test.kind == "unique")
-
-
-def _height(files: Sequence[Path] | None) -> int | None:
-    from pyarrow import parquet
-
-    return None if files is None else sum(int(parquet.read_metadata(file).num_rows) for file in files)

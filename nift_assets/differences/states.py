@@ -47,7 +47,8 @@ class StudyState:
         return table_files.read(files[0], _in_words(files[0], self.study)).rows if files and self.sealed else None
 
     def as_published(self, teacher: str, training_sets: Sequence[str]) -> StudyState:
-        """What of this state a published data set of the teacher holds, under the names that it has there."""
+        """What of this state a published data set of the teacher holds, under the names that it has there; what has no
+        rows is not published."""
         found = sorted(place for place in self.files if place[0].endswith(filters.TABLE_SUFFIX) and place[1] == teacher)
         files = {
             **{("training_sets", name): self.files.get(("training_sets", name), ()) for name in training_sets},
@@ -55,7 +56,7 @@ class StudyState:
             ("content_audit", teacher): self.files.get(("content_audit", teacher), ()),
             ("completions", teacher): self.files.get(("completions", teacher), ()),
         }
-        files = {place: paths for place, paths in files.items() if paths}
+        files = {place: paths for place, paths in files.items() if height(paths)}
         versions = {place: " ".join(map(str, paths)) for place, paths in files.items()}
         return StudyState(name=self.name, study=self.study, files=files, versions=versions, teacher=teacher)
 
@@ -114,6 +115,13 @@ def studies_in(root: Path) -> list[str]:
     if not root.is_dir() or _is_study(root):
         return []
     return list(dict.fromkeys(study for study, _, _ in catalogue.tables(root)))
+
+
+def height(files: Sequence[Path]) -> int:
+    """How many rows files have together, from their footers alone."""
+    from pyarrow import parquet
+
+    return sum(int(parquet.read_metadata(file).num_rows) for file in files)
 
 
 def is_removals(table: str) -> bool:

@@ -36,12 +36,13 @@ def table_of(configuration: str, teacher: str) -> TablePartition:
 def fetched(address: str) -> StudyState:
     """The data set at `hf://datasets/owner/name@revision`, of the newest commit without a revision; it is fetched once
     and kept in the Hub's cache. ValueError for what is not there, or was not published by this project."""
-    from huggingface_hub.errors import RevisionNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     name, _, revision = address.removeprefix(ADDRESS).rstrip("/").partition("@")
     if name.count("/") != 1:
         raise ValueError(f"{address} is no data set of the Hub; name it hf://datasets/owner/name@revision")
-    api = repository.connect(repository.token())
+    token = repository.token()
+    api = repository.connect(token)
     try:
         folder = Path(
             api.snapshot_download(
@@ -51,6 +52,9 @@ def fetched(address: str) -> StudyState:
                 allow_patterns=[repository.MARKER, "*/*.parquet"],
             )
         )
+    except RepositoryNotFoundError:
+        who = "the token of HF_TOKEN; is it named so?" if token else "a stranger; set HF_TOKEN if it is private"
+        raise ValueError(f"the Hub shows no data set {name} to {who}") from None
     except RevisionNotFoundError:
         tags = [tag.name for tag in api.list_repo_refs(name, repo_type="dataset").tags]
         known = near(revision, tags) or (f"; its tags are {', '.join(tags)}" if tags else "")

@@ -192,3 +192,9 @@ def test_scores_are_tested_in_pairs_and_the_same_results_are_not(tmp_path: Path)
     assert found["better"].is_significant
     assert (found["gone"].after, found["new"].before) == (None, None)
     assert found["new"].difference is None
+
+
+def test_what_has_no_rows_is_not_published_so_it_is_no_difference(tmp_path: Path) -> None:
+    store(tmp_path / "after", SmallStudy(documents=[Document(id="stays")]))
+    published = states.of_folder(tmp_path / "after", "small", "a").as_published(TEACHER, [SET, "of another study"])
+    assert set(published.files) == {COMPLETIONS, PAIRS}

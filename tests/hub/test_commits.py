@@ -136,6 +136,7 @@ def test_only_the_shards_that_are_replaced_are_fetched_to_say_why(
     assert [each for each in hub.log[before:] if "requests/" in each.path and each.method == "GET"] == []
 
 
+@pytest.mark.filterwarnings("ignore:It seems that you are about to commit a data file")
 def test_a_commit_over_earlier_weights_says_which_scores_are_others(tmp_path: Path, hub: Hub) -> None:
     row = publication(teacher=None, model="m")
     scores = {"m on ifeval": [50.0, 40.0, 60.5], "base on ifeval": [20.0, 10.0, 30.0]}
@@ -169,11 +170,13 @@ def test_two_commits_are_compared_by_their_tags(both: tuple[Store, Store], tmp_p
     shown = nift_here("diff", f"{address}@data-1", address, environment=environment)
     assert shown.returncode == 0, shown.stderr
     assert f"training_sets/{SET}: 3 rows out (1 answer refused, 1 dropped by short, 1 not asked)" in shown.stdout
-    assert "  answered ane response: … so it [-went on.-] {+ended.+}" in shown.stdout.splitlines()
+    assert "  answered ane response: and so it [-went on.-] {+ended.+}" in shown.stdout.splitlines()
     unknown = nift_here("diff", f"{address}@data-3", environment=environment)
     assert unknown.stderr == "error: me/nift has no revision 'data-3'; did you mean 'data-1' or 'data-2'?\n"
     nobody = nift_here("diff", "hf://datasets/me/nothing", environment=environment)
-    assert (nobody.returncode, nobody.stderr.count("\n")) == (1, 1)
+    assert nobody.stderr == "error: the Hub shows no data set me/nothing to the token of HF_TOKEN; is it named so?\n"
+    private = nift_here("diff", address, environment={**environment, "HF_TOKEN": ""})
+    assert private.stderr == "error: the Hub shows no data set me/nift to a stranger; set HF_TOKEN if it is private\n"
 
 
 def test_what_is_published_is_held_against_what_is_stored_now(
@@ -188,7 +191,10 @@ def test_what_is_published_is_held_against_what_is_stored_now(
     assert rows.keys() == {"completions", "removals", "training_sets"}
 
 
-def test_a_published_state_says_of_the_hub_what_its_tables_say(both: tuple[Store, Store], tmp_path: Path) -> None:
+def test_a_published_state_says_of_the_hub_what_its_tables_say(
+    both: tuple[Store, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
     old, new = (states.of_folder(tmp_path / name, "small", name) for name in ("before", "after"))
     hub_states = [published.fetched(f"hf://datasets/me/nift@data-{n}") for n in (1, 2)]
     local = [state.as_published(TEACHER, [SET]) for state in (old, new)]
