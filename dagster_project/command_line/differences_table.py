@@ -41,7 +41,8 @@ class Differences:
 
     @property
     def are_same(self) -> bool:
-        return all(each.is_same for each in self.rows) and self.dollars[0] == self.dollars[1]
+        """Whether nothing was found to differ; of a state without a ledger nobody knows what it has cost."""
+        return all(each.is_same for each in self.rows) and (None in self.dollars or self.dollars[0] == self.dollars[1])
 
 
 def as_json(found: Differences) -> dict[str, Any]:
@@ -97,9 +98,8 @@ def _tables(found: Differences) -> str:
             lines.append([name, of, *(f"{count:,}" if count else "-" for count in counts)])
     drawn = [line.rstrip() for line in aligned([["rows of", "partitions", *HEADS], *lines], left=2)] if lines else []
     drawn += [f"Numbers made of these differ in {', '.join(numbers)}."] if numbers else []
-    drawn += (
-        [f"The same in both: {', '.join(same) if len(same) <= MOST_NAMED else f'{len(same)} tables'}."] if same else []
-    )
+    named = ", ".join(same) if len(same) <= MOST_NAMED else f"{len(same)} tables"
+    drawn += [f"The same in both: {named}."] if same else []
     return "\n".join(drawn)
 
 

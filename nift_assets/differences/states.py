@@ -50,7 +50,7 @@ class StudyState:
         """What of this state a published data set of the teacher holds, under the names that it has there; what has no
         rows is not published."""
         found = sorted(place for place in self.files if place[0].endswith(filters.TABLE_SUFFIX) and place[1] == teacher)
-        files = {
+        files: dict[TablePartition, Sequence[Path]] = {
             **{("training_sets", name): self.files.get(("training_sets", name), ()) for name in training_sets},
             (REMOVALS, teacher): tuple(file for place in found for file in self.files[place]),
             ("content_audit", teacher): self.files.get(("content_audit", teacher), ()),

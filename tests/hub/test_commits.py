@@ -172,7 +172,7 @@ def test_two_commits_are_compared_by_their_tags(both: tuple[Store, Store], tmp_p
     assert f"training_sets/{SET}: 3 rows out (1 answer refused, 1 dropped by short, 1 not asked)" in shown.stdout
     assert "  answered ane response: and so it [-went on.-] {+ended.+}" in shown.stdout.splitlines()
     unknown = nift_here("diff", f"{address}@data-3", environment=environment)
-    assert unknown.stderr == "error: me/nift has no revision 'data-3'; did you mean 'data-1' or 'data-2'?\n"
+    assert unknown.stderr == "error: me/nift has no revision 'data-3'; did you mean 'data-2' or 'data-1'?\n"
     nobody = nift_here("diff", "hf://datasets/me/nothing", environment=environment)
     assert nobody.stderr == "error: the Hub shows no data set me/nothing to the token of HF_TOKEN; is it named so?\n"
     private = nift_here("diff", address, environment={**environment, "HF_TOKEN": ""})
