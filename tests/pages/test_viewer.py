@@ -13,12 +13,12 @@ from urllib.parse import quote, urlencode, urljoin
 
 import polars as pl
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from nift_assets import benchmarks, reviews
-from nift_assets.pages.viewer import conditions, files, links, texts
+from nift_assets import benchmarks, reviews, table_files
+from nift_assets.pages.viewer import conditions, files, links, reading, texts
 from nift_assets.pages.viewer.conditions import Condition, Query
 from nift_assets.steps import failing_rows
 from nift_assets.steps.lineage import Partition
@@ -26,7 +26,7 @@ from nift_assets.store import Store
 from tests.conftest import nift_here
 from tests.page_reader import PAYLOADS, Reading
 from tests.pages import viewer_store
-from tests.pages.viewer_store import ARABIC, DEMO, DOCUMENTS, MODELS, application, document, filled, frame, write
+from tests.pages.viewer_store import ARABIC, CHINESE, DEMO, DOCUMENTS, MODELS, application, document, filled, frame, write
 
 JSON = {"Content-Type": "application/json"}
 BENCHMARK = next(row.name for row in DEMO.benchmarks if benchmarks.is_judged(row.name))
@@ -161,6 +161,65 @@ def test_a_search_finds_what_holds_the_text_in_any_case(found: list[str], search
         answer = TestClient(application(store)).get(f"{links.table('t')}?{urlencode({'search': search, 'sort': 'n'})}")
     rows = [int(number) for number in re.findall(r'data-head="n" class="n">\s*<span[^>]*>(\d+)<', answer.text)]
     assert rows == [number for number, text in enumerate(found) if search.lower() in text.lower()]
+
+
+TEXTS = st.builds(" ".join, st.lists(WORDS | st.sampled_from([*PAYLOADS, ARABIC, CHINESE, "100%_sure", "O''Neil"])))
+
+
+@pytest.fixture
+def small_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of a few rows in groups of two, searched in as many portions as large ones are."""
+    monkeypatch.setattr(table_files, "ROWS_PER_GROUP", 2)
+    monkeypatch.setattr(reading, "ROWS_PER_GROUP", 2)
+    monkeypatch.setattr(reading, "FIRST_BYTES", 1)
+    monkeypatch.setattr(reading, "MOST_BYTES", 1_000)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(TEXTS, TEXTS, TEXTS), min_size=1, max_size=9), st.data())
+@pytest.mark.usefixtures("small_portions")
+def test_a_search_finds_exactly_what_a_plain_scan_finds(texts_: list[tuple[str, str, str]], data: st.DataObject) -> None:
+    import tempfile
+
+    def holds(text: str) -> bool:
+        forms = {unicodedata.normalize(form, search) for form in ("NFC", "NFD")} | {search}
+        return any(form.lower() in text.lower() for form in forms)
+
+    whole = data.draw(st.sampled_from([text for row in texts_ for text in row]))
+    start = data.draw(st.integers(0, len(whole)))
+    part = whole[start : start + data.draw(st.integers(1, 12))].replace("\0", "")
+    search = data.draw(st.sampled_from([part, part.upper(), part.swapcase(), unicodedata.normalize("NFD", part), "%_"]))
+    search = search if search.strip() else "e"
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(root=folder, study=DEMO.name)
+        ids_ = [document(number) for number in range(len(texts_))]
+        halves = [
+            {"document_id": id_, "sample_rank": int(id_, 16), "first_half": row[0], "second_half": row[1]}
+            for id_, row in zip(ids_, texts_, strict=True)
+        ]
+        write(store, "halves", None, frame("halves", halves))
+        # In another order, and one document that this teacher was not asked about.
+        written = [{"document_id": id_, "completion": row[2]} for id_, row in zip(ids_, texts_, strict=True)][:0:-1]
+        write(store, "completions", "echo", frame("completions", written))
+        client = TestClient(application(store))
+        tables = {name: found_rows(client, links.table(name), search) for name in ("halves", "completions")}
+        documents = found_rows(client, links.pairs(), search)
+        later = found_rows(client, links.pairs(Query(conditions=(Condition("sample_rank", "above", "3"),))), search)
+    first, second, completion = ({id_ for id_, row in zip(ids_, texts_, strict=True) if holds(row[n])} for n in range(3))
+    completion -= set(ids_[:1])
+    named = {id_ for id_ in ids_ if holds(id_)}
+    assert tables == {"halves": first | second | named, "completions": completion | named - set(ids_[:1])}
+    assert documents == first | second | completion | named
+    assert later == {id_ for id_ in documents if int(id_, 16) > 3}
+
+
+def found_rows(client: TestClient, path: str, search: str) -> set[str]:
+    """The documents that the one page of a search has, each once."""
+    answer = client.get(path + ("&" if "?" in path else "?") + urlencode({"search": search}))
+    assert answer.status_code == 200, shown(answer.text)
+    found = re.findall(r'(?:<h2><a href="/study/look/pairs/|<code title=")([0-9a-f]{32})', answer.text)
+    assert len(found) == len(set(found))
+    return set(found)
 
 
 def test_composed_and_decomposed_letters_are_the_same_to_a_search(client: TestClient) -> None:

@@ -32,8 +32,8 @@ FOLDER = Path(__file__).parent
 ROWS_PER_PAGE, PAIRS_PER_PAGE, QUESTIONS_PER_PAGE = 25, 10, 25
 # In a list a text is read so far, to find in it what was searched; on its own page so far, which is a book's length.
 CHARACTERS_IN_LIST, CHARACTERS_SHOWN = 20_000, 1_000_000
-# A page waits so long for a search and then says how far it has come.
-SEARCH_SECONDS = 1.2
+# A page waits so long for a search and then says how far it has come: 1.5 GB of texts are searched by then.
+SEARCH_SECONDS = 1.8
 REASONS_SHOWN = 8
 REJECTS = ("_rejects", "_removals")
 EVERYTHING = Query()

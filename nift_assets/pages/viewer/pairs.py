@@ -24,7 +24,6 @@ from nift_assets.pages.viewer.conditions import (
 )
 from nift_assets.pages.viewer.files import TableFile
 from nift_assets.pages.viewer.reading import (
-    ROWS_SEARCHED_AT_ONCE,
     Listing,
     Reader,
     ReadRow,
@@ -265,17 +264,22 @@ def _plan(found: PairFiles, reader: Reader, query: Query, own: Mapping[str, str]
     before = [SqlStep(f"create temp table chosen as {chosen}", values)]
     steps: list[SqlStep] = [SqlStep("select place from chosen")]
     if query.search:
-        searched = (found.documents, *found.completions.values())
-        steps = [step for file in searched for step in _search(reader, file, query.search)]
+        documents = "select file_row_number as place from matching"
+        if query.conditions:
+            documents += " where place in (select place from chosen)"
+        written = f"select place from chosen where {KEY} in (select {KEY} from matching)"
+        searched = [(found.documents, documents), *((file, written) for file in found.completions.values())]
+        steps = [step for file, sql in searched for step in _search(reader, file, query.search, sql)]
     return SearchPlan(steps, before, _order(found, reader, query, own) if query.sort else None)
 
 
-def _search(reader: Reader, file: TableFile, search: str) -> Iterator[SqlStep]:
+def _search(reader: Reader, file: TableFile, search: str, sql: str) -> Iterator[SqlStep]:
+    """A text in the rows of a file; what they say of the documents is `sql`, which calls them `matching`."""
     where, values = search_sql(search, reader.types([file]))
-    for start, rows in portions(reader.height(file), ROWS_SEARCHED_AT_ONCE):
+    for start, rows in portions(reader.height(file), file.bytes):
         between = f"file_row_number between {start} and {start + rows - 1}"
-        having = f"select {KEY} from {scan(file)} where {between} and {where}"
-        yield SqlStep(f"select place from chosen where {KEY} in ({having})", values, rows)
+        matching = f"select * from {scan(file)} where {between} and {where}"
+        yield SqlStep(f"with matching as not materialized ({matching}) {sql}", values, rows)
 
 
 def _condition(found: PairFiles, reader: Reader, condition: Condition, own: Mapping[str, str]) -> tuple[str, list[Any]]:

@@ -24,12 +24,13 @@ from numpy.typing import NDArray
 from nift_assets.pages.viewer.conditions import Query, condition_sql, quoted, search_sql, sort_sql
 from nift_assets.pages.viewer.files import TableFile
 from nift_assets.store import Store
-from nift_assets.table_files import DamagedTable, remedy
+from nift_assets.table_files import ROWS_PER_GROUP, DamagedTable, remedy
 
 THREADS = 2
 MEMORY = "256MB"
-# Some ten groups of rows: of articles of 5 kB a fifth of a second's work.
-ROWS_SEARCHED_AT_ONCE = 20_480
+# So much of a file is searched first, to have something to show soon, and then twice as much each time up to the most:
+# every portion reads the footer again, and its last groups of rows keep one core waiting for the other.
+FIRST_BYTES, MOST_BYTES = 40_000_000, 160_000_000
 SEARCHES_AT_ONCE = 2
 # A search that nobody has asked about for so long is given up.
 ABANDONED_SECONDS = 60.0
@@ -337,7 +338,7 @@ def _file_steps(
     # What a file lacks is empty in it.
     columns = [f"null::{kind} as {quoted(name)}" for name, kind in every.items() if name not in own]
     source = f"(select *, {', '.join(columns)} from {scan(file)})" if columns else scan(file)
-    for start, rows in portions(height, at_once=ROWS_SEARCHED_AT_ONCE if query.search else height):
+    for start, rows in portions(height, file.bytes) if query.search else [(0, height)]:
         yield SqlStep(
             f"select {number << FILE_BITS} + file_row_number from {source} "
             f"where file_row_number between {start} and {start + rows - 1} and {where}",
@@ -346,10 +347,15 @@ def _file_steps(
         )
 
 
-def portions(height: int, at_once: int) -> Iterator[tuple[int, int]]:
-    """The first row and the number of rows of each portion of so many rows."""
-    for start in range(0, height, max(at_once, 1)):
-        yield start, min(max(at_once, 1), height - start)
+def portions(height: int, size: int) -> Iterator[tuple[int, int]]:
+    """The first row and the number of rows of each portion in which a file of so many rows and bytes is searched: of
+    whole groups of rows, since a group is unpacked for each portion that has a row of it."""
+    start, wanted = 0, FIRST_BYTES
+    while start < height:
+        groups = wanted * height // max(size, 1) // ROWS_PER_GROUP
+        rows = min(max(groups, 1) * ROWS_PER_GROUP, height - start)
+        yield start, rows
+        start, wanted = start + rows, min(2 * wanted, MOST_BYTES)
 
 
 def where_sql(query: Query, types: Mapping[str, str]) -> tuple[str, list[Any]]:
