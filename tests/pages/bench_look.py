@@ -12,12 +12,8 @@ import argparse
 import hashlib
 import os
 import re
-import signal
-import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
@@ -26,8 +22,9 @@ import numpy as np
 import polars as pl
 
 from nift_assets import table_files
+from nift_assets.pages.viewer import links
 from nift_assets.table_files import ROWS_PER_GROUP
-from tests.ui.server import DIRECT, free_port
+from tests.pages.look_process import LookProcess, looking
 
 CHARACTERS = 2_500
 WORDS = 20_000
@@ -53,68 +50,70 @@ def main() -> None:
 
 
 def _measure(root: Path, rows: int) -> None:
-    port = free_port()
-    environment = {**os.environ, "NIFT_WAREHOUSE": str(root), "NIFT_STUDY": "demo"}
-    command = [str(Path(sys.executable).with_name("nift")), "look", "--port", str(port)]
     began = time.monotonic()
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            said = process.stdout.readline()
-            print(f"{time.monotonic() - began:6.2f} s  until `nift look` serves", flush=True)
-            token = said.partition("token=")[2].split()[0]
-            document = hashlib.sha256(str(rows // 2).encode()).hexdigest()[:32]
-            pages = {
-                "the first page of pairs": "/pairs",
-                "the first page of the table": "/tables/halves",
-                "what there is": "",
-                "the last page": f"/tables/halves?start={rows - 25}",
-                "one pair, by its permalink": f"/pairs/{document}",
-                "25 rows at random": "/tables/halves?sample=25&seed=7",
-                "sorted by a number": "/tables/halves?sort=sample_rank&order=down",
-                "one of all documents, by a filter": f"/tables/halves?column=document_id&relation=is&value={document}",
-                "a frequent word": "/tables/halves?search=word7",
-            }
-            for name, path in pages.items():
-                used = _cpu(process.pid)
-                seconds, _ = _asked(port, token, path)
-                print(f"{seconds:6.2f} s  {name}{_of_cpu(process.pid, used)}", flush=True)
-            _wait_for_check(port, token)
-            for search in (NOWHERE, NOWHERE.upper() + " ж"):
-                _search(port, token, f"/tables/halves?{urlencode({'search': search})}", process.pid)
-            print(f"{_memory(process.pid, 'VmHWM'):6,.0f} MB at the most, all together", flush=True)
-        finally:
-            process.send_signal(signal.SIGINT)
+    with looking(root) as server:
+        print(f"{time.monotonic() - began:6.2f} s  until `nift look` serves", flush=True)
+        pid = server.process.pid
+        document = hashlib.sha256(str(rows // 2).encode()).hexdigest()[:32]
+        pages = {
+            "the first page of pairs": "/pairs",
+            "the first page of the table": "/tables/halves",
+            "what there is": "",
+            "the last page": f"/tables/halves?start={rows - 25}",
+            "one pair, by its permalink": f"/pairs/{document}",
+            "25 rows at random": "/tables/halves?sample=25&seed=7",
+            "sorted by a number": "/tables/halves?sort=sample_rank&order=down",
+            "one of all documents, by a filter": f"/tables/halves?column=document_id&relation=is&value={document}",
+            "a frequent word": "/tables/halves?search=word7",
+        }
+        print(f"{_pace():6.2f} s  five million steps of a Python loop", flush=True)
+        for name, path in pages.items():
+            used = _cpu(pid)
+            seconds, _ = _asked(server, path)
+            print(f"{seconds:6.2f} s  {name}{_of_cpu(pid, used)}", flush=True)
+        _wait_for_check(server)
+        for path, search in (("/tables/halves", NOWHERE), ("/pairs", NOWHERE.upper() + " ж")):
+            _search(server, f"{path}?{urlencode({'search': search})}")
+        print(f"{_pace():6.2f} s  five million steps of a Python loop", flush=True)
+        print(f"{_memory(pid, 'VmHWM'):6,.0f} MB at the most, all together", flush=True)
 
 
-def _search(port: int, token: str, path: str, pid: int) -> None:
+def _search(server: LookProcess, path: str) -> None:
     """How long a search takes that finds nothing, so that it has to look at every row."""
+    pid = server.process.pid
     began, used = time.monotonic(), _cpu(pid)
-    first, page = _asked(port, token, path)
+    first, page = _asked(server, path)
     while SO_FAR.search(page):
-        _, page = _asked(port, token, path)
-    assert "No rows" in page, page[:2000]
-    print(f"{first:6.2f} s  a word that is nowhere: until the page says how far it is", flush=True)
+        _, page = _asked(server, path)
+    assert re.search("No (rows|documents)", page), page[:2000]
     seconds = time.monotonic() - began
+    print(
+        f"{first:6.2f} s  a word that is nowhere in {path.partition('?')[0]}: until the page says how far it is",
+        flush=True,
+    )
     print(f"{seconds:6.2f} s  … until every row is searched{_of_cpu(pid, used)}", flush=True)
 
 
-def _wait_for_check(port: int, token: str) -> None:
+def _wait_for_check(server: LookProcess) -> None:
     """The rows are held against their digests behind the pages; until then they share the cores."""
     began = time.monotonic()
-    while CHECKED not in _asked(port, token, "/tables/halves?start=50")[1].lower():
+    while CHECKED not in _asked(server, "/tables/halves?start=50")[1].lower():
         time.sleep(0.5)
     print(f"{time.monotonic() - began:6.2f} s  until the digests are checked, behind the pages", flush=True)
 
 
-def _asked(port: int, token: str, path: str) -> tuple[float, str]:
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/study/look{path}", headers={"Authorization": f"Bearer {token}"}
-    )
+def _asked(server: LookProcess, path: str) -> tuple[float, str]:
     began = time.monotonic()
-    with DIRECT.open(request, timeout=300) as answer:
-        page = answer.read().decode()
+    page = server.page(links.ROOT + path)
     return time.monotonic() - began, page
+
+
+def _pace() -> float:
+    """Seconds of CPU for five million steps of a loop, beside which all others are to be read."""
+    began, steps = time.process_time(), 0
+    for number in range(5_000_000):
+        steps += number
+    return time.process_time() - began
 
 
 def _memory(pid: int, name: str) -> float:

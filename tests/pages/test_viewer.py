@@ -26,7 +26,18 @@ from nift_assets.store import Store
 from tests.conftest import nift_here
 from tests.page_reader import PAYLOADS, Reading
 from tests.pages import viewer_store
-from tests.pages.viewer_store import ARABIC, CHINESE, DEMO, DOCUMENTS, MODELS, application, document, filled, frame, write
+from tests.pages.viewer_store import (
+    ARABIC,
+    CHINESE,
+    DEMO,
+    DOCUMENTS,
+    MODELS,
+    application,
+    document,
+    filled,
+    frame,
+    write,
+)
 
 JSON = {"Content-Type": "application/json"}
 BENCHMARK = next(row.name for row in DEMO.benchmarks if benchmarks.is_judged(row.name))
@@ -178,7 +189,9 @@ def small_portions(monkeypatch: pytest.MonkeyPatch) -> None:
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(TEXTS, TEXTS, TEXTS), min_size=1, max_size=9), st.data())
 @pytest.mark.usefixtures("small_portions")
-def test_a_search_finds_exactly_what_a_plain_scan_finds(texts_: list[tuple[str, str, str]], data: st.DataObject) -> None:
+def test_a_search_finds_exactly_what_a_plain_scan_finds(
+    texts_: list[tuple[str, str, str]], data: st.DataObject
+) -> None:
     import tempfile
 
     def holds(text: str) -> bool:
@@ -205,7 +218,9 @@ def test_a_search_finds_exactly_what_a_plain_scan_finds(texts_: list[tuple[str, 
         tables = {name: found_rows(client, links.table(name), search) for name in ("halves", "completions")}
         documents = found_rows(client, links.pairs(), search)
         later = found_rows(client, links.pairs(Query(conditions=(Condition("sample_rank", "above", "3"),))), search)
-    first, second, completion = ({id_ for id_, row in zip(ids_, texts_, strict=True) if holds(row[n])} for n in range(3))
+    first, second, completion = (
+        {id_ for id_, row in zip(ids_, texts_, strict=True) if holds(row[n])} for n in range(3)
+    )
     completion -= set(ids_[:1])
     named = {id_ for id_ in ids_ if holds(id_)}
     assert tables == {"halves": first | second | named, "completions": completion | named - set(ids_[:1])}
