@@ -494,7 +494,7 @@ def _result(
             "dagster/partition_row_count" if key else "dagster/row_count": height(checked.rows),
             **spent,
             **checked.metadata,
-            "sample": samples.of(checked.rows),
+            "sample": samples.of(checked.rows, Partition(name, key)),
             # Of the server that shows this: the rows whole, searched and compared.
             "all rows": dg.MetadataValue.url(links.table(name, key)),
         },

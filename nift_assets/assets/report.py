@@ -17,6 +17,7 @@ from expectations import contract as contracts
 from nift_assets.pages import report as pages
 from nift_assets.pages.overview import Made, StepTime
 from nift_assets.pages.report import CheckedTable, DataVersion, Spent
+from nift_assets.pages.viewer import files
 from nift_assets.rows import without_places
 from nift_assets.steps import check_results, coverage
 from nift_assets.steps.context import Context
@@ -55,7 +56,7 @@ def report(context: Context, **frames: pl.DataFrame) -> TableOutput:
         made=Made(at=now, code=code()),
         times=times(graph, context.dagster.instance),
         spent=spent(graph.study, context.book),
-        checked=checked(graph, context.dagster.instance),
+        checked=checked(graph, context.dagster.instance, context.store),
         losses=losses(store, frames["lora_adapters"]),
         coverage=coverage.frame(graph, store, context.book, now.date()),
     ).encode()
@@ -121,9 +122,9 @@ def spent(study: Study, book: Book) -> list[Spent]:
     ]
 
 
-def checked(graph: Graph, instance: dg.DagsterInstance) -> list[CheckedTable]:
+def checked(graph: Graph, instance: dg.DagsterInstance, store: Store) -> list[CheckedTable]:
     """How the checks of every table stand by what Dagster remembers, on each partition that the study has."""
-    tables = []
+    tables, kept = [], files.failing(store)
     for name in graph.tables:
         of_partitions = [check_results.last(instance, name, key) for key in graph.keys(name)]
         tests = contracts.load(name).tests
@@ -131,7 +132,8 @@ def checked(graph: Graph, instance: dg.DagsterInstance) -> list[CheckedTable]:
             test.name: [of_partition[test.name] for of_partition in of_partitions if test.name in of_partition]
             for test in tests
         }
-        tables.append(CheckedTable(table=name, tests=tests, results=results))
+        rows = [(file.partition, test) for file, test in kept if file.table == name]
+        tables.append(CheckedTable(table=name, tests=tests, results=results, kept=rows))
     return tables
 
 

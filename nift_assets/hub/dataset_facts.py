@@ -12,6 +12,7 @@ import polars as pl
 from expectations import contract as contracts
 from nift_assets import filters, providers
 from nift_assets.hub.data_files import Configuration, ShardSource
+from nift_assets.pages.viewer import links
 from nift_assets.prompts import completions
 from nift_assets.rows import Publication, Teacher, TrainingSet
 from nift_assets.sql import REMOVALS
@@ -111,6 +112,7 @@ def facts(
         "statuses": Counter(asked["status"]).most_common(),
         "asked": asked.height,
         "examples": pairs.to_dicts(),
+        "links": links,
         "terms": terms(study, teacher.name),
         **_decontamination(study, store, teacher),
         **_audits(study, store, teacher),

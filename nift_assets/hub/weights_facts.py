@@ -13,6 +13,8 @@ from typing import Any
 
 from nift_assets import benchmarks
 from nift_assets.hub import dataset_facts
+from nift_assets.pages.viewer import links
+from nift_assets.pages.viewer.answers import read_in_words
 from nift_assets.rows import Adapter, Backbone, Model, Publication
 from nift_assets.store import Store
 from nift_assets.study import Study
@@ -86,8 +88,15 @@ def facts(
             for measure in benchmarks.measures(study.benchmarks)
             for row in _scored(study, adapter, model)
         ),
+        "answers": answers(study, model),
         "terms": dataset_facts.terms(study, training_set.teacher),
     }
+
+
+def answers(study: Study, model: Model | None) -> list[str]:
+    """Where `nift look` shows the judged answers of a model; of an adapter, those of the study's first model."""
+    judged = [row.name for row in read_in_words(study) if benchmarks.is_judged(row.name)]
+    return [links.answers(name, model.name if model else None) for name in judged]
 
 
 def head(publication: Publication, backbone: Backbone, model: Model | None) -> dict[str, Any]:

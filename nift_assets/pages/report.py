@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -70,11 +70,13 @@ class DataVersion:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedTable:
-    """How the checks of one table stand, each by its last result on every partition."""
+    """How the checks of one table stand, each by its last result on every partition; `kept` are the partitions and the
+    tests of which the rows that failed are there to be read."""
 
     table: str
     tests: Sequence[ContractTest]
     results: Mapping[str, Sequence[LastResult]]
+    kept: Collection[tuple[str | None, str]] = ()
 
     def count(self, verdict: str) -> int:
         return sum(self.verdict(test) == verdict for test in self.tests)
@@ -281,7 +283,7 @@ def page(
         pairs=dict(frames["training_files"].select("training_set", "rows").iter_rows()),
         trained=_by_name(frames["lora_adapters"], "adapter"),
         merged=_by_name(frames["merged_models"], "model"),
-        sheets=sheets.sheets(frames),
+        sheets=sheets.sheets(frames, _answers_at(study)),
         table_8=frames["table_8"].to_dicts(),
         scores=overview.score_table(study, measures, frames["benchmark_scores"]),
         titles={measure.name: measure.title for measure in measures},
@@ -346,6 +348,13 @@ def _agreement(rows: pl.DataFrame | None) -> PlainTable | None:
         columns=agreement.COLUMNS,
         rows=agreement.rows(rows),
         numbers=agreement.NUMBERS,
+    )
+
+
+def _answers_at(study: Study) -> sheets.AnswersAt:
+    models, readable = {row.name for row in study.models}, {row.name for row in read_in_words(study)}
+    return lambda model, benchmark: (
+        links.answers(benchmark, model) if model in models and benchmark in readable else None
     )
 
 

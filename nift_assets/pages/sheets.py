@@ -19,7 +19,8 @@ MOST_BESIDE = 2
 
 @dataclass(frozen=True, kw_only=True)
 class SheetCell:
-    """What stands in one place of a table: ours, the paper's, the difference, and the letters of their notes."""
+    """What stands in one place of a table: ours, the paper's, the difference, the letters of their notes, and the
+    address of the answers that are scored."""
 
     score: float | None
     low: float | None
@@ -32,6 +33,7 @@ class SheetCell:
     p: float | None = None
     marks: str = ""
     paper_marks: str = ""
+    answers: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,23 +77,31 @@ class Sheet:
 
 @dataclass(frozen=True, kw_only=True)
 class SheetLayout:
-    """How the rows of a table become lines: what a line is called and tells, and what its columns are."""
+    """How the rows of a table become lines: what a line is called and tells, what its columns are, and on which
+    benchmark all its cells are scores where the rows do not say."""
 
     title: str
     about: str
     label: Callable[[CellRow], str]
     tells: Callable[[CellRow], str]
     column: Callable[[CellRow], str]
+    benchmark: str | None = None
 
 
-def sheets(frames: Mapping[str, pl.DataFrame]) -> list[Sheet]:
+# Where the answers of a model to a benchmark can be read, if they can.
+AnswersAt = Callable[[str, str], str | None]
+
+
+def sheets(frames: Mapping[str, pl.DataFrame], answers_at: AnswersAt = lambda model, benchmark: None) -> list[Sheet]:
     """The tables that have rows, in the paper's order."""
     return [
-        _sheet(table, layout, _cells(table, frames[table])) for table, layout in LAYOUTS.items() if frames[table].height
+        _sheet(table, layout, _cells(table, frames[table]), answers_at)
+        for table, layout in LAYOUTS.items()
+        if frames[table].height
     ]
 
 
-def _sheet(table: str, layout: SheetLayout, cells: Sequence[CellRow]) -> Sheet:
+def _sheet(table: str, layout: SheetLayout, cells: Sequence[CellRow], answers_at: AnswersAt) -> Sheet:
     heads = list(dict.fromkeys(layout.column(cell) for cell in cells))
     notes = lettered(note for cell in cells for note in (cell["note"], _quotation(cell)))
     lines: list[tuple[CellRow, list[SheetCell | None]]] = []
@@ -102,7 +112,9 @@ def _sheet(table: str, layout: SheetLayout, cells: Sequence[CellRow]) -> Sheet:
         if not fitting:
             fitting = [[None] * len(heads)]
             lines.append((cell, fitting[0]))
-        fitting[0][column] = _place(cell, notes)
+        model, benchmark = cell.get("name") or cell.get("model"), layout.benchmark or cell.get("measure")
+        is_scored = model and benchmark and cell["score"] is not None
+        fitting[0][column] = _place(cell, notes, answers_at(model, benchmark) if is_scored else None)
     return Sheet(
         table=table,
         title=layout.title,
@@ -116,13 +128,14 @@ def _sheet(table: str, layout: SheetLayout, cells: Sequence[CellRow]) -> Sheet:
     )
 
 
-def _place(cell: CellRow, notes: Mapping[str, str]) -> SheetCell:
+def _place(cell: CellRow, notes: Mapping[str, str], answers: str | None) -> SheetCell:
     return SheetCell(
         **{name: cell[name] for name in ("score", "low", "high", "paper", "difference", "outside", "complete")},
         gain=cell.get("gain"),
         p=cell.get("p_corrected"),
         marks=notes.get(cell["note"] or "", ""),
         paper_marks=notes.get(_quotation(cell), ""),
+        answers=answers,
     )
 
 
@@ -140,7 +153,7 @@ def _cells(table: str, rows: pl.DataFrame) -> Sequence[CellRow]:
     """A row per cell, also of the tables that have several cells in a row."""
     wide = WIDE.get(table)
     if wide is None:
-        return rows.to_dicts()
+        return [{"measure": row.get("benchmark"), **row} for row in rows.iter_rows(named=True)]
     names = ("low", "high", "paper", "difference", "outside", "complete", "note", "quoted_from", "gain", "p_corrected")
     return [
         {
@@ -149,6 +162,7 @@ def _cells(table: str, rows: pl.DataFrame) -> Sequence[CellRow]:
             **{name: row[f"{prefix}_{name}"] for name in names if f"{prefix}_{name}" in row},
             "score": row[prefix],
             "benchmark": head,
+            "measure": prefix,
         }
         for row in rows.iter_rows(named=True)
         for prefix, head in wide.items()
@@ -200,6 +214,7 @@ LAYOUTS = {
         label=lambda row: str(row["backbone"]),
         tells=lambda row: str(row["module"]),
         column=lambda row: str(row["teacher"]),
+        benchmark="mt_bench",
     ),
     "table_3": SheetLayout(
         title="Table 3: completions beside instruction data",
@@ -207,6 +222,7 @@ LAYOUTS = {
         label=lambda row: str(row["training_set"]),
         tells=lambda row: f"{_pairs(row)} by {row['teacher']}; {row['backbone']}",
         column=lambda row: "MT-Bench",
+        benchmark="mt_bench",
     ),
     "table_4": SheetLayout(
         title="Table 4: the leaderboard, task by task",
@@ -221,6 +237,7 @@ LAYOUTS = {
         label=_model,
         tells=_made_of,
         column=lambda row: "Arena-Hard",
+        benchmark="arena_hard",
     ),
     "table_6": SheetLayout(
         title="Table 6: Arena-Hard by teacher and size",
@@ -228,6 +245,7 @@ LAYOUTS = {
         label=lambda row: str(row["backbone"]),
         tells=lambda row: f"{_pairs(row)} by {row['teacher']}",
         column=lambda row: "Arena-Hard",
+        benchmark="arena_hard",
     ),
     "table_7": SheetLayout(
         title="Table 7: beside MAGPIE",
@@ -257,6 +275,7 @@ LAYOUTS = {
         label=_pairs,
         tells=lambda row: f"{row['teacher']}; {row['backbone']}",
         column=lambda row: "MT-Bench",
+        benchmark="mt_bench",
     ),
     "text_numbers": SheetLayout(
         title="In the text: numbers of no table",

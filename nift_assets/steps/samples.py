@@ -16,6 +16,9 @@ import dagster as dg
 import polars as pl
 
 from expectations.frames import Table, portions
+from nift_assets.pages.viewer import links
+from nift_assets.pages.viewer.keys import key_of
+from nift_assets.steps.lineage import Partition
 
 ROWS = 5
 CELL_CHARACTERS = 200
@@ -26,12 +29,22 @@ LINE_CHARACTERS = 110
 DIGEST = re.compile(r"[0-9a-f]{32,128}")
 
 
-def of(table: Table) -> dg.MetadataValue:
-    """The first rows of a table: cards where there are texts, a table where all values are short."""
-    rows = _without_digests(next(portions(table)).head(ROWS))
+def of(table: Table, partition: Partition | None = None) -> dg.MetadataValue:
+    """The first rows of a table: cards where there are texts, a table where all values are short. A card of a partition
+    leads to the page of its row."""
+    first = next(portions(table)).head(ROWS)
+    rows = _without_digests(first)
     if any(len(_text(value)) > SHORT for row in rows.iter_rows() for value in row):
-        return dg.MetadataValue.md("\n\n---\n\n".join(map(_card, rows.iter_rows(named=True))))
+        pages = [_page(partition, row) if partition else None for row in first.iter_rows(named=True)]
+        cards = [_card(row, page) for row, page in zip(rows.iter_rows(named=True), pages, strict=True)]
+        return dg.MetadataValue.md("\n\n---\n\n".join(cards))
     return _table(rows)
+
+
+def _page(partition: Partition, row: dict[str, Any]) -> str | None:
+    """Where `nift ui` shows a row whole; None where its table's contract names no row."""
+    key = key_of(partition.table, row, row)
+    return links.row(partition.table, partition.key, key) if key else None
 
 
 def failing(rows: pl.DataFrame, read: Sequence[str]) -> dg.TableMetadataValue:
@@ -50,13 +63,14 @@ def _table(rows: pl.DataFrame) -> dg.TableMetadataValue:
     return dg.MetadataValue.table(records, dg.TableSchema(columns))
 
 
-def _card(row: dict[str, Any]) -> str:
-    """One row: its short values in a line, then its texts below each other."""
+def _card(row: dict[str, Any], page: str | None) -> str:
+    """One row: its short values in a line, then its texts below each other, then where it stands whole."""
     values = {name: _text(value) for name, value in row.items()}
     texts = {name: value for name, value in values.items() if len(value) > SHORT}
     short = [f"{name} {_inline(value)}" for name, value in values.items() if name not in texts and value.strip()]
     facts = [" · ".join(short)] if short else []
-    return "\n\n".join([*facts, *(f"**{name}**\n\n{_block(text)}" for name, text in texts.items())])
+    whole = [f"[the whole row]({page})"] if page else []
+    return "\n\n".join([*facts, *(f"**{name}**\n\n{_block(text)}" for name, text in texts.items()), *whole])
 
 
 def _block(text: str) -> str:

@@ -17,6 +17,7 @@ import polars as pl
 import pytest
 
 from expectations import contract
+from nift_assets.pages.viewer import links
 from nift_assets.pairs import reference_sets
 from nift_assets.rows import ReferenceSet
 from nift_assets.steps import check_results
@@ -147,6 +148,7 @@ def test_its_card_says_what_it_is_and_how_it_was_made(place: Place) -> None:
         *(f"| `{column.name}` |" for column in contract.load("training_sets").columns if column.name in COLUMNS),
         *(f"- {name}: " for name in ("This repository", "The articles", "The responses")),
         *(f"*prompt of document* `{document}`" for document in pairs["document_id"][:2]),
+        f"with `nift look`; the first of these is at `{links.pair(pairs['document_id'][0])}`",
     )
     assert [each for each in said if each not in card] == []
 

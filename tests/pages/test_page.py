@@ -147,7 +147,7 @@ def test_a_missing_cell_is_a_dash_and_an_incomplete_score_is_marked() -> None:
     row = re.search(r'<td class="n">–</td>\s*<th scope="row" class="name">pico<.*?</tr>', page, re.DOTALL)
     assert row, "a model without an ID has a dash for it"
     cells = [" ".join(Reading(cell).text.split()) for cell in re.findall(r"<td.*?</td>", row.group(), re.DOTALL)]
-    assert cells == ["–", "−1.501.00 to 2.00incomplete", "–", "–", "–", "–", "–"]
+    assert cells == ["–", "−1.50↗1.00 to 2.00incomplete", "–", "–", "–", "–", "–"]
     assert '<td class="n">7.29</td>' in page
     assert "incomplete" not in re.sub(r"<p>.*?</p>", "", report.page(DEMO, frames()), flags=re.DOTALL)
 
