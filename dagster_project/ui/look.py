@@ -17,8 +17,8 @@ from starlette.routing import BaseRoute, Route
 
 from nift_assets.pages.viewer import links
 from nift_assets.pages.viewer.conditions import parse
+from nift_assets.pages.viewer.files import Changed
 from nift_assets.pages.viewer.page import NotStored, PageAddress, Viewer, headers
-from nift_assets.pages.viewer.reading import Changed
 from nift_assets.reviews import LONGEST_NAME
 from nift_assets.store import Store
 from nift_assets.study import Study

@@ -42,7 +42,7 @@ def main() -> None:
         root = Path(folder)
         (root / "demo").mkdir()
         began = time.monotonic()
-        table_files.write_portions(root / "demo" / "halves.parquet", _portions(rows), "bench", "halves")
+        table_files.write_portions(root / "demo" / "halves.parquet", portions(rows), "bench", "halves")
         size = (root / "demo" / "halves.parquet").stat().st_size
         print(f"{rows:,} rows of {2 * CHARACTERS / 1000:.0f} kB, {size / 1e6:,.0f} MB on disk, ", end="")
         print(f"written in {time.monotonic() - began:.0f} s", flush=True)
@@ -74,6 +74,9 @@ def _measure(root: Path, rows: int) -> None:
         _wait_for_check(server)
         for path, search in (("/tables/halves", NOWHERE), ("/pairs", NOWHERE.upper() + " ж")):
             _search(server, f"{path}?{urlencode({'search': search})}")
+        _wait_until_idle(server)
+        for path, search in (("/tables/halves", f"{NOWHERE} again"), ("/pairs", f"{NOWHERE} a third time")):
+            _search(server, f"{path}?{urlencode({'search': search})}")
         print(f"{_pace():6.2f} s  five million steps of a Python loop", flush=True)
         print(f"{_memory(pid, 'VmHWM'):6,.0f} MB at the most, all together", flush=True)
 
@@ -100,6 +103,21 @@ def _wait_for_check(server: LookProcess) -> None:
     while CHECKED not in _asked(server, "/tables/halves?start=50")[1].lower():
         time.sleep(0.5)
     print(f"{time.monotonic() - began:6.2f} s  until the digests are checked, behind the pages", flush=True)
+
+
+def _wait_until_idle(server: LookProcess) -> None:
+    """Then it is noted which groups of rows may hold which texts, and a search unpacks no others."""
+    began, before = time.monotonic(), _cpu(server.process.pid)
+    used = before
+    while True:
+        time.sleep(2)
+        used, last = _cpu(server.process.pid), used
+        if used - last < 0.1:
+            break
+    print(
+        f"{time.monotonic() - began:6.2f} s  until its texts are indexed{_of_cpu(server.process.pid, before)}",
+        flush=True,
+    )
 
 
 def _asked(server: LookProcess, path: str) -> tuple[float, str]:
@@ -132,7 +150,7 @@ def _cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _portions(rows: int) -> Iterator[pl.DataFrame]:
+def portions(rows: int) -> Iterator[pl.DataFrame]:
     """Rows of words that are as frequent as words are: the n-th comes a share of 1/n."""
     drawn = np.random.default_rng(3)
     shares = 1 / np.arange(1, WORDS + 1)

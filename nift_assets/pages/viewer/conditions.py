@@ -158,8 +158,12 @@ def sort_sql(column: str, types: Mapping[str, str]) -> str:
 def pattern(text: str) -> str:
     """A text as a regular expression that DuckDB and Python read alike; precomposed letters and those with their
     accents behind them are the same."""
-    forms = dict.fromkeys((text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD"))))
-    return "|".join(re.sub(r"([!-/:-@\[-^`{-~])", r"\\\1", form) for form in forms)
+    return "|".join(re.sub(r"([!-/:-@\[-^`{-~])", r"\\\1", form) for form in forms(text))
+
+
+def forms(text: str) -> list[str]:
+    """A text as it is, with precomposed letters, and with their accents behind them; each once."""
+    return list(dict.fromkeys((text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD")))))
 
 
 def quoted(name: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,10 @@ from nift_assets.table_files import DamagedTable
 SMALL_BYTES = 2_000_000
 FAILING = ".failing"
 State = Literal["checked", "under way", "not checked"]
+
+
+class Changed(Exception):
+    """A file was replaced while it was read."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +111,11 @@ def _file(table: str, partition: str | None, path: Path, *, sealed: bool = True)
 
 
 class Checks:
-    """What is known of the rows of files: one thread of the lowest priority holds large ones against their digests."""
+    """What is known of the rows of files: one thread of the lowest priority holds large ones against their digests, and
+    does with those that are sound what else there is to be done."""
 
-    def __init__(self) -> None:
+    def __init__(self, then: Callable[[TableFile], None]) -> None:
+        self._then = then
         self._found: dict[TableFile, DamagedTable | None] = {}
         self._asked: set[TableFile] = set()
         self._queue: queue.SimpleQueue[TableFile] = queue.SimpleQueue()
@@ -154,7 +160,11 @@ class Checks:
             # On Linux a thread's number has a priority of its own: who reads goes before who checks.
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
         while True:
-            self._look(self._queue.get())
+            file = self._queue.get()
+            self._look(file)
+            if not self._found.get(file):
+                with suppress(OSError, ValueError, Changed):  # gone or torn meanwhile: the next page meets it
+                    self._then(file)
 
     def _look(self, file: TableFile) -> None:
         try:

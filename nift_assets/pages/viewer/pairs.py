@@ -29,7 +29,6 @@ from nift_assets.pages.viewer.reading import (
     ReadRow,
     SearchPlan,
     SqlStep,
-    portions,
     scan,
 )
 from nift_assets.rows import Teacher
@@ -276,10 +275,9 @@ def _plan(found: PairFiles, reader: Reader, query: Query, own: Mapping[str, str]
 def _search(reader: Reader, file: TableFile, search: str, sql: str) -> Iterator[SqlStep]:
     """A text in the rows of a file; what they say of the documents is `sql`, which calls them `matching`."""
     where, values = search_sql(search, reader.types([file]))
-    for start, rows in portions(reader.height(file), file.bytes):
-        between = f"file_row_number between {start} and {start + rows - 1}"
-        matching = f"select * from {scan(file)} where {between} and {where}"
-        yield SqlStep(f"with matching as not materialized ({matching}) {sql}", values, rows)
+    for portion in reader.portions(file, search):
+        matching = f"select * from {scan(file)} where {portion.sql} and {where}"
+        yield SqlStep(f"with matching as not materialized ({matching}) {sql}", values, portion.looked_at)
 
 
 def _condition(found: PairFiles, reader: Reader, condition: Condition, own: Mapping[str, str]) -> tuple[str, list[Any]]:

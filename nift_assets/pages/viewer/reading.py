@@ -21,8 +21,10 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
+from nift_assets.pages.viewer import ngrams
 from nift_assets.pages.viewer.conditions import Query, condition_sql, quoted, search_sql, sort_sql
-from nift_assets.pages.viewer.files import TableFile
+from nift_assets.pages.viewer.files import Changed, TableFile
+from nift_assets.pages.viewer.ngrams import RowGroup
 from nift_assets.store import Store
 from nift_assets.table_files import ROWS_PER_GROUP, DamagedTable, remedy
 
@@ -38,13 +40,11 @@ ABANDONED_SECONDS = 60.0
 QUICK_SECONDS = 0.25
 KEPT_SEARCHES, KEPT_PLACES = 32, 10_000_000
 MOST_FOOTERS = 4_096
+# What the bitmaps of groups of rows take at the most: of articles of 5 kB those of a million rows.
+MOST_BITMAPS = 128_000_000 * 8 >> ngrams.BITS
 # The place of a row: the number of its file, and its number in that file.
 FILE_BITS = 40
 Places = NDArray[np.int64]
-
-
-class Changed(Exception):
-    """A file was replaced while it was read."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,19 @@ class SqlStep:
     sql: str
     values: Sequence[Any] = ()
     rows: int = 0
+
+
+@dataclass(frozen=True)
+class Portion:
+    """Some rows of a file that are read together, and how many have been looked at when they are."""
+
+    first: int
+    rows: int
+    looked_at: int
+
+    @property
+    def sql(self) -> str:
+        return f"file_row_number between {self.first} and {self.first + self.rows - 1}"
 
 
 @dataclass(frozen=True)
@@ -200,6 +213,7 @@ class Reader:
             self._database.register_filesystem(folder.fs)  # type: ignore[attr-defined]
         self._searches: OrderedDict[object, Search] = OrderedDict()
         self._footers: dict[TableFile, tuple[dict[str, str], int]] = {}
+        self._groups: OrderedDict[TableFile, Sequence[RowGroup]] = OrderedDict()
         self._lock = threading.Lock()
         self._turn = threading.Semaphore(SEARCHES_AT_ONCE)
 
@@ -229,6 +243,26 @@ class Reader:
             self._footers[file] = footer
         return footer
 
+    def index(self, file: TableFile) -> None:
+        """Notes which groups of rows of a file may hold which texts, for the searches that come; it takes a while."""
+        kinds = self.types([file])
+        if not file.stamp or "VARCHAR[]" in kinds.values() or self.height(file) > MOST_BITMAPS * ROWS_PER_GROUP:
+            return
+        found = list(ngrams.groups(file, [name for name, kind in kinds.items() if kind == "VARCHAR"]))
+        _refuse_changed(file)
+        with self._lock:
+            self._groups[file] = found
+            while sum(map(len, self._groups.values())) > MOST_BITMAPS:
+                self._groups.popitem(last=False)
+
+    def portions(self, file: TableFile, search: str) -> list[Portion]:
+        """The rows of a file that are read to find a text, portion by portion."""
+        groups, wanted = self._groups.get(file), ngrams.wanted(search)
+        every = portions(self.height(file), file.bytes)
+        if groups is None or wanted is None:
+            return [Portion(start, rows, rows) for start, rows in every]
+        return list(_narrowed(every, [group for group in groups if group.may_hold(wanted)]))
+
     def listing(self, files: Sequence[TableFile], query: Query, *, wanted: int, seconds: float) -> Listing:
         """The places of the rows of a table that a query chooses."""
         heights = tuple(map(self.height, files))
@@ -236,7 +270,11 @@ class Reader:
             return sampled(Listing(EveryRow(heights), 0, sum(heights), True), query)
         types = [self.types([file]) for file in files]
         self._refuse_unknown(query, {name: kind for each in reversed(types) for name, kind in each.items()})
-        plan = table_plan(files, heights, types, query)
+        read = [
+            self.portions(file, query.search) if query.search else [Portion(0, height, height)]
+            for file, height in zip(files, heights, strict=True)
+        ]
+        plan = table_plan(files, read, types, query)
         return self.found((tuple(files), query), plan, query, wanted=wanted, seconds=seconds)
 
     def found(self, key: object, plan: SearchPlan, query: Query, *, wanted: int, seconds: float) -> Listing:
@@ -314,14 +352,14 @@ class Reader:
 
 
 def table_plan(
-    files: Sequence[TableFile], heights: Sequence[int], types: Sequence[Mapping[str, str]], query: Query
+    files: Sequence[TableFile], read: Sequence[Sequence[Portion]], types: Sequence[Mapping[str, str]], query: Query
 ) -> SearchPlan:
-    """How the rows of a table are found, a portion of a file after the other."""
+    """How the rows of a table are found, a portion of a file after the other; `read` are those of each file."""
     every = {name: kind for each in reversed(types) for name, kind in each.items()}
     steps = [
         step
-        for number, (file, height, own) in enumerate(zip(files, heights, types, strict=True))
-        for step in _file_steps(number, file, height, every, own, query)
+        for number, (file, portions_, own) in enumerate(zip(files, read, types, strict=True))
+        for step in _file_steps(number, file, portions_, every, own, query)
     ]
     return SearchPlan(steps, order=_order(files, every, types, query) if query.sort else None)
 
@@ -329,7 +367,7 @@ def table_plan(
 def _file_steps(
     number: int,
     file: TableFile,
-    height: int,
+    read: Sequence[Portion],
     every: Mapping[str, str],
     own: Mapping[str, str],
     query: Query,
@@ -338,13 +376,9 @@ def _file_steps(
     # What a file lacks is empty in it.
     columns = [f"null::{kind} as {quoted(name)}" for name, kind in every.items() if name not in own]
     source = f"(select *, {', '.join(columns)} from {scan(file)})" if columns else scan(file)
-    for start, rows in portions(height, file.bytes) if query.search else [(0, height)]:
-        yield SqlStep(
-            f"select {number << FILE_BITS} + file_row_number from {source} "
-            f"where file_row_number between {start} and {start + rows - 1} and {where}",
-            values,
-            rows,
-        )
+    for portion in read:
+        sql = f"select {number << FILE_BITS} + file_row_number from {source} where {portion.sql} and {where}"
+        yield SqlStep(sql, values, portion.looked_at)
 
 
 def portions(height: int, size: int) -> Iterator[tuple[int, int]]:
@@ -356,6 +390,23 @@ def portions(height: int, size: int) -> Iterator[tuple[int, int]]:
         rows = min(max(groups, 1) * ROWS_PER_GROUP, height - start)
         yield start, rows
         start, wanted = start + rows, min(2 * wanted, MOST_BYTES)
+
+
+def _narrowed(every: Iterable[tuple[int, int]], groups: Sequence[RowGroup]) -> Iterator[Portion]:
+    """What is left of portions if only some groups of rows are read; the rows between count as looked at."""
+    looked_at = 0
+    for start, rows in every:
+        looked_at += rows
+        inside = [(max(each.first, start), min(each.first + each.rows, start + rows)) for each in groups]
+        runs: list[tuple[int, int]] = []
+        for first, end in inside:
+            if first < end:
+                runs = [*runs[:-1], (runs[-1][0], end)] if runs and runs[-1][1] == first else [*runs, (first, end)]
+        for number, (first, end) in enumerate(runs, start=1):
+            yield Portion(first, end - first, looked_at if number == len(runs) else 0)
+        looked_at = 0 if runs else looked_at
+    if looked_at:
+        yield Portion(0, 0, looked_at)
 
 
 def where_sql(query: Query, types: Mapping[str, str]) -> tuple[str, list[Any]]:
