@@ -36,12 +36,14 @@ def declare(model: sql.SqlModel) -> Declaration:
         model.name,
         group=model.config["group"],
         kinds={"sql", "duckdb"},
-        inputs=lambda study: [
-            name
-            for ref in model.refs
-            for name in (_removal_tables(study) if ref in (REMOVALS, FILTER_RUNS) else [ref])
-            if name not in _absent_tables(study)
-        ],
+        inputs=lambda study: list(
+            dict.fromkeys(
+                name
+                for ref in model.refs
+                for name in (_removal_tables(study) if ref in (REMOVALS, FILTER_RUNS) else [ref])
+                if name not in _absent_tables(study)
+            )
+        ),
         by=model.config.get("by"),
         rows=lambda study, key, table: [
             frame.drop(PLACES, strict=False).rows() for frame in _study_rows(study.without_places(), model).values()

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
+from typing import ClassVar
 
 from nift_training import process_environment, progress
 from nift_training.tracking import trackers
@@ -27,8 +28,12 @@ class Follower:
     ValueError for a setting that names no tracker: that is a person's, and nothing has begun.
     """
 
+    # The settings of those that this process has waited for in vain: it waits for each of them once.
+    late: ClassVar[set[str]] = set()
+
     def __init__(self, setting: str, say: Callable[[str], None] = progress.say) -> None:
         trackers.parse(setting)
+        self._setting = setting
         self._say_line = say
         self._waiting: queue.Queue[Told | None] = queue.Queue(MOST_WAITING)
         self._wrong: list[str] = []
@@ -58,14 +63,16 @@ class Follower:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Waits some seconds for what is not sent yet, unless something is wrong already; if the tracker takes it
-        within a minute it is sent in any case."""
+        """Waits some seconds for what is not sent yet, unless something is wrong already or was before; if the tracker
+        takes it within a minute it is sent in any case."""
         if self._is_open:
             self.end(finished=kind is None)
         self._put(None)
-        deadline = time.monotonic() + END_SECONDS
+        deadline = time.monotonic() + (0 if self._setting in self.late else END_SECONDS)
         while self._served.is_alive() and not self._wrong and time.monotonic() < deadline:
             self._served.join(0.05)
+        if self._served.is_alive():
+            self.late.add(self._setting)
         self._say()
 
     def _put(self, told: Told | None) -> None:

@@ -207,6 +207,22 @@ def test_a_tracker_that_takes_nothing_is_said_in_one_line_without_a_secret(
     assert bool(taken) is answers
 
 
+@needs("mlflow")
+def test_a_tracker_that_hangs_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follower, "END_SECONDS", 1.0)
+    waited = []
+    with listening(answers=True) as (address, _):
+        for _ in range(2):
+            began = time.monotonic()
+            with Follower(f"mlflow:{address}") as telling:
+                telling.begin(opening())
+                telling.tell(1, {"train/loss": 1.0})
+            waited.append(time.monotonic() - began)
+    first, second = waited
+    assert first >= 1
+    assert second < 0.5
+
+
 class StuckRun:
     """A run of a tracker whose client does not come back."""
 
