@@ -177,7 +177,8 @@ def _scores(scores: Sequence[ScoreDifference]) -> str:
     tested = [score for score in differing if score.difference]
     significant = [f"{score.model} on {score.measure}" for score in tested if score.is_significant]
     found = f"{', '.join(significant)} differ" if len(significant) > 1 else f"{''.join(significant) or 'None'} differs"
-    how = f"p < {SIGNIFICANT}, corrected over {len(tested)} of them (Holm), on the questions that both have"
+    tests = f"{len(tested)} {'test' if len(tested) == 1 else 'tests'}"
+    how = f"p < {SIGNIFICANT} after Holm's correction over {tests}, on the questions that both have"
     verdict = f"{found} significantly ({how})."
     same = len(scores) - len(differing)
     rest = [f"{same} more {'is' if same == 1 else 'are'} made of the same results."] if same else []

@@ -47,7 +47,7 @@ def test_a_copy_is_held_against_what_is_stored_now(environment: dict[str, str], 
     assert ran.returncode == 0, ran.stderr
     said = (
         f"training_sets/{SET}: 3 rows out (1 answer refused, 1 dropped by short, 1 not in the sample), 1 row changed",
-        "d08 completion: and so [-it went on.-]{+\ufffd[31m it ended.+}",
+        "d08 completion: and [-so it went on.-] {+so\ufffd[31m it ended.+}",
         "m      ifeval     0.00 [0.00, 0.00]  100.00 [100.00, 100.00]  +100.00",
         "m on ifeval differs significantly",
         "Numbers made of these differ in funnel.",

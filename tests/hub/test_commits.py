@@ -167,6 +167,8 @@ def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_two_commits_are_compared_by_their_tags(both: tuple[Store, Store], tmp_path: Path, hub: Hub) -> None:
     environment = dict(settings(hub, tmp_path, tmp_path / "after"))
     address = "hf://datasets/me/nift"
+    private = nift_here("diff", address, environment={**environment, "HF_TOKEN": ""})
+    assert private.stderr == "error: the Hub shows no data set me/nift to a stranger; set HF_TOKEN if it is private\n"
     shown = nift_here("diff", f"{address}@data-1", address, environment=environment)
     assert shown.returncode == 0, shown.stderr
     assert f"training_sets/{SET}: 3 rows out (1 answer refused, 1 dropped by short, 1 not asked)" in shown.stdout
@@ -175,8 +177,6 @@ def test_two_commits_are_compared_by_their_tags(both: tuple[Store, Store], tmp_p
     assert unknown.stderr == "error: me/nift has no revision 'data-3'; did you mean 'data-2' or 'data-1'?\n"
     nobody = nift_here("diff", "hf://datasets/me/nothing", environment=environment)
     assert nobody.stderr == "error: the Hub shows no data set me/nothing to the token of HF_TOKEN; is it named so?\n"
-    private = nift_here("diff", address, environment={**environment, "HF_TOKEN": ""})
-    assert private.stderr == "error: the Hub shows no data set me/nift to a stranger; set HF_TOKEN if it is private\n"
 
 
 def test_what_is_published_is_held_against_what_is_stored_now(
