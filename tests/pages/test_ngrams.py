@@ -81,7 +81,7 @@ def test_a_search_with_bitmaps_finds_what_one_without_finds(texts: list[str], da
     with tempfile.TemporaryDirectory() as folder:
         store, file = stored(folder, texts)
         plain, with_bitmaps = Reader(store), Reader(store)
-        with_bitmaps.index(file)
+        with_bitmaps.index.add(file)
         assert found(with_bitmaps, file, search) == found(plain, file, search)
 
 
@@ -112,7 +112,7 @@ def test_groups_that_cannot_hold_a_text_are_not_read(tmp_path: Path) -> None:
     store, file = stored(str(tmp_path), texts)
     reader = Reader(store)
     assert sum(portion.rows for portion in reader.portions(file, "kettlewhistle")) == 99
-    reader.index(file)
+    reader.index.add(file)
     for search, rows in (("kettlewhistle", {40, 41}), ("天天气", {80}), ("zzzqq nowhere", set())):
         read = {n for each in reader.portions(file, search) for n in range(each.first, each.first + each.rows)}
         # Each text stands in two columns, once from the end.

@@ -7,7 +7,10 @@ nothing is missed, whatever the bitmaps hold. Letters count in any case as DuckD
 
 from __future__ import annotations
 
+import os
+import threading
 import unicodedata
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +24,8 @@ LENGTH = 5
 # A group of 2,048 articles has some 400,000 sequences: a fifth of these bits, in 256 kB.
 BITS = 21
 BYTES_HASHED_AT_ONCE = 1_000_000
+# 128 MB of bitmaps: of articles of 5 kB those of a million rows.
+MOST_GROUPS = 128_000_000 * 8 >> BITS
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 _LOWER = np.arange(256, dtype=np.uint8)
 _LOWER[ord("A") : ord("Z") + 1] += 32
@@ -47,20 +52,56 @@ class RowGroup:
         )
 
 
-def groups(file: TableFile, columns: Sequence[str]) -> Iterator[RowGroup]:
-    """The groups of a file in their order, by the texts of these columns."""
+class TextIndex:
+    """The groups of rows of files, as far as they have been looked through, the last ones up to `MOST_GROUPS`.
+
+    It holds nothing of DuckDB, whose connections a thread that is still at work must not keep when the process ends.
+    """
+
+    def __init__(self) -> None:
+        self._groups: OrderedDict[TableFile, Sequence[RowGroup]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def add(self, file: TableFile) -> None:
+        """Looks through the texts of a local file, which takes a while; does nothing where it would have too many
+        groups or has columns of which nobody can say here how a search reads them."""
+        if not file.stamp:
+            return
+        made = _groups_of(file)
+        with self._lock:
+            self._groups[file] = made
+            while sum(map(len, self._groups.values())) > MOST_GROUPS:
+                self._groups.popitem(last=False)
+
+    def that_may_hold(self, file: TableFile, search: str) -> list[RowGroup] | None:
+        """The groups that may hold a text; None where that is not known."""
+        groups, forms_ = self._groups.get(file), wanted(search)
+        if not groups or forms_ is None:
+            return None
+        return [group for group in groups if group.may_hold(forms_)]
+
+
+def _groups_of(file: TableFile) -> list[RowGroup]:
     import pyarrow as pa
     from pyarrow import parquet
 
     with file.path.open("rb") as opened:
-        stored, first = parquet.ParquetFile(opened), 0
+        stat, stored = os.fstat(opened.fileno()), parquet.ParquetFile(opened)
+        types = {field.name: field.type for field in stored.schema_arrow}
+        texts = [name for name, kind in types.items() if pa.types.is_string(kind) or pa.types.is_large_string(kind)]
+        is_plain = all(pa.types.is_primitive(types[name]) for name in types if name not in texts)
+        was_replaced = (stat.st_ino, stat.st_mtime_ns) != (file.stamp[1], file.stamp[3])
+        if not is_plain or was_replaced or stored.num_row_groups > MOST_GROUPS:
+            return []
+        found: list[RowGroup] = []
         for number in range(stored.num_row_groups):
-            rows = stored.read_row_group(number, columns=list(columns), use_threads=False)
-            chunks = [chunk for column in rows.columns for chunk in column.chunks]
-            is_text = all(pa.types.is_string(each.type) or pa.types.is_large_string(each.type) for each in chunks)
-            texts = [chunk.buffers()[2] for chunk in chunks] if is_text else []
-            yield RowGroup(first, rows.num_rows, bitmap([bytes(each) for each in texts if each]) if is_text else None)
-            first += rows.num_rows
+            rows = stored.read_row_group(number, columns=texts, use_threads=False)
+            # The buffer of a chunk has all its texts one after the other.
+            buffers = [chunk.buffers()[2] for column in rows.columns for chunk in column.chunks]
+            first = found[-1].first + found[-1].rows if found else 0
+            height = stored.metadata.row_group(number).num_rows
+            found.append(RowGroup(first, height, bitmap([bytes(each) for each in buffers if each])))
+        return found
 
 
 def bitmap(texts: Sequence[bytes]) -> NDArray[np.uint8] | None:

@@ -98,7 +98,7 @@ class Viewer:
         self.study = study
         self.store = store
         self._reader = Reader(store)
-        self._checks = Checks(self._reader.index)
+        self._checks = Checks(self._reader.index.add)
 
     # -- what there is -------------------------------------------------------------------------------------------------
 

@@ -21,10 +21,9 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from nift_assets.pages.viewer import ngrams
 from nift_assets.pages.viewer.conditions import Query, condition_sql, quoted, search_sql, sort_sql
 from nift_assets.pages.viewer.files import Changed, TableFile
-from nift_assets.pages.viewer.ngrams import RowGroup
+from nift_assets.pages.viewer.ngrams import RowGroup, TextIndex
 from nift_assets.store import Store
 from nift_assets.table_files import ROWS_PER_GROUP, DamagedTable, remedy
 
@@ -40,8 +39,6 @@ ABANDONED_SECONDS = 60.0
 QUICK_SECONDS = 0.25
 KEPT_SEARCHES, KEPT_PLACES = 32, 10_000_000
 MOST_FOOTERS = 4_096
-# What the bitmaps of groups of rows take at the most: of articles of 5 kB those of a million rows.
-MOST_BITMAPS = 128_000_000 * 8 >> ngrams.BITS
 # The place of a row: the number of its file, and its number in that file.
 FILE_BITS = 40
 Places = NDArray[np.int64]
@@ -201,6 +198,7 @@ class Reader:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.index = TextIndex()
         folder = store.folder()
         self._is_local = "://" not in store.root
         self._database = duckdb.connect(config={"threads": THREADS, "memory_limit": MEMORY})
@@ -213,7 +211,6 @@ class Reader:
             self._database.register_filesystem(folder.fs)  # type: ignore[attr-defined]
         self._searches: OrderedDict[object, Search] = OrderedDict()
         self._footers: dict[TableFile, tuple[dict[str, str], int]] = {}
-        self._groups: OrderedDict[TableFile, Sequence[RowGroup]] = OrderedDict()
         self._lock = threading.Lock()
         self._turn = threading.Semaphore(SEARCHES_AT_ONCE)
 
@@ -243,25 +240,13 @@ class Reader:
             self._footers[file] = footer
         return footer
 
-    def index(self, file: TableFile) -> None:
-        """Notes which groups of rows of a file may hold which texts, for the searches that come; it takes a while."""
-        kinds = self.types([file])
-        if not file.stamp or "VARCHAR[]" in kinds.values() or self.height(file) > MOST_BITMAPS * ROWS_PER_GROUP:
-            return
-        found = list(ngrams.groups(file, [name for name, kind in kinds.items() if kind == "VARCHAR"]))
-        _refuse_changed(file)
-        with self._lock:
-            self._groups[file] = found
-            while sum(map(len, self._groups.values())) > MOST_BITMAPS:
-                self._groups.popitem(last=False)
-
     def portions(self, file: TableFile, search: str) -> list[Portion]:
         """The rows of a file that are read to find a text, portion by portion."""
-        groups, wanted = self._groups.get(file), ngrams.wanted(search)
+        groups = self.index.that_may_hold(file, search)
         every = portions(self.height(file), file.bytes)
-        if groups is None or wanted is None:
+        if groups is None:
             return [Portion(start, rows, rows) for start, rows in every]
-        return list(_narrowed(every, [group for group in groups if group.may_hold(wanted)]))
+        return list(_narrowed(every, groups))
 
     def listing(self, files: Sequence[TableFile], query: Query, *, wanted: int, seconds: float) -> Listing:
         """The places of the rows of a table that a query chooses."""
