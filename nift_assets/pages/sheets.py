@@ -113,8 +113,9 @@ def _sheet(table: str, layout: SheetLayout, cells: Sequence[CellRow], answers_at
             fitting = [[None] * len(heads)]
             lines.append((cell, fitting[0]))
         model, benchmark = cell.get("name") or cell.get("model"), layout.benchmark or cell.get("measure")
-        is_scored = model and benchmark and cell["score"] is not None
-        fitting[0][column] = _place(cell, notes, answers_at(model, benchmark) if is_scored else None)
+        is_scored = cell["score"] is not None
+        answers = answers_at(model, benchmark) if model and benchmark and is_scored else None
+        fitting[0][column] = _place(cell, notes, answers)
     return Sheet(
         table=table,
         title=layout.title,
