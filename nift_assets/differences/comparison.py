@@ -101,8 +101,8 @@ class Comparison:
             return replace(found, rows_in=heights[1] or 0, rows_out=heights[0] or 0)
         if self.before.versions[place] == self.after.versions[place]:
             return found
-        columns = self._shown(place)
-        both = [column for column in columns[0] if column in columns[1]]
+        shown = self._shown(place)
+        both = [column for column in shown[0] if column in shown[1]]
         contract_ = contract.load(place[0])
         key = [column for column in key_of(contract_) if column in both]
         if not key:
@@ -112,7 +112,7 @@ class Comparison:
         row_differences.compare(self.database, place, key, both, types, teachers)
         reasons.explain(self.database, place, key, self.before, self.after)
         if teachers == (None, None):  # what is published has fewer columns, and is meant to
-            only = [[column for column in one if column not in other] for one, other in (columns, columns[::-1])]
+            only = [[column for column in one if column not in other] for one, other in (shown, shown[::-1])]
             found = replace(found, columns_out=only[0], columns_in=only[1])
         return self._counted(found)
 

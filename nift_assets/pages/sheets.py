@@ -112,7 +112,8 @@ def _sheet(table: str, layout: SheetLayout, cells: Sequence[CellRow], answers_at
         if not fitting:
             fitting = [[None] * len(heads)]
             lines.append((cell, fitting[0]))
-        model, benchmark = cell.get("name") or cell.get("model"), layout.benchmark or cell.get("measure")
+        model = cell.get("name") or cell.get("model")
+        benchmark = layout.benchmark or cell.get("measure")
         is_scored = cell["score"] is not None
         answers = answers_at(model, benchmark) if model and benchmark and is_scored else None
         fitting[0][column] = _place(cell, notes, answers)
