@@ -23,6 +23,7 @@ from duckdb.func import PythonUDFType
 
 from expectations.contract import Contract, ContractTest, Severity, bounds
 from expectations.frames import Table
+from expectations.put_off import put_off
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -236,8 +237,7 @@ def _measure_of_rows(test: ContractTest, column_type: str | None) -> str:
 
 def _expectation(test: ContractTest) -> Any:
     """The expectation about the column that bears the test's name."""
-    import great_expectations.expectations as gxe
-
+    gxe = _great_expectations().expectations
     marks = {
         "meta": {"check": test.name},
         "description": test.description,
@@ -266,8 +266,7 @@ def _validate(frame: "pd.DataFrame", tests: list[ContractTest]) -> dict[str, Any
 
     Whether a test passes is asked first; the values and rows behind it, which cost as much again, only where it fails.
     """
-    import great_expectations as gx
-
+    gx = _great_expectations()
     batch = _frames().get_batch({"dataframe": frame})
 
     def ask(asked: list[ContractTest], result_format: Any) -> dict[str, Any]:
@@ -287,9 +286,20 @@ def _validate(frame: "pd.DataFrame", tests: list[ContractTest]) -> dict[str, Any
 
 
 @cache
+def _great_expectations() -> Any:
+    """Great Expectations without SciPy's statistics and Altair, which it imports for one expectation that no contract
+    has: they are two of the five CPU seconds that its import takes, in every process that makes a table.
+    """
+    with put_off("scipy.stats", "altair"):
+        import great_expectations
+        import great_expectations.expectations
+    return great_expectations
+
+
+@cache
 def _frames() -> Any:
     """Where frames are handed to Great Expectations, made once: a context of its own takes as long as ten tests."""
-    import great_expectations as gx
+    gx = _great_expectations()
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
     context = gx.get_context(mode="ephemeral")  # without the mode it looks for a project in every parent folder
