@@ -39,13 +39,14 @@ HOSTILE = [name for name in NAMES if name not in HARMLESS]
 def test_no_row_of_any_kind_has_a_name_that_leads_elsewhere(counts: Counts) -> None:
     kinds = [kind for kind in KINDS if getattr(STUDY, kind)]
     assert len(HOSTILE) >= 200
+    # The row alone: the fields of all the others would be looked at again for each name.
+    nothing = dict.fromkeys(KINDS, ())
     for name in HOSTILE:
         for kind in kinds:
-            first, *others = getattr(STUDY, kind)
             with pytest.raises(ValueError, match=REFUSED):
-                replace(STUDY, **{kind: (replace(first, name=name), *others)})
+                replace(STUDY, **{**nothing, kind: (replace(getattr(STUDY, kind)[0], name=name),)})
         with pytest.raises(ValueError, match=REFUSED):
-            replace(STUDY, name=name)
+            replace(STUDY, **nothing, name=name)
     counts("X7", f"{len(HOSTILE)} names in {len(kinds)} kinds of rows and for the study: all refused")
 
 
