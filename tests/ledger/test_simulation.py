@@ -12,13 +12,13 @@ from tests.conftest import PROJECT
 from tests.counting import Counts
 from tests.ledger.simulation.mutants import MUTANTS, Mutant, killed_by
 from tests.ledger.simulation.mutants import PROJECT as MUTATED
-from tests.ledger.simulation.run import run_all, told
+from tests.ledger.simulation.run import run, run_all, told
 
-QUICK, ALL = range(1, 17), range(1, 201)
+QUICK, ALL = range(1, 9), range(1, 201)
 
 
-@pytest.mark.fault("T23", runs="16 seeds; slow: 200")
-@pytest.mark.fault("T24", runs="16 seeds; slow: 200")
+@pytest.mark.fault("T23", runs="8 seeds; slow: 200")
+@pytest.mark.fault("T24", runs="8 seeds; slow: 200")
 @pytest.mark.parametrize("seeds", [QUICK, pytest.param(ALL, marks=pytest.mark.slow)], ids=["quick", "all"])
 def test_whatever_happens_nothing_is_lost_and_nothing_is_paid_twice(seeds: range, counts: Counts) -> None:
     outcomes, seconds = run_all(seeds)
@@ -28,19 +28,19 @@ def test_whatever_happens_nothing_is_lost_and_nothing_is_paid_twice(seeds: range
 
 
 def test_a_seed_is_the_same_world_in_any_process() -> None:
-    script = "from tests.ledger.simulation.run import run; print([run(seed).counts for seed in (9, 34)])"
-    told = {
-        subprocess.run(
-            [sys.executable, "-c", script],
-            cwd=PROJECT,
-            env={**os.environ, "PYTHONHASHSEED": str(seed)},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for seed in (1, 2)
-    }
-    assert len(told) == 1, told
+    seed = 9
+    script = f"from tests.ledger.simulation.run import run; print(hash('ferry'), run({seed}).counts)"
+    other = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONHASHSEED": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    hashed, _, counts = other.strip().partition(" ")
+    assert int(hashed) != hash("ferry"), "both processes hash alike; run the tests without PYTHONHASHSEED=1"
+    assert counts == str(run(seed).counts)
 
 
 def test_every_planted_fault_still_has_its_place() -> None:
