@@ -158,27 +158,29 @@ def changed(rows: list[Any], place: tuple[Any, ...], how: str, value: Any) -> li
     return rows
 
 
+@pytest.mark.parametrize("many", [50, pytest.param(1_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", READERS)
-@settings(max_examples=150)
-@given(data=st.data())
-def test_a_mutated_file_is_read_or_refused_in_a_line(
-    name: str, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
+def test_a_mutated_file_is_read_or_refused_in_a_line(name: str, many: int, tmp_path: Path) -> None:
     rows, file, read = READERS[name]
-    how = data.draw(st.sampled_from(["drop", "double", "value", "value"]))
-    mutated = changed(rows, data.draw(st.sampled_from(places(rows))), how, data.draw(st.sampled_from(VALUES)))
-    text = (
-        json.dumps(mutated[0] if mutated else None) if file.endswith(".json") else "\n".join(map(json.dumps, mutated))
-    )
-    if data.draw(st.integers(0, 9)) == 0:
-        text = text[: data.draw(st.integers(0, len(text)))]
-    path = tmp_path_factory.getbasetemp() / file
-    path.write_text(text)
-    TRIED[name] += 1
-    if (refused := refusal(read, path)) is not None:
-        TRIED[f"{name} refused"] += 1
-        assert "\n" not in refused
-        assert refused
+
+    @settings(max_examples=many)
+    @given(st.data())
+    def each(data: st.DataObject) -> None:
+        how = data.draw(st.sampled_from(["drop", "double", "value", "value"]))
+        mutated = changed(rows, data.draw(st.sampled_from(places(rows))), how, data.draw(st.sampled_from(VALUES)))
+        one = file.endswith(".json")
+        text = json.dumps(mutated[0] if mutated else None) if one else "\n".join(map(json.dumps, mutated))
+        if data.draw(st.integers(0, 9)) == 0:
+            text = text[: data.draw(st.integers(0, len(text)))]
+        path = tmp_path / file
+        path.write_text(text)
+        TRIED[name] += 1
+        if (refused := refusal(read, path)) is not None:
+            TRIED[f"{name} refused"] += 1
+            assert "\n" not in refused
+            assert refused
+
+    each()
 
 
 @pytest.mark.parametrize(
@@ -242,27 +244,32 @@ def refusal(read: Reader, path: Path) -> str | None:
     return None
 
 
+@pytest.mark.parametrize("many", [50, pytest.param(1_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("table", ["halves_rejects", "ifbench"])
-@settings(max_examples=150)
-@given(data=st.data())
 def test_a_mutated_contract_is_read_or_refused_in_a_line(
-    table: str, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+    table: str, many: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     import yaml
 
     whole = yaml.safe_load((contract.FOLDER / f"{table}.yml").read_text())
-    how = data.draw(st.sampled_from(["drop", "double", "value", "value"]))
-    (mutated,) = changed(
-        [whole], (0, *data.draw(st.sampled_from(places(whole)))), how, data.draw(st.sampled_from(VALUES[:-1]))
-    )
-    folder = tmp_path_factory.mktemp("contracts")
-    shutil.copy(contract.FOLDER / "ifeval.yml", folder)
-    (folder / "mutated.yml").write_text(yaml.safe_dump({**mutated, "table": "mutated"}, allow_unicode=True))
-    TRIED["contracts"] += 1
-    if (refused := refusal(lambda paths: contract.load("mutated", folder), folder)) is not None:
-        TRIED["contracts refused"] += 1
-        assert refused.startswith("mutated.yml")
-        assert "\n" not in refused
+
+    @settings(max_examples=many)
+    @given(st.data())
+    def each(data: st.DataObject) -> None:
+        how = data.draw(st.sampled_from(["drop", "double", "value", "value"]))
+        (mutated,) = changed(
+            [whole], (0, *data.draw(st.sampled_from(places(whole)))), how, data.draw(st.sampled_from(VALUES[:-1]))
+        )
+        folder = tmp_path_factory.mktemp("contracts")
+        shutil.copy(contract.FOLDER / "ifeval.yml", folder)
+        (folder / "mutated.yml").write_text(yaml.safe_dump({**mutated, "table": "mutated"}, allow_unicode=True))
+        TRIED["contracts"] += 1
+        if (refused := refusal(lambda paths: contract.load("mutated", folder), folder)) is not None:
+            TRIED["contracts refused"] += 1
+            assert refused.startswith("mutated.yml")
+            assert "\n" not in refused
+
+    each()
 
 
 def judged(row: Benchmark) -> None:
