@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from datetime import date
 from functools import cache
@@ -54,16 +55,23 @@ def empty(table: str) -> pl.DataFrame:
     return pl.DataFrame(schema=schema(contract.load(table)))
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """A store in which all tables of the active study are made of one another."""
-    filled = Store(str(tmp_path), STUDY.name)
-
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which all tables of the active study are made of one another."""
+    folder = tmp_path_factory.mktemp("made")
+    filled = Store(str(folder), STUDY.name)
     for table in GRAPH.tables:
         for key in GRAPH.keys(table):
             if GRAPH.partitions.is_wanted(table, key):
                 stored(filled, table, key, pl.DataFrame(SCORES) if table == "benchmark_scores" else None)
-    return filled
+    return folder
+
+
+@pytest.fixture
+def store(made: Path, tmp_path: Path) -> Store:
+    """A store of one's own in which all tables of the active study are made of one another."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return Store(str(tmp_path), STUDY.name)
 
 
 def states(store: Store, graph: Graph = GRAPH) -> dict[tuple[str, str, str], CellCoverage]:
