@@ -100,7 +100,12 @@ print([name for name in {HEAVY!r} if name in sys.modules])
 
 
 @pytest.mark.parametrize(
-    "command", [("dagster", "definitions", "validate", "-w", "workspace.yaml"), ("dg", "check", "defs")]
+    "command",
+    [
+        ("dagster", "definitions", "validate", "-w", "workspace.yaml"),
+        # It loads the same location, in processes of its own that take twice as long.
+        pytest.param(("dg", "check", "defs"), marks=pytest.mark.slow),
+    ],
 )
 def test_both_ways_in_load_the_code_location(command: tuple[str, ...]) -> None:
     loaded = run(*command)

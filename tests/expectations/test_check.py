@@ -346,7 +346,7 @@ def test_duplicates_are_counted_as_python_counts_them(halves: contract.Contract,
     assert results(frame, _only(halves, "serial"))["serial_unique"].failing == twice
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)  # each is a whole check
 @given(texts=st.lists(st.none() | st.text(max_size=6), max_size=12))
 def test_texts_are_measured_in_characters_and_nulls_are_no_failure(
     halves: contract.Contract, texts: list[str | None]
