@@ -14,7 +14,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import dagster as dg
-from dagster_webserver.app import create_app_from_workspace_process_context
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -84,6 +83,8 @@ def serve(home: Path, address: UiAddress, say: Callable[[str], None], tell: Call
 
 
 def _application(context: WorkspaceProcessContext, address: UiAddress) -> Gate:
+    from dagster_webserver.app import create_app_from_workspace_process_context  # with the schema of all its questions
+
     app: Starlette = create_app_from_workspace_process_context(context)
     for name in PAGES:
         app.router.routes.insert(0, Route(f"/study/{name}", _page(name, context.instance)))
