@@ -11,7 +11,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,9 @@ HERE = (
     "'[', '[[]'), '*', '[*]'), '?', '[?]')"
 )
 READ_ONLY = 0o444
+# By these names a file that is open is opened again, also when another has its name by now. Most systems let a process
+# have 1,024.
+OPEN_FILES, MOST_HELD = Path("/proc/self/fd"), 500
 
 
 def refresh(root: Path, replacing: Callable[[Path], AbstractContextManager[Path]]) -> None:
@@ -75,12 +78,9 @@ def opened(root: Path, refresh: Callable[[], None]) -> Iterator[duckdb.DuckDBPyC
     if not _is_sound(root):
         with suppress(PermissionError):  # who may only read has it as it is
             refresh()
-    with _links(root) as links:
-        # DuckDB takes what stands behind a `?` for options, so there a copy is asked.
-        place = links if "?" in str(root) else root
-        if place == links:
-            shutil.copyfile(root / NAME, links / NAME)
-        with duckdb.connect(place / NAME, read_only=True) as views:
+    with _held(root) as held:
+        shutil.copyfile(root / NAME, held / NAME)
+        with duckdb.connect(held / NAME, read_only=True) as views:
             yield views
 
 
@@ -119,6 +119,27 @@ def _links(root: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="nift-") as folder:
         for study in {study for study, _, _ in tables(root)}:
             Path(folder, study).symlink_to((root / study).absolute())
+        yield Path(folder)
+
+
+@contextmanager
+def _held(root: Path) -> Iterator[Path]:
+    """A temporary folder with a link to each file of a root as it is now, whatever is put in its place meanwhile.
+
+    DuckDB opens a file once for its columns and once for its rows; of one that was replaced in between it would make
+    rows that neither had. Where a process cannot hold as many files open, the links lead to what has their names.
+    """
+    with tempfile.TemporaryDirectory(prefix="nift-") as folder, ExitStack() as opened_files:
+        files = [file for _, _, paths in tables(root) for file in paths]
+        can_hold = OPEN_FILES.is_dir() and len(files) <= MOST_HELD
+        for file in files:
+            link = Path(folder, file.relative_to(root))
+            link.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):  # gone since it was listed
+                target = file.absolute()
+                if can_hold:
+                    target = OPEN_FILES / str(opened_files.enter_context(file.open("rb")).fileno())
+                link.symlink_to(target)
         yield Path(folder)
 
 
