@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
+
+import dagster as dg
 
 from nift_assets import graph, studies
 from nift_assets.steps.context import Context
@@ -12,6 +15,12 @@ from nift_assets.store import Store
 
 STUDY = studies.load("demo")
 GRAPH = graph.build(STUDY)
+
+
+@cache
+def assets(of: Graph = GRAPH) -> dict[str, dg.AssetsDefinition]:
+    """The steps of a graph as Dagster has them, by their first tables: made when a test asks for them, and once."""
+    return {step.tables[0]: graph.asset_definition(of, step) for step in of.steps}
 
 
 def context(

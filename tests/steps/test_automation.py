@@ -26,7 +26,7 @@ from nift_assets.steps.table import Step
 from nift_assets.store import Store
 from nift_assets.takeover import known_to_dagster
 from tests.corpus.loopback import Loopback
-from tests.demo import GRAPH, STUDY
+from tests.demo import GRAPH, STUDY, assets
 from tests.steps.test_guard import halves_that, materialize, sampled, without_its_last_word, write
 
 # How a function of the graph asks a model, starts a process of its own, reads the corpus or fetches a data set.
@@ -140,8 +140,8 @@ def test_a_partition_whose_checks_fail_is_followed_by_nothing(instance: dg.Dagst
 
 def why_stale(instance: dg.DagsterInstance, **changed: Step) -> list[str]:
     """What Dagster says of the halves: nothing where they are fresh."""
-    assets = [asset_definition(GRAPH, changed.get(step.tables[0], step)) for step in GRAPH.steps]
-    graph = dg.Definitions(assets=assets, resources=resources(STUDY)).resolve_asset_graph()
+    others = {table: asset_definition(GRAPH, step) for table, step in changed.items()}
+    graph = dg.Definitions(assets=(assets() | others).values(), resources=resources(STUDY)).resolve_asset_graph()
     resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
     causes = resolver.get_stale_causes(dg.AssetKey("halves"))
     assert (resolver.get_status(dg.AssetKey("halves")) == StaleStatus.FRESH) == (not causes)

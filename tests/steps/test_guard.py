@@ -28,12 +28,10 @@ from nift_assets.steps.context import Context
 from nift_assets.store import Store
 from nift_assets.table_files import Version, data_version
 from tests.conftest import PROJECT, instance_at, nift_here
-from tests.demo import GRAPH, STUDY
+from tests.demo import GRAPH, STUDY, assets
 
 TEXTS = [f"Article {i} goes on\n\nfor several words – and then some more." for i in range(4)]
 MARKUP = "<img src=x onerror=alert(1)> <b>and</b> [a link](javascript:alert(2)) | and | so on " + "for long " * 400
-
-AS_THEY_ARE = {step.tables[0]: asset_definition(GRAPH, step) for step in GRAPH.steps}
 
 Change = Callable[[pl.DataFrame], Any]
 
@@ -74,7 +72,7 @@ def materialize(
 ) -> dg.ExecuteInProcessResult:
     """One run of the selected tables of the real graph, some with another function than their own; of the graph as much
     is there as they are made from."""
-    definitions = {table: AS_THEY_ARE[GRAPH.tables[table].tables[0]] for table in made_from(*selection)}
+    definitions = {table: assets()[GRAPH.tables[table].tables[0]] for table in made_from(*selection)}
     for table, function in (functions or {}).items():
         # A function in the place of one that reads what is stored is handed frames.
         definitions[table] = asset_definition(
@@ -312,7 +310,7 @@ def test_checks_are_executed_alone_on_what_is_stored_and_make_nothing(
         for name in ("halves_rejoin_to_the_document", "first_half_has_cut_words")
     ]
     run = dg.materialize(
-        [AS_THEY_ARE["halves"], AS_THEY_ARE["raw_sample"]],
+        [assets()["halves"], assets()["raw_sample"]],
         selection=dg.AssetSelection.checks(*keys),
         instance=instance,
         resources={"io_manager": ParquetIOManager(store), "store": store, "ledger": None, "pipes": None},
@@ -331,7 +329,7 @@ def test_checks_are_executed_alone_on_what_is_stored_and_make_nothing(
 def test_what_is_made_is_checked_whole_whatever_checks_were_selected(
     instance: dg.DagsterInstance, store: Store
 ) -> None:
-    definitions = [AS_THEY_ARE["raw_sample"], asset_definition(GRAPH, halves_step(without_its_last_word))]
+    definitions = [assets()["raw_sample"], asset_definition(GRAPH, halves_step(without_its_last_word))]
     made = dg.AssetSelection.assets("halves").without_checks()
     for selection in (
         made,

@@ -22,14 +22,14 @@ from expectations import contract
 from expectations.frames import schema
 from nift_assets import graph
 from nift_assets.assets import backbones
-from nift_assets.graph import CheckedRows, asset_definition
+from nift_assets.graph import CheckedRows
 from nift_assets.steps.lineage import Graph, Partition
 from nift_assets.store import Store
 from nift_assets.table_files import Version, data_version
 from nift_training import artifacts, fetch
 from nift_training.merge import recomputation
 from tests.conftest import PROJECT
-from tests.demo import GRAPH, STUDY, context
+from tests.demo import GRAPH, STUDY, assets, context
 from tests.hub.server import Fault, Hub
 from tests.training.vllm import Vllm
 
@@ -70,8 +70,9 @@ class World:
     def job(self) -> dg.JobDefinition:
         """Every table of the graph."""
         resources = {"io_manager": self.disk, "store": self.store, "ledger": None, "pipes": Here()}
-        assets = [asset_definition(self.graph, step) for step in self.graph.steps]
-        return dg.Definitions(assets=assets, resources=resources).resolve_implicit_global_asset_job_def()
+        return dg.Definitions(
+            assets=assets(self.graph).values(), resources=resources
+        ).resolve_implicit_global_asset_job_def()
 
     def make(self, *tables: str, key: str = MODEL) -> bool:
         run = self.job.execute_in_process(
