@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from nift_assets.study import Study
 
 GPU = Path("/dev/nvidia0")
+# In the folder of an instance while its databases are made for the first time.
+MAKING = ".making"
 
 
 def warehouse() -> str:
@@ -85,17 +87,34 @@ def dagster_home(study: str) -> Path:
     """
     home = Path(os.environ.get("DAGSTER_HOME") or Path(".dagster", study)).absolute()
     make_folder(home, "DAGSTER_HOME")
-    if not (home / "dagster.yaml").exists():
-        configuration = package_files.files("dagster_project") / "instance" / "dagster.yaml"
-        (home / "dagster.yaml").write_bytes(configuration.read_bytes())
-        os.environ["DAGSTER_HOME"] = str(home)
-        if GPU.exists():
-            import dagster as dg
-
-            with dg.DagsterInstance.get() as instance:
-                instance.event_log_storage.set_concurrency_slots("gpu", 1)
     os.environ["DAGSTER_HOME"] = str(home)
+    if _is_unmade(home):
+        from nift_training import file_locks
+
+        with file_locks.waited_for(home / ".making.lock"):
+            if _is_unmade(home):
+                _make_instance(home)
     return home
+
+
+def _is_unmade(home: Path) -> bool:
+    return not (home / "dagster.yaml").exists() or (home / MAKING).exists()
+
+
+def _make_instance(home: Path) -> None:
+    """Writes our configuration and opens each database once: of two processes that do so first, one may die."""
+    import dagster as dg
+
+    (home / MAKING).touch()
+    configuration = package_files.files("dagster_project") / "instance" / "dagster.yaml"
+    (home / "dagster.yaml").write_bytes(configuration.read_bytes())
+    with dg.DagsterInstance.get() as instance:
+        instance.get_runs_count()
+        instance.all_instigator_state()
+        instance.all_asset_keys()
+        if GPU.exists():
+            instance.event_log_storage.set_concurrency_slots("gpu", 1)
+    (home / MAKING).unlink()
 
 
 def make_folder(folder: Path, variable: str) -> None:
