@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from dagster_project.command_line.terminal import as_text, main, refuse
+from nift_training.messages import one_line
+
+if TYPE_CHECKING:
+    from nift_assets.benchmarks.scoring.files import PublishedFile
 
 
 class Readable(click.ParamType[str]):
@@ -28,17 +33,33 @@ class Readable(click.ParamType[str]):
 
 @main.command()
 @click.argument("folder", default="benchmarks")
-def benchmarks(folder: str) -> None:
+@click.option("--only", multiple=True, metavar="BENCHMARK", help="Fetch this one alone, such as ifeval; repeatable.")
+def benchmarks(folder: str, only: tuple[str, ...]) -> None:
     """Fetch the benchmarks' files from their published homes into a folder, each held against its sha256."""
     from nift_assets import benchmarks as registry
+
+    try:
+        files = [
+            (Path(folder, name), file) for name in only or registry.names() for file in registry.load(name).PUBLISHED
+        ]
+        for place, file in files:
+            click.echo(str(_fetched(place, file)))
+    except (ValueError, OSError) as error:
+        refuse(str(error))
+
+
+def _fetched(folder: Path, file: PublishedFile) -> Path:
+    """The path of one file of a benchmark, fetched unless it is there; OSError with its address and the remedy."""
     from nift_assets.benchmarks.scoring import files
 
     try:
-        for name in registry.names():
-            for path in files.fetch(Path(folder, name), registry.load(name).PUBLISHED):
-                click.echo(str(path))
-    except (ValueError, OSError) as error:
-        refuse(str(error))
+        (path,) = files.fetch(folder, [file])
+    except OSError as error:
+        raise OSError(
+            f"{file.url} could not be fetched ({one_line(getattr(error, 'reason', error))}); repeat the command where "
+            f"there is a network, or put that file at {folder / file.path} yourself"
+        ) from None
+    return path
 
 
 @main.command()

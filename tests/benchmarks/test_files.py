@@ -67,8 +67,8 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
         yield started
 
 
-def fetch(folder: Path) -> tuple[int, str]:
-    ran = CliRunner().invoke(main, ["benchmarks", str(folder)])
+def fetch(folder: Path, *options: str) -> tuple[int, str]:
+    ran = CliRunner().invoke(main, ["benchmarks", str(folder), *options])
     return ran.exit_code, ran.output
 
 
@@ -93,6 +93,24 @@ def test_another_file_than_the_known_one_is_refused_and_not_kept(home: Home, tmp
     assert code == 1
     assert f"{tmp_path}/mt_bench/question.jsonl is not the published question.jsonl" in said
     assert (tmp_path / "mt_bench" / "question.jsonl").read_bytes() == b"mine\n"  # whose it is, we do not know
+
+
+def test_a_file_that_does_not_come_is_named_with_its_address_and_its_place(home: Home, tmp_path: Path) -> None:
+    del home.files["/reference_answer/gpt-4.jsonl"]
+    code, said = fetch(tmp_path)
+    kept, error = said.splitlines()
+    assert (code, kept) == (1, f"{tmp_path}/mt_bench/question.jsonl")  # what came is kept and said as it comes
+    assert error.startswith(f"error: {home.url}/reference_answer/gpt-4.jsonl could not be fetched (")
+    assert error.endswith(f"put that file at {tmp_path}/mt_bench/reference_answer/gpt-4.jsonl yourself")
+
+
+def test_one_benchmark_is_fetched_alone(home: Home, tmp_path: Path) -> None:
+    assert fetch(tmp_path, "--only", "ifbench") == (0, "")
+    assert home.asked == []
+    assert fetch(tmp_path, "--only", "mt_bench")[0] == 0
+    assert len(home.asked) == 2
+    code, said = fetch(tmp_path, "--only", "mtbench")
+    assert (code, "there is no benchmark 'mtbench'" in said) == (1, True)
 
 
 @pytest.mark.parametrize("name", ["arena_hard", "ifeval", "mt_bench"])
