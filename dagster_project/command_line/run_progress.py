@@ -74,7 +74,8 @@ class RunProgress:
         if outcome.error:
             self._print(f"{count} ✗ {run.name}: failed after {outcome.seconds:.1f} s", colour="red")
         elif outcome.tables:
-            self._print(f"{count} ✓ {run.name}: {len(outcome.tables)} tables in {outcome.seconds:.1f} s")
+            tables = f"{len(outcome.tables)} table{'s' * (len(outcome.tables) > 1)}"
+            self._print(f"{count} ✓ {run.name}: {tables} in {outcome.seconds:.1f} s")
         else:
             self._print(f"{count} = {run.name}: up to date")
 

@@ -39,7 +39,9 @@ def render(study: Study, store: Store) -> str:
         for measure in measures
         if (note := scores.get((model.name, measure.name), {}).get("note"))
     ]
-    return "\n".join([table(header, lines), "", "* incomplete: more than 2% of verdicts missing", *doubts])
+    is_incomplete = any(not score["complete"] for score in scores.values() if score["score"] is not None)
+    notes = [*(["* incomplete: more than 2% of verdicts missing"] if is_incomplete else []), *doubts]
+    return "\n".join([table(header, lines), *([""] if notes else []), *notes])
 
 
 def _cell(score: dict[str, object] | None) -> str:

@@ -218,7 +218,7 @@ def _run_study(
         store.remove_unnamed_folders()
     failed = {name: outcome.error for name, outcome in outcomes.items() if outcome.error}
     if tables and not failed:
-        click.echo(f"Done in {time.monotonic() - began:.0f} s. {', '.join(sorted(tables))}: nift query, or make ui")
+        click.echo(f"Done in {time.monotonic() - began:.0f} s. {', '.join(sorted(tables))}: nift look, or nift query")
     elif run_study.SCORES in outcomes and not outcomes[run_study.SCORES].error:
         click.echo()
         click.echo(score_table.render(study, store))
@@ -228,14 +228,20 @@ def _run_study(
             with dg.DagsterInstance.get() as instance:
                 click.echo(f"\n{spent_table.render(instance, built.tables, started_at)}\n")
         took = f"{'Stopped after' if failed else 'Done in'} {time.monotonic() - began:.0f} s"
-        click.echo(f"{took}. Report: {folder / 'report.html'}")
-        click.echo(f"Every table: nift query 'select * from \"{study.name}\".halves'. Lineage: make ui")
+        click.echo(f"{took}. {where_to_read(folder)}")
     if failed:
         left = len(planned) - len(outcomes)
         first, why = next(iter(failed.items()))
         stopped_by = outcomes[first].stopped_by
         code = EXIT_BUDGET if stopped_by == "budget" else EXIT_STOPPED if stopped_by else 1
         refuse(f"{first}: {why}" + (f" ({left} runs that depend on it were not started)" if left else ""), code)
+
+
+def where_to_read(folder: Path) -> str:
+    """Where a person reads what a study has in its folder: the report, if it was made, the tables and the lineage."""
+    report = folder / "report.html"
+    tables = f"Every table: nift query 'select * from \"{folder.name}\".halves'. Lineage: nift ui"
+    return f"Report: {report}\n{tables}" if report.exists() else tables
 
 
 def _check_disk(folder: Path) -> None:

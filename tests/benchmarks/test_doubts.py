@@ -121,3 +121,4 @@ def test_our_own_tables_carry_the_note(texts: list[str], note: str | None, tmp_p
     (line,) = (line for line in printed.splitlines() if line.startswith("pico  "))
     assert (" ?" in line) == bool(note)
     assert (f"? pico, MT-Bench: {note}" in printed.splitlines()) == bool(note)
+    assert ("* incomplete" in printed) == (" *" in line)

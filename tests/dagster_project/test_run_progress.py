@@ -10,6 +10,7 @@ import pytest
 
 from dagster_project.command_line import run_progress
 from dagster_project.command_line.run_progress import RunProgress, counted
+from dagster_project.command_line.study import where_to_read
 from dagster_project.progress_file import ProgressLine, ProgressReader, tell
 from dagster_project.run_study import PartitionRun, RunOutcome
 
@@ -47,6 +48,14 @@ def test_a_terminal_shows_how_far_a_run_is_in_place_and_is_left_clean(monkeypatc
     assert last == "[ 1/1] ✗ teacher echo: failed after 3.0 s\n"
 
 
+@pytest.mark.parametrize(("tables", "said"), [(("halves",), "1 table in"), (("halves", "completions"), "2 tables in")])
+def test_the_tables_of_a_run_are_counted(
+    tables: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RunProgress(1).ended(RUN, RunOutcome(tables, 3.0))
+    assert said in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("screen", [io.StringIO(), Terminal()])
 def test_a_log_and_a_dumb_terminal_get_plain_lines_with_rate_and_time_left(
     screen: io.StringIO, monkeypatch: pytest.MonkeyPatch
@@ -58,6 +67,15 @@ def test_a_log_and_a_dumb_terminal_get_plain_lines_with_rate_and_time_left(
     lines = text.splitlines()
     assert lines[1] == "        … teacher echo: completions: " + said(1_000)[0].said
     assert lines[2].endswith(" left")
+
+
+def test_a_report_is_named_only_where_there_is_one(tmp_path: Path) -> None:
+    tables = "Every table: nift query 'select * from \"mine\".halves'. Lineage: nift ui"
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    assert where_to_read(folder) == tables
+    (folder / "report.html").write_text("<html>")
+    assert where_to_read(folder) == f"Report: {folder / 'report.html'}\n{tables}"
 
 
 def test_a_count_is_read_of_what_every_long_step_says() -> None:
