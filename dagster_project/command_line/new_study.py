@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ import click
 from dagster_project.command_line import plan_table
 from dagster_project.command_line.terminal import columns, main, refuse
 from dagster_project.settings import existing_book, warehouse
-from nift_assets import environment, providers, studies
+from nift_assets import benchmarks, environment, providers, studies
 from nift_assets.costs import plan as planning
 from nift_assets.rows import Judge, Teacher
 from nift_assets.secrets import keys
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from nift_assets.new_study.corpus import CorpusLook
     from nift_assets.new_study.server import ServerLook
     from nift_assets.new_study.study_file import StudyDraft
+    from nift_assets.study import Study
 
 Looked = TypeVar("Looked")
 
@@ -214,14 +216,32 @@ def _write(wanted: Wanted, file: Path) -> None:
     plan = planning.plan(study, store=store, book=existing_book(), today=datetime.now(UTC).date())
     click.echo(f"\nWrote {file}. What is to be asked:\n")
     click.echo(plan_table.render(plan, columns()))
-    chosen = f"{environment.STUDY}={file}"
-    click.echo(f"\nThree pairs to read first:  {chosen} nift preview {found.teacher.name}")
-    click.echo(f"All pairs:                  {chosen} nift run filtered_completions")
+    nift = _called()
+    chosen = f"{environment.STUDY}={file} {nift}"
+    click.echo(f"\nThree pairs to read first:  {chosen} preview {found.teacher.name}")
+    click.echo(f"All pairs:                  {chosen} run filtered_completions")
+    if missing := _without_files(study):
+        click.echo(f"The benchmarks' files:      {nift} benchmarks {' '.join(f'--only {name}' for name in missing)}")
     if found.backbone:
-        click.echo(
-            f"Then train{' and measure' if found.benchmarks else ''}:  {chosen} nift run "
-            + ("benchmark_scores" if found.benchmarks else "merged_models")
-        )
+        step, table = ("Train and measure:", "benchmark_scores") if found.benchmarks else ("Train:", "merged_models")
+        click.echo(f"{step:28}{chosen} run {table}")
+
+
+def _called() -> str:
+    """What a person types to call this command: the path it was called by where `nift` alone would not be found."""
+    is_script = Path(sys.argv[0]).name == "nift"
+    return sys.argv[0] if is_script and shutil.which("nift") is None else "nift"
+
+
+def _without_files(study: Study) -> list[str]:
+    """The benchmarks that lack a published file: said before a model is trained, which may take hours."""
+    folder = environment.benchmarks()
+    placed = studies.on_benchmark_files(study, folder) if folder else study
+    return [
+        row.name
+        for row in placed.benchmarks
+        if not all(Path(row.location, file.path).exists() for file in benchmarks.load(row.name).PUBLISHED)
+    ]
 
 
 def _found(wanted: Wanted) -> StudyDraft:

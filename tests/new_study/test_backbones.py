@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from nift_assets import graph
+from nift_assets.benchmarks import ifeval
 from nift_assets.new_study import backbone
 from nift_assets.rows import Backbone, without_places
 from nift_assets.steps.lineage import Partition
@@ -17,6 +19,7 @@ from nift_assets.store import Store
 from nift_assets.studies.demo import STUDY
 from nift_assets.study import Study
 from nift_training import artifacts, fetch
+from tests.conftest import nift_here
 from tests.studies.test_data_alone import bare
 
 LLAMA_3 = (
@@ -121,6 +124,25 @@ def test_what_a_model_is_loaded_from_is_copied_and_nothing_else(folder: Path, tm
     with pytest.raises(ValueError, match="has no safetensors weights"):
         fetch.copy(folder, tmp_path / "second")
     assert not (tmp_path / "second").exists()
+
+
+def test_a_new_study_names_the_benchmarks_whose_files_are_missing_before_anything_is_trained(
+    folder: Path, tmp_path: Path
+) -> None:
+    articles, place, file = tmp_path / "articles", tmp_path / "benchmarks" / "ifeval", tmp_path / "mine.py"
+    articles.mkdir()
+    (articles / "one.txt").write_text("The ferry left the harbour late, and the harbour was empty. " * 30)
+    place.mkdir(parents=True)
+    environment = os.environ | {"NIFT_WAREHOUSE": str(tmp_path / "warehouse"), "NIFT_BENCHMARKS": str(place.parent)}
+    command = ("new", "mine", "--corpus", str(articles), "--teacher", "original", "--backbone", str(folder), "--force")
+    command = (*command, "--benchmarks", "ifeval", "--out", str(file))
+    fetching = "The benchmarks' files:      nift benchmarks --only ifeval"
+    training = f"Train and measure:          NIFT_STUDY={file} nift run benchmark_scores"
+    assert nift_here(*command, environment=environment).stdout.splitlines()[-2:] == [fetching, training]
+    for published in ifeval.PUBLISHED:
+        (place / published.path).write_text("{}")
+    said = nift_here(*command, environment=environment).stdout.splitlines()
+    assert (said[-1], fetching in said) == (training, False)
 
 
 def test_a_folder_with_a_revision_is_refused(folder: Path) -> None:

@@ -137,6 +137,29 @@ def test_what_cannot_be_a_study_is_refused_in_one_line_and_nothing_is_written(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("argv", "path", "called"), [("bin/nift", "", "bin/nift"), ("bin/nift", "bin", "nift"), ("pytest", "", "nift")]
+)
+def test_the_commands_that_come_next_are_written_as_this_one_can_be_called(
+    argv: str,
+    path: str,
+    called: str,
+    tmp_path: Path,
+    environment: dict[str, str],
+    articles: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "nift").touch(mode=0o755)
+    monkeypatch.setattr("sys.argv", [argv])
+    file = tmp_path / "mine.py"
+    chosen = environment | {"PATH": str(tmp_path / path) if path else str(tmp_path / "none")}
+    said = nift_here(
+        "new", "mine", "--corpus", str(articles), "--teacher", "echo", "--out", str(file), environment=chosen
+    )
+    assert said.stdout.splitlines()[-1].endswith(f"NIFT_STUDY={file} {called} run filtered_completions")
+
+
 def test_a_file_that_is_there_is_kept_unless_forced_and_ctrl_c_leaves_nothing(
     tmp_path: Path, environment: dict[str, str], articles: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
