@@ -148,9 +148,9 @@ def _create_view(views: duckdb.DuckDBPyConnection, root: Path, study: str, table
     name = f'"{study}"."{table}"'
     where = f"{study}/{table}.parquet" if files[0].parent == root / study else f"{study}/{table}/[!.]*.parquet"
     try:
-        views.execute(
-            f"create view {name} as select * from read_parquet({HERE} || {_quoted(where)}, union_by_name = true)"
-        )
+        # A folder called `teacher=x` would be read as a column, in the place of the file's own.
+        options = "union_by_name = true, hive_partitioning = false"
+        views.execute(f"create view {name} as select * from read_parquet({HERE} || {_quoted(where)}, {options})")
     except duckdb.Error as error:
         damages = (_damage(file, place) for file, place in _places(table, files).items())
         why = next((damage for damage in damages if damage), str(error))
@@ -166,7 +166,7 @@ def _is_sound(root: Path) -> bool:
             found = {(study, table): sql for study, table, sql in views.execute(ours).fetchall()}
     except duckdb.Error:
         return False
-    by_place = {place for place, sql in found.items() if "temp_directory" in sql}
+    by_place = {place for place, sql in found.items() if "temp_directory" in sql and "hive_partitioning" in sql}
     return {(study, table) for study, table, _ in tables(root)} <= by_place
 
 

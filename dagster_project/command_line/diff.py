@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dagster_project.command_line import known_names
-from dagster_project.command_line.terminal import as_text, columns, main, refuse, study_option
+from dagster_project.command_line.terminal import as_text, columns, main, printable, refuse, study_option
 from dagster_project.settings import existing_book, warehouse
 from nift_assets import environment
 
@@ -72,7 +72,10 @@ def diff(
                 _write(compared, out)
     except (ValueError, OSError, duckdb.Error) as error:
         refuse(str(error))
-    click.echo(as_text(differences_table.as_json(found)) if as_json else differences_table.render(found, columns()))
+    if as_json:
+        click.echo(as_text(differences_table.as_json(found)))
+    else:
+        click.echo(printable(differences_table.render(found, columns())))
     sys.exit(int(exit_code and not found.are_same))
 
 

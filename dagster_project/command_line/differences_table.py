@@ -119,12 +119,11 @@ def _told(found: Differences, width: int) -> str:
         texts = found.texts.get((each.table, each.partition), ())
         if texts and (found.named or each.table not in OF_ANSWERS or not told_texts_of & {*OF_ANSWERS} - {each.table}):
             told_texts_of.add(each.table)
-            lines += [_cut(f"  {text.key[:SHOWN_ID]} {text.column}: {_changed(text)}", width) for text in texts]
+            lines += [
+                _cut(f"  {text.key[:SHOWN_ID]} {text.column}: {changed_words(text.before, text.after)}", width)
+                for text in texts
+            ]
     return "\n".join(lines)
-
-
-def _changed(text: ChangedText) -> str:
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in changed_words(text.before, text.after))
 
 
 def _funnel(steps: Sequence[FunnelStep]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dagster_project.command_line.terminal import as_text, main, refuse
+from dagster_project.command_line.terminal import as_text, main, printable, refuse
 from dagster_project.settings import open_book, warehouse
 from nift_assets import studies
 from nift_assets.rows import Price
@@ -211,11 +211,11 @@ def _rendered(
         tokens = f"{_number(row.input_tokens)} tokens in, {_number(row.output_tokens)} out"
         price = "free" if row.usd == 0 else "of unknown price" if row.usd is None else f"${row.usd:,.6f}"
         ended = f", ended by {row.finish_reason!r}" if row.finish_reason else ""
-        lines += [RULE, f"{number} of {len(rows)}  document {row.document_id}", RULE, _shown(row.prompt), ""]
+        lines += [RULE, f"{number} of {len(rows)}  document {row.document_id}", RULE, printable(row.prompt), ""]
         if row.thoughts:
-            lines += [f"── {teacher.name} thought ──", _shown(row.thoughts), ""]
-        lines += [f"── {teacher.name} goes on ──", _shown(row.answer) or "(no text)", ""]
-        lines.append(f"{row.status}{ended}; {tokens}; {price}" + (f"; {_shown(row.detail)}" if row.detail else ""))
+            lines += [f"── {teacher.name} thought ──", printable(row.thoughts), ""]
+        lines += [f"── {teacher.name} goes on ──", printable(row.answer) or "(no text)", ""]
+        lines.append(f"{row.status}{ended}; {tokens}; {price}" + (f"; {printable(row.detail)}" if row.detail else ""))
     asked = f"{sent} asked now, {len(rows) - sent} answered before" if sent < len(rows) else f"{sent} asked now"
     lines += [RULE, f"{asked}; nothing of it is paid again."]
     if total == 0:
@@ -229,8 +229,3 @@ def _rendered(
 
 def _number(count: int | None) -> str:
     return "?" if count is None else f"{count:,}"
-
-
-def _shown(text: str) -> str:
-    """A text as it is, without what a terminal would obey."""
-    return "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text)

@@ -95,8 +95,13 @@ def set_variables(**variables: str | None) -> None:
 def refuse(message: str, code: int = 1) -> NoReturn:
     from nift_assets.secrets import redaction
 
-    click.echo(f"error: {' '.join(redaction.redact(message).split())}", err=True)
+    click.echo(f"error: {printable(' '.join(redaction.redact(message).split()))}", err=True)
     sys.exit(code)
+
+
+def printable(text: str) -> str:
+    """A text as it is, without what a terminal would obey: names and words may be from files of anybody's."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text)
 
 
 def as_text(value: object) -> str:

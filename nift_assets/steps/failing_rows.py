@@ -66,7 +66,8 @@ def query(file: str) -> str:
     """The command that selects them, as it can be pasted into a shell."""
     # Characters of patterns stand for themselves.
     name = re.sub(r"[\[*?]", lambda found: f"[{found[0]}]", file).replace("'", "''")
-    sql = f"select * from read_parquet('{name}')"
+    options = ", hive_partitioning = false" if "=" in name else ""
+    sql = f"select * from read_parquet('{name}'{options})"
     return f'nift query "{sql}"' if _PLAIN.fullmatch(sql) else f"nift query {shlex.quote(sql)}"
 
 

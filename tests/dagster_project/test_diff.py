@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -10,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from nift_assets.ledger.book import Book
+from nift_assets.pages.viewer import files as files_of_viewer
+from nift_assets.pages.viewer import reading
 from nift_assets.protocol import Message, Request
 from nift_assets.store import Store
 from tests.conftest import nift_here
-from tests.differences.small_study import SET, TEACHER, Document, SmallStudy, store
+from tests.differences.small_study import SET, TEACHER, Document, SmallStudy, store, write
 from tests.ledgers import SPENT, answered, play
 
 BEFORE = SmallStudy(documents=[Document(id=f"d{n:02}") for n in range(12)], followed={"m": [False] * 30})
@@ -104,6 +107,37 @@ def test_what_each_ledger_has_paid_stands_beside_the_other(environment: dict[str
     assert dollars == {"before": {TEACHER: SPENT / 1e9}, "after": {TEACHER: pytest.approx(3 * SPENT / 1e9)}}
     shown = nift_here("diff", str(tmp_path / "copy"), environment=environment).stdout
     assert "echo        0.0004  0.0012  +0.0008" in shown
+
+
+def test_a_folder_that_is_called_like_a_column_is_a_folder(environment: dict[str, str], tmp_path: Path) -> None:
+    places = [tmp_path / "teacher=mallory" / name for name in ("copy", "warehouse")]
+    for place, study in zip(places, (BEFORE, AFTER), strict=True):
+        store(place, study)
+    environment |= {"NIFT_WAREHOUSE": str(places[1])}
+    ran = nift_here("diff", str(places[0]), environment=environment)
+    assert f"training_sets/{SET}: 3 rows out (1 answer refused, 1 dropped by short, 1 not in the sample)" in ran.stdout
+    asked = nift_here("query", "select distinct teacher from completions", "--csv", environment=environment)
+    assert asked.stdout.split() == ["teacher", TEACHER], asked.stderr
+    reader = reading.Reader(Store(root=str(places[1]), study="small"))
+    (file,) = files_of_viewer.of_table(reader.store, "completions")
+    assert reader.select(file, "select distinct teacher from this") == [(TEACHER,)]
+
+
+def test_no_name_and_no_word_of_a_copy_is_an_order_to_the_terminal(environment: dict[str, str], tmp_path: Path) -> None:
+    order = "\x1b]0;title\x07\x9b2J"
+    copy = store(tmp_path / "copy", dataclasses.replace(BEFORE, documents=[Document(id=f"{order}d", found=order)]))
+    (place,) = copy.folder("completions").glob("*.parquet")
+    place.rename(place.with_stem(f"other{order}"))
+    named = nift_here("diff", str(tmp_path / "copy"), environment=environment)
+    assert named.returncode == 1, "the file says that it is another partition"
+    place.with_stem(f"other{order}").unlink()
+    write(copy, "reviews", None, [{"document_id": "d", "teacher": order}])
+    write(copy, "funnel", None, [{"teacher": order, "place": 1, "step": order, "kept": 1}])
+    ran = nift_here("diff", str(tmp_path / "copy"), "--table", "short_removals", environment=environment)
+    whole = nift_here("diff", str(tmp_path / "copy"), environment=environment)
+    for said in (named.stderr, ran.stdout, whole.stdout):
+        assert "\ufffd]0;title" in said
+        assert [sign for sign in "\x1b\x07\x9b" if sign in said] == []
 
 
 @pytest.mark.parametrize(

@@ -433,7 +433,9 @@ def scan(file: TableFile) -> str:
     """A file as a relation of DuckDB with the numbers of its rows. The characters of patterns stand for themselves."""
     path = str(file.path if "://" in str(file.path) else Path(file.path).absolute())
     path = "".join(f"[{sign}]" if sign in "[*?" else sign for sign in path)
-    return f"read_parquet('{path.replace(chr(39), chr(39) * 2)}', file_row_number = true)"
+    # A folder called `teacher=x` would be read as a column, in the place of the file's own.
+    options = "file_row_number = true, hive_partitioning = false"
+    return f"read_parquet('{path.replace(chr(39), chr(39) * 2)}', {options})"
 
 
 def _key_sql(column: str, value: str, types: Mapping[str, str]) -> tuple[str, list[Any]]:
