@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,17 +17,23 @@ import dagster as dg
 from dagster_project.settings import existing_book, warehouse
 from nift_assets import environment
 from nift_assets.costs import price_list
+from nift_assets.rows import digest
+from nift_assets.secrets import redaction
 from nift_assets.steps.lineage import Graph, Partition
 from nift_assets.store import TolerantStore
+from nift_training.messages import one_line
 
 if TYPE_CHECKING:
     from nift_assets.costs.plan import Cost, PlannedPartition, PlanRow
+    from nift_assets.rows import LanguageModel
 
 SECONDS_BETWEEN = 60
 # Of 80,000 documents a plan takes seconds per teacher, and Dagster ends a sensor after a minute: as many partitions are
 # looked at as fit into the first, and then it rests, so that it never takes more than this share of a core.
 SECONDS_AT_A_TIME = 15
 SHARE_OF_A_CORE = 0.02
+# A single partition may take longer than those seconds, but Dagster has ended the sensor by then.
+MOST_REST = 60 / SHARE_OF_A_CORE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,18 +59,19 @@ def plans_sensor(graph: Graph) -> dg.SensorDefinition:
     )
     def plans(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         cursor = _read(context.cursor)
-        if time.time() < cursor.rest_until:
+        # A clock that was put back must not make it rest until the time is again what it was.
+        if 0 < cursor.rest_until - time.time() < MOST_REST:
             return dg.SkipReason("the last look took long, and the next is not due yet")
         paid = {str(partition): (partition, asked) for partition, asked in paid_partitions(graph)}
-        state = _state(graph.study.name)
+        state = _state(graph, [asked.row for _, asked in paid.values()])
         left = [name for name in cursor.left if name in paid] or (list(paid) if state != cursor.state else [])
         if not left:
             return dg.SkipReason("no table, answer or day is another than the last time")
         begun = time.monotonic()
-        looked: dict[str, dict[str, str]] = {}
+        looked: dict[str, Mapping[str, str]] = {}
         while left and not (looked and time.monotonic() - begun > SECONDS_AT_A_TIME):
             name = left.pop(0)
-            looked[name] = planned(graph, paid[name][1])
+            looked[name] = _planned_or_why_not(graph, paid[name][1], context)
         spent = time.monotonic() - begun
         told = {name: facts for name, facts in cursor.told.items() if name in paid} | looked
         after = Cursor(
@@ -87,14 +95,20 @@ def plans_sensor(graph: Graph) -> dg.SensorDefinition:
 
 def _read(cursor: str | None) -> Cursor:
     """The cursor as it was left; a new one where it is that of an earlier version."""
-    written = json.loads(cursor) if cursor else {}
-    return Cursor(**written) if written.keys() == {own.name for own in fields(Cursor)} else Cursor()
+    written = json.loads(cursor) if cursor else None
+    known = isinstance(written, dict) and written.keys() == {own.name for own in fields(Cursor)}
+    return Cursor(**written) if known else Cursor()
 
 
-def _state(study: str) -> str:
-    """What the plans rest on: another text once a table, an answer or the day is another."""
-    root, now = warehouse(), datetime.now(UTC)
-    seen = [now.date().isoformat()]
+def _state(graph: Graph, asked: Collection[LanguageModel]) -> str:
+    """What the plans rest on: another text once a row of the study, a key, a table, an answer or the day is another."""
+    from nift_assets.costs import plan
+
+    study, root, now = graph.study.name, warehouse(), datetime.now(UTC)
+    variables = sorted({variable for row in asked if (variable := plan.key_variable(row))})
+    names = (name for variable in variables for name in (variable, f"{variable}_FILE"))
+    with_key = [name for name in names if os.environ.get(name)]
+    seen = [now.date().isoformat(), digest(graph.study), *with_key]
     if "://" in root or environment.ledger_url():
         # What is not on this machine's disk is looked at every hour.
         seen.append(str(now.hour))
@@ -116,6 +130,18 @@ def paid_partitions(graph: Graph) -> Iterator[tuple[Partition, PlannedPartition]
             asked = plan.planned_partition(graph.study, step.tables[0], key)
             if asked is not None and not price_list.is_free(asked.row):
                 yield Partition(step.tables[0], key), asked
+
+
+def _planned_or_why_not(
+    graph: Graph, asked: PlannedPartition, context: dg.SensorEvaluationContext
+) -> Mapping[str, str]:
+    """The plan of a partition; of one that cannot be planned the reason, and all others are told of."""
+    try:
+        return planned(graph, asked)
+    except Exception as error:
+        why = one_line(redaction.safe(error))
+        context.log.warning(f"the plan of {asked.row.name} cannot be made: {why}")
+        return {"before you launch": f"nobody can say: {why}"}
 
 
 def planned(graph: Graph, asked: PlannedPartition) -> dict[str, str]:

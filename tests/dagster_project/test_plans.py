@@ -12,7 +12,7 @@ import pytest
 
 from dagster_project import plans
 from nift_assets import graph, studies
-from nift_assets.rows import Teacher
+from nift_assets.rows import Price, Teacher
 from nift_assets.steps import code_references
 from tests.demo import GRAPH, STUDY
 
@@ -84,6 +84,57 @@ def test_plans_are_looked_at_again_when_something_changed_a_few_at_a_time_and_se
     resting = json.dumps(json.loads(cursor or "") | {"rest_until": time.time() + 60})
     assert tick(resting) == ([], resting)
     assert tick(cursor)[1] != cursor
+
+
+def test_one_plan_that_cannot_be_made_keeps_no_other_from_being_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NIFT_WAREHOUSE", str(tmp_path / "warehouse"))
+    own = {
+        "base_url": "https://models.example/v1",
+        "key_variable": "OWN_KEY",
+        "price": Price(input=1.0, output=1.0, max_output=4096),
+    }
+    broken = dataclasses.replace(PAID, name="broken", **own)
+    monkeypatch.setenv("OWN_KEY", "two words")
+    sensor = plans.plans_sensor(graph.build(dataclasses.replace(STUDY, teachers=(broken, *STUDY.teachers, PAID))))
+    result = sensor(dg.build_sensor_context())
+    assert isinstance(result, dg.SensorResult)
+    told = {event.partition: event.metadata["before you launch"].value for event in result.asset_events}
+    assert told.keys() == {"broken", "paid"}
+    assert "OWN_KEY holds more than one word" in str(told["broken"])
+    assert isinstance(sensor(dg.build_sensor_context(cursor=result.cursor)), dg.SkipReason)
+
+
+def test_another_cap_and_a_key_that_was_set_are_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIFT_WAREHOUSE", str(tmp_path / "warehouse"))
+    monkeypatch.setattr(plans, "SHARE_OF_A_CORE", 1.0)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+    def told(cap: float, cursor: str | None) -> tuple[dict[str, object], str | None]:
+        row = dataclasses.replace(PAID, budget_usd=cap)
+        sensor = plans.plans_sensor(graph.build(dataclasses.replace(STUDY, teachers=(*STUDY.teachers, row))))
+        result = sensor(dg.build_sensor_context(cursor=cursor))
+        assert isinstance(result, dg.SensorResult), result.skip_message
+        (event,) = result.asset_events
+        return {name: value.value for name, value in event.metadata.items()}, result.cursor
+
+    _, cursor = told(1.0, None)
+    facts, cursor = told(5.0, cursor)
+    assert facts["cap"] == "$5.00"
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-long-enough")
+    assert str(told(5.0, cursor)[0]["before you launch"]).startswith("ready")
+
+
+@pytest.mark.parametrize(
+    "cursor", ["[]", '"paid"', json.dumps({"told": {}, "left": [], "state": "", "rest_until": 1e12})]
+)
+def test_no_cursor_and_no_clock_that_was_put_back_silences_the_plans(
+    cursor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NIFT_WAREHOUSE", str(tmp_path / "warehouse"))
+    result = plans.plans_sensor(graph.build(WITH_PAID))(dg.build_sensor_context(cursor=cursor))
+    assert isinstance(result, dg.SensorResult)
 
 
 def test_every_table_links_to_what_makes_it_and_to_its_rows_in_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
