@@ -31,7 +31,7 @@ AGAIN_SECONDS = 30.0
 LAST_SECONDS = 60.0
 AT_ONCE = 500
 MOST_WAITING = 200_000  # measurements, while a tracker is away for days; the first ones are kept
-PASSWORD = re.compile(r"//[^/@\s]+@")
+PASSWORD = re.compile(r"//\S+@")  # a password may have a slash in it
 LONGEST = 300
 
 
@@ -136,7 +136,8 @@ def deliver(sender: Sender, waiting: WaitingToBeSent, complaints: Complaints) ->
 def read(lines: Iterable[str], waiting: WaitingToBeSent) -> None:
     """Takes in what comes, until nobody is there to say more; a run that nobody has ended has failed."""
     is_open = False
-    for told in map(of_line, lines):
+    # Who is killed while it writes a line leaves a part of it.
+    for told in map(of_line, takewhile(lambda line: line.endswith("\n"), lines)):
         is_open = not isinstance(told, Ending)
         waiting.add(told)
     if is_open:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
-from urllib.parse import urlsplit
 
 # By its name, which is that of its module here and of the extra that installs it: the package of its client.
 CLIENTS = {"mlflow": "mlflow", "tensorboard": "tensorboard", "wandb": "wandb"}
@@ -31,7 +30,8 @@ def parse(setting: str) -> Tracker:
         raise ValueError(f"there is no tracker {name!r}; use one of {', '.join(CLIENTS)}")
     if find_spec(CLIENTS[name]) is None:
         raise ValueError(f"the client of {name} is not installed; run pip install '.[{name}]'")
-    if "@" in urlsplit(place).netloc:
+    # A password may have a slash in it, behind which an address has a path; a database in a file has no host.
+    if place.partition("://")[2][:1] not in ("", "/") and "@" in place:
         raise ValueError(
             f"the address for {name} has a password in it, which every account of this machine could read in a list of "
             "processes; leave it out and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"

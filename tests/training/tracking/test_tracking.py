@@ -246,7 +246,7 @@ def test_a_client_that_does_not_come_back_is_complained_of_while_it_is_away(
     waiting = serving.WaitingToBeSent()
     with (tmp_path / "said").open("w") as out:
         complaints = serving.Complaints(Tracker("mlflow"), out)
-        serving.read([as_line(Measurement(step=1, seconds=1.0, numbers={"loss": 1.0}))], waiting)
+        serving.read([as_line(Measurement(step=1, seconds=1.0, numbers={"loss": 1.0})) + "\n"], waiting)
         thread = threading.Thread(target=serving.deliver, args=(sender, waiting, complaints))
         thread.start()
         while not complaints.said:
@@ -287,6 +287,13 @@ def test_what_was_told_before_the_work_is_killed_still_arrives(tmp_path: Path) -
     assert scalars(tmp_path / RUN) == {"train/loss": [(1, 4.0)]}
 
 
+def test_a_line_that_was_cut_with_the_work_loses_nothing_that_was_told_before() -> None:
+    measured = Measurement(step=1, seconds=1.0, numbers={"loss": 1.0})
+    waiting = serving.WaitingToBeSent()
+    serving.read([as_line(opening()) + "\n", as_line(measured) + "\n", as_line(measured)[:-9]], waiting)
+    assert (waiting.told, waiting.closed) == ([opening(), measured, Ending(finished=False)], True)
+
+
 def test_a_tracker_is_told_by_name_what_it_needs_and_only_where_it_is_set() -> None:
     environment = {
         "PATH": "/bin",
@@ -314,6 +321,8 @@ def test_a_tracker_is_told_by_name_what_it_needs_and_only_where_it_is_set() -> N
     [
         ("comet", "there is no tracker 'comet'; use one of mlflow, tensorboard, wandb"),
         ("mlflow:http://me:secret@localhost:5000", "has a password in it"),
+        ("mlflow:http://me:top/secret@localhost:5000", "has a password in it"),
+        ("mlflow:postgresql://me:secret#?@localhost/runs", "has a password in it"),
         ("tensorboard:s3://bucket/runs", "name a folder"),
     ],
 )
@@ -357,6 +366,6 @@ def test_a_runs_name_is_a_folder_below_the_one_that_is_named() -> None:
 
 def test_no_value_of_a_secret_is_complained_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", CANARY)
-    said = serving.without_secrets(f"refused {CANARY} at\nhttp://me:word@localhost")
-    assert said == "refused … at http://…@localhost"
+    said = serving.without_secrets(f"refused {CANARY} at\nhttp://me:word@localhost or http://me:two/words@localhost")
+    assert said == "refused … at http://…@localhost or http://…@localhost"
     assert os.environ["MLFLOW_TRACKING_PASSWORD"] == CANARY
