@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from nift_assets.differences.states import StudyState
 
 
+# All of them are what --out is for.
+MOST_TEXTS = 1_000
+
+
 @main.command()
 @study_option
 @click.argument("before")
@@ -31,7 +35,13 @@ if TYPE_CHECKING:
     shell_complete=known_names.complete_table,
     help="Only this table's rows, each partition of it; repeatable.",
 )
-@click.option("--texts", default=3, show_default=True, help="How many changed texts to show of a table; 0 for none.")
+@click.option(
+    "--texts",
+    type=click.IntRange(0, MOST_TEXTS),
+    default=3,
+    show_default=True,
+    help="How many changed texts to show of a table; 0 for none.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
 @click.option(
     "--out",

@@ -13,6 +13,7 @@ from expectations.contract import Contract
 from nift_assets.differences import reasons, row_differences
 from nift_assets.differences.row_differences import DIFFERING
 from nift_assets.differences.states import REMOVALS, StudyState, TablePartition, height, is_removals
+from nift_training.messages import one_line
 
 # Texts whose change is worth reading.
 TEXTS = ("text", "first_half", "second_half", "prompt", "response", "completion", "answer", "judgment")
@@ -45,7 +46,7 @@ class PartitionDifference:
 
     @property
     def place(self) -> str:
-        return f"{self.table}/{self.partition}" if self.partition else self.table
+        return _words((self.table, self.partition))
 
     @property
     def is_whole(self) -> bool:
@@ -89,7 +90,15 @@ class Comparison:
         return sorted((place for place in found if not tables or place[0] in tables), key=position)
 
     def of(self, place: TablePartition) -> PartitionDifference:
-        """What became of the rows of one partition. DamagedTable if one of its files is not what was written."""
+        """What became of the rows of one partition. DamagedTable if one of its files is not what was written;
+        ValueError for rows that cannot be told apart or have other types."""
+        try:
+            return self._of(place)
+        except duckdb.Error as error:
+            said = one_line(str(error).partition("\n")[0])  # behind it stands the SQL
+            raise ValueError(f"{_words(place)}: the rows of the two states cannot be compared: {said}") from error
+
+    def _of(self, place: TablePartition) -> PartitionDifference:
         heights = [height(s.files[place]) if place in s.files else None for s in (self.before, self.after)]
         found = PartitionDifference(table=place[0], partition=place[1], before=heights[0], after=heights[1])
         if found.is_whole:
@@ -107,6 +116,11 @@ class Comparison:
         key = [column for column in key_of(contract_) if column in both]
         if not key:
             raise ValueError(f"{found.place}: no column of its key {', '.join(key_of(contract_))} is in both states")
+        for side, state in zip(row_differences.SIDES, (self.before, self.after), strict=True):
+            if twice := row_differences.key_twice(self.database, side, key):
+                raise ValueError(
+                    f"{found.place}: several rows of {state.name} have the key {twice}; make that table again"
+                )
         types = {column.name: column.type for column in contract_.columns}
         teachers = self.before.teacher, self.after.teacher
         row_differences.compare(self.database, place, key, both, types, teachers)
@@ -187,6 +201,11 @@ def opened(before: StudyState, after: StudyState) -> Iterator[Comparison]:
     """A comparison of two states, in which nothing has been compared yet."""
     with row_differences.database() as database:
         yield Comparison(before, after, database)
+
+
+def _words(place: TablePartition) -> str:
+    table, partition = place
+    return f"{table}/{partition}" if partition else table
 
 
 def key_of(table: Contract) -> list[str]:

@@ -47,6 +47,15 @@ def view(connection: duckdb.DuckDBPyConnection, name: str, files: Sequence[Path]
     return list(connection.table(name).columns)
 
 
+def key_twice(connection: duckdb.DuckDBPyConnection, name: str, key: Sequence[str]) -> str | None:
+    """A key that several rows of a view have, as JSON; None where each names one row."""
+    columns = ", ".join(map(named, key))
+    found = connection.execute(
+        f"select {key_text(key)} from {name} group by {columns} having count(*) > 1 order by {columns} limit 1"
+    ).fetchone()
+    return found and str(found[0])
+
+
 def compare(
     connection: duckdb.DuckDBPyConnection,
     place: TablePartition,
@@ -141,7 +150,7 @@ def _side(
         "key_of_row": key_text(key),
         "document_of_row": named("document_id") if "document_id" in columns else "null::varchar",
         "teacher_of_row": named("teacher") if "teacher" in columns else quoted(teacher) if teacher else "null::varchar",
-        "rank_of_row": named("sample_rank") if "sample_rank" in columns else "null::bigint",
+        "rank_of_row": f"{named('sample_rank')}::bigint" if "sample_rank" in columns else "null::bigint",
     }
     chosen = [*map(named, key), *digests, *(f"{value} as {name}" for name, value in asked.items())]
     return f"select {', '.join(chosen)} from {side}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -12,7 +13,7 @@ from nift_assets.differences import comparison, funnels, score_differences, stat
 from nift_assets.differences.comparison import ChangedText, PartitionDifference
 from nift_assets.differences.states import StudyState, TablePartition
 from nift_assets.store import Store
-from nift_assets.table_files import DamagedTable
+from nift_assets.table_files import DamagedTable, version_of
 from tests.differences.small_study import SET, TEACHER, Document, SmallStudy, store, write
 
 COMPLETIONS, FILTERED = ("completions", TEACHER), ("filtered_completions", TEACHER)
@@ -143,6 +144,36 @@ def test_a_column_that_one_state_lacks_is_named_and_the_others_compared(tmp_path
     found = compared(both)[COMPLETIONS]
     assert (found.columns_in, found.changed) == (["thoughts"], 0)
     assert wording.sentence(found) == "with the column thoughts"
+
+
+def rewritten(both: tuple[StudyState, StudyState], change: Callable[[pl.DataFrame], pl.DataFrame]) -> StudyState:
+    """The later state with other rows in its completions."""
+    root = both[1].root
+    assert root is not None
+    to = Store(root=str(root), study="small")
+    frame = change(pl.read_parquet(to.path(*COMPLETIONS)))
+    to.write(*COMPLETIONS, frame, version_of(frame, inputs="made here"))
+    return states.of_folder(root, "small", "after")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda rows: pl.concat([rows, rows]), "completions/echo: several rows of after have the key"),
+        (
+            lambda rows: rows.with_columns(sample_rank=pl.lit("first")),
+            "completions/echo: the rows of the two states cannot be compared: Conversion Error",
+        ),
+    ],
+    ids=["twice", "another type"],
+)
+def test_rows_that_cannot_be_compared_are_named_with_their_table(
+    change: Callable[[pl.DataFrame], pl.DataFrame], says: str, tmp_path: Path
+) -> None:
+    both = two(tmp_path, BEFORE, AFTER)
+    with pytest.raises(ValueError, match=says) as refused:
+        compared((both[0], rewritten(both, change)))
+    assert "\n" not in str(refused.value)
 
 
 def test_changed_texts_come_from_both_sides(tmp_path: Path) -> None:
