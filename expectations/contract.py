@@ -158,6 +158,12 @@ def look_beside(folder: Path) -> None:
     for table in written:
         if (FOLDER / f"{table}.yml").is_file():
             raise ValueError(f"{folder / table}.yml: the package has the contract of {table}; give yours another name")
+        for other in (each / f"{table}.yml" for each in _beside):
+            if other.is_file() and other.read_bytes() != (folder / f"{table}.yml").read_bytes():
+                raise ValueError(
+                    f"{folder / table}.yml: another study of this process has another contract of {table}, {other}; "
+                    "give yours another name"
+                )
     _beside.append(folder)
     try:
         for table in written:

@@ -127,10 +127,11 @@ def _files(folder: Path, endings: Sequence[str]) -> list[OwnFile]:
     return own
 
 
-def _refuse_taken(own: Sequence[OwnFile], taken: Sequence[str], kind: str) -> None:
+def _refuse_taken(own: Sequence[OwnFile], taken: Sequence[str], kind: str, folder: Path | None = None) -> None:
+    where = f"{folder}, beside another study of this process" if folder else "the package"
     for file in own:
         if file.name in taken:
-            raise UnusableFile(f"{file.path}: there is a {kind} {file.name!r} in the package; give yours another name")
+            raise UnusableFile(f"{file.path}: there is a {kind} {file.name!r} in {where}; give yours another name")
 
 
 def _add_modules(beside: Path, package: ModuleType) -> None:
@@ -144,6 +145,8 @@ def _add_modules(beside: Path, package: ModuleType) -> None:
     if not own:
         return
     if str(folder) not in package.__path__:
+        for elsewhere in map(Path, package.__path__[1:]):
+            _refuse_taken(own, [file.name for file in _files(elsewhere, (".py",))], kind.removesuffix("s"), elsewhere)
         _refuse_taken(own, package.names(), kind.removesuffix("s"))
         package.__path__.append(str(folder))
         package.module.cache_clear()

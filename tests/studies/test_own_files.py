@@ -291,3 +291,31 @@ def test_a_broken_benchmark_or_contract_is_refused_in_one_line(name: str, text: 
         graph.build(studies.load(str(file)))
     assert "\n" not in str(refused.value)
     assert "NoneType" not in str(refused.value)
+
+
+@pytest.mark.usefixtures("nothing_stays")
+def test_what_benchmarks_share_is_a_file_that_begins_with_an_underscore(tmp_path: Path) -> None:
+    file = write_benchmark(tmp_path)
+    (tmp_path / "benchmarks" / "_shared.py").write_text("raise RuntimeError('it is imported by who needs it')\n")
+    assert studies.load(str(file)).name == "measured"
+    assert "_shared" not in benchmarks.names()
+    assert "Capitals" in benchmarks.heads().values() or "capitals" in benchmarks.heads()
+
+
+@pytest.mark.usefixtures("nothing_stays")
+def test_another_study_of_the_process_with_a_file_of_that_name_is_named(tmp_path: Path) -> None:
+    first, second = (tmp_path / name for name in ("first", "second"))
+    for folder in (first, second):
+        folder.mkdir()
+    studies.load(str(write_benchmark(first)))
+    file = write_benchmark(second)
+    with pytest.raises(ValueError, match=f"in {first / 'benchmarks'}, beside another study of this process"):
+        studies.load(str(file))
+    shutil.rmtree(second / "benchmarks")
+    contract_file = second / "expectations" / "capitals_answers.yml"
+    file.write_text("from nift_assets import studies\nSTUDY = studies.load('demo')\n")
+    assert studies.load(str(file)), "the same contract is no other one"
+    contract._beside.pop()
+    contract_file.write_text(contract_file.read_text() + "# another\n")
+    with pytest.raises(ValueError, match="another study of this process has another contract of capitals_answers"):
+        studies.load(str(file))
