@@ -129,6 +129,11 @@ def tables(folder: Path = FOLDER) -> list[str]:
     return sorted(file.stem for file in folder.glob("*.yml"))
 
 
+def known() -> set[str]:
+    """The tables that have a contract, here or beside a study that was loaded."""
+    return {table for folder in (FOLDER, *_beside) for table in tables(folder)}
+
+
 def load(table: str, folder: Path = FOLDER) -> Contract:
     """The contract in `<table>.yml`; without that file, the one of its kind: `near_duplicates_removals` keeps
     `removals.yml`, and `<name>` in its tests is then `near_duplicates`. A file that is `like: <table>` has all that is

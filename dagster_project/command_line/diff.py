@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,10 +72,15 @@ def diff(
 
     try:
         from dagster_project.command_line import differences_table
+        from nift_assets import studies
         from nift_assets.differences import comparison
 
         if out:
             _refuse_place(out)
+        # Own benchmarks and contracts are known once the study beside which they lie is loaded; one that cannot be is
+        # compared by what the package knows.
+        with suppress(ValueError):
+            studies.active()
         first, second = _states(before, after)
         with comparison.opened(first, second) as compared:
             found = _found(compared, tables, texts)
@@ -172,6 +178,7 @@ def _found(compared: Comparison, tables: Sequence[str], texts: int) -> Differenc
         scores=[] if tables else score_differences.compare(*both),
         dollars=(None, None) if tables else (_spent(both[0]), _spent(both[1])),
         named=tables,
+        unknown=sorted({*both[0].unknown, *both[1].unknown}),
     )
 
 

@@ -27,7 +27,8 @@ Dollars = Mapping[str, float] | None
 @dataclass(frozen=True, kw_only=True)
 class Differences:
     """All that was compared of two states: partitions, some changed texts of each, the funnel's steps, scores, and what
-    was spent by who was asked, None where there is no ledger. `named` are the tables that were asked for, none for all.
+    was spent by who was asked, None where there is no ledger. `named` are the tables that were asked for, none for all,
+    and `unknown` those that have no contract and are not compared.
     """
 
     before: str
@@ -38,6 +39,7 @@ class Differences:
     scores: Sequence[ScoreDifference]
     dollars: tuple[Dollars, Dollars]
     named: Sequence[str]
+    unknown: Sequence[str] = ()
 
     @property
     def are_same(self) -> bool:
@@ -50,6 +52,7 @@ def as_json(found: Differences) -> dict[str, Any]:
     return {
         "before": found.before,
         "after": found.after,
+        "not_compared": list(found.unknown),
         "same": [each.place for each in found.rows if each.is_same],
         "rows": [
             {**asdict(each), "texts": [asdict(text) for text in found.texts.get((each.table, each.partition), ())]}
@@ -67,7 +70,9 @@ def render(found: Differences, width: int) -> str:
     states that are the same one sentence."""
     if found.are_same:
         what = f" in {' and '.join(found.named)}" if found.named else ""
-        return f"Nothing differs{what} between {found.before} and {found.after}."
+        return "\n".join(
+            filter(None, [f"Nothing differs{what} between {found.before} and {found.after}.", _unknown(found)])
+        )
     paragraphs = [
         f"before: {found.before}\nafter:  {found.after}",
         _tables(found),
@@ -75,8 +80,15 @@ def render(found: Differences, width: int) -> str:
         _funnel(found.funnel),
         _scores(found.scores),
         _dollars(*found.dollars),
+        _unknown(found),
     ]
     return "\n\n".join(filter(None, paragraphs))
+
+
+def _unknown(found: Differences) -> str:
+    if not found.unknown or found.named:
+        return ""
+    return f"Not compared, for want of a contract: {', '.join(found.unknown)}; name the study's file with --study."
 
 
 def _tables(found: Differences) -> str:

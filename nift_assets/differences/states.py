@@ -24,7 +24,8 @@ class StudyState:
     """The files of each partition, and what tells without reading them whether two are the same.
 
     `sealed` are files of a warehouse, whose rows are held against their footer before they are compared. `teacher` is
-    whose data a published data set is, and `root` the warehouse of another state.
+    whose data a published data set is, and `root` the warehouse of another state. `unknown` are tables without a
+    contract, of which nobody can say what names a row.
     """
 
     name: str
@@ -34,6 +35,7 @@ class StudyState:
     sealed: bool = True
     teacher: str | None = None
     root: Path | None = None
+    unknown: Sequence[str] = ()
 
     def check(self, place: TablePartition) -> None:
         """DamagedTable if the rows of a partition are not those that were written."""
@@ -64,12 +66,14 @@ class StudyState:
 def of_folder(root: Path, study: str, name: str) -> StudyState:
     """What is stored of a study under a local root; DamagedTable for a file whose footer cannot be read."""
     files: dict[TablePartition, tuple[Path, ...]] = {}
-    declared = set(contract.tables())
-    for owner, table, paths in catalogue.tables(root):
-        if owner == study and {table, table.rpartition("_")[2]} & declared:
+    declared, unknown = contract.known(), []
+    for table, paths in ((table, paths) for owner, table, paths in catalogue.tables(root) if owner == study):
+        if not {table, table.rpartition("_")[2]} & declared:
+            unknown.append(table)
+        else:
             files |= {(table, path.stem if path.parent.name == table else None): (path,) for path in paths}
     versions = {place: table_files.version(paths[0], _in_words(paths[0], study)).data for place, paths in files.items()}
-    return StudyState(name=name, study=study, files=files, versions=versions, root=root)
+    return StudyState(name=name, study=study, files=files, versions=versions, root=root, unknown=unknown)
 
 
 def named(argument: str, root: Path, active: Callable[[], str]) -> StudyState:
@@ -131,7 +135,7 @@ def is_removals(table: str) -> bool:
 
 def _is_study(folder: Path) -> bool:
     """Whether a folder is that of one study: it holds a table by its name, as a file or as a folder of partitions."""
-    tables = set(contract.tables())
+    tables = contract.known()
     return any(path.stem in tables and path.suffix == ".parquet" for path in folder.iterdir()) or any(
         path.name in tables and any(path.glob("[!.]*.parquet")) for path in folder.iterdir() if path.is_dir()
     )

@@ -10,14 +10,19 @@ from pathlib import Path
 
 import pytest
 
+from expectations import contract
+from expectations.frames import conform
+from nift_assets import benchmarks, studies
 from nift_assets.ledger.book import Book
 from nift_assets.pages.viewer import files as files_of_viewer
 from nift_assets.pages.viewer import reading
 from nift_assets.protocol import Message, Request
 from nift_assets.store import Store
+from nift_assets.table_files import version_of
 from tests.conftest import nift_here
 from tests.differences.small_study import SET, TEACHER, Document, SmallStudy, store, write
 from tests.ledgers import SPENT, answered, play
+from tests.studies.test_own_files import ANSWERED, nothing_stays, write_benchmark
 
 BEFORE = SmallStudy(documents=[Document(id=f"d{n:02}") for n in range(12)], followed={"m": [False] * 30})
 AFTER = SmallStudy(
@@ -29,6 +34,9 @@ AFTER = SmallStudy(
     ],
     followed={"m": [True] * 30},
 )
+
+
+__all__ = ["nothing_stays"]
 
 
 @pytest.fixture
@@ -138,6 +146,27 @@ def test_no_name_and_no_word_of_a_copy_is_an_order_to_the_terminal(environment: 
     for said in (named.stderr, ran.stdout, whole.stdout):
         assert "\ufffd]0;title" in said
         assert [sign for sign in "\x1b\x07\x9b" if sign in said] == []
+
+
+@pytest.mark.usefixtures("nothing_stays")
+def test_a_benchmark_of_ones_own_is_compared_and_what_has_no_contract_is_named(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "study").mkdir()
+    study = studies.load(str(write_benchmark(tmp_path / "study")))
+    answers = benchmarks.load("capitals").answers(study.benchmark("capitals"), "m", ANSWERED).rows
+    rows = conform(answers, contract.load("capitals_answers"))
+    for name, kept in (("copy", rows.head(1)), ("warehouse", rows)):
+        to = Store(root=str(tmp_path / name), study="measured")
+        to.write("capitals_answers", "m", kept, version_of(kept, inputs="made here"))
+        to.write("sightings", None, kept, version_of(kept, inputs="made here"))
+    own = environment | {"NIFT_STUDY": str(tmp_path / "study" / "measured.py")}
+    found = json.loads(nift_here("diff", str(tmp_path / "copy" / "measured"), "--json", environment=own).stdout)
+    assert [row["table"] for row in found["rows"]] == ["capitals_answers"]
+    assert {score["benchmark"] for score in found["scores"]} == {"capitals"}
+    assert found["not_compared"] == ["sightings"]
+    shown = nift_here("diff", str(tmp_path / "copy" / "measured"), environment=own).stdout
+    assert "Not compared, for want of a contract: sightings" in shown
 
 
 @pytest.mark.parametrize(
