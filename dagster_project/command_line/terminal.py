@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 from dotenv import load_dotenv
@@ -48,12 +48,30 @@ class Commands(click.Group):
                 import_module(f"{__package__}.{module}")
         return super().get_command(ctx, cmd_name)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """What a command gives; a ledger that cannot be reached is one line, whoever asks it."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if not _ledger_is_away(error):
+                raise
+            said = str(getattr(error, "orig", None) or error).partition("\n")[0]
+            refuse(
+                f"the ledger cannot be reached ({said}); see that its server runs, and that NIFT_LEDGER_URL is right"
+            )
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if not ctx.resilient_parsing and args[0][:1] != "-" and self.get_command(ctx, args[0]) is None:
             raise click.NoSuchCommand(args[0], possibilities=self.list_commands(ctx), ctx=ctx)
         return super().resolve_command(ctx, args)
+
+
+def _ledger_is_away(error: Exception) -> bool:
+    """Whether the ledger's database is not there or does not let us in. Without SQLAlchemy nothing of it was asked."""
+    errors = sys.modules.get("sqlalchemy.exc")
+    return errors is not None and isinstance(error, errors.OperationalError)
 
 
 def study_option(command: Callable[..., None]) -> Callable[..., None]:

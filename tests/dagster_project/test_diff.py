@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,18 @@ def test_a_benchmark_of_ones_own_is_compared_and_what_has_no_contract_is_named(
     assert found["not_compared"] == ["sightings"]
     shown = nift_here("diff", str(tmp_path / "copy" / "measured"), environment=own).stdout
     assert "Not compared, for want of a contract: sightings" in shown
+
+
+def test_a_ledger_that_is_away_is_one_line_whatever_asks_it(environment: dict[str, str], tmp_path: Path) -> None:
+    with socket.socket() as nobody_listens:
+        nobody_listens.bind(("127.0.0.1", 0))
+        port = nobody_listens.getsockname()[1]
+        environment |= {"NIFT_LEDGER_URL": f"postgresql+psycopg://me:not-to-be-seen@127.0.0.1:{port}/ledger"}
+        for command in (("diff", str(tmp_path / "copy")), ("ledger",)):
+            ran = nift_here(*command, environment=environment)
+            assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (1, "", 1), ran.stderr
+            assert ran.stderr.startswith("error: the ledger cannot be reached (connection failed")
+            assert "not-to-be-seen" not in ran.stderr
 
 
 @pytest.mark.parametrize(
