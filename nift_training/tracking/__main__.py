@@ -23,7 +23,7 @@ from typing import TextIO
 
 from nift_training import process_environment
 from nift_training.tracking import trackers
-from nift_training.tracking.measurements import Ending, Measurement, Opening, RunOfTracker, Told, of_line
+from nift_training.tracking.measurements import Measurement, Opening, RunEnding, RunOfTracker, Told, of_line
 from nift_training.tracking.trackers import Tracker
 
 SLOW_SECONDS = 30.0
@@ -109,7 +109,7 @@ class Sender:
             self.run = self.module.start(self.tracker.place, first)
             return 1
         assert self.run is not None, "a run begins before anything is said of it"
-        if isinstance(first, Ending):
+        if isinstance(first, RunEnding):
             self.run.end(finished=first.finished)
             return 1
         measurements = [*takewhile(lambda one: isinstance(one, Measurement), told)]
@@ -138,10 +138,10 @@ def read(lines: Iterable[str], waiting: WaitingToBeSent) -> None:
     is_open = False
     # Who is killed while it writes a line leaves a part of it.
     for told in map(of_line, takewhile(lambda line: line.endswith("\n"), lines)):
-        is_open = not isinstance(told, Ending)
+        is_open = not isinstance(told, RunEnding)
         waiting.add(told)
     if is_open:
-        waiting.add(Ending(finished=False))
+        waiting.add(RunEnding(finished=False))
     waiting.close()
 
 

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from nift_training import process_environment, progress
 from nift_training.tracking import trackers
-from nift_training.tracking.measurements import Ending, Measurement, Opening, Told, as_line
+from nift_training.tracking.measurements import Measurement, Opening, RunEnding, Told, as_line
 
 MOST_WAITING = 100_000
 END_SECONDS = 10.0
@@ -57,7 +57,7 @@ class Follower:
     def end(self, *, finished: bool = True) -> None:
         """How the run ended."""
         self._is_open = False
-        self._put(Ending(finished=finished))
+        self._put(RunEnding(finished=finished))
 
     def __enter__(self) -> Follower:
         return self

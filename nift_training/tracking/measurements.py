@@ -34,14 +34,14 @@ class Measurement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ending:
+class RunEnding:
     """How a run ended: whether the work came to its end."""
 
     finished: bool
 
 
-Told = Opening | Measurement | Ending
-KINDS: Mapping[str, type[Told]] = {kind.__name__: kind for kind in (Opening, Measurement, Ending)}
+Told = Opening | Measurement | RunEnding
+KINDS: Mapping[str, type[Told]] = {kind.__name__: kind for kind in (Opening, Measurement, RunEnding)}
 
 
 def as_line(told: Told) -> str:

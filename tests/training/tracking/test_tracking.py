@@ -23,7 +23,7 @@ from nift_training import artifacts, process_environment
 from nift_training.tracking import __main__ as serving
 from nift_training.tracking import follower, trackers
 from nift_training.tracking.follower import Follower
-from nift_training.tracking.measurements import Ending, Measurement, Opening, as_line, of_line, run_name
+from nift_training.tracking.measurements import Measurement, Opening, RunEnding, as_line, of_line, run_name
 from nift_training.tracking.trackers import Tracker
 from nift_training.train import __main__ as training
 from nift_training.train import run
@@ -291,7 +291,7 @@ def test_a_line_that_was_cut_with_the_work_loses_nothing_that_was_told_before() 
     measured = Measurement(step=1, seconds=1.0, numbers={"loss": 1.0})
     waiting = serving.WaitingToBeSent()
     serving.read([as_line(opening()) + "\n", as_line(measured) + "\n", as_line(measured)[:-9]], waiting)
-    assert (waiting.told, waiting.closed) == ([opening(), measured, Ending(finished=False)], True)
+    assert (waiting.told, waiting.closed) == ([opening(), measured, RunEnding(finished=False)], True)
 
 
 def test_a_tracker_is_told_by_name_what_it_needs_and_only_where_it_is_set() -> None:
@@ -354,7 +354,7 @@ def test_nothing_imports_a_client_in_the_process_that_works() -> None:
 
 
 def test_what_is_told_is_read_again_as_it_was() -> None:
-    for told in (opening(rank=8), Measurement(step=3, seconds=2.5, numbers={"loss": 0.5}), Ending(finished=True)):
+    for told in (opening(rank=8), Measurement(step=3, seconds=2.5, numbers={"loss": 0.5}), RunEnding(finished=True)):
         assert of_line(as_line(told)) == told
     assert replace(opening(), run="other") != opening()
 
