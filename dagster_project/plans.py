@@ -96,8 +96,9 @@ def plans_sensor(graph: Graph) -> dg.SensorDefinition:
 def _read(cursor: str | None) -> Cursor:
     """The cursor as it was left; a new one where it is that of an earlier version."""
     written = json.loads(cursor) if cursor else None
-    known = isinstance(written, dict) and written.keys() == {own.name for own in fields(Cursor)}
-    return Cursor(**written) if known else Cursor()
+    if not isinstance(written, dict) or written.keys() != {own.name for own in fields(Cursor)}:
+        return Cursor()
+    return Cursor(**written)
 
 
 def _state(graph: Graph, asked: Collection[LanguageModel]) -> str:

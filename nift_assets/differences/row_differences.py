@@ -53,7 +53,7 @@ def key_twice(connection: duckdb.DuckDBPyConnection, name: str, key: Sequence[st
     found = connection.execute(
         f"select {key_text(key)} from {name} group by {columns} having count(*) > 1 order by {columns} limit 1"
     ).fetchone()
-    return found and str(found[0])
+    return str(found[0]) if found else None
 
 
 def compare(
