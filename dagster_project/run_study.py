@@ -218,6 +218,11 @@ def execute(
 def execute_one(run: PartitionRun, progress: Path | None = None) -> RunOutcome:
     """One Dagster run, in this process, of those steps of a partition that are not up to date; what its steps say of
     how far they are goes into a file."""
+    with worker.AT_WORK:
+        return _execute_one(run, progress)
+
+
+def _execute_one(run: PartitionRun, progress: Path | None) -> RunOutcome:
     from dagster_project.definitions import ACTIVE, defs  # the graph of this process's environment
 
     start_warm()
