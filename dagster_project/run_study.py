@@ -22,6 +22,8 @@ from dagster_project.lost_runs import COMMAND_TAG
 from dagster_project.processes import start_warm
 from dagster_project.progress_file import ProgressLine, ProgressReader
 from dagster_project.resources import store
+from nift_assets import benchmarks
+from nift_assets.benchmarks.scoring import files
 from nift_assets.near_names import near
 from nift_assets.steps.dagster_internals import MAX_RETRIES_TAG, RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
 from nift_assets.steps.lineage import Graph, Partition, PartitionStates, upstream_first
@@ -173,6 +175,24 @@ def damaged(planned: Sequence[PartitionRun], store: Store) -> list[str]:
     """Puts what is damaged of all that is planned aside, so that it is made again, and says what in a line each."""
     lines = [store.set_aside(*partition) for run in planned for partition in run.partitions]
     return [line for line in lines if line]
+
+
+def without_questions(graph: Graph, planned: Sequence[PartitionRun], store: Store) -> list[str]:
+    """A line for each benchmark that models are still to answer and whose questions are not there, which else shows
+    when they have been trained."""
+    study = graph.study
+    asked = {benchmarks.answers_table(row.name): row for row in study.benchmarks if row.location != files.HUB}
+    wanted = {partition for run in planned for partition in run.partitions if partition.table in asked}
+    rows = {asked[partition.table].name: asked[partition.table] for partition in sorted(wanted, key=str)}
+    lines = []
+    for row in rows.values():
+        answered = (p for p in wanted if asked[p.table] == row)
+        try:
+            files.path_of(row, benchmarks.load(row.name).ASKED)
+        except ValueError as error:
+            if not all(graph.is_current(store, partition) for partition in answered):
+                lines.append(str(error))
+    return lines
 
 
 def execute(

@@ -205,7 +205,10 @@ def _run_study(
         for line in run_study.damaged(planned, store):
             click.secho(f"        ! {line}", fg="yellow")
         take_over(study)
-        for line in run_study.undecided(built, planned, store):
+        for line in [
+            *run_study.undecided(built, planned, store),
+            *run_study.without_questions(built, planned, store),
+        ]:
             click.secho(f"        ! {line}", fg="yellow")
         began, started_at = time.monotonic(), time.time()
         progress = run_progress.RunProgress(len(planned))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from dagster_project import run_study
 from dagster_project.run_study import PartitionRun, RunOutcome
 from nift_assets import graph, studies
-from tests.demo import GRAPH
+from nift_assets.store import Store
+from tests.demo import GRAPH, STUDY
 
 RUNS = {run.name: run for run in run_study.runs(GRAPH)}
 
@@ -143,3 +147,17 @@ def test_a_table_or_partition_there_is_not_is_named(
 ) -> None:
     with pytest.raises(ValueError, match=says):
         wanted(*tables, chosen=chosen)
+
+
+def test_questions_that_are_not_there_are_named_before_anything_is_trained(tmp_path: Path) -> None:
+    store = Store(root=str(tmp_path), study="demo")
+    assert run_study.without_questions(GRAPH, [*RUNS.values()], store) == []
+    gone = [
+        replace(row, location=str(tmp_path / "nowhere")) if row.name == "ifeval" else row for row in STUDY.benchmarks
+    ]
+    without = graph.build(replace(STUDY, benchmarks=tuple(gone)))
+    runs = run_study.runs(without)
+    (line,) = run_study.without_questions(without, runs, store)
+    assert "input_data.jsonl: ifeval has no such file" in line
+    data = run_study.needed(without, runs, ["training_sets"], only=False)
+    assert run_study.without_questions(without, data, store) == []
