@@ -144,6 +144,11 @@ def _add_modules(beside: Path, package: ModuleType) -> None:
     own = _files(folder, (".py",))
     if not own:
         return
+    if shared := next(folder.glob("_*.py"), None):
+        raise UnusableFile(
+            f"{shared}: each file here is one of the {kind}; put what they share into a folder beside them, such as "
+            f"{folder / 'shared' / '__init__.py'}"
+        )
     if str(folder) not in package.__path__:
         for elsewhere in map(Path, package.__path__[1:]):
             _refuse_taken(own, [file.name for file in _files(elsewhere, (".py",))], kind.removesuffix("s"), elsewhere)

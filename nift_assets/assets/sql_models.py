@@ -12,16 +12,15 @@ from expectations.frames import schema
 from nift_assets import benchmarks, filters, sql
 from nift_assets.pages import plots
 from nift_assets.rows import PLACES
-from nift_assets.sql import FILTER_RUNS, REMOVALS
+from nift_assets.sql import FUNNEL, REMOVALS
 from nift_assets.steps.context import Context
 from nift_assets.steps.table import Declaration, TableOutput, table
-from nift_assets.store import Store
 from nift_assets.study import Study
 
 
 def steps(study: Study) -> list[Declaration]:
-    """The step of each SQL model, which every study has."""
-    return [declare(sql.compile(name)) for name in sql.names()]
+    """The step of each SQL model, which every study has; the funnel, which reads more, has a file of its own."""
+    return [declare(sql.compile(name)) for name in sql.names() if name != FUNNEL]
 
 
 def declare(model: sql.SqlModel) -> Declaration:
@@ -36,14 +35,12 @@ def declare(model: sql.SqlModel) -> Declaration:
         model.name,
         group=model.config["group"],
         kinds={"sql", "duckdb"},
-        inputs=lambda study: list(
-            dict.fromkeys(
-                name
-                for ref in model.refs
-                for name in (_removal_tables(study) if ref in (REMOVALS, FILTER_RUNS) else [ref])
-                if name not in _absent_tables(study)
-            )
-        ),
+        inputs=lambda study: [
+            name
+            for ref in model.refs
+            for name in (_removal_tables(study) if ref == REMOVALS else [ref])
+            if name not in _absent_tables(study)
+        ],
         by=model.config.get("by"),
         rows=lambda study, key, table: [
             frame.drop(PLACES, strict=False).rows() for frame in _study_rows(study.without_places(), model).values()
@@ -55,8 +52,6 @@ def declare(model: sql.SqlModel) -> Declaration:
     def run(context: Context, **frames: pl.DataFrame) -> TableOutput:
         study = context.study
         inputs = {**frames, **absent(study), **_study_rows(study, model), **removals(study, frames)}
-        if FILTER_RUNS in model.refs:
-            inputs[FILTER_RUNS] = filter_runs(study, context.store)
         rows = sql.run(model, inputs, context.partition.key)
         if plot is None or draw is None:
             return TableOutput(rows)
@@ -75,17 +70,6 @@ def removals(study: Study, frames: Mapping[str, pl.DataFrame]) -> dict[str, pl.D
         return {}
     shared = schema(contract.load(REMOVALS))
     return {REMOVALS: pl.concat([pl.DataFrame(schema=shared), *(frames[name].select(list(shared)) for name in tables)])}
-
-
-def filter_runs(study: Study, store: Store) -> pl.DataFrame:
-    """Which filter has a stored table of which teacher, if it drops nothing too."""
-    ran = [
-        {"teacher": teacher.name, "filter": row.name}
-        for teacher in study.teachers
-        for row in study.filters
-        if store.version(filters.table(row), teacher.name) is not None
-    ]
-    return pl.DataFrame(ran, schema=schema(contract.load(FILTER_RUNS)))
 
 
 def absent(study: Study) -> dict[str, pl.DataFrame]:

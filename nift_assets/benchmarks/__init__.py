@@ -35,10 +35,8 @@ JUDGED_PARTS = ("SIZE", "requests", "retries", "judgments")
 
 
 def names() -> list[str]:
-    """The names of all benchmarks, one per file of this folder; what they share lies in `scoring` or, of one's own, in
-    files that begin with an underscore."""
-    found = (module_info.name for module_info in pkgutil.iter_modules(__path__) if not module_info.ispkg)
-    return sorted(name for name in found if not name.startswith("_"))
+    """The names of all benchmarks, one per file of this folder; what they share lies in `scoring`."""
+    return sorted(module_info.name for module_info in pkgutil.iter_modules(__path__) if not module_info.ispkg)
 
 
 def load(name: str) -> BenchmarkModule:

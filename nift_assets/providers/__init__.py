@@ -75,7 +75,7 @@ PARTS = sorted(name for name in {**Provider.__annotations__, **vars(Provider)} i
 
 def names() -> list[str]:
     """The names of all providers, one per file of this folder."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
 def load(name: str) -> Provider:

@@ -2,8 +2,8 @@
 
 A file begins with `{{ config(by='teacher', group='completions') }}`. `{{ study('teachers') }}` is a relation with
 one row per row of the active study, and `{{ partition }}` the name of the partition being made. `{{ ref('removals') }}`
-is what all filters of the study would drop, their tables below each other, and `{{ ref('filter_runs') }}` which of
-these tables there are: one without a row is not one that is missing. Filters in SQL lie in `filters/`.
+is what all filters of the study would drop, their tables below each other, and in the funnel `{{ ref('filter_runs') }}`
+which of these tables there are: one without a row is not one that is missing. Filters in SQL lie in `filters/`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from nift_training.endings import ENDINGS
 FOLDER = Path(__file__).parent
 STUDY_PREFIX = "study_"
 REMOVALS = "removals"
-FILTER_RUNS = "filter_runs"
+FUNNEL, FILTER_RUNS = "funnel", "filter_runs"
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ FOLDER = Path("/srv/nift")
 BEFORE: dict[str, tuple[str, str]] = json.loads(Path(__file__).with_name("before.json").read_text(encoding="utf-8"))
 # Made of the names, sizes and times of the corpus's files, and the times are those of a checkout.
 TIMED = {"raw_sample", "raw_sample_rejects"}
-# What is drawn otherwise today: the report, and the tables that are shown with a plot of the same kind.
-OUTDATED = TIMED | {"report", "figure_2", "mt_bench_categories", "training_costs"}
+# What is drawn otherwise today: the report, and the tables that are shown with a plot of the same kind. The funnel says
+# nothing any more of filters that were not run.
+OUTDATED = TIMED | {"report", "figure_2", "mt_bench_categories", "training_costs", "funnel"}
 
 
 @pytest.fixture

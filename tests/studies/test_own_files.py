@@ -294,12 +294,16 @@ def test_a_broken_benchmark_or_contract_is_refused_in_one_line(name: str, text: 
 
 
 @pytest.mark.usefixtures("nothing_stays")
-def test_what_benchmarks_share_is_a_file_that_begins_with_an_underscore(tmp_path: Path) -> None:
+def test_what_benchmarks_share_lies_in_a_folder_beside_them(tmp_path: Path) -> None:
     file = write_benchmark(tmp_path)
     (tmp_path / "benchmarks" / "_shared.py").write_text("raise RuntimeError('it is imported by who needs it')\n")
+    with pytest.raises(ValueError, match=r"_shared\.py: each file here is one of the benchmarks; put what they share"):
+        studies.load(str(file))
+    (tmp_path / "benchmarks" / "shared").mkdir()
+    (tmp_path / "benchmarks" / "_shared.py").rename(tmp_path / "benchmarks" / "shared" / "__init__.py")
     assert studies.load(str(file)).name == "measured"
-    assert "_shared" not in benchmarks.names()
-    assert "Capitals" in benchmarks.heads().values() or "capitals" in benchmarks.heads()
+    assert "shared" not in benchmarks.names()
+    assert "capitals" in benchmarks.heads()
 
 
 @pytest.mark.usefixtures("nothing_stays")

@@ -1,0 +1,62 @@
+"""How many documents reach each step for each teacher; of a filter that has not been run it says nothing."""
+
+from __future__ import annotations
+
+import dagster as dg
+import polars as pl
+
+from expectations import contract
+from expectations.frames import schema
+from nift_assets import filters, sql
+from nift_assets.assets import sql_models
+from nift_assets.pages import plots
+from nift_assets.rows import PLACES
+from nift_assets.sql import FILTER_RUNS, FUNNEL, REMOVALS
+from nift_assets.steps.context import Context
+from nift_assets.steps.table import TableOutput, table
+from nift_assets.store import Store
+from nift_assets.study import Study
+
+MODEL = sql.compile(FUNNEL)
+
+
+def _rows(study: Study) -> dict[str, pl.DataFrame]:
+    return {f"{sql.STUDY_PREFIX}{rows}": sql.study_rows(study, rows) for rows in MODEL.studies}
+
+
+def _inputs(study: Study) -> list[str]:
+    removals = [filters.table(row) for row in study.filters]
+    named = [table for ref in MODEL.refs for table in (removals if ref in (REMOVALS, FILTER_RUNS) else [ref])]
+    return list(dict.fromkeys(named))
+
+
+@table(
+    FUNNEL,
+    group=MODEL.config["group"],
+    kinds={"sql", "duckdb"},
+    inputs=_inputs,
+    rows=lambda study, key, table: [
+        frame.drop(PLACES, strict=False).rows() for frame in _rows(study.without_places()).values()
+    ],
+    statement=MODEL.sql,
+    metadata={"sql": dg.MetadataValue.md(f"```sql\n{MODEL.sql}\n```")},
+    follows=True,
+)
+def funnel(context: Context, **frames: pl.DataFrame) -> TableOutput:
+    study = context.study
+    ran = {FILTER_RUNS: filter_runs(study, context.store)}
+    counted = sql.run(MODEL, {**frames, **_rows(study), **sql_models.removals(study, frames), **ran}, None)
+    return TableOutput(
+        counted, metadata={FUNNEL: dg.MetadataValue.md(plots.as_markdown(plots.funnel(counted), FUNNEL))}
+    )
+
+
+def filter_runs(study: Study, store: Store) -> pl.DataFrame:
+    """Which filter has a stored table of which teacher, if it drops nothing too."""
+    ran = [
+        {"teacher": teacher.name, "filter": row.name}
+        for teacher in study.teachers
+        for row in study.filters
+        if store.version(filters.table(row), teacher.name) is not None
+    ]
+    return pl.DataFrame(ran, schema=schema(contract.load(FILTER_RUNS)))
