@@ -415,7 +415,7 @@ HUGE = """
 import sys
 from nift_training.memory import peak_rss_mb
 from tests.ledger.shapes import Asking, prompts, teacher
-asked = Asking(sys.argv[1], teacher(sys.argv[3], sys.argv[2])).ask(prompts(40), in_flight=20)
+asked = Asking(sys.argv[1], teacher(sys.argv[3], sys.argv[2])).ask(prompts(40), in_flight=20, seconds_per_request=50)
 print(dict(asked.counts), round(peak_rss_mb()))
 """
 
