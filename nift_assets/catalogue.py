@@ -94,6 +94,11 @@ def check(root: Path, query: str, schema: str | None = None) -> None:
                 table_files.check(file, place)
 
 
+def as_pattern(path: Path | str) -> str:
+    """A path as DuckDB reads it, which takes it for a pattern: each special character stands for itself."""
+    return "".join(f"[{sign}]" if sign in "[*?" else sign for sign in str(path))
+
+
 def tables(root: Path) -> Iterator[tuple[str, str, list[Path]]]:
     """Study, table and files of everything stored under a local root; a folder of partitions goes before a file."""
     for study in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):

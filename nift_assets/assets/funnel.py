@@ -20,6 +20,7 @@ from nift_assets.study import Study
 MODEL = sql.compile(FUNNEL)
 
 
+# As in `sql_models`, whose own two functions are part of what every SQL table rests on, their names too.
 def _rows(study: Study) -> dict[str, pl.DataFrame]:
     return {f"{sql.STUDY_PREFIX}{rows}": sql.study_rows(study, rows) for rows in MODEL.studies}
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import duckdb
 
+from nift_assets import catalogue
 from nift_assets.differences.states import TablePartition
 
 MEMORY = "1GB"
@@ -115,7 +116,7 @@ def keep_all(
 
 def reading(files: Sequence[Path]) -> str:
     """The rows of files as a relation, whatever characters their paths have."""
-    paths = ", ".join(quoted(_as_pattern(file)) for file in files)
+    paths = ", ".join(quoted(catalogue.as_pattern(file)) for file in files)
     # A folder called `teacher=x` would be read as a column, in the place of the file's own.
     return f"read_parquet([{paths}], union_by_name = true, hive_partitioning = false)"
 
@@ -162,8 +163,3 @@ def _digest(column: str) -> str:
 
 def _cast(column: str, types: Mapping[str, str]) -> str:
     return f"{named(column)}::{types[column]}" if column in types else named(column)
-
-
-def _as_pattern(file: Path) -> str:
-    """A path as DuckDB reads it, which takes it for a pattern: each special character stands for itself."""
-    return "".join(f"[{letter}]" if letter in "[*?" else letter for letter in str(file))

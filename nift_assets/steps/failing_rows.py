@@ -16,6 +16,7 @@ from pathlib import Path
 
 import polars as pl
 
+from nift_assets import catalogue
 from nift_assets.pages.viewer import links
 from nift_assets.pages.viewer.files import FAILING
 from nift_assets.steps.lineage import Partition
@@ -64,8 +65,7 @@ def page(partition: Partition, test: str) -> str:
 
 def query(file: str) -> str:
     """The command that selects them, as it can be pasted into a shell."""
-    # Characters of patterns stand for themselves.
-    name = re.sub(r"[\[*?]", lambda found: f"[{found[0]}]", file).replace("'", "''")
+    name = catalogue.as_pattern(file).replace("'", "''")
     options = ", hive_partitioning = false" if "=" in name else ""
     sql = f"select * from read_parquet('{name}'{options})"
     return f'nift query "{sql}"' if _PLAIN.fullmatch(sql) else f"nift query {shlex.quote(sql)}"

@@ -83,11 +83,8 @@ def _block(text: str) -> str:
 def _folded(line: str) -> str:
     is_wide = any(unicodedata.east_asian_width(char) in "WF" for char in line)
     width = LINE_CHARACTERS // 2 if is_wide else LINE_CHARACTERS
-    return (
-        "\n".join(textwrap.wrap(line, width, replace_whitespace=False, drop_whitespace=False, break_on_hyphens=False))
-        if line
-        else line
-    )
+    pieces = textwrap.wrap(line, width, replace_whitespace=False, drop_whitespace=False, break_on_hyphens=False)
+    return "\n".join(pieces)
 
 
 def _inline(value: str) -> str:

@@ -21,6 +21,7 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
+from nift_assets import catalogue
 from nift_assets.pages.viewer.conditions import Query, condition_sql, quoted, search_sql, sort_sql
 from nift_assets.pages.viewer.files import Changed, TableFile
 from nift_assets.pages.viewer.ngrams import RowGroup, TextIndex
@@ -432,7 +433,7 @@ def sampled(listing: Listing, query: Query) -> Listing:
 def scan(file: TableFile) -> str:
     """A file as a relation of DuckDB with the numbers of its rows. The characters of patterns stand for themselves."""
     path = str(file.path if "://" in str(file.path) else Path(file.path).absolute())
-    path = "".join(f"[{sign}]" if sign in "[*?" else sign for sign in path)
+    path = catalogue.as_pattern(path)
     # A folder called `teacher=x` would be read as a column, in the place of the file's own.
     options = "file_row_number = true, hive_partitioning = false"
     return f"read_parquet('{path.replace(chr(39), chr(39) * 2)}', {options})"
