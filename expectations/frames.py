@@ -1,7 +1,11 @@
 """Frames of the shape a contract declares: its types, a frame in its order, the rows of a unit test."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from polars.datatypes import DataTypeClass
@@ -10,6 +14,15 @@ from expectations.contract import Contract, UnitTest
 
 Table = pl.DataFrame | Path
 """The rows of a table: in memory, or in the Parquet file they lie in, which may be larger than memory."""
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """Tables below each other, of which only these columns are of interest."""
+
+    tables: tuple[Table, ...]
+    columns: Mapping[str, pl.DataType]
+
 
 # Types whose every value is also a value of the declared type. Other changes of type are for the author to write.
 _WIDENS: dict[pl.DataType | DataTypeClass, set[pl.DataType | DataTypeClass]] = {
@@ -30,6 +43,72 @@ def portions(table: Table) -> Iterator[pl.DataFrame]:
         for group in range(file.num_row_groups):
             # Into the view types of a frame's own, so that what is made of it can be views of it as well.
             yield pl.DataFrame(file.read_row_group(group, use_threads=False))
+
+
+def in_groups(frames: Iterable[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
+    """The same rows in frames of so many each, the last with what is left; where there is no row, a frame without."""
+    waiting: list[pl.DataFrame] = []
+    is_empty = True
+    for frame in frames:
+        waiting.append(frame)
+        while sum(part.height for part in waiting) >= rows:
+            whole = pl.concat(waiting)
+            yield whole.head(rows)
+            waiting, is_empty = [whole.slice(rows)], False
+    if waiting and (is_empty or any(part.height for part in waiting)):
+        yield pl.concat(waiting)
+
+
+class Rows(AbstractContextManager["Rows"]):
+    """The rows of a table by their numbers, of a file without the others in memory."""
+
+    def __init__(self, table: Table) -> None:
+        from pyarrow import parquet
+
+        self._frame = table if isinstance(table, pl.DataFrame) else None
+        self._file: Any = parquet.ParquetFile(table) if isinstance(table, Path) else None
+        counts = [table.height] if isinstance(table, pl.DataFrame) else _group_heights(self._file)
+        self._starts = list(accumulate(counts, initial=0))
+        self._last: tuple[int, pl.DataFrame] | None = None
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    @property
+    def height(self) -> int:
+        return self._starts[-1]
+
+    @property
+    def columns(self) -> list[str]:
+        return self._frame.columns if self._frame is not None else list(self._file.schema_arrow.names)
+
+    def select(self, *names: str) -> pl.DataFrame:
+        """Some columns, of all rows."""
+        if self._frame is not None:
+            return self._frame.select(names)
+        return pl.DataFrame(self._file.read(columns=list(names), use_threads=False)).select(names)
+
+    def between(self, start: int, stop: int) -> pl.DataFrame:
+        """The rows from one number to before another."""
+        if self._frame is not None:
+            return self._frame.slice(start, max(0, stop - start))
+        parts = [
+            self._group(group).slice(max(0, start - begin), min(stop, end) - max(start, begin))
+            for group, (begin, end) in enumerate(pairwise(self._starts))
+            if begin < stop and start < end
+        ]
+        return pl.concat(parts) if parts else pl.DataFrame(self._file.schema_arrow.empty_table())
+
+    def _group(self, group: int) -> pl.DataFrame:
+        # The next rows begin where these end, so that the same group is read again.
+        if self._last is None or self._last[0] != group:
+            self._last = group, pl.DataFrame(self._file.read_row_group(group, use_threads=False))
+        return self._last[1]
+
+
+def _group_heights(file: Any) -> list[int]:
+    return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
 
 
 def height(table: Table) -> int:

@@ -22,7 +22,7 @@ import polars as pl
 from duckdb.func import PythonUDFType
 
 from expectations.contract import Contract, ContractTest, Severity, bounds
-from expectations.frames import Table
+from expectations.frames import Stacked, Table
 from expectations.put_off import put_off
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class ExpectationResult:
 
 
 def check(
-    table: Table, contract: Contract, inputs: Mapping[str, Table] = MappingProxyType({})
+    table: Table, contract: Contract, inputs: Mapping[str, Table | Stacked] = MappingProxyType({})
 ) -> list[ExpectationResult]:
     """One result per test of `contract`, in its order; `inputs` are the tables its SQL and relationships name.
 
@@ -100,7 +100,7 @@ def failing_rows(
     table: Table,
     contract: Contract,
     results: Iterable[ExpectationResult],
-    inputs: Mapping[str, Table] = MappingProxyType({}),
+    inputs: Mapping[str, Table | Stacked] = MappingProxyType({}),
 ) -> dict[str, pl.DataFrame]:
     """The first rows of `table` that fail each test which failed by `results`, at most `FAILING_ROWS`; only tests that
     are about rows have any.
@@ -416,10 +416,23 @@ def _faults(dtypes: Mapping[str, Any], contract: Contract) -> dict[str, str]:
     return faults | {name: f"{name} is not declared" for name in dtypes if name not in declared}
 
 
-def _connect(tables: Mapping[str, Table]) -> duckdb.DuckDBPyConnection:
+def _connect(tables: Mapping[str, Table | Stacked]) -> duckdb.DuckDBPyConnection:
     """A connection that sees these tables and no other connection's."""
-    files = [table for table in tables.values() if isinstance(table, Path)]
+    stacked = {name: table for name, table in tables.items() if isinstance(table, Stacked)}
+    parts = {f"{name} {place}": part for name, of in stacked.items() for place, part in enumerate(of.tables)}
+    single = {name: table for name, table in tables.items() if not isinstance(table, Stacked)} | parts
+    files = [table for table in single.values() if isinstance(table, Path)]
     connection = _sealed(files) if files else _database().cursor()
+    _register(connection, single)
+    for name, of in stacked.items():
+        connection.register(f"{name} none", pl.DataFrame(schema=of.columns).to_arrow())
+        columns = ", ".join(f'"{column}"' for column in of.columns)
+        selects = [f'select {columns} from "{name} {place}"' for place in ("none", *range(len(of.tables)))]
+        connection.execute(f'create temp view "{name}" as {" union all ".join(selects)}')
+    return connection
+
+
+def _register(connection: duckdb.DuckDBPyConnection, tables: Mapping[str, Table]) -> None:
     for name, table in tables.items():
         if isinstance(table, Path) and glob.has_magic(str(table)):
             table = pl.read_parquet(table, glob=False)  # DuckDB would take its name for a pattern
@@ -428,7 +441,6 @@ def _connect(tables: Mapping[str, Table]) -> duckdb.DuckDBPyConnection:
         else:
             # As Arrow's views, which DuckDB reads where they are: of texts in Arrow's older layout it makes a copy.
             connection.register(name, _in_portions(table).to_arrow(compat_level=pl.CompatLevel.newest()))
-    return connection
 
 
 def _as_declared(contract: Contract, faults: Mapping[str, str]) -> str:

@@ -31,9 +31,8 @@ HERE = (
     "'[', '[[]'), '*', '[*]'), '?', '[?]')"
 )
 READ_ONLY = 0o444
-# By these names a file that is open is opened again, also when another has its name by now. Most systems let a process
-# have 1,024.
-OPEN_FILES, MOST_HELD = Path("/proc/self/fd"), 500
+# Most systems let a process have 1,024 files open.
+MOST_HELD = 500
 
 
 def refresh(root: Path, replacing: Callable[[Path], AbstractContextManager[Path]]) -> None:
@@ -136,14 +135,14 @@ def _held(root: Path) -> Iterator[Path]:
     """
     with tempfile.TemporaryDirectory(prefix="nift-") as folder, ExitStack() as opened_files:
         files = [file for _, _, paths in tables(root) for file in paths]
-        can_hold = OPEN_FILES.is_dir() and len(files) <= MOST_HELD
+        can_hold = table_files.OPEN_FILES.is_dir() and len(files) <= MOST_HELD
         for file in files:
             link = Path(folder, file.relative_to(root))
             link.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError):  # gone since it was listed
                 target = file.absolute()
                 if can_hold:
-                    target = OPEN_FILES / str(opened_files.enter_context(file.open("rb")).fileno())
+                    target = table_files.OPEN_FILES / str(opened_files.enter_context(file.open("rb")).fileno())
                 link.symlink_to(target)
         yield Path(folder)
 

@@ -13,13 +13,14 @@ import polars as pl
 
 from expectations import contract as contracts
 from expectations.contract import Contract, ContractTest
-from expectations.frames import Table, conform, portions, schema
+from expectations.frames import Stacked, Table, conform, portions, schema
 from expectations.runner import ExpectationResult, check, failing_rows
 from nift_assets import benchmarks, filters, sql
-from nift_assets.assets.sql_models import absent, removals, results_of
+from nift_assets.assets.sql_models import absent, results_of
 from nift_assets.steps.lineage import Graph, Partition
 from nift_assets.steps.table import Step
 from nift_assets.store import Store
+from nift_assets.study import Study
 from nift_assets.table_files import write_portions
 
 RESULTS = "results"
@@ -66,20 +67,31 @@ def inputs_of_tests(
     tables: Mapping[str, Table],
     *,
     read_by_itself: bool = True,
-) -> dict[str, Table]:
-    """The tables that the tests of a step's contracts may name, by name: those the step was handed, the study's rows,
-    and what stands for several of them; also the inputs without partitions that it reads by itself."""
+) -> dict[str, Table | Stacked]:
+    """The tables that the tests of a step's contracts may name, by name: those the step was handed or has held open,
+    the study's rows, and what stands for several of them; also the inputs without partitions that it reads by
+    itself."""
     study = graph.study
-    frames = {name: table for name, table in tables.items() if isinstance(table, pl.DataFrame)}
-    alone = _read_by_itself(graph, step, store, tests) if read_by_itself else {}
+    named = read_by_tests(graph, tests)
+    given = {name: table for name, table in tables.items() if step.is_handed_frames or name in named}
+    frames = {name: table for name, table in given.items() if isinstance(table, pl.DataFrame)}
+    alone = _read_by_itself(graph, step, store, named - given.keys()) if read_by_itself else {}
     return {
-        **tables,
+        **given,
         **absent(study),
         **alone,
         **sql.named_study_rows(study.without_places(), _texts(tests)),
-        **removals(study, frames),
+        **_removals(study, given),
         **results_of(study, frames),
     }
+
+
+def _removals(study: Study, tables: Mapping[str, Table]) -> dict[str, Stacked]:
+    """As the SQL models have them, without a copy of their texts."""
+    names = [filters.table(row) for row in study.filters]
+    if not set(names) <= tables.keys():
+        return {}
+    return {sql.REMOVALS: Stacked(tuple(tables[name] for name in names), schema(contracts.load(sql.REMOVALS)))}
 
 
 def read_by_tests(graph: Graph, tests: Sequence[ContractTest]) -> set[str]:
@@ -138,9 +150,8 @@ def _inputs(graph: Graph, store: Store, partition: Partition, step: Step, named:
     return inputs
 
 
-def _read_by_itself(graph: Graph, step: Step, store: Store, tests: Sequence[ContractTest]) -> dict[str, Table]:
+def _read_by_itself(graph: Graph, step: Step, store: Store, named: Collection[str]) -> dict[str, Table]:
     """The inputs without partitions that a step was not handed and that the tests of its contract name."""
-    named = {word for test in tests for text in test.arguments.values() for word in re.findall(r"\w+", str(text))}
     return {
         name: store.table(name)
         for name in step.inputs

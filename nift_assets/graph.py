@@ -9,9 +9,9 @@ import pkgutil
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import polars as pl
 
 from expectations import contract as contracts
 from expectations.contract import Contract
-from expectations.frames import Table, conform, height, schema
+from expectations.frames import Stacked, Table, conform, height, schema
 from expectations.runner import ExpectationResult, check, columns_read
 from expectations.runner import failing_rows as failing_rows_of
 from nift_assets import assets, benchmarks, takeover
@@ -31,9 +31,11 @@ from nift_assets.checks import check_stored, inputs_of_tests
 from nift_assets.pages.viewer import links
 from nift_assets.rows import Benchmark
 from nift_assets.steps import approvals, code_references, failing_rows, lineage, samples, tracking
+from nift_assets.steps import inputs as stored_inputs
 from nift_assets.steps.check_results import MESSAGE
 from nift_assets.steps.context import Context
 from nift_assets.steps.failing_rows import KeptRows
+from nift_assets.steps.inputs import StoredInputs
 from nift_assets.steps.lineage import Graph, Partition
 from nift_assets.steps.table import Declaration, Step, TableOutput
 from nift_assets.store import Store
@@ -132,7 +134,7 @@ def asset_definition(graph: Graph, step: Step) -> dg.AssetsDefinition:
         outs=outs,
         can_subset=can_subset,
         ins={}
-        if step.streams
+        if not step.is_handed_frames
         else {name: dg.AssetIn(name, partition_mapping=_mapping(graph, step, name)) for name in step.inputs},
         deps=_deps(graph, step),
         internal_asset_deps=_deps_of_each(step),
@@ -175,9 +177,6 @@ def _computed(
     """The selected tables, each with all its checks; of the others the checks that were selected, on what is stored."""
     here = _context(graph, step, context)
     store, key = here.store, here.partition.key
-    tables = {name: table.rows for name, table in loaded.items()}
-    # Not of what is stored by now, which another run may have made since these were read.
-    read = {place: version for table in loaded.values() for place, version in table.versions.items()}
     selected = [name for name in step.tables if name in context.op_execution_context.selected_output_names]
     checked = {check.asset_key.path[-1] for check in context.selected_asset_check_keys}
     wanted = [name for name in selected if graph.partitions.is_wanted(name, key)]
@@ -188,7 +187,12 @@ def _computed(
             _leave_out(context, Partition(name, key))
     if not wanted:
         return
-    with store.writing(step.tables[0], key), tempfile.TemporaryDirectory(prefix="nift-tables-") as drafts:
+    with (
+        store.writing(step.tables[0], key),
+        _handed(here, step, loaded) as handed,
+        tempfile.TemporaryDirectory(prefix="nift-tables-") as drafts,
+    ):
+        here, tables, read = replace(here, inputs=handed), handed.tables, handed.versions
         graph.refuse_missing_inputs(store, here.partition, read)
         # Before anything is made: a publication may be pushed while it is.
         approved = list(_approved(graph, store, wanted, key))
@@ -198,7 +202,7 @@ def _computed(
         versions = {name: graph.inputs_version(store, Partition(name, key), read=read) for name in wanted}
         started = time.monotonic()
         with memory.watched() as peak:
-            outputs = _made(_run(step, here, wanted, tables), promised)
+            outputs = _made(_run(step, here, wanted), promised)
             outputs_by_table = {
                 name: _drafted(what, promised[name], Path(drafts, name), Partition(name, key), versions[name])
                 for name, what in outputs.items()
@@ -238,6 +242,18 @@ def _computed(
             step.afterwards(here, tables)
 
 
+@contextmanager
+def _handed(context: Context, step: Step, loaded: Mapping[str, LoadedTable]) -> Iterator[StoredInputs]:
+    """The inputs of a step and the versions that were read, not those of what is stored by now, which another run may
+    have made since: the frames that Dagster has loaded, or the files held open as they are."""
+    if step.is_handed_frames:
+        versions = {place: version for table in loaded.values() for place, version in table.versions.items()}
+        yield StoredInputs({name: table.rows for name, table in loaded.items()}, versions)
+        return
+    with stored_inputs.held(context.graph, context.store, context.partition) as inputs:
+        yield inputs
+
+
 def _checked_again(here: Context, context: dg.AssetExecutionContext, table: str) -> Iterator[dg.AssetCheckResult]:
     """The selected checks of a table, on what is stored of it."""
     place = Partition(table, here.partition.key)
@@ -261,7 +277,7 @@ def _kept(
     rows: Table,
     contract: Contract,
     results: Sequence[ExpectationResult],
-    inputs: Mapping[str, Table],
+    inputs: Mapping[str, Table | Stacked],
 ) -> dict[str, KeptRows]:
     """The rows that fail, kept beside the table; where they cannot be, the checks are told without them."""
     try:
@@ -339,12 +355,28 @@ def _context(graph: Graph, step: Step, context: dg.AssetExecutionContext) -> Con
     )
 
 
-def _run(step: Step, context: Context, wanted: Sequence[str], tables: Mapping[str, pl.DataFrame]) -> Any:
+def _run(step: Step, context: Context, wanted: Sequence[str]) -> Any:
+    if step.streams:
+        return step.function(context)
+    if step.portioned_by:
+        metadata: dict[str, Any] = {}
+        return TableOutput(_run_by_portions(step, step.portioned_by, context, metadata), metadata)
+    tables = context.inputs.tables
     return step.function(context, wanted, **tables) if step.any_of else step.function(context, **tables)
 
 
-def _made(value: Any, promised: Mapping[str, Contract]) -> dict[str, TableOutput]:
-    several = value if isinstance(value, dict) else dict.fromkeys(promised, value)
+def _run_by_portions(step: Step, column: str, context: Context, metadata: dict[str, Any]) -> Iterator[pl.DataFrame]:
+    """What a step makes of each portion of its documents. Of the metadata what adds up is added up, and of the rest the
+    last portion's is shown."""
+    for frames in context.inputs.portions(column):
+        (output,) = _made(step.function(context, **frames), step.tables).values()
+        sums = {name: metadata.get(name, 0) + output.metadata[name] for name in step.adds_up if name in output.metadata}
+        metadata.update({**output.metadata, **sums})
+        yield from [output.rows] if isinstance(output.rows, pl.DataFrame) else output.rows
+
+
+def _made(value: Any, tables: Iterable[str]) -> dict[str, TableOutput]:
+    several = value if isinstance(value, dict) else dict.fromkeys(tables, value)
     return {name: what if isinstance(what, TableOutput) else TableOutput(what) for name, what in several.items()}
 
 
@@ -374,7 +406,11 @@ def _mapping(graph: Graph, step: Step, name: str) -> dg.PartitionMapping | None:
 
 def _deps(graph: Graph, step: Step) -> list[dg.AssetDep]:
     """What Dagster hands no frame of: what is outside the graph, and the tables a step reads by itself."""
-    read = [dg.AssetDep(name, partition_mapping=_mapping(graph, step, name)) for name in step.inputs if step.streams]
+    read = [
+        dg.AssetDep(name, partition_mapping=_mapping(graph, step, name))
+        for name in step.inputs
+        if not step.is_handed_frames
+    ]
     return [*map(dg.AssetDep, dict.fromkeys(step.sources.values())), *read]
 
 

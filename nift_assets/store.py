@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -96,6 +96,21 @@ class Store:
     def table(self, table: str) -> Table:
         """A table without partitions as the file it lies in, to be read by portions; of a remote root as a frame."""
         return self.checked_path(table, None) if "://" not in self.root else self.read(table, None)
+
+    @contextmanager
+    def held(self, table: str, partition: str | None) -> Iterator[tuple[Table, Version] | None]:
+        """What is stored of a partition, to be read by portions and more than once as it is now, and its version; None
+        if nothing is. Of a remote root it is a frame."""
+        if "://" in self.root:
+            stored = self.stored(table, partition)
+            yield None if stored is None else (stored.rows, stored.version)
+            return
+        with ExitStack() as stack:
+            try:
+                here = stack.enter_context(table_files.held(self.path(table, partition), place(table, partition)))
+            except FileNotFoundError:
+                here = None
+            yield here
 
     def write(self, table: str, partition: str | None, rows: Table, version: Version) -> Path:
         """Store a table whole or not at all; the catalogue shows it from then on. A file is one of `write_portions`."""
@@ -221,6 +236,16 @@ class TolerantStore(Store):
         except DamagedTable as damage:
             self.damaged[str(self.path(table, partition))] = str(damage)
             return None
+
+    @contextmanager
+    def held(self, table: str, partition: str | None) -> Iterator[tuple[Table, Version] | None]:
+        with ExitStack() as stack:
+            try:
+                here = stack.enter_context(super().held(table, partition))
+            except DamagedTable as damage:
+                self.damaged[str(self.path(table, partition))] = str(damage)
+                here = None
+            yield here
 
 
 def place(table: str, partition: str | None) -> str:

@@ -21,6 +21,8 @@ from typing import Any, BinaryIO
 import polars as pl
 from numpy.typing import NDArray
 
+from expectations.frames import in_groups
+
 ROWS_COPIED_AT_ONCE = 1_000
 # What is compressed together, and unpacked together by who reads it: of articles some 10 MB.
 ROWS_PER_GROUP = 2_048
@@ -31,6 +33,8 @@ REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 # How libraries tell an error of the operating system that they hand on as a text.
 _SAID = {os.strerror(number): number for number in REFUSED}
 _TOLD = re.compile(rf"os error (\d+)|Errno (\d+)|{'|'.join(map(re.escape, _SAID))}")
+# By these names a file that is open is opened again, also when another has its name by now.
+OPEN_FILES = Path("/proc/self/fd")
 _DATA, _INPUTS, _PLACE, _COLUMNS, _SEAL = (f"nift.{name}" for name in ("data", "inputs", "place", "columns", "seal"))
 
 # The files whose rows this process has held against their footer: which file, and which columns of it.
@@ -83,12 +87,17 @@ def read(path: Path, place: str, columns: Sequence[str] | None = None) -> Stored
 def check(path: Path, place: str) -> Version:
     """The version of a file whose rows are those that were written; a portion at a time, so they need not fit into
     memory."""
-    with path.open("rb") as file, _damage_named(path, place):
-        version, seen = _version(file, place), _seen(path, file, None)
-        if seen is None or seen not in _checked:
-            _compare(file, _portions(file), version)
-            _remember(seen)
-        return version
+    with path.open("rb") as file:
+        return _checked_version(path, file, place)
+
+
+@contextmanager
+def held(path: Path, place: str) -> Iterator[tuple[Path, Version]]:
+    """A file that is read more than once, as it is now, whatever is put in its place meanwhile, and its version;
+    checked as by `check`."""
+    with path.open("rb") as file:
+        version = _checked_version(path, file, place)
+        yield (OPEN_FILES / str(file.fileno()) if OPEN_FILES.is_dir() else path), version
 
 
 def version(path: Path, place: str) -> Version:
@@ -114,13 +123,14 @@ def write_frame(file: BinaryIO, rows: pl.DataFrame, version: Version, place: str
 
 def write_portions(file: Path, portions: Iterable[pl.DataFrame], inputs: str, place: str = "") -> Version:
     """Write a table to a file a portion at a time, and what it is into the footer: as `Store.write` would, but nothing
-    is held in memory and nothing stored yet. There has to be one portion, though it may be empty."""
+    is held in memory and nothing stored yet. There has to be one portion, though it may be empty. The file is the same
+    however its rows are cut into portions."""
     from pyarrow import parquet
 
     digest, writer = RowsDigest(), None
     with naming_the_disk(file.parent, "set TMPDIR to a folder on a larger disk; nothing was stored"):
         try:
-            for portion in portions:
+            for portion in in_groups(portions, ROWS_PER_GROUP):
                 digest.add(portion)
                 rows = portion.to_arrow(compat_level=pl.CompatLevel.oldest())
                 writer = writer or parquet.ParquetWriter(file, rows.schema, compression="zstd", use_dictionary=False)
@@ -224,6 +234,15 @@ def told_by_the_system(error: BaseException) -> int | None:
     if found is None:
         return None
     return int(found[1] or found[2]) if found[1] or found[2] else _SAID[found[0]]
+
+
+def _checked_version(path: Path, file: BinaryIO, place: str) -> Version:
+    with _damage_named(path, place):
+        version, seen = _version(file, place), _seen(path, file, None)
+        if seen is None or seen not in _checked:
+            _compare(file, _portions(file), version)
+            _remember(seen)
+        return version
 
 
 def _version(file: BinaryIO, place: str) -> Version:

@@ -167,7 +167,7 @@ def _provider_inputs(
 
     folder = str(weights["folder"]) if weights else ""
     return ProviderInputs(
-        second_halves=lambda: dict(halves.select("document_id", "second_half").iter_rows()),
+        second_half=dict(halves.select("document_id", "second_half").iter_rows()).__getitem__,
         weights=lambda: Store(root=warehouse(), study=study.name).folder(folder),
         threads=study.backbone(teacher.model).threads if weights else None,
     )

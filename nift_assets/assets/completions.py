@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import polars as pl
 
 from nift_assets import providers
@@ -22,21 +25,31 @@ from nift_assets.steps.table import TableOutput, table
     rows=lambda study, key, table: (study.teacher(key).shape(),),
     version=1,
     plugins=lambda study, key, table: (providers.module(study.teacher(key).provider),),
+    streams=True,
 )
-def completions(context: Context, halves: pl.DataFrame, backbones: pl.DataFrame) -> TableOutput:
+def completions(context: Context) -> TableOutput:
     teacher = context.study.teacher(context.key)
-    local_model = backbones["digest"][0] if providers.runs_backbone(teacher) else None
-    requests = asking_teachers.requests(teacher, halves, local_model=local_model)
-    asked = asking.ask(context, teacher, requests, _provider_inputs(context, teacher, halves, backbones))
-    frame = asking_teachers.rows(teacher, halves, requests, asked.answers)
-    return TableOutput(frame, metadata=asking.metadata(asked))
+    backbone = context.inputs.frame("backbones").row(0, named=True) if providers.runs_backbone(teacher) else None
+    metadata: dict[str, Any] = {}
+    return TableOutput(_completions(context, teacher, backbone, metadata), metadata)
 
 
-def _provider_inputs(
-    context: Context, teacher: Teacher, halves: pl.DataFrame, backbones: pl.DataFrame
-) -> ProviderInputs:
-    return ProviderInputs(
-        second_halves=lambda: dict(halves.select("document_id", "second_half").iter_rows()),
-        weights=lambda: context.store.folder(backbones["folder"][0]),
-        threads=context.study.backbone(teacher.model).threads if providers.runs_backbone(teacher) else None,
-    )
+def _completions(
+    context: Context, teacher: Teacher, backbone: dict[str, Any] | None, metadata: dict[str, Any]
+) -> Iterator[pl.DataFrame]:
+    """Asks about all documents, then reads the answers a portion at a time."""
+    local_model = backbone["digest"] if backbone else None
+    with context.inputs.rows("halves") as halves:
+        asked = asking_teachers.Requests(teacher, halves, local_model=local_model)
+        inputs = ProviderInputs(
+            second_half=asked.second_half,
+            weights=lambda: context.store.folder(backbone["folder"] if backbone else ""),
+            threads=context.study.backbone(teacher.model).threads if backbone else None,
+        )
+        outcome = asking.bring_in(context, teacher, asked, inputs)
+        totals = asking.totals()
+        for number, requests in enumerate(asked):
+            answers = asking.answers(context, requests)
+            totals.add(answers)
+            yield asking_teachers.rows(teacher, asked.documents(number), requests, answers)
+        metadata.update(asking.summary(outcome, totals))

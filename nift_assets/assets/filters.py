@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ def steps(study: Study) -> list[Declaration]:
         if filters.is_sql(row)
         else declare_by_people(row)
         if filters.reads_reviews(row)
+        else declare_in_order(row)
+        if filters.remembers(row)
         else declare(row)
         for row in study.filters
     ]
@@ -41,6 +43,8 @@ def declare(row: Filter) -> Declaration:
         kinds={"python", "polars"},
         inputs=("completions", "halves"),
         by="teacher",
+        portioned_by="sample_rank" if filters.judges_alone(row) else None,
+        adds_up=("removed", *filters.adds_up(row)),
         rows=lambda study, key, table: (without_places(row), *_questions(row, study.benchmarks)),
         plugins=lambda study, key, table: (filters.module(row), *_asked(row, study.benchmarks)),
         metadata={"drops": dg.MetadataValue.md(filters.module(row).__doc__ or "")},
@@ -49,6 +53,35 @@ def declare(row: Filter) -> Declaration:
     def run(context: Context, completions: pl.DataFrame, halves: pl.DataFrame) -> TableOutput:
         removed = filters.run(row, completions, halves, context.study.benchmarks)
         return TableOutput(removed.rows, metadata={"removed": removed.rows.height, **removed.metadata})
+
+    return run
+
+
+def declare_in_order(row: Filter) -> Declaration:
+    """The step of a filter that looks back at earlier documents, a portion of them after the other."""
+
+    @table(
+        filters.table(row),
+        group="completions",
+        kinds={"python", "polars"},
+        inputs=("completions", "halves"),
+        by="teacher",
+        rows=lambda study, key, table: (without_places(row), *_questions(row, study.benchmarks)),
+        plugins=lambda study, key, table: (filters.module(row), *_asked(row, study.benchmarks)),
+        metadata={"drops": dg.MetadataValue.md(filters.module(row).__doc__ or "")},
+        streams=True,
+        follows=True,
+    )
+    def run(context: Context) -> TableOutput:
+        told: dict[str, Any] = {"removed": 0}
+
+        def counted() -> Iterator[pl.DataFrame]:
+            portions = context.inputs.portions("sample_rank")
+            for removed in filters.run_in_order(row, portions, context.study.benchmarks):
+                told["removed"] += removed.height
+                yield removed
+
+        return TableOutput(counted(), told)
 
     return run
 
@@ -63,6 +96,8 @@ def declare_by_people(row: Filter) -> Declaration:
         kinds={"python", "polars"},
         inputs=("completions", "halves", filters.REVIEWS),
         by="teacher",
+        portioned_by="sample_rank" if filters.judges_alone(row) else None,
+        adds_up=("removed", *filters.adds_up(row)),
         rows=lambda study, key, table: (row,),
         plugins=lambda study, key, table: (filters.module(row),),
         metadata={"drops": dg.MetadataValue.md(filters.module(row).__doc__ or "")},

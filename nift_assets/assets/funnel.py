@@ -8,16 +8,23 @@ import polars as pl
 from expectations import contract
 from expectations.frames import schema
 from nift_assets import filters, sql
-from nift_assets.assets import sql_models
 from nift_assets.pages import plots
 from nift_assets.rows import PLACES
 from nift_assets.sql import FILTER_RUNS, FUNNEL, REMOVALS
-from nift_assets.steps.context import Context
+from nift_assets.steps.context import Context, gathered
 from nift_assets.steps.table import TableOutput, table
 from nift_assets.store import Store
 from nift_assets.study import Study
 
 MODEL = sql.compile(FUNNEL)
+# What the model reads of each table: no text, however many there are.
+COUNTED = {
+    "raw_sample": ("document_id",),
+    "halves": ("document_id",),
+    "completions": ("teacher", "document_id", "status"),
+    "filtered_completions": ("teacher", "document_id"),
+}
+REMOVED = ("teacher", "document_id", "filter")
 
 
 # As in `sql_models`, whose own two functions are part of what every SQL table rests on, their names too.
@@ -41,15 +48,25 @@ def _inputs(study: Study) -> list[str]:
     ],
     statement=MODEL.sql,
     metadata={"sql": dg.MetadataValue.md(f"```sql\n{MODEL.sql}\n```")},
+    streams=True,
     follows=True,
 )
-def funnel(context: Context, **frames: pl.DataFrame) -> TableOutput:
+def funnel(context: Context) -> TableOutput:
     study = context.study
-    ran = {FILTER_RUNS: filter_runs(study, context.store)}
-    counted = sql.run(MODEL, {**frames, **_rows(study), **sql_models.removals(study, frames), **ran}, None)
+    given = {
+        **{name: gathered(context, name, *columns) for name, columns in COUNTED.items()},
+        REMOVALS: _removals(context),
+        FILTER_RUNS: filter_runs(study, context.store),
+    }
+    counted = sql.run(MODEL, {**given, **_rows(study)}, None)
     return TableOutput(
         counted, metadata={FUNNEL: dg.MetadataValue.md(plots.as_markdown(plots.funnel(counted), FUNNEL))}
     )
+
+
+def _removals(context: Context) -> pl.DataFrame:
+    empty = pl.DataFrame(schema=dict.fromkeys(REMOVED, pl.String))
+    return pl.concat([empty, *(gathered(context, filters.table(row), *REMOVED) for row in context.study.filters)])
 
 
 def filter_runs(study: Study, store: Store) -> pl.DataFrame:

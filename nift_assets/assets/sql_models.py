@@ -12,21 +12,23 @@ from expectations.frames import schema
 from nift_assets import benchmarks, filters, sql
 from nift_assets.pages import plots
 from nift_assets.rows import PLACES
-from nift_assets.sql import FUNNEL, REMOVALS
+from nift_assets.sql import FUNNEL, REMOVALS, TRAINING_SETS
 from nift_assets.steps.context import Context
 from nift_assets.steps.table import Declaration, TableOutput, table
 from nift_assets.study import Study
 
 
 def steps(study: Study) -> list[Declaration]:
-    """The step of each SQL model, which every study has; the funnel, which reads more, has a file of its own."""
-    return [declare(sql.compile(name)) for name in sql.names() if name != FUNNEL]
+    """The step of each SQL model, which every study has; the funnel, which reads more, has a file of its own, and so
+    have the training sets, whose texts need not fit into memory."""
+    return [declare(sql.compile(name)) for name in sql.names() if name not in (FUNNEL, TRAINING_SETS)]
 
 
 def declare(model: sql.SqlModel) -> Declaration:
     """The step that runs one SQL model; an edit of the SQL makes it stale.
 
-    A model with `config(plot='funnel')` shows the picture `plots.funnel` draws of its rows.
+    A model with `config(plot='funnel')` shows the picture `plots.funnel` draws of its rows. One with
+    `config(portioned_by='sample_rank')` judges each document alone, and is run once per portion of them.
     """
     plot = model.config.get("plot")
     draw = getattr(plots, plot) if plot else None
@@ -42,6 +44,7 @@ def declare(model: sql.SqlModel) -> Declaration:
             if name not in _absent_tables(study)
         ],
         by=model.config.get("by"),
+        portioned_by=model.config.get("portioned_by"),
         rows=lambda study, key, table: [
             frame.drop(PLACES, strict=False).rows() for frame in _study_rows(study.without_places(), model).values()
         ],

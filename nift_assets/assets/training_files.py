@@ -17,17 +17,17 @@ from nift_training import artifacts
     inputs=("training_sets",),
     by="training_set",
     follows=True,
+    streams=True,
 )
-def training_files(context: Context, training_sets: pl.DataFrame) -> TableOutput:
+def training_files(context: Context) -> TableOutput:
     name = context.key
     draft = process.draft_of(context, "training_files")
     with artifacts.folder(draft, "training files") as making:
-        files.write(making.path, name, training_sets)
-        making.facts["rows"] = training_sets.height
+        making.facts["rows"] = rows = files.write(making.path, name, context.inputs.tables["training_sets"])
     folder = process.keep(draft.parent, draft, name=f"training_files/{name}")
     row = {
         "training_set": name,
-        "rows": training_sets.height,
+        "rows": rows,
         "files": [file.name for file in folder.manifest.files],
         "bytes": folder.bytes,
         "digest": folder.manifest.digest,

@@ -7,7 +7,7 @@ the same row those are; else the sizes are assumed, and said to be.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
+from expectations.frames import Rows
 from nift_assets import benchmarks, providers
 from nift_assets.benchmarks.scoring import files
 from nift_assets.benchmarks.scoring.interface import Range, Size
@@ -122,7 +123,7 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class _Need:
-    """What a row wants asked, and the tokens of what has no answer yet; `open` are a teacher's requests of that, each
+    """What a row wants asked, and the tokens of what has no answer yet; `open` reads a teacher's requests of that, each
     with its document, where the texts are there."""
 
     requests: int | None
@@ -130,7 +131,7 @@ class _Need:
     missing: int | None
     input: TokenCount | None = None
     output: TokenCount | None = None
-    open: Sequence[tuple[str, Request]] = ()
+    open: Callable[[], Iterable[tuple[str, Request]]] = tuple
 
 
 def plan(study: Study, *, store: Store, book: Book | None, today: date) -> Plan:
@@ -179,7 +180,7 @@ def _too_dear(row: LanguageModel, need: _Need, taken: int, room: int | None) -> 
         return None
     # With its addresses and names the request is a little longer than what is sent.
     sizes = [
-        (document, len(request.body().encode("utf-8", "surrogatepass")), request) for document, request in need.open
+        (document, len(request.body().encode("utf-8", "surrogatepass")), request) for document, request in need.open()
     ]
     most = [(price.most(size, request.output_limit), document) for document, size, request in sizes]
     dear = sorted(((cost, document) for cost, document in most if cost > left), reverse=True)
@@ -343,32 +344,84 @@ def key_variable(row: LanguageModel) -> str | None:
 def _teacher(study: Study, teacher: Teacher, store: Store, book: Book | None, answered: int) -> _Need:
     counter = _counter(teacher, store)
     used = report.usage(book, teacher.provider, teacher.model, teacher.name) if book else None
-    halves = store.find("halves", None)
-    if halves is None:
-        return _assumed_teacher(study, teacher, answered, used)
-    if providers.load(teacher.provider).IN_PROCESS:
-        # Its requests cost nothing, and what shapes them may not be there yet (the digest of local weights).
-        wanted = min(teacher.documents or halves.height, halves.height)
-        answered = min(answered, wanted)
-        left, still_open = halves.head(wanted).tail(wanted - answered), []
-        texts, needed = left["first_half"], left["second_half"]
-    else:
-        requests = completions.requests(teacher, halves)
-        wanted = len(requests)
+    with store.held("halves", None) as stored:
+        if stored is None:
+            return _assumed_teacher(study, teacher, answered, used)
+        with Rows(stored[0]) as halves:
+            if providers.load(teacher.provider).IN_PROCESS:
+                # Its requests cost nothing, and what shapes them may not be there yet (the digest of local weights).
+                wanted = min(teacher.documents or halves.height, halves.height)
+                answered = min(answered, wanted)
+                texts = _OpenTexts(teacher, halves, skipped=answered)
+            else:
+                wanted, places = _open_places(teacher, halves, book)
+                answered = wanted - sum(map(len, places))
+                texts = _OpenTexts(teacher, halves, places)
+            missing = wanted - answered
+            return _Need(
+                requests=wanted,
+                answered=answered,
+                missing=missing,
+                input=_input(texts.sent, missing, counter, used),
+                output=_limited(_output(texts.replaced, missing, counter, used), teacher, missing),
+                open=lambda: _open_requests(store, teacher, texts.places),
+            )
+
+
+def _open_places(teacher: Teacher, halves: Rows, book: Book | None) -> tuple[int, list[list[int]]]:
+    """How many requests there are, and of each portion of them the places of those that have no answer."""
+    wanted, places = 0, []
+    for requests in completions.Requests(teacher, halves):
         done = book.settled(requests, reuse_below_limit=teacher.reuse_below_limit) if book else set()
-        open_ones = [place for place, request in enumerate(requests) if request.key not in done]
-        answered, texts = wanted - len(open_ones), _sent([requests[place] for place in open_ones])
-        needed = halves["second_half"].gather(open_ones)
-        names = halves["document_id"].gather(open_ones)
-        still_open = [(name, requests[place]) for name, place in zip(names, open_ones, strict=True)]
-    return _Need(
-        requests=wanted,
-        answered=answered,
-        missing=wanted - answered,
-        input=_input(texts, counter, used),
-        output=_limited(_output(needed, counter, used), teacher, len(needed)),
-        open=still_open,
-    )
+        places.append([place for place, request in enumerate(requests) if request.key not in done])
+        wanted += len(requests)
+    return wanted, places
+
+
+def _open_requests(store: Store, teacher: Teacher, places: Sequence[Sequence[int]]) -> Iterator[tuple[str, Request]]:
+    """The requests at these places of the portions, each with its document."""
+    with store.held("halves", None) as stored:
+        if stored is None or not any(places):
+            return
+        with Rows(stored[0]) as halves:
+            asked = completions.Requests(teacher, halves)
+            for number, of_portion in enumerate(places[: len(asked)]):
+                requests, names = asked[number], asked.documents(number)["document_id"]
+                yield from ((names[place], requests[place]) for place in of_portion if place < len(requests))
+
+
+class _OpenTexts:
+    """The texts of what has no answer yet, read a portion at a time: all that is sent, and what it replaces."""
+
+    def __init__(
+        self, teacher: Teacher, halves: Rows, places: Sequence[Sequence[int]] = (), *, skipped: int = 0
+    ) -> None:
+        self._asked, self.places, self._skipped = completions.Requests(teacher, halves), places, skipped
+
+    def sent(self) -> Iterator[pl.Series]:
+        """Of what is answered in this process the first halves alone: what shapes a request may not be there yet."""
+        if not self.places:
+            yield from (documents["first_half"] for documents in self._left())
+            return
+        for number, places in enumerate(self.places):
+            if places:
+                requests = self._asked[number]
+                yield _sent([requests[place] for place in places])
+
+    def replaced(self) -> Iterator[pl.Series]:
+        if not self.places:
+            yield from (documents["second_half"] for documents in self._left())
+            return
+        for number, places in enumerate(self.places):
+            if places:
+                yield self._asked.documents(number)["second_half"].gather(list(places))
+
+    def _left(self) -> Iterator[pl.DataFrame]:
+        seen = 0
+        for number in range(len(self._asked)):
+            documents = self._asked.documents(number)
+            yield documents.slice(min(documents.height, max(0, self._skipped - seen)))
+            seen += documents.height
 
 
 def _assumed_teacher(study: Study, teacher: Teacher, answered: int, used: report.Usage | None) -> _Need:
@@ -448,7 +501,7 @@ def _called(row: LanguageModel, calls: _Calls, store: Store, book: Book | None, 
     used = report.usage(book, row.provider, row.model, row.name) if book else None
     missing = len(open_ones) + to_come - elsewhere
     into = calls.input.times(left) if to_come else tokens.NONE
-    into += _input(_sent(open_ones), _counter(row, store), used)
+    into += _input(lambda: [_sent(open_ones)], len(open_ones), _counter(row, store), used)
     out = _measured(used, missing) if used else out.times(left) + calls.typical.times(len(open_ones))
     return _need(wanted, wanted - missing, into, _limited(out, row, missing))
 
@@ -539,20 +592,27 @@ def _sent(requests: Sequence[Request]) -> pl.Series:
     return pl.Series(["\n".join(m.content for m in request.messages) for request in requests], dtype=pl.String)
 
 
-def _input(texts: pl.Series, counter: Callable[[str], int] | None, used: report.Usage | None) -> TokenCount:
-    """The input tokens of the texts: counted before measured, measured before estimated."""
+Texts = Callable[[], Iterable[pl.Series]]
+"""Texts that are read by portions, each time anew."""
+
+
+def _input(texts: Texts, number: int, counter: Callable[[str], int] | None, used: report.Usage | None) -> TokenCount:
+    """The input tokens of so many texts: counted before measured, measured before estimated."""
     if counter is None and used:
-        return _around(used.input_per_byte * int(texts.str.len_bytes().sum()), 0.05, 0.05)
-    return tokens.count(texts, counter) + TokenCount(
-        low=FRAME.low * len(texts), expected=FRAME.expected * len(texts), high=FRAME.high * len(texts), basis="counted"
+        size = sum(int(portion.str.len_bytes().sum()) for portion in texts())
+        return _around(used.input_per_byte * size, 0.05, 0.05)
+    return tokens.count_portions(texts(), number, counter) + TokenCount(
+        low=FRAME.low * number, expected=FRAME.expected * number, high=FRAME.high * number, basis="counted"
     )
 
 
-def _output(replaced: pl.Series, counter: Callable[[str], int] | None, used: report.Usage | None) -> TokenCount:
+def _output(
+    replaced: Texts, number: int, counter: Callable[[str], int] | None, used: report.Usage | None
+) -> TokenCount:
     """The output tokens of a teacher: as its answers so far, or as long as what it replaces, give or take."""
     if used:
-        return _measured(used, len(replaced))
-    size = tokens.count(replaced, counter)
+        return _measured(used, number)
+    size = tokens.count_portions(replaced(), number, counter)
     return TokenCount(
         low=round(size.low * SHORTER), expected=size.expected, high=math.ceil(size.high * LONGER), basis="estimated"
     )

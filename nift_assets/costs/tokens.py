@@ -11,7 +11,7 @@ import importlib.util
 import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -100,16 +100,28 @@ def count(texts: pl.Series, counter: Callable[[str], int] | None) -> TokenCount:
 
     Of many texts evenly spaced ones are counted; the range is then three standard errors wide on either side.
     """
-    if counter is None or texts.is_empty():
-        return estimate(texts)
-    step = math.ceil(len(texts) / MOST_COUNTED)
-    counted = texts.gather_every(step)
-    tokens = pl.Series([counter(text) for text in counted], dtype=pl.Float64)
+    return count_portions([texts], len(texts), counter)
+
+
+def count_portions(portions: Iterable[pl.Series], texts: int, counter: Callable[[str], int] | None) -> TokenCount:
+    """As `count`, of so many texts that come by portions and need not fit into memory."""
+    if counter is None or not texts:
+        return sum(map(estimate, portions), start=NONE)
+    step = math.ceil(texts / MOST_COUNTED)
+    counted: list[float] = []
+    sizes_counted: list[float] = []
+    seen = every_byte = 0
+    for portion in portions:
+        spaced = portion.gather_every(step, offset=-seen % step) if len(portion) > -seen % step else portion.clear()
+        counted += [counter(text) for text in spaced]
+        sizes_counted += spaced.str.len_bytes().to_list()
+        every_byte += int(portion.str.len_bytes().sum())
+        seen += len(portion)
+    tokens = pl.Series(counted, dtype=pl.Float64)
     if step == 1:
         exact = int(tokens.sum())
         return TokenCount(low=exact, expected=exact, high=exact, basis="counted")
-    sizes = counted.str.len_bytes().cast(pl.Float64)
-    every_byte = int(texts.str.len_bytes().sum())
+    sizes = pl.Series(sizes_counted, dtype=pl.Float64)
     ratio = float(tokens.sum()) / float(sizes.sum())
     left_over = cast("float", (tokens - ratio * sizes).std())
     error = DEVIATIONS * left_over / math.sqrt(len(counted)) / cast("float", sizes.mean())

@@ -8,6 +8,13 @@ which gives `document_id` and `reason`, or these and what there is to say of it 
 the options a row can set; one called `benchmarks` is given the study's, and one called `reviews` people's verdicts on
 the teacher's pairs. Candidates are the completions that may enter training (`ok` and `truncated`), in sample order.
 
+One whose function takes `portions` in the place of candidates is handed these a portion of the documents at a time, one
+after the other, and yields what it drops of each before it takes the next.
+
+A Python file that says `ROW_BY_ROW = True` judges each completion alone, whatever the others are: its function is
+called once per portion of the documents, so that they need not fit into memory. Numbers that it tells of them and that
+are to be added up over the portions are named in `ADDS_UP`.
+
 A study in a file of its own may have filters of its own in a folder `filters` beside that file.
 """
 
@@ -17,7 +24,7 @@ import importlib
 import inspect
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -34,6 +41,7 @@ FOLDER = Path(__file__).parent
 TABLE_SUFFIX = "_removals"
 BENCHMARKS = "benchmarks"
 REVIEWS = "reviews"
+PORTIONS = "portions"
 # How the module of a file begins that lies beside a study's own (see `own_files`).
 OWN = "own_"
 CANDIDATE_STATUSES = ("ok", "truncated")
@@ -97,15 +105,59 @@ def reads_reviews(row: Filter) -> bool:
     return not is_sql(row) and REVIEWS in inspect.signature(module(row).removals).parameters
 
 
+def run_in_order(
+    row: Filter, portions: Iterable[Mapping[str, pl.DataFrame]], benchmarks: Sequence[Benchmark]
+) -> Iterator[pl.DataFrame]:
+    """As `run`, of a filter that takes its candidates by portions; `portions` have `completions` and `halves`."""
+    extra: dict[str, Any] = {BENCHMARKS: benchmarks} if reads_benchmarks(row) else {}
+    taken: list[pl.DataFrame] = []
+
+    def by_portions() -> Iterator[pl.DataFrame]:
+        for frames in portions:
+            taken.append(frames["completions"])
+            yield candidates(frames["completions"], frames["halves"])
+
+    handed = by_portions()
+    for removed in module(row).removals(handed, **row.options, **extra):
+        if len(taken) == 1:
+            yield _with_completions(row, taken.pop(), removed)
+        else:
+            break
+    if taken or next(handed, None) is not None:
+        raise ValueError(f"the filter {row.file} takes portions without a yield for each; mend it")
+
+
+def remembers(row: Filter) -> bool:
+    """Whether a filter written in Python is handed its candidates by portions, and remembers what it has seen."""
+    return next(iter(inspect.signature(module(row).removals).parameters)) == PORTIONS
+
+
+def judges_alone(row: Filter) -> bool:
+    """Whether a filter written in Python judges each completion whatever the others are."""
+    return bool(getattr(module(row), "ROW_BY_ROW", False))
+
+
+def adds_up(row: Filter) -> Sequence[str]:
+    """The numbers of its metadata that are added up over portions."""
+    return tuple(getattr(module(row), "ADDS_UP", ()))
+
+
 def run(row: Filter, completions: pl.DataFrame, halves: pl.DataFrame, benchmarks: Sequence[Benchmark]) -> Removals:
     """One row per completion that a filter written in Python drops, in sample order, with the reason."""
-    import polars as pl  # whoever reads a study need not
-
+    if remembers(row):
+        (rows,) = run_in_order(row, [{"completions": completions, "halves": halves}], benchmarks)
+        return Removals(rows)
     extra: dict[str, Any] = {BENCHMARKS: benchmarks} if reads_benchmarks(row) else {}
     result = module(row).removals(candidates(completions, halves), **row.options, **extra)
     removed = result if isinstance(result, Removals) else Removals(result)
-    dropped = removed.rows.select("document_id", "reason").cast(pl.String)
-    rows = (
+    return Removals(_with_completions(row, completions, removed.rows), removed.metadata)
+
+
+def _with_completions(row: Filter, completions: pl.DataFrame, removed: pl.DataFrame) -> pl.DataFrame:
+    import polars as pl  # whoever reads a study need not
+
+    dropped = removed.select("document_id", "reason").cast(pl.String)
+    return (
         completions.join(dropped, on="document_id")
         .sort("sample_rank")
         .select(
@@ -117,7 +169,6 @@ def run(row: Filter, completions: pl.DataFrame, halves: pl.DataFrame, benchmarks
             "completion",
         )
     )
-    return Removals(rows, removed.metadata)
 
 
 def candidates(completions: pl.DataFrame, halves: pl.DataFrame) -> pl.DataFrame:

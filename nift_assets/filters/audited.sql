@@ -1,4 +1,4 @@
-{{ config(by='teacher', group='completions') }}
+{{ config(by='teacher', group='completions', portioned_by='sample_rank') }}
 
 -- Drops a document that an auditor took for instruction data or found a dialogue in (section 6 of the paper, Table 9).
 -- Only what was audited can be flagged, and an answer that is neither yes nor no flags nothing. Example: an interview,

@@ -28,6 +28,7 @@ from nift_assets.filters import Removals
 if TYPE_CHECKING:
     from nift_assets.rows import Benchmark
 
+ROW_BY_ROW = True
 FEWEST = 8
 
 

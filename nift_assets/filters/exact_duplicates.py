@@ -7,14 +7,25 @@ that." Case and white space make no difference.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable, Iterator
+
 import polars as pl
 
 
-def removals(candidates: pl.DataFrame) -> pl.DataFrame:
-    """One row per completion that an earlier document has, in sample order, with that document."""
+def removals(portions: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Of each portion one row per completion that an earlier document has, in sample order, with that document."""
     words = pl.col("completion").str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
-    return (
-        candidates.with_columns(pl.col("document_id").first().over(words).alias("first"))
-        .filter(pl.col("document_id") != pl.col("first"))
-        .select("document_id", pl.format("the completion of {} too", "first").alias("reason"))
-    )
+    first_with: dict[bytes, str] = {}
+    for candidates in portions:
+        texts = candidates.select("document_id", words).iter_rows()
+        first = [first_with.setdefault(_digest(text), document_id) for document_id, text in texts]
+        yield (
+            candidates.select("document_id", pl.Series("first", first, dtype=pl.String))
+            .filter(pl.col("document_id") != pl.col("first"))
+            .select("document_id", pl.format("the completion of {} too", "first").alias("reason"))
+        )
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
+ROW_BY_ROW = True
 CHARACTERS = 1_000
 FEWEST_LETTERS = 40
 

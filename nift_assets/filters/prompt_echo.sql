@@ -1,4 +1,4 @@
-{{ config(by='teacher', group='completions') }}
+{{ config(by='teacher', group='completions', portioned_by='sample_rank') }}
 
 -- Drops a completion that begins by repeating a stretch of what it was given, the failure of Claude teachers that the
 -- paper's system prompt is for (section 3): trained on, it teaches a model to copy. Example: "… the council voted on

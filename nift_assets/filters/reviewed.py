@@ -16,6 +16,8 @@ import polars as pl
 from nift_assets import reviews as verdicts
 from nift_assets.filters import Removals
 
+ROW_BY_ROW = True
+ADDS_UP = ("pairs_reviewed", "pairs_people_disagree_on", "verdicts_on_older_texts")
 RULES = {
     "majority": pl.col("drop") > pl.col("keep"),
     "any": pl.col("drop") > 0,

@@ -1,4 +1,4 @@
-{{ config(by='teacher', group='completions') }}
+{{ config(by='teacher', group='completions', portioned_by='sample_rank') }}
 
 -- Drops a completion that begins with a capital where the original did not: a new thought (a summary, a guess at what
 -- is wanted), not a continuation. Example: "… the ferry left" + "Sure! Here is how it could go on", where the author

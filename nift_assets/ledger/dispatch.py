@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from nift_assets.ledger.book import Asker, Book
@@ -18,7 +18,7 @@ from nift_assets.ledger.connection import Connection, Failure, Response, connect
 from nift_assets.ledger.group_commit import GroupCommit
 from nift_assets.ledger.in_flight import Attempt, InFlight
 from nift_assets.ledger.progress import Counts, Stop
-from nift_assets.ledger.request_queue import QueuedRequest, RequestQueue, prepare
+from nift_assets.ledger.request_queue import PassedOver, QueuedRequest, RequestQueue, prepare
 from nift_assets.ledger.retries import Retries
 from nift_assets.ledger.settlement import Settlement
 from nift_assets.ledger.throttle import Throttle
@@ -62,8 +62,7 @@ class Dispatch:
         self._asker, self._session, self._server, self._tell = asker, session, server, report
         self.counts = counts or Counts()
         self.stopped: Stop | None = None
-        # The requests that may each cost more than a cap has left, with the most they can cost, and whose cap it is.
-        self.passed_over: list[tuple[Request, int]] = []
+        # Whose cap has no room for what the queue has passed over.
         self.over_budget: str | None = None
         self._stopped_at: float | None = None
         self._interrupted: Stop | None = None
@@ -88,13 +87,19 @@ class Dispatch:
             asker, server, price, counts=self.counts, throttle=self._throttle, retries=retries, stop=self._stop
         )
 
-    async def run(self, questions: Sequence[Request]) -> None:
-        """Asks until every question has ended in some way or dispatch is stopped; in flight is drained in any case."""
+    @property
+    def passed_over(self) -> PassedOver:
+        """The requests that may each cost more than a cap has left."""
+        return self._queue.passed_over
+
+    async def run(self, questions: Iterable[Request], count: int) -> None:
+        """Asks until every question has ended in some way or dispatch is stopped; in flight is drained in any case.
+        `count` is how many they are: each is drawn when there is room for it."""
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._stopped_at = None
         self._queue.fill(questions)
-        self.counts.wanted += len(questions)
+        self.counts.wanted += count
         ticker = asyncio.create_task(self._tick())
         try:
             async with connect(self._server) as connection:
@@ -197,7 +202,7 @@ class Dispatch:
         self._queue.put_back(leaving[len(exchanged.numbers) :])
         if exchanged.over_budget is not None and not self._in_flight:
             # With nothing in flight no reservation of ours can come free.
-            self.passed_over += self._queue.pass_over(exchanged.room)
+            self._queue.pass_over(exchanged.room)
             self.over_budget = exchanged.over_budget
         elif exchanged.over_budget is not None:
             self._throttle.delay(max(self._throttle.not_before, self._now() + 0.05))
@@ -272,7 +277,7 @@ class Dispatch:
         return self._loop.time()
 
 
-def over_budget(asker: Asker, who: str, passed_over: Sequence[tuple[Request, int]]) -> Stop:
+def over_budget(asker: Asker, who: str, passed_over: PassedOver) -> Stop:
     """That a cap leaves no room for what is left to ask, and the dearest of it."""
     cap = dict(asker.caps())[who] or 0
     account = f"{asker.study}/{who}" if who else f"the study {asker.study}"
@@ -285,9 +290,10 @@ def over_budget(asker: Asker, who: str, passed_over: Sequence[tuple[Request, int
     )
 
 
-def dearest(passed_over: Sequence[tuple[Request, int]]) -> str:
+def dearest(passed_over: PassedOver) -> str:
     """The request that may cost most, in words by which a person finds its text."""
-    request, amount = max(passed_over, key=lambda each: each[1])
+    assert passed_over.dearest is not None, "there is one"
+    request, amount = passed_over.dearest
     text = request.messages[-1].content
     begins = " ".join(text[:200].split())[:40]
     return f"the dearest begins {begins!r} ({len(text):,} characters, up to ${amount / 1e9:,.2f})"

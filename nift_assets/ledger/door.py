@@ -11,7 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from itertools import chain
 from typing import Any
 
 from nift_assets.ledger.book import Asker, Book
@@ -35,30 +36,85 @@ LOOK_AGAIN_SECONDS = 0.5
 KEEP_SECONDS = 1.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class AskResult:
-    """What a call of the door came to: one answer per question, in order, and why it stopped early if it did."""
+@dataclass
+class Totals:
+    """What answers come to, added up as they are read: how many of each status, and their tokens."""
 
-    answers: Sequence[Answer]
+    counts: dict[str, int] = field(default_factory=dict)
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    def add(self, answers: Sequence[Answer]) -> None:
+        for row in answers:
+            self.counts[row.status] = self.counts.get(row.status, 0) + 1
+            self.input_tokens += row.input_tokens or 0
+            self.output_tokens += row.output_tokens or 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What bringing questions in came to: why it stopped early if it did, and what it sent, spent and had written."""
+
     stopped: Stop | None
     sent: int
     seconds: float
     spent: int
     written: int
-    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskResult(Outcome):
+    """What a call of the door came to: one answer per question, in order, and what they come to."""
+
+    answers: Sequence[Answer]
+    totals: Totals
+
+    @classmethod
+    def of(cls, outcome: Outcome, answers: Sequence[Answer]) -> AskResult:
+        """An outcome with the answers that were brought in."""
+        totals = Totals()
+        totals.add(answers)
+        known = {part.name: getattr(outcome, part.name) for part in fields(outcome)}
+        return cls(**known, answers=answers, totals=totals)
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        return self.totals.counts
+
+
+Connects = InProcess | Remote | Callable[[], InProcess | Remote]
+Portions = Sequence[Sequence[Request]]
+"""Questions by portions, each made when it is asked for: none is kept, and each may be made more than once."""
 
 
 def ask(
     book: Book,
     asker: Asker,
     questions: Sequence[Request],
-    provider: InProcess | Remote | Callable[[], InProcess | Remote],
+    provider: Connects,
     *,
     limits: Limits | None = None,
     price: Price | Callable[[], Price | None] | None = None,
     report: Callable[[Counts], None] | None = None,
 ) -> AskResult:
-    """One answer per question, in order; only what has no final answer in the book reaches the provider.
+    """One answer per question, in order; only what has no final answer in the book reaches the provider. The rest is
+    as of `bring_in`."""
+    outcome = bring_in(book, asker, [questions], provider, limits=limits, price=price, report=report)
+    return AskResult.of(outcome, stored(book, questions))
+
+
+def bring_in(
+    book: Book,
+    asker: Asker,
+    portions: Portions,
+    provider: Connects,
+    *,
+    limits: Limits | None = None,
+    price: Price | Callable[[], Price | None] | None = None,
+    report: Callable[[Counts], None] | None = None,
+) -> Outcome:
+    """Sees to it that every question has its final answer in the book, or that it is known why not. Only what has none
+    reaches the provider, and of the questions no more is in memory than a portion and what is under way.
 
     A provider and a price that are given as functions are only asked for when something has to be asked: what is in the
     book can be read without a key, a budget or a model that still answers.
@@ -66,34 +122,50 @@ def ask(
     Raises ValueError if another process asks as the same writer, or if questions are under way in a batch.
     """
     began = time.monotonic()
-    by_key = {question.key: question for question in questions}
     with book.session(asker.writer) as session:
-        done, stopped = _bring_in(book, session, asker, by_key, provider, limits or Limits(), price, report)
-    answered = {stored.key: answer(stored, by_key[stored.key]) for stored in book.stored(list(by_key))}
-    missing = [key for key in by_key if key not in answered]
-    for key, (status, detail) in book.outcomes(missing).items():
-        answered[key] = Answer(key=key, status=status, detail=detail)
-    answers = [answered[question.key] for question in questions]
-    counts: dict[str, int] = {}
-    for row in answers:
-        counts[row.status] = counts.get(row.status, 0) + 1
-    return AskResult(
-        answers=answers,
+        done, stopped = _bring_in(book, session, asker, portions, provider, limits or Limits(), price, report)
+    return Outcome(
         stopped=stopped,
         sent=done.sent,
         seconds=time.monotonic() - began,
         spent=done.spent,
         written=done.output_tokens,
-        counts=counts,
     )
+
+
+def stored(book: Book, questions: Sequence[Request]) -> list[Answer]:
+    """What the book has to each question, in order: its answer, or how its last try ended."""
+    by_key = {question.key: question for question in questions}
+    answered = {response.key: answer(response, by_key[response.key]) for response in book.stored(list(by_key))}
+    missing = [key for key in by_key if key not in answered]
+    for key, (status, detail) in book.outcomes(missing).items():
+        answered[key] = Answer(key=key, status=status, detail=detail)
+    return [answered[question.key] for question in questions]
+
+
+@dataclass(frozen=True)
+class _Claimed:
+    """The places of questions within their portions: of what this session asks, and of what another is asking."""
+
+    ours: dict[int, list[int]]
+    elsewhere: dict[int, list[int]]
+
+    def of(self, portions: Portions) -> Iterator[list[Request]]:
+        """Our questions, a portion at a time."""
+        for number, places in self.ours.items():
+            portion = portions[number]
+            yield [portion[place] for place in places]
+
+    def count(self) -> int:
+        return sum(map(len, self.ours.values()))
 
 
 def _bring_in(
     book: Book,
     session: int,
     asker: Asker,
-    by_key: Mapping[str, Request],
-    provider: InProcess | Remote | Callable[[], InProcess | Remote],
+    portions: Portions,
+    provider: Connects,
     limits: Limits,
     price: Price | Callable[[], Price | None] | None,
     report: Callable[[Counts], None] | None,
@@ -102,34 +174,59 @@ def _bring_in(
     book.open_accounts(asker)
     done = Counts()
     dispatch: Dispatch | None = None
-    questions = list(by_key.values())
+    looked_at: Mapping[int, Sequence[int] | None] = dict.fromkeys(range(len(portions)))
+    wanted: int | None = None
     while True:
-        intent = book.intend(session, asker, questions)
-        if intent.in_batch:
-            raise ValueError(
-                f"{asker.who}: {len(intent.in_batch):,} of {len(by_key):,} requests are under way in a batch; collect "
-                "it when it has ended (the sensor `batches` does), or cancel it"
-            )
-        ours = [by_key[key] for key in intent.ours]
-        if ours and callable(price):
+        claimed, differing = _claim(book, session, asker, portions, looked_at)
+        wanted = differing if wanted is None else wanted
+        if claimed.ours and callable(price):
             price = price()
-        if ours and not isinstance(provider, InProcess | Remote):
+        if claimed.ours and not isinstance(provider, InProcess | Remote):
             provider = provider()
-        if ours and isinstance(provider, Remote):
+        if claimed.ours and isinstance(provider, Remote):
             assert not callable(price), "it was asked for above"
             dispatch = dispatch or Dispatch(book, session, asker, provider, limits, price, report, counts=done)
-            _run(dispatch, ours)
-            stopped = dispatch.stopped or _passed_over(book, asker, dispatch, len(by_key))
+            _run(dispatch, chain.from_iterable(claimed.of(portions)), claimed.count())
+            stopped = dispatch.stopped or _passed_over(book, asker, dispatch, wanted)
             if stopped:
                 return done, stopped
-        elif ours and isinstance(provider, InProcess):
-            done.sent += len(ours)
-            done.output_tokens += _answer_here(book, session, provider, ours)
-        if not intent.elsewhere:
+        elif claimed.ours and isinstance(provider, InProcess):
+            for questions in claimed.of(portions):
+                done.sent += len(questions)
+                done.output_tokens += _answer_here(book, session, provider, questions)
+        if not claimed.elsewhere:
             return done, None
         time.sleep(LOOK_AGAIN_SECONDS)
         book.recover()
-        questions = [by_key[key] for key in intent.elsewhere]
+        looked_at = claimed.elsewhere
+
+
+def _claim(
+    book: Book, session: int, asker: Asker, portions: Portions, looked_at: Mapping[int, Sequence[int] | None]
+) -> tuple[_Claimed, int]:
+    """Writes down that the questions are wanted, or those at some places of each portion, and takes those that nobody
+    has answered or is asking; also how many different ones there are. A question that comes twice is asked once."""
+    seen: set[bytes] = set()
+    claimed, in_batch = _Claimed({}, {}), 0
+    for number, places in looked_at.items():
+        portion = portions[number]
+        new: dict[str, int] = {}
+        for place in range(len(portion)) if places is None else places:
+            key = portion[place].key
+            if (short := bytes.fromhex(key)) not in seen:
+                seen.add(short)
+                new[key] = place
+        intent = book.intend(session, asker, [portion[place] for place in new.values()])
+        for keys, taken in ((intent.ours, claimed.ours), (intent.elsewhere, claimed.elsewhere)):
+            if keys:
+                taken[number] = [new[key] for key in keys]
+        in_batch += len(intent.in_batch)
+    if in_batch:
+        raise ValueError(
+            f"{asker.who}: {in_batch:,} of {len(seen):,} requests are under way in a batch; collect it when it has "
+            "ended (the sensor `batches` does), or cancel it"
+        )
+    return claimed, len(seen)
 
 
 def _passed_over(book: Book, asker: Asker, dispatch: Dispatch, wanted: int) -> Stop | None:
@@ -138,13 +235,14 @@ def _passed_over(book: Book, asker: Asker, dispatch: Dispatch, wanted: int) -> S
     if not dispatch.passed_over:
         return None
     caps = [cap for _, cap in asker.caps() if cap is not None]
-    hopeless = [(request, amount) for request, amount in dispatch.passed_over if amount > min(caps)]
-    if len(hopeless) < len(dispatch.passed_over) or len(hopeless) > MOST_PASSED_OVER * wanted:
-        return over_budget(asker, str(dispatch.over_budget), dispatch.passed_over)
+    passed_over = dispatch.passed_over
+    hopeless = sum(amount > min(caps) for _, amount in passed_over.amounts)
+    if hopeless < len(passed_over) or hopeless > MOST_PASSED_OVER * wanted:
+        return over_budget(asker, str(dispatch.over_budget), passed_over)
     detail = f"passed over: up to ${{:,.2f}}, more than the whole cap of ${min(caps) / 1e9:,.2f}; raise the cap"
-    for request, amount in hopeless:
-        book.give_up([request.key], "exhausted", detail.format(amount / 1e9))
-    log.warning("%s: %s of %s requests are passed over, %s", asker.who, len(hopeless), wanted, dearest(hopeless))
+    for key, amount in passed_over.amounts:
+        book.give_up([key], "exhausted", detail.format(amount / 1e9))
+    log.warning("%s: %s of %s requests are passed over, %s", asker.who, hopeless, wanted, dearest(passed_over))
     return None
 
 
@@ -166,19 +264,17 @@ def _answer_here(book: Book, session: int, provider: InProcess, questions: Seque
     return written
 
 
-def _run(dispatch: Dispatch, questions: Sequence[Request]) -> None:
+def _run(dispatch: Dispatch, questions: Iterator[Request], count: int) -> None:
     """Runs the dispatch in a thread of its own, so that an interruption lets what is in flight come back first.
 
     Dagster and Ctrl-C interrupt with an exception in the main thread; a plain SIGTERM is made one.
     """
-    if not questions:
-        return
     failure: list[BaseException] = []
     ended = threading.Event()
 
     def work() -> None:
         try:
-            asyncio.run(dispatch.run(questions))
+            asyncio.run(dispatch.run(questions, count))
         except BaseException as error:
             failure.append(error)
         finally:

@@ -6,8 +6,8 @@ import heapq
 import itertools
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from nift_assets.ledger.book import Reservation
 from nift_assets.protocol.request import Request
@@ -37,6 +37,22 @@ class QueuedRequest:
         return Reservation(key=self.request.key, amount=self.amount, tokens=self.tokens)
 
 
+@dataclass(eq=False)
+class PassedOver:
+    """The requests for which a cap has no room: the key of each with the most it can cost, and the dearest whole."""
+
+    amounts: list[tuple[str, int]] = field(default_factory=list)
+    dearest: tuple[Request, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.amounts)
+
+    def add(self, request: Request, amount: int) -> None:
+        self.amounts.append((request.key, amount))
+        if self.dearest is None or amount > self.dearest[1]:
+            self.dearest = request, amount
+
+
 def prepare(request: Request, server: Remote, price: Price | None) -> QueuedRequest:
     """A request as its server takes it."""
     payload = encoded(server.payload(request)).encode("utf-8", "surrogatepass")
@@ -60,9 +76,10 @@ class RequestQueue:
         self._ready: deque[QueuedRequest] = deque()
         self._delayed: list[tuple[float, int, QueuedRequest]] = []
         self._order = itertools.count()
-        self._amounts: dict[str, int] = {}
+        self._room: int | None = None
+        self.passed_over = PassedOver()
 
-    def fill(self, questions: Sequence[Request]) -> None:
+    def fill(self, questions: Iterable[Request]) -> None:
         """Gives it the questions of a run; it has come to the end of those before."""
         self._questions = iter(questions)
 
@@ -89,23 +106,16 @@ class RequestQueue:
         """When the next request has waited long enough."""
         return self._delayed[0][0] if self._delayed else None
 
-    def pass_over(self, room: int) -> list[tuple[Request, int]]:
-        """Takes out every request that may cost more than there is room for, each with the most it can cost."""
-        out = [(queued.request, queued.amount) for queued in self._all_prepared() if queued.amount > room]
+    def pass_over(self, room: int) -> None:
+        """Takes out every request that may cost more than there is room for; of those not yet prepared each when it
+        comes."""
+        for queued in self._all_prepared():
+            if queued.amount > room:
+                self.passed_over.add(queued.request, queued.amount)
         self._ready = deque(queued for queued in self._ready if queued.amount <= room)
         self._delayed = [entry for entry in self._delayed if entry[2].amount <= room]
         heapq.heapify(self._delayed)
-        stay = []
-        for question in self._questions:
-            if question.key not in self._amounts:
-                self._amounts[question.key] = self._prepare(question).amount
-            amount = self._amounts[question.key]
-            if amount > room:
-                out.append((question, amount))
-            else:
-                stay.append(question)
-        self._questions = iter(stay)
-        return out
+        self._room = room
 
     def _all_prepared(self) -> Iterator[QueuedRequest]:
         yield from self._ready
@@ -116,7 +126,10 @@ class RequestQueue:
         return not (self._ready or self._prepare_next() or self._delayed)
 
     def _prepare_next(self) -> bool:
-        question = next(self._questions, None)
-        if question is not None:
-            self._ready.append(self._prepare(question))
-        return question is not None
+        for question in self._questions:
+            queued = self._prepare(question)
+            if self._room is None or queued.amount <= self._room:
+                self._ready.append(queued)
+                return True
+            self.passed_over.add(queued.request, queued.amount)
+        return False

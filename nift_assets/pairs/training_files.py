@@ -13,12 +13,21 @@ from pathlib import Path
 
 import polars as pl
 
+from expectations.frames import Rows, Table
+
 ALPACA, MESSAGES = "alpaca.jsonl", "messages.jsonl"
 ROWS_AT_A_TIME = 5_000
 
 
-def write(folder: Path, name: str, pairs: pl.DataFrame) -> None:
-    """The files of one training set into an empty folder, a line per row of `pairs` (`prompt`, `response`)."""
+def write(folder: Path, name: str, pairs: Table) -> int:
+    """The files of one training set into an empty folder, a line per row of `pairs` (`prompt`, `response`), which need
+    not fit into memory; how many rows there are."""
+    with Rows(pairs) as rows:
+        _write(folder, name, rows)
+        return rows.height
+
+
+def _write(folder: Path, name: str, pairs: Rows) -> None:
     _write_lines(
         folder / ALPACA,
         pairs,
@@ -60,10 +69,10 @@ def _message(role: str, column: str) -> pl.Expr:
     return pl.struct(pl.lit(role).alias("role"), pl.col(column).alias("content"))
 
 
-def _write_lines(path: Path, pairs: pl.DataFrame, columns: Mapping[str, pl.Expr]) -> None:
+def _write_lines(path: Path, pairs: Rows, columns: Mapping[str, pl.Expr]) -> None:
     with path.open("wb") as file:
         for start in range(0, pairs.height, ROWS_AT_A_TIME):
-            pairs.slice(start, ROWS_AT_A_TIME).select(**columns).write_ndjson(file)
+            pairs.between(start, start + ROWS_AT_A_TIME).select(**columns).write_ndjson(file)
 
 
 def _card(name: str, rows: int) -> str:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
+from typing import overload
 
 import polars as pl
 
+from expectations.frames import Rows
 from nift_assets import providers
 from nift_assets.protocol import Answer, Request
 from nift_assets.rows import Teacher
 from nift_training import templates
 
+# What is asked and read together: of articles some 25 MB.
+DOCUMENTS_AT_ONCE = 5_000
 # So many characters in a row, taken over word for word, are no accident.
 ECHO = 60
 
@@ -37,6 +42,46 @@ def requests(teacher: Teacher, halves: pl.DataFrame, *, local_model: str | None 
             "document_id", "first_half", "second_half"
         ).iter_rows()
     ]
+
+
+class Requests(Sequence[Sequence[Request]]):
+    """The requests about a table of halves by portions of documents, each made when it is asked for."""
+
+    def __init__(self, teacher: Teacher, halves: Rows, *, local_model: str | None = None) -> None:
+        self._teacher, self._halves, self._local_model = teacher, halves, local_model
+        self._count = min(teacher.documents or halves.height, halves.height)
+        self._last: tuple[int, pl.DataFrame] | None = None
+        self._second_halves: tuple[int, dict[str, str]] | None = None
+
+    def __len__(self) -> int:
+        """There is one, though it may be empty."""
+        return max(1, math.ceil(self._count / DOCUMENTS_AT_ONCE))
+
+    @overload
+    def __getitem__(self, number: int) -> Sequence[Request]: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[Sequence[Request]]: ...
+    def __getitem__(self, number: int | slice) -> Sequence[Request] | Sequence[Sequence[Request]]:
+        if isinstance(number, slice):
+            return [self[place] for place in range(*number.indices(len(self)))]
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        return requests(self._teacher, self.documents(number), local_model=self._local_model)
+
+    def documents(self, number: int) -> pl.DataFrame:
+        """The documents of a portion."""
+        if self._last is None or self._last[0] != number:
+            start = number * DOCUMENTS_AT_ONCE
+            self._last = number, self._halves.between(start, min(start + DOCUMENTS_AT_ONCE, self._count))
+        return self._last[1]
+
+    def second_half(self, document_id: str) -> str:
+        """The author's own continuation of a document of the portion whose requests were made last."""
+        assert self._last is not None, "no request was made"
+        number, documents = self._last
+        if self._second_halves is None or self._second_halves[0] != number:
+            self._second_halves = number, dict(documents.select("document_id", "second_half").iter_rows())
+        return self._second_halves[1][document_id]
 
 
 def rows(

@@ -29,9 +29,10 @@ CUT_REMEDY = "give the server a longer context, and its model a new name in the 
 
 @dataclass(frozen=True, kw_only=True)
 class ProviderInputs:
-    """What a provider in this process may need, made when it is needed: second halves by document, and weights."""
+    """What a provider in this process may need, made when it is needed: the second half of a document that it is asked
+    about, and weights."""
 
-    second_halves: Callable[[], Mapping[str, str]]
+    second_half: Callable[[str], str]
     weights: Callable[[], Path]
     threads: int | None = None
 

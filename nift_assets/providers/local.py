@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from nift_assets.protocol.answer import Reading
@@ -54,12 +55,17 @@ class Local(InProcess):
     folder: str
     threads: int | None = None
 
+    @cached_property
+    def _generator(self) -> generation.Generator:
+        """Loaded once, however many portions are asked."""
+        return generation.load(self.folder)
+
     def answer(self, requests: Sequence[Request]) -> Iterator[tuple[Request, dict[str, Any]]]:
         if not requests:
             return
         if self.threads:
             use_threads(self.threads)
-        generator = generation.load(self.folder)
+        generator = self._generator
         room: int = generator.model.config.max_position_embeddings
         sized = sorted(((_tokens(generator, request), request) for request in requests), key=lambda pair: pair[0])
         fitting: list[tuple[int, Request]] = []

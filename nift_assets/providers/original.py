@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ def check(row: LanguageModel) -> None:
 def connect(model: LanguageModel, inputs: ProviderInputs | None) -> Original:
     """The teacher over the documents it is asked about."""
     assert inputs is not None, "the original teacher answers from documents"
-    return Original(inputs.second_halves())
+    return Original(inputs.second_half)
 
 
 def read(body: Mapping[str, Any]) -> Reading:
@@ -40,9 +40,9 @@ def read(body: Mapping[str, Any]) -> Reading:
 class Original(InProcess):
     """Answers from the second halves by document id; a request names its document in its parameters."""
 
-    second_halves: Mapping[str, str]
+    second_half: Callable[[str], str]
 
     def answer(self, requests: Sequence[Request]) -> Iterator[tuple[Request, dict[str, Any]]]:
         for request in requests:
-            text = self.second_halves[request.parameters["document"]]
+            text = self.second_half(request.parameters["document"])
             yield request, chat_completion(model="original", text=text, finish_reason="stop")

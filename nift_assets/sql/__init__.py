@@ -30,6 +30,7 @@ FOLDER = Path(__file__).parent
 STUDY_PREFIX = "study_"
 REMOVALS = "removals"
 FUNNEL, FILTER_RUNS = "funnel", "filter_runs"
+TRAINING_SETS = "training_sets"
 
 
 @dataclass(frozen=True)

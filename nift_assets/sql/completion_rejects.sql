@@ -1,4 +1,4 @@
-{{ config(by='teacher', group='completions') }}
+{{ config(by='teacher', group='completions', portioned_by='sample_rank') }}
 
 -- Promise P5: an answer that did not end by itself enters training only where a training set says so
 -- (`keep_truncated`); what became of each is kept here.

@@ -1,4 +1,4 @@
-{{ config(by='teacher', group='completions') }}
+{{ config(by='teacher', group='completions', portioned_by='sample_rank') }}
 
 -- What none of the teacher's own filters drops. A filter of the study that the teacher does not name only reports.
 

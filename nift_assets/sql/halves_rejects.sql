@@ -1,4 +1,4 @@
-{{ config(group='data') }}
+{{ config(group='data', portioned_by='sample_rank') }}
 
 with
 

@@ -11,7 +11,7 @@ import dagster as dg
 
 from nift_assets import providers
 from nift_assets.costs import price_list
-from nift_assets.protocol import OPEN, Request
+from nift_assets.protocol import OPEN, Answer, Request
 from nift_assets.providers import ProviderInputs
 from nift_assets.rows import LanguageModel, Price
 from nift_assets.steps import pools
@@ -21,7 +21,7 @@ from nift_assets.study import Study
 
 if TYPE_CHECKING:
     from nift_assets.ledger.book import Asker
-    from nift_assets.ledger.door import AskResult
+    from nift_assets.ledger.door import AskResult, Outcome, Portions, Totals
     from nift_assets.ledger.progress import Counts
     from nift_assets.protocol.server import InProcess, Remote
 
@@ -35,12 +35,24 @@ def ask(
     requests: Sequence[Request],
     inputs: ProviderInputs | None = None,
 ) -> AskResult:
-    """One answer per request of a teacher or judge; Dagster's Failure, which is not retried, if dispatch was stopped.
+    """One answer per request of a teacher or judge; the rest is as of `bring_in`."""
+    # Imported here: the database library would slow down every load of the definitions.
+    from nift_assets.ledger import door
+
+    outcome = bring_in(context, model, [requests], inputs)
+    answers = door.stored(context.book, requests)
+    return door.AskResult.of(outcome, answers)
+
+
+def bring_in(
+    context: Context, model: LanguageModel, portions: Portions, inputs: ProviderInputs | None = None
+) -> Outcome:
+    """Sees to it that each request of a teacher or judge has its answer in the ledger, from where `answers` reads them;
+    Dagster's Failure, which is not retried, if dispatch was stopped.
 
     Nothing is lost then: what was answered is in the ledger, and the next run asks only the rest. Where nothing is left
     to ask, no price, cap or key is needed.
     """
-    # Imported here: the database library would slow down every load of the definitions.
     from nift_assets.ledger import door
 
     with ExitStack() as stack:
@@ -49,23 +61,41 @@ def ask(
             stack.enter_context(pools.slot_of_pool(context.dagster, model))
             return providers.load(model.provider).connect(model, inputs)
 
-        asked = door.ask(
+        outcome = door.bring_in(
             context.book,
             asker(context.study, model, context.partition),
-            requests,
+            portions,
             connect,
             limits=model.limits,
             price=lambda: price(context.study, model),
-            report=_reporter(context, len(requests)),
+            report=_reporter(context),
         )
-    if asked.stopped:
-        done = len(requests) - sum(asked.counts.get(state, 0) for state in OPEN)
+    if outcome.stopped:
+        totals = door.Totals()
+        for portion in portions:
+            totals.add(door.stored(context.book, portion))
+        wanted = sum(totals.counts.values())
+        done = wanted - sum(totals.counts.get(state, 0) for state in OPEN)
         raise dg.Failure(
-            description=f"{asked.stopped} ({done:,} of {len(requests):,} are answered and kept)",
-            metadata={**metadata(asked), STOPPED: asked.stopped.cause},
+            description=f"{outcome.stopped} ({done:,} of {wanted:,} are answered and kept)",
+            metadata={**summary(outcome, totals), STOPPED: outcome.stopped.cause},
             allow_retries=False,
         )
-    return asked
+    return outcome
+
+
+def totals() -> Totals:
+    """What answers come to, from nothing on."""
+    from nift_assets.ledger import door
+
+    return door.Totals()
+
+
+def answers(context: Context, requests: Sequence[Request]) -> list[Answer]:
+    """What the ledger has to each request, in order."""
+    from nift_assets.ledger import door
+
+    return door.stored(context.book, requests)
 
 
 def price(study: Study, model: LanguageModel) -> Price | None:
@@ -96,15 +126,19 @@ def asker(study: Study, model: LanguageModel, partition: Partition) -> Asker:
 
 
 def metadata(asked: AskResult) -> dict[str, Any]:
+    """What Dagster plots of a call whose answers are all there."""
+    return summary(asked, asked.totals)
+
+
+def summary(outcome: Outcome, totals: Totals) -> dict[str, Any]:
     """What Dagster plots of a call: the states, the tokens, their price and the speed."""
-    tokens = sum(answer.output_tokens or 0 for answer in asked.answers)
     return {
-        **{f"status_{status}": count for status, count in sorted(asked.counts.items())},
-        "input_tokens": sum(answer.input_tokens or 0 for answer in asked.answers),
-        "output_tokens": tokens,
-        "requests_sent": asked.sent,
-        "cost_usd": asked.spent / 1e9,
-        "output_tokens_per_second": asked.written / asked.seconds if asked.seconds else 0.0,
+        **{f"status_{status}": count for status, count in sorted(totals.counts.items())},
+        "input_tokens": totals.input_tokens,
+        "output_tokens": totals.output_tokens,
+        "requests_sent": outcome.sent,
+        "cost_usd": outcome.spent / 1e9,
+        "output_tokens_per_second": outcome.written / outcome.seconds if outcome.seconds else 0.0,
     }
 
 
@@ -114,7 +148,7 @@ def combined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     return {name: first.get(name, 0) + second.get(name, 0) for name in {**first, **second}} | speed
 
 
-def _reporter(context: Context, wanted: int) -> Callable[[Counts], None]:
+def _reporter(context: Context) -> Callable[[Counts], None]:
     def report(counts: Counts) -> None:
         done = f"{counts.settled:,} of {counts.wanted:,} answered"
         context.log(f"{done}, {counts.output_tokens:,} tokens written, ${counts.spent / 1e9:,.2f} spent")

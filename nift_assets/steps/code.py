@@ -60,7 +60,7 @@ OWN = f"{filters.__name__}.{filters.OWN}"
 # The number that a plug-in carries says what its code is worth and is none of it.
 VERSION = "VERSION"
 # What a plug-in says of itself to people.
-SAID = (VERSION, "TERMS")
+SAID = (VERSION, "TERMS", "ROW_BY_ROW", "ADDS_UP")
 
 
 @dataclass(frozen=True, order=True)

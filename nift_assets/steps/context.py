@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import dagster as dg
+import polars as pl
 
+from expectations import contract
+from expectations.frames import schema
 from nift_assets.steps import revisions
+from nift_assets.steps.inputs import StoredInputs
 from nift_assets.steps.lineage import Graph, Partition
 from nift_assets.store import Store
 from nift_assets.study import Study
+from nift_assets.table_files import DamagedTable
 
 if TYPE_CHECKING:
     from nift_assets.ledger.book import Book
@@ -34,7 +39,8 @@ class Pipes(Protocol):
 class Context:
     """The partition that is being made, the graph it is of, and what is at hand to make it.
 
-    `dagster` is Dagster's own context: its log, its run, its instance.
+    `inputs` is what a step that is handed no frames reads. `dagster` is Dagster's own context: its log, its run, its
+    instance.
     """
 
     graph: Graph
@@ -43,6 +49,7 @@ class Context:
     ledger: Ledger
     pipes: Pipes
     dagster: dg.AssetExecutionContext
+    inputs: StoredInputs = field(default_factory=StoredInputs)
 
     @cached_property
     def study(self) -> Study:
@@ -64,3 +71,19 @@ class Context:
     def log(self, message: str) -> None:
         """A line for the person who follows the run."""
         self.dagster.log.info(message)
+
+
+def gathered(context: Context, table: str, *columns: str) -> pl.DataFrame:
+    """Some columns of what there is of all partitions of a table, below each other; what is damaged is left out, and
+    said."""
+    declared = schema(contract.load(table))
+    frames = [pl.DataFrame(schema={name: declared[name] for name in columns})]
+    for key in context.graph.keys(table):
+        try:
+            stored = context.store.find(table, key, columns)
+        except DamagedTable as damage:
+            context.dagster.log.warning(f"left out: {damage}")
+            continue
+        if stored is not None:
+            frames.append(stored.select(columns))
+    return pl.concat(frames)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType, ModuleType
@@ -23,7 +23,8 @@ from nift_assets.study import Study
 class TableOutput:
     """What a table's function gives back when a frame is not all: metadata to look at, and files that lie beside it.
 
-    The rows of a table that may be larger than memory come a portion at a time.
+    The rows of a table that may be larger than memory come a portion at a time; its metadata may be completed
+    meanwhile.
     """
 
     rows: pl.DataFrame | Iterator[pl.DataFrame]
@@ -48,9 +49,11 @@ class Step:
     that it reads, and nothing where there is none.
 
     With `any_of` it can make some of its tables without the others; the function is then told which are wanted. With
-    `streams` it is handed no frames and reads of the stored inputs what it needs. What is made `by_hand` is left out
-    when a whole study is run. What `asks` puts questions to a model, which may cost money. What `follows` costs seconds
-    and nothing else, and is made after its inputs where automation is switched on.
+    `streams` it is handed no frames and reads of the stored inputs what it needs. What judges each document alone is
+    called once per portion of the documents, which are cut by the column `portioned_by`; of the metadata of a portion
+    what `adds_up` does. What is made `by_hand` is left out when a whole study is run. What `asks` puts questions to a
+    model, which may cost money. What `follows` costs seconds and nothing else, and is made after its inputs where
+    automation is switched on.
     """
 
     function: Makes
@@ -69,10 +72,17 @@ class Step:
     metadata: Mapping[str, Any]
     any_of: bool
     streams: bool
+    portioned_by: str | None
+    adds_up: Collection[str]
     by_hand: bool
     asks: bool
     follows: bool
     afterwards: Afterwards | None
+
+    @property
+    def is_handed_frames(self) -> bool:
+        """Whether its inputs are read whole for it."""
+        return not (self.streams or self.portioned_by)
 
     @property
     def needs(self) -> str:
@@ -128,6 +138,8 @@ def table(
     metadata: Mapping[str, Any] = MappingProxyType({}),
     any_of: bool = False,
     streams: bool = False,
+    portioned_by: str | None = None,
+    adds_up: Collection[str] = (),
     by_hand: bool = False,
     asks: bool = False,
     follows: bool = False,
@@ -143,10 +155,12 @@ def table(
     is cheap are the same in all partitions. What takes a GPU, money or hours has a `version`, a number (see
     `versions`). With `any_of` the function can make any of its tables alone and takes the names of those wanted after
     the context. With `streams` it takes the context alone and reads its inputs from the store, so that they need not
-    fit into memory. `by_hand` leaves it out of a run of the whole study, one that `asks` a model says so. A table that
-    `follows` is made by itself after its inputs: never one that asks a model, trains, evaluates or fetches.
-    `afterwards` is called with (context, frames of the inputs) once all that was made is stored, and not if anything
-    was not.
+    fit into memory. With `portioned_by="sample_rank"` it takes frames, and is called once per portion of the documents,
+    so that neither they nor what it makes need fit: only for what comes out the same however the documents are cut.
+    Numbers in its metadata that `adds_up` names are added up over the portions. `by_hand` leaves it out of a run of the
+    whole study, one that `asks` a model says so. A table that `follows` is made by itself after its inputs: never one
+    that asks a model, trains, evaluates or fetches. `afterwards` is called with (context, frames of the inputs) once
+    all that was made is stored, and not if anything was not.
     """
 
     def declare(function: Makes) -> Declaration:
@@ -171,6 +185,8 @@ def table(
                 metadata=metadata,
                 any_of=any_of,
                 streams=streams,
+                portioned_by=portioned_by,
+                adds_up=adds_up,
                 by_hand=by_hand,
                 asks=asks,
                 follows=follows,

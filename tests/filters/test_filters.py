@@ -65,12 +65,12 @@ def test_what_is_dropped_is_kept_whole_in_sample_order_with_the_reason() -> None
 
 def test_a_completion_that_an_earlier_document_has_is_dropped_whatever_its_case_and_white_space() -> None:
     said = candidates(" I am sorry.", "and so on", "I am\n sorry.", "i AM sorry. ", "and so  on!", "AND SO ON")
-    assert dropped(exact_duplicates.removals(said)) == [2, 3, 5]
+    assert dropped(pl.concat(exact_duplicates.removals([said]))) == [2, 3, 5]
 
 
 def test_changed_copies_are_dropped_and_what_they_were_copied_from_is_kept() -> None:
     copies = [changed(text, every) for text in ARTICLES for every in (60, 8)]
-    made = near_duplicates.removals(candidates(*ARTICLES, *copies))
+    made = pl.concat(near_duplicates.removals([candidates(*ARTICLES, *copies)]))
     alike = [len(ARTICLES) + place for place, copy in enumerate(copies) if jaccard(copy, ARTICLES[place // 2]) >= 0.8]
     assert dropped(made) == alike
     assert len(alike) == len(ARTICLES), "one word in 60 changed is alike, one in 8 is not"
@@ -79,9 +79,11 @@ def test_changed_copies_are_dropped_and_what_they_were_copied_from_is_kept() -> 
 
 def test_what_is_dropped_of_a_smaller_sample_is_the_beginning_of_what_is_dropped_of_a_larger_one() -> None:
     texts = [text for article in ARTICLES[:20] for text in (article, changed(article, 60), changed(article, 30))]
-    whole = dropped(near_duplicates.removals(candidates(*texts)))
+    whole = dropped(pl.concat(near_duplicates.removals([candidates(*texts)])))
     for size in (7, 20, 41):
-        assert dropped(near_duplicates.removals(candidates(*texts[:size]))) == [n for n in whole if n < size]
+        assert dropped(pl.concat(near_duplicates.removals([candidates(*texts[:size])]))) == [
+            n for n in whole if n < size
+        ]
 
 
 def changed(text: str, every: int) -> str:
@@ -157,7 +159,7 @@ def test_changed_copies_of_a_script_without_spaces_are_dropped() -> None:
     parts = [f"第{day}天渔夫数清了两本账簿也借出了一箱油灯，" for day in range(60)]
     changed = [f"{part[:-1]}呢，" if day % 5 == 0 else part for day, part in enumerate(parts)]
     other = CHINESE * 3
-    assert dropped(near_duplicates.removals(candidates("".join(parts), "".join(changed), other))) == [1]
+    assert dropped(pl.concat(near_duplicates.removals([candidates("".join(parts), "".join(changed), other)]))) == [1]
 
 
 def test_a_question_of_eight_words_is_looked_for_as_a_whole_and_a_shorter_one_is_not() -> None:

@@ -50,7 +50,7 @@ def book(tmp_path: Path) -> Book:
 
 
 def test_the_original_teacher_answers_with_the_documents_own_second_half(tmp_path: Path) -> None:
-    provider = Original({"a": " and ends.", "b": "\n\nElsewhere."})
+    provider = Original({"a": " and ends.", "b": "\n\nElsewhere."}.__getitem__)
     asked = ask(
         book(tmp_path),
         Asker(study="s", who="original", writer="w"),

@@ -24,6 +24,9 @@ TIMED = {"raw_sample", "raw_sample_rejects"}
 # What is drawn otherwise today: the report, and the tables that are shown with a plot of the same kind. The funnel says
 # nothing any more of filters that were not run.
 OUTDATED = TIMED | {"report", "figure_2", "mt_bench_categories", "training_costs", "funnel"}
+# What is made by portions of the documents today, where the code that does it is the table's own. The rows are the
+# same, so that nothing made from them is outdated.
+OUTDATED |= {"contamination_removals", "training_sets", "training_files"}
 
 
 @pytest.fixture
@@ -84,7 +87,6 @@ def test_dagster_is_told_the_versions_it_remembers_until_the_code_changes() -> N
     assert told["lora_adapters"] == "c05ef342f3ec"
     assert told["mt_bench_answers"] == told["ifeval"] == "575cdb91b673"
     assert told["halves"] == "02cc0a9c7c82"
-    assert told["contamination_removals"] == "5ca9714713b3"
     for name in ("lora_adapters", "halves"):
         assert takeover.known_to_dagster(STUDY, replace(GRAPH.tables[name], code_version="2"), name) == "2"
 

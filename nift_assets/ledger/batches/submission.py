@@ -22,6 +22,7 @@ from nift_assets.ledger.batches.creation import LISTINGS, SETTLE_SECONDS, Creati
 from nift_assets.ledger.book import Asker, Book
 from nift_assets.ledger.dispatch import over_budget
 from nift_assets.ledger.progress import Stop
+from nift_assets.ledger.request_queue import PassedOver
 from nift_assets.ledger.tables import batches
 from nift_assets.protocol.batches import BatchApi, json_bytes
 from nift_assets.protocol.request import Request
@@ -118,7 +119,10 @@ class _Submission:
                 return
         if dear:
             asker_cap = next((who for who, cap in asker.caps() if cap is not None), "")
-            result.stopped = over_budget(asker, asker_cap, [(by_key[key], amount) for key, amount in dear.items()])
+            passed_over = PassedOver()
+            for key, amount in dear.items():
+                passed_over.add(by_key[key], amount)
+            result.stopped = over_budget(asker, asker_cap, passed_over)
 
     def _too_dear(self, items: Sequence[ChunkItem]) -> dict[str, int]:
         """The requests that may each cost more than the caps have left, with the most they can cost."""

@@ -289,7 +289,7 @@ class Scenario:
                     )
                     self._dispatches.append(dispatch)
                     try:
-                        await dispatch.run(ours)
+                        await dispatch.run(ours, len(ours))
                     finally:
                         self._dispatches.remove(dispatch)
                     if dispatch.passed_over:
