@@ -62,8 +62,6 @@ def query(sql: str, form: Format | None, out: Path | None) -> None:
             schema = _use_study(views, root)
             catalogue.check(root, sql, schema)
             _answer(views, sql, form, out)
-    except BrokenPipeError:
-        raise  # whoever reads has seen enough; click ends without a word
     except (duckdb.Error, ValueError, OSError) as error:
         refuse(str(error))
 

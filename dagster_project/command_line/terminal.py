@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 from dotenv import load_dotenv
 
-from dagster_project.command_line import known_names
+from dagster_project.command_line import known_names, standard_output
 
 # The commands by the module that has them, so that one command does not wait for what another imports.
 MODULES = {
@@ -47,6 +47,10 @@ class Commands(click.Group):
             if cmd_name in names and cmd_name not in self.commands:
                 import_module(f"{__package__}.{module}")
         return super().get_command(ctx, cmd_name)
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        with standard_output.checked():
+            return super().main(*arguments, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
         """What a command gives; a ledger that cannot be reached is one line, whoever asks it."""

@@ -82,12 +82,13 @@ def test_files_are_fetched_once_into_the_published_layout(home: Home, tmp_path: 
 
 def test_another_file_than_the_known_one_is_refused_and_not_kept(home: Home, tmp_path: Path) -> None:
     home.files["/question.jsonl"] = QUESTIONS.replace(b"writing", b"cheating")
-    code, said = fetch(tmp_path)
+    code, said = fetch(tmp_path / "benchmarks")
     assert (code, said.count("\n")) == (1, 1)
     assert "/question.jsonl is not the published question.jsonl" in said
-    assert not any((tmp_path / "mt_bench").glob("*"))
     del home.files["/question.jsonl"]
-    assert fetch(tmp_path)[0] == 1
+    assert fetch(tmp_path / "benchmarks")[0] == 1
+    assert list(tmp_path.iterdir()) == []  # nor an empty folder
+    (tmp_path / "mt_bench").mkdir()
     (tmp_path / "mt_bench" / "question.jsonl").write_bytes(b"mine\n")
     code, said = fetch(tmp_path)
     assert code == 1

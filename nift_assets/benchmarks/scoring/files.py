@@ -51,8 +51,9 @@ def fetch(folder: Path, published: Sequence[PublishedFile]) -> list[Path]:
     for file in published:
         path = folder / file.path
         if not path.exists():
-            with replacing(path) as temporary:
-                temporary.write_bytes(_expected(http_client.get(file.url, seconds=60), file, file.url))
+            content = _expected(http_client.get(file.url, seconds=60), file, file.url)
+            with replacing(path) as temporary:  # not before there is something for the folder that it makes
+                temporary.write_bytes(content)
         _expected(path.read_bytes(), file, str(path))
         paths.append(path)
     return paths
