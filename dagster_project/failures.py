@@ -8,6 +8,7 @@ import dagster as dg
 
 from nift_assets import environment
 from nift_assets.secrets import redaction
+from nift_assets.steps.approvals import AWAITED
 from nift_assets.steps.asking import STOPPED
 from nift_assets.steps.dagster_internals import PARTITION_NAME_TAG
 from nift_training import http_client
@@ -43,7 +44,9 @@ def in_words(instance: dg.DagsterInstance, run: dg.DagsterRun, failures: Sequenc
 
 
 def reason(instance: dg.DagsterInstance, run_id: str, failures: Sequence[dg.DagsterEvent]) -> str:
-    """Why a run failed, in one line: what its own process said last, else the message of the first failed step."""
+    """Why a run failed, in one line: what its own process said last, else the message of the first failed step that
+    does not wait for people only."""
+    failures = sorted(failures, key=lambda failure: _told([failure], AWAITED) != [None])
     # Of the failed step alone: Dagster says of every step below that it was not run.
     messages = [
         entry.user_message
@@ -66,9 +69,20 @@ def reason(instance: dg.DagsterInstance, run_id: str, failures: Sequence[dg.Dags
 
 def stopped_by(failures: Sequence[dg.DagsterEvent]) -> str | None:
     """The cause where a provider or a cap has ended the asking: quota, authentication, budget, …"""
-    failure_data = [event.step_failure_data.user_failure_data for event in failures]
-    causes = [failure.metadata.get(STOPPED) for failure in failure_data if failure]
-    return next((str(cause.value) for cause in causes if cause), None)
+    return next((cause for cause in _told(failures, STOPPED) if cause), None)
+
+
+def awaited(failures: Sequence[dg.DagsterEvent]) -> str | None:
+    """What people have to review before the steps that stopped are made; None where one failed of anything else."""
+    waiting = _told(failures, AWAITED)
+    return "; ".join(dict.fromkeys(filter(None, waiting))) if waiting and all(waiting) else None
+
+
+def _told(failures: Sequence[dg.DagsterEvent], name: str) -> list[str | None]:
+    """What each failed step says of itself under a name, None where it says nothing of it."""
+    said = [event.step_failure_data.user_failure_data for event in failures]
+    values = [failure.metadata.get(name) if failure else None for failure in said]
+    return [str(value.value) if value else None for value in values]
 
 
 def post(address: str, message: str) -> None:
@@ -83,6 +97,8 @@ def _selected(run: dg.DagsterRun) -> list[str]:
 def _remedy(failures: Sequence[dg.DagsterEvent], why: str) -> str:
     if not failures:
         return "If its process was killed it is run again by itself, twice at most; nothing is paid again"
+    if awaited(failures):
+        return "Launch it again when they have"
     if stopped_by(failures):
         return "Launch it again when that is settled: only the rest is asked"
     if why.startswith(KEPT):

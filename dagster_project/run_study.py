@@ -60,13 +60,19 @@ class PartitionRun:
 class RunOutcome:
     """What a run did: the tables it had to make, how long it took, and the one line that says why it failed.
 
-    `stopped_by` is the cause where a provider or a cap ended the asking: quota, authentication, budget, …
+    `stopped_by` is the cause where a provider or a cap ended the asking: quota, authentication, budget, …; `awaited`
+    are the reviews of people, where these are all that is missing.
     """
 
     tables: tuple[str, ...]
     seconds: float
     error: str | None = None
     stopped_by: str | None = None
+    awaited: str | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        return self.error is not None and self.awaited is None
 
 
 def runs(graph: Graph) -> list[PartitionRun]:
@@ -266,7 +272,8 @@ def _execute_one(run: PartitionRun, progress: Path | None) -> RunOutcome:
             )
         failed = [event for event in result.all_events if event.is_step_failure]
         error = None if result.success else failures.reason(instance, result.run_id, failed)
-        return RunOutcome(tables, time.monotonic() - started, error, failures.stopped_by(failed))
+        seconds, awaited = time.monotonic() - started, failures.awaited(failed) if error else None
+        return RunOutcome(tables, seconds, error, failures.stopped_by(failed), awaited)
 
 
 @contextmanager

@@ -163,8 +163,7 @@ def _approved(
     for spec in approvals.specs(graph, tables, graph.tables[tables[0]].partitions):
         table = spec.asset_key.to_user_string()
         awaited = approvals.awaited(graph, store, Partition(table, key))
-        why = "; ".join(str(approval) for approval in awaited if not approval.is_given)
-        yield approvals.check_result(table, awaited), why
+        yield approvals.check_result(table, awaited), approvals.waiting(awaited)
 
 
 def _computed(
@@ -198,7 +197,10 @@ def _computed(
         approved = list(_approved(graph, store, wanted, key))
         yield from (result for result, _ in approved if not result.passed)
         if waiting := [why for _, why in approved if why]:
-            raise dg.Failure(description=f"nothing was written: {'; '.join(waiting)}", allow_retries=False)
+            why = "; ".join(waiting)
+            raise dg.Failure(
+                description=f"nothing was written: {why}", metadata={approvals.AWAITED: why}, allow_retries=False
+            )
         versions = {name: graph.inputs_version(store, Partition(name, key), read=read) for name in wanted}
         started = time.monotonic()
         with memory.watched() as peak:

@@ -71,7 +71,9 @@ class RunProgress:
             self._close(going)
         self._ended += 1
         count = f"[{self._ended:2}/{self._total}]"
-        if outcome.error:
+        if outcome.awaited:
+            self._print(f"{count} … {run.name}: waits for reviews after {outcome.seconds:.1f} s", colour="yellow")
+        elif outcome.error:
             self._print(f"{count} ✗ {run.name}: failed after {outcome.seconds:.1f} s", colour="red")
         elif outcome.tables:
             tables = f"{len(outcome.tables)} table{'s' * (len(outcome.tables) > 1)}"

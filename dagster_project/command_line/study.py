@@ -219,9 +219,12 @@ def _run_study(
         finally:
             progress.close()
         store.remove_unnamed_folders()
-    failed = {name: outcome.error for name, outcome in outcomes.items() if outcome.error}
-    if tables and not failed:
-        click.echo(f"Done in {time.monotonic() - began:.0f} s. {', '.join(sorted(tables))}: nift look, or nift query")
+    failed = {name: outcome.error for name, outcome in outcomes.items() if outcome.has_failed}
+    awaited = [outcome.awaited for outcome in outcomes.values() if outcome.awaited]
+    if (tables or awaited) and not failed:
+        made = ", ".join(sorted(tables)) or "Every table"
+        but = " but what waits for reviews" if awaited else ""
+        click.echo(f"Done in {time.monotonic() - began:.0f} s{but}. {made}: nift look, or nift query")
     elif run_study.SCORES in outcomes and not outcomes[run_study.SCORES].error:
         click.echo()
         click.echo(score_table.render(study, store))
@@ -232,6 +235,8 @@ def _run_study(
                 click.echo(f"\n{spent_table.render(instance, built.tables, started_at)}\n")
         took = f"{'Stopped after' if failed else 'Done in'} {time.monotonic() - began:.0f} s"
         click.echo(f"{took}. {where_to_read(folder)}")
+    for why in awaited:
+        click.secho(f"Waiting: {why}, then repeat this command", fg="yellow")
     if failed:
         left = len(planned) - len(outcomes)
         first, why = next(iter(failed.items()))

@@ -25,6 +25,9 @@ CHECK = "reviewed_by_people"
 SCORES = "benchmark_scores"
 PUBLISHED: dict[str, PartitionSet] = {"hub_datasets": "teacher", "hub_adapters": "adapter", "hub_models": "model"}
 MESSAGE = "message"
+WHERE = "review more on the page /study/look of `nift ui`"
+# What the failure of a step carries that waits for people and has nothing else to complain of.
+AWAITED = "awaited reviews"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +45,19 @@ class Approval:
 
     def __str__(self) -> str:
         """It in one line; what is missing with where it is given."""
-        counted = f"people have reviewed {self.reviewed:,} of the {self.needed:,} {self.rows} that {self.before} needs"
-        if self.is_given:
-            return counted
-        missing = self.needed - self.reviewed
-        return f"{counted}, {missing:,} are missing; review more on the page /study/look of `nift ui`"
+        return self.counted if self.is_given else f"{self.counted}; {WHERE}"
+
+    @property
+    def counted(self) -> str:
+        """How many there are and, if that is too few, how many are missing."""
+        said = f"people have reviewed {self.reviewed:,} of the {self.needed:,} {self.rows} that {self.before} needs"
+        return said if self.is_given else f"{said}, {self.needed - self.reviewed:,} are missing"
+
+
+def waiting(approvals: Sequence[Approval]) -> str:
+    """The line about those that are not given yet; empty where all are."""
+    missing = [approval.counted for approval in approvals if not approval.is_given]
+    return "; ".join([*missing, WHERE]) if missing else ""
 
 
 def of_publication(study: Study, store: Store, row: Publication) -> Approval | None:

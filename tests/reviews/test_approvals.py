@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from nift_assets.steps import approvals
 from nift_assets.steps.lineage import Graph, Partition
 from nift_assets.store import Store
 from nift_assets.study import Study
+from tests.conftest import nift
 from tests.demo import GRAPH, STUDY
 from tests.reviews.test_agreement import MODELS, TEXTS, judged, stored
 from tests.reviews.test_reviews import pair
@@ -118,6 +120,56 @@ def test_a_publication_waits_until_so_many_of_its_pairs_as_they_are_now_have_bee
     assert str(approval) == "people have reviewed 3 of the 3 pairs of original that publication 'data' needs"
 
 
+GATED = """
+from dataclasses import replace
+
+from nift_assets.studies.demo import STUDY as DEMO
+
+STUDY = replace(DEMO, judges=tuple(replace(row, needs_review=2) for row in DEMO.judges))
+"""
+
+
+def test_a_run_of_which_all_is_made_but_what_waits_for_people_has_not_failed(tmp_path: Path) -> None:
+    store = Store(root=str(tmp_path / "warehouse"), study="demo")
+    for model in MODELS:
+        answers = [{**judged(1, turn, model, 5.0), "answer": f"{model} {turn}"} for turn in (1, 2)]
+        stored(store, "mt_bench_answers", model, answers)
+    (tmp_path / "gated.py").write_text(GATED)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NIFT_")} | {
+        "NIFT_WAREHOUSE": store.root,
+        "NIFT_STUDY": str(tmp_path / "gated.py"),
+        "DAGSTER_HOME": str(tmp_path / "home"),
+    }
+    ran = nift("run", "benchmark_scores", "--only", environment=environment)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    (line,) = [line for line in ran.stdout.splitlines() if line.startswith("Waiting: ")]
+    assert line == (
+        "Waiting: people have reviewed 0 of the 2 pairs of answers that judge 'echo-rater' needs, 2 are missing; "
+        "people have reviewed 0 of the 2 pairs of answers that judge 'echo-comparer' needs, 2 are missing; review "
+        "more on the page /study/look of `nift ui`, then repeat this command"
+    )
+    assert "waits for reviews" in ran.stdout
+
+
+def test_what_else_is_amiss_is_what_a_run_has_failed_of(store: Store, instance: dg.DagsterInstance) -> None:
+    built = graph.build(with_judge(2))
+    both = dict.fromkeys((built.tables["benchmark_scores"], built.tables["funnel"]))
+    steps = both | dict.fromkeys(above for step in both for above in built.ancestors(step))
+    result = dg.materialize(
+        [asset_definition(built, step) for step in steps],
+        selection=["benchmark_scores", "funnel"],
+        instance=instance,
+        resources={"io_manager": ParquetIOManager(store), "store": store, "ledger": None, "pipes": None},
+        raise_on_error=False,
+    )
+    events = sorted((event for event in result.all_events if event.is_step_failure), key=lambda event: event.step_key)
+    assert [event.step_key for event in events] == ["benchmark_scores", "funnel"]
+    assert "raw_sample" in failures.reason(instance, result.run_id, events)
+    assert failures.awaited(events) is None
+    assert failures.awaited(events[:1])
+    assert failures.awaited([]) is None
+
+
 def test_an_adapter_and_a_model_wait_for_reviews_of_the_pairs_that_they_have_learnt_from(store: Store) -> None:
     with_pairs(store)
     reviewed(store, "Ann", "d0", "keep")
@@ -162,6 +214,7 @@ def test_the_scores_of_a_judge_wait_for_comparisons_and_its_judgments_do_not(
     assert [(one.check_name, one.passed) for one in alone] == [(approvals.CHECK, False)]
     assert not any(approvals.awaited(built, store, Partition("mt_bench_judgments", model)) for model in MODELS)
     compare(2)
+    assert approvals.waiting(approvals.of_judges(with_judge(2), store)) == ""
     assert all(approval.is_given for approval in approvals.awaited(built, store, Partition("benchmark_scores", None)))
 
 
