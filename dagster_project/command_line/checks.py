@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dagster_project.command_line import text_table
-from dagster_project.command_line.terminal import as_text, columns, main, refuse
+from dagster_project.command_line.terminal import as_text, columns, main, refuse, table_columns
 from dagster_project.settings import warehouse
 from nift_assets import studies
 from nift_assets.near_names import near
@@ -79,7 +79,7 @@ def _rendered(checked: CheckedPartition) -> str:
     complaints = [result for result in checked.results if not result.passed]
     verdict = f"{len(checked.results)} tests, {len(checked.results) - len(complaints)} passed"
     lines = [f"{checked.partition}: {rows:,} rows, {verdict}", ""]
-    lines += [line.rstrip() for line in text_table.aligned([_line(result) for result in checked.results])]
+    lines += text_table.aligned([_line(result) for result in checked.results], table_columns())
     for result in complaints:
         if result.name in checked.failing:
             failing = checked.failing[result.name]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dagster_project.command_line import known_names
-from dagster_project.command_line.terminal import as_text, columns, main, printable, refuse, study_option
+from dagster_project.command_line.terminal import as_text, main, printable, refuse, study_option, table_columns
 from dagster_project.settings import existing_book, warehouse
 from nift_assets import environment
 
@@ -91,7 +91,7 @@ def diff(
     if as_json:
         click.echo(as_text(differences_table.as_json(found)))
     else:
-        click.echo(printable(differences_table.render(found, columns())))
+        click.echo(printable(differences_table.render(found, table_columns())))
     sys.exit(int(exit_code and not found.are_same))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dagster_project.command_line.text_table import aligned, table
+from dagster_project.command_line.text_table import shorten, table
 from nift_assets.benchmarks.scoring.scores import Measured
 from nift_assets.differences import wording
 from nift_assets.differences.changed_words import changed_words
@@ -19,6 +19,8 @@ from nift_assets.differences.states import TablePartition
 # The tables of which is told how many rows came and went, and why, if none is named: what is read and trained on.
 TOLD = ("raw_sample", "halves", *OF_ANSWERS)
 SHOWN_ID = 12
+# As much of a changed text stands in a pipe; --json and --out have all of it.
+TOLD_WIDTH = 200
 MOST_NAMED = 8
 
 Dollars = Mapping[str, float] | None
@@ -65,7 +67,7 @@ def as_json(found: Differences) -> dict[str, Any]:
     }
 
 
-def render(found: Differences, width: int) -> str:
+def render(found: Differences, width: int | None) -> str:
     """What differs, in paragraphs: rows by table, their reasons and some texts, the funnel, scores and dollars. Of two
     states that are the same one sentence."""
     if found.are_same:
@@ -75,11 +77,11 @@ def render(found: Differences, width: int) -> str:
         )
     paragraphs = [
         f"before: {found.before}\nafter:  {found.after}",
-        _tables(found),
+        _tables(found, width),
         _told(found, width),
-        _funnel(found.funnel),
-        _scores(found.scores),
-        _dollars(*found.dollars),
+        _funnel(found.funnel, width),
+        _scores(found.scores, width),
+        _dollars(*found.dollars, width),
         _unknown(found),
     ]
     return "\n\n".join(filter(None, paragraphs))
@@ -91,7 +93,7 @@ def _unknown(found: Differences) -> str:
     return f"Not compared, for want of a contract: {', '.join(found.unknown)}; name the study's file with --study."
 
 
-def _tables(found: Differences) -> str:
+def _tables(found: Differences, width: int | None) -> str:
     """One line per table with rows that differ, its partitions taken together; numbers that are made of others by name
     alone."""
     tables: dict[str, list[PartitionDifference]] = {}
@@ -108,7 +110,7 @@ def _tables(found: Differences) -> str:
             counts = [sum(getattr(each, what) or 0 for each in partitions) for what in NUMBERS]
             of = "-" if partitions[0].partition is None else f"{len(differing)} of {len(partitions)}"
             lines.append([name, of, *(f"{count:,}" if count else "-" for count in counts)])
-    drawn = [line.rstrip() for line in aligned([["rows of", "partitions", *HEADS], *lines], left=2)] if lines else []
+    drawn = [table(["rows of", "partitions", *HEADS], lines, width, left=2)] if lines else []
     drawn += [f"Numbers made of these differ in {', '.join(numbers)}."] if numbers else []
     named = ", ".join(same) if len(same) <= MOST_NAMED else f"{len(same)} tables"
     drawn += [f"The same in both: {named}."] if same else []
@@ -119,7 +121,7 @@ NUMBERS = ("before", "after", "rows_out", "rows_in", "changed")
 HEADS = ("before", "after", "out", "in", "changed")
 
 
-def _told(found: Differences, width: int) -> str:
+def _told(found: Differences, width: int | None) -> str:
     """A sentence per partition of the tables that are told of, and changed texts: of the completions, and not again of
     the tables that are made from them."""
     lines: list[str] = []
@@ -132,13 +134,16 @@ def _told(found: Differences, width: int) -> str:
         if texts and (found.named or each.table not in OF_ANSWERS or not told_texts_of & {*OF_ANSWERS} - {each.table}):
             told_texts_of.add(each.table)
             lines += [
-                _cut(f"  {text.key[:SHOWN_ID]} {text.column}: {changed_words(text.before, text.after)}", width)
+                shorten(
+                    f"  {text.key[:SHOWN_ID]} {text.column}: {changed_words(text.before, text.after)}",
+                    width or TOLD_WIDTH,
+                )
                 for text in texts
             ]
     return "\n".join(lines)
 
 
-def _funnel(steps: Sequence[FunnelStep]) -> str:
+def _funnel(steps: Sequence[FunnelStep], width: int | None) -> str:
     """The funnel of each teacher of whom anything differs, and how many are the same."""
     teachers = list(dict.fromkeys(step.teacher for step in steps if not step.is_same))
     if not teachers:
@@ -155,12 +160,13 @@ def _funnel(steps: Sequence[FunnelStep]) -> str:
         if step.teacher in teachers
     ]
     header = ["funnel", "step", "kept before", "after", "change", "found before", "after"]
-    drawn = [line.rstrip() for line in aligned([header, *lines], left=2)]
     same = sorted({step.teacher for step in steps} - set(teachers))
-    return "\n".join([*drawn, *([f"The same in both: {', '.join(same)}."] if same else [])])
+    return "\n".join(
+        [table(header, lines, width, left=2), *([f"The same in both: {', '.join(same)}."] if same else [])]
+    )
 
 
-def _scores(scores: Sequence[ScoreDifference]) -> str:
+def _scores(scores: Sequence[ScoreDifference], width: int | None) -> str:
     """One line per score whose results differ, and what of it is significant."""
     differing = [score for score in scores if not score.same_results]
     if not differing:
@@ -193,10 +199,10 @@ def _scores(scores: Sequence[ScoreDifference]) -> str:
     verdict = f"{found} significantly ({how})."
     same = len(scores) - len(differing)
     rest = [f"{same} more {'is' if same == 1 else 'are'} made of the same results."] if same else []
-    return "\n".join([table(header, lines), *([verdict] if tested else []), *rest])
+    return "\n".join([table(header, lines, width), *([verdict] if tested else []), *rest])
 
 
-def _dollars(before: Dollars, after: Dollars) -> str:
+def _dollars(before: Dollars, after: Dollars, width: int | None) -> str:
     if before is None and after is None:
         return ""
     old, new = before or {}, after or {}
@@ -208,9 +214,7 @@ def _dollars(before: Dollars, after: Dollars) -> str:
     ]
     total = ["all", *(f"{sum(side.values()):,.4f}" if side is not None else "-" for side in (before, after))]
     total.append(f"{sum(new.values()) - sum(old.values()):+,.4f}")
-    return "\n".join(
-        line.rstrip() for line in aligned([["US dollars", "before", "after", "change"], *rows, total], left=1)
-    )
+    return table(["US dollars", "before", "after", "change"], [*rows, total], width, left=1)
 
 
 def _usd(side: Dollars, who: str) -> str:
@@ -247,7 +251,3 @@ def _count(number: int | None) -> str:
 
 def _change(before: int | None, after: int | None) -> str:
     return "-" if before is None or after is None else f"{after - before:+,}" if after != before else "0"
-
-
-def _cut(line: str, width: int) -> str:
-    return line if len(line) <= width else f"{line[: width - 1]}…"

@@ -14,7 +14,7 @@ SIZES = {"runs", "battles", "prompts", "prompts followed", "instructions", "inst
 MOST_PAIRS = 20
 
 
-def render(scored: Sequence[Measured], compared: Sequence[Compared]) -> str:
+def render(scored: Sequence[Measured], compared: Sequence[Compared], width: int | None = None) -> str:
     """One line per model, what was found besides, and every pair of models."""
     parts = list(dict.fromkeys(name for row in scored for name in row.parts))
     header = ["model", "score", "95% interval", "published tool", "n", "missing", *parts]
@@ -30,7 +30,7 @@ def render(scored: Sequence[Measured], compared: Sequence[Compared]) -> str:
         ]
         for row in scored
     ]
-    paragraphs = [table(header, lines)]
+    paragraphs = [table(header, lines, width)]
     for row in scored:
         counts = [f"{number:,} {name}" for name, number in row.counts.items() if number and name not in SIZES]
         sizes = [f"{number:,} {name}" for name, number in row.counts.items() if number and name in SIZES]
@@ -45,7 +45,11 @@ def render(scored: Sequence[Measured], compared: Sequence[Compared]) -> str:
         f"{', '.join(models) if len(models) < len(scored) else 'all'}: {note}" for note, models in notes.items()
     ]
     if compared:
-        paragraphs += ["", "pairs, on the questions both have; p corrected over the table (Holm)", _pairs(compared)]
+        paragraphs += [
+            "",
+            "pairs, on the questions both have; p corrected over the table (Holm)",
+            _pairs(compared, width),
+        ]
     if not all(row.complete for row in scored):
         paragraphs += ["", f"* incomplete: more than {MOST_MISSING:.0%} is missing"]
     paragraphs += [f"? {row.model}: {doubt}" for row in scored for doubt in row.doubts]
@@ -80,7 +84,7 @@ def _plain(row: Measured) -> dict[str, Any]:
     return {**{name: getattr(row, name) for name in names}, "parts": dict(row.parts), "counts": counts}
 
 
-def _pairs(compared: Sequence[Compared]) -> str:
+def _pairs(compared: Sequence[Compared], width: int | None) -> str:
     shown = sorted(compared, key=lambda pair: pair.difference.p)[:MOST_PAIRS]
     lines = [
         [
@@ -94,7 +98,7 @@ def _pairs(compared: Sequence[Compared]) -> str:
         for pair in shown
     ]
     more = [f"… and {len(compared) - len(shown)} more, see --json"] if len(compared) > len(shown) else []
-    return "\n".join([table(["one", "other", "difference", "95% interval", "p", "p corrected"], lines), *more])
+    return "\n".join([table(["one", "other", "difference", "95% interval", "p", "p corrected"], lines, width), *more])
 
 
 def _number(value: float | None) -> str:

@@ -13,7 +13,7 @@ import click
 
 from dagster_project.command_line.scores import Readable
 from dagster_project.command_line.study import EXIT_BUDGET, EXIT_STOPPED
-from dagster_project.command_line.terminal import as_text, main, refuse
+from dagster_project.command_line.terminal import as_text, main, refuse, table_columns
 from dagster_project.settings import existing_book, open_book, warehouse
 from nift_assets import studies
 from nift_assets.store import Store, replacing
@@ -211,6 +211,10 @@ def _show(scored: Sequence[Measured], said: AskedJudge, paths: Sequence[Path], *
     from nift_assets.benchmarks.scoring import scores
 
     pairs = scores.compare(scored)
-    click.echo(as_text(file_score_table.as_json(scored, pairs)) if as_json else file_score_table.render(scored, pairs))
+    click.echo(
+        as_text(file_score_table.as_json(scored, pairs))
+        if as_json
+        else file_score_table.render(scored, pairs, table_columns())
+    )
     asked = f"{said.sent:,} questions asked now, ${said.spent / 1e9:,.2f} spent" if said.sent else "nothing asked anew"
     click.echo(f"{asked}. Judgments: {', '.join(map(str, paths))}", err=True)

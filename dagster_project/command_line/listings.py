@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dagster_project.command_line import known_names
-from dagster_project.command_line.terminal import as_text, columns, main, own_documents, refuse, set_variables
+from dagster_project.command_line.terminal import as_text, main, own_documents, refuse, set_variables, table_columns
 from dagster_project.settings import warehouse
 from nift_assets import environment
 
 if TYPE_CHECKING:
     from nift_assets.steps.lineage import Graph
     from nift_assets.store import Store
+
+# The columns that say what something is, and name nothing that anybody would copy.
+PROSE = ("title", "what")
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
 
@@ -157,20 +160,16 @@ def _answers(store: Store, teacher: str) -> str | None:
 
 
 def _show(listed: list[dict[str, Any]], as_json: bool) -> None:
-    """One line per row, no wider than the terminal: the last column gives way."""
+    """One line per row where the terminal is wide enough: descriptions give way first."""
     from dagster_project.command_line import text_table
 
     if as_json:
         click.echo(as_text(listed))
         return
     names = [name for name in listed[0] if any(row[name] is not None for row in listed)] if listed else []
-    lines = text_table.table(names, [[_cell(row[name]) for name in names] for row in listed])
-    click.echo("\n".join(_cut(line, columns()) for line in lines.splitlines()))
+    rows = [[_cell(row[name]) for name in names] for row in listed]
+    click.echo(text_table.table(names, rows, table_columns(), prose=PROSE))
 
 
 def _cell(value: object) -> str:
     return "-" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _cut(line: str, width: int) -> str:
-    return line if len(line) <= width else f"{line[: width - 1]}…"

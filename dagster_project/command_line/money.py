@@ -8,7 +8,15 @@ from pathlib import Path
 
 import click
 
-from dagster_project.command_line.terminal import as_text, columns, main, own_documents, refuse, set_variables
+from dagster_project.command_line.terminal import (
+    as_text,
+    columns,
+    main,
+    own_documents,
+    refuse,
+    set_variables,
+    table_columns,
+)
 from dagster_project.settings import existing_book, ledger_url, open_book, warehouse
 
 
@@ -80,7 +88,8 @@ def ledger(
         caps = _caps([*report.totals, *(account.study for account in report.accounts)])
     except (ValueError, OSError) as error:
         refuse(str(error))
-    click.echo(as_text(plan_table.ledger_as_json(report, caps)) if as_json else plan_table.render_ledger(report, caps))
+    shown = plan_table.render_ledger(report, caps, table_columns())
+    click.echo(as_text(plan_table.ledger_as_json(report, caps)) if as_json else shown)
 
 
 @ledger.command()

@@ -11,6 +11,7 @@ from nift_assets.costs.plan import Cost, Plan, PlanRow
 from nift_assets.costs.tokens import BASES, TokenCount
 from nift_assets.ledger.report import Account, Report
 
+OF_ACCOUNT = ("sent", "tokens in", "tokens out", "spent USD", "reserved")
 SIZE_COLUMNS = ("tokens in", "tokens out", "basis")
 
 
@@ -35,7 +36,7 @@ def render(plan: Plan, width: int) -> str:
             else [text, *([f"    {status}"] if status else [])]
         )
     rule = "-" * max(map(len, lines))
-    return "\n".join([lines[0].rstrip(), rule, *body, rule, lines[-1].rstrip(), "", *_notes(plan)])
+    return "\n".join([lines[0], rule, *body, rule, lines[-1], "", *_notes(plan)])
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
@@ -63,27 +64,31 @@ def as_json(plan: Plan) -> dict[str, Any]:
     }
 
 
-def render_ledger(report: Report, caps: Mapping[tuple[str, str], float | None]) -> str:
+def render_ledger(report: Report, caps: Mapping[tuple[str, str], float | None], width: int | None = None) -> str:
     """One entry per teacher and judge of each study, then each study's money, and what is open.
 
     `caps` are in dollars, by study and row; a study's own is under ''.
     """
     if not report.accounts:
         return "The ledger is empty: nothing has been asked yet."
-    header = ["", "", "sent", "tokens in", "tokens out", "spent USD", "reserved"]
+    header = ["", "", *OF_ACCOUNT]
     table = [header, *([account.study, account.who, *_account(account)] for account in report.accounts)]
     lines = aligned(table, left=2)
+    if width and len(lines[0]) > width:
+        # Each number with its name, under who was asked.
+        lines = ["", *map(_account_in_words, report.accounts)]
     body: list[str] = []
     for text, account in zip(lines[1:], report.accounts, strict=True):
         states = ", ".join(f"{count:,} {state}" for state, count in account.states.items())
         reused = f" ({account.reused:,} from under a smaller limit of tokens)" if account.reused else ""
         cap = _of_cap(caps.get((account.study, account.who)))
-        body += [text.rstrip(), f"    {states or 'nothing wanted'}{reused}{cap}"]
+        body += [text, f"    {states or 'nothing wanted'}{reused}{cap}"]
     totals = [
         f"{study}: ${spent / 1e9:,.2f} spent, ${reserved / 1e9:,.2f} reserved{_of_cap(caps.get((study, '')))}"
         for study, (spent, reserved) in report.totals.items()
     ]
-    return "\n".join([lines[0].rstrip(), "-" * max(map(len, lines)), *body, "", *totals, *_open(report)])
+    head = [lines[0], "-" * len(lines[0])] if lines[0] else []
+    return "\n".join([*head, *body, "", *totals, *_open(report)])
 
 
 def ledger_as_json(report: Report, caps: Mapping[tuple[str, str], float | None]) -> dict[str, Any]:
@@ -167,6 +172,11 @@ def _open(report: Report) -> list[str]:
             for batch in report.batches
         ]
     return lines
+
+
+def _account_in_words(account: Account) -> str:
+    said = [f"{name} {number}" for name, number in zip(OF_ACCOUNT, _account(account), strict=True)]
+    return f"{account.study}/{account.who}\n    {', '.join(said)}"
 
 
 def _account(account: Account) -> list[str]:

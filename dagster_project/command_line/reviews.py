@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dagster_project.command_line.terminal import as_text, main, own_documents, refuse, set_variables
+from dagster_project.command_line.terminal import as_text, main, own_documents, refuse, set_variables, table_columns
 from dagster_project.settings import warehouse
 from nift_assets import studies
 from nift_assets.store import Store
@@ -32,6 +32,6 @@ def reviews_(corpus: str | None, text_column: str | None, documents: str | None,
         elif as_json:
             click.echo(as_text(reviews_table.as_rows(said)))
         else:
-            click.echo(reviews_table.render(study, store, said, approvals.of_study(study, store)))
+            click.echo(reviews_table.render(study, store, said, approvals.of_study(study, store), table_columns()))
     except (ValueError, OSError) as error:
         refuse(str(error))

@@ -18,7 +18,9 @@ VERDICTS = ("keep", "drop", "unsure", "a", "b", "tie")
 HEADER = ["reviewer", "on", "rows", *VERDICTS, "older", "last"]
 
 
-def render(study: Study, store: Store, said: pl.DataFrame, awaited: Sequence[Approval]) -> str:
+def render(
+    study: Study, store: Store, said: pl.DataFrame, awaited: Sequence[Approval], width: int | None = None
+) -> str:
     """One line per person and subject over her last verdicts; `older` are those on texts that are others by now."""
     of_today = approvals.today(study, store, said)
     lines = []
@@ -39,7 +41,7 @@ def render(study: Study, store: Store, said: pl.DataFrame, awaited: Sequence[App
             ]
         )
     counted = (
-        table(HEADER, lines)
+        table(HEADER, lines, width)
         if lines
         else f"Nobody has reviewed anything of {study.name!r} yet; open /study/look of `nift ui`."
     )

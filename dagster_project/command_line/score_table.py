@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from nift_assets.study import Study
 
 
-def render(study: Study, store: Store) -> str:
+def render(study: Study, store: Store, width: int | None = None) -> str:
     """One line per model of the study: what it was trained on, and each score with its 95% interval.
 
     Of a study that wants data alone it is one sentence.
@@ -41,7 +41,7 @@ def render(study: Study, store: Store) -> str:
     ]
     is_incomplete = any(not score["complete"] for score in scores.values() if score["score"] is not None)
     notes = [*(["* incomplete: more than 2% of verdicts missing"] if is_incomplete else []), *doubts]
-    return "\n".join([table(header, lines), *([""] if notes else []), *notes])
+    return "\n".join([table(header, lines, width), *([""] if notes else []), *notes])
 
 
 def _cell(score: dict[str, object] | None) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dagster_project.command_line.terminal import as_text, main, refuse
+from dagster_project.command_line.terminal import as_text, main, refuse, table_columns
 from nift_training.messages import one_line
 
 if TYPE_CHECKING:
@@ -104,4 +104,8 @@ def score(
         pairs = scores.compare(scored)
     except (ValueError, OSError) as error:
         refuse(str(error))
-    click.echo(as_text(file_score_table.as_json(scored, pairs)) if as_json else file_score_table.render(scored, pairs))
+    click.echo(
+        as_text(file_score_table.as_json(scored, pairs))
+        if as_json
+        else file_score_table.render(scored, pairs, table_columns())
+    )

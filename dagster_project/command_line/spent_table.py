@@ -12,7 +12,7 @@ HEADER = ["asset", "made", "seconds", "longest s", "peak MB"]
 MOST = 10_000
 
 
-def render(instance: dg.DagsterInstance, assets: Iterable[str], since: float) -> str:
+def render(instance: dg.DagsterInstance, assets: Iterable[str], since: float, width: int | None = None) -> str:
     """One line per asset that was made since then: how many partitions, the seconds of its function all together and
     at the most, and the most memory that one of its processes held."""
     lines = []
@@ -28,4 +28,4 @@ def render(instance: dg.DagsterInstance, assets: Iterable[str], since: float) ->
         if seconds:
             peak = f"{max(peaks):,.0f}" if peaks else "-"
             lines.append([name, str(len(seconds)), f"{sum(seconds):,.1f}", f"{max(seconds):,.1f}", peak])
-    return table(HEADER, lines)
+    return table(HEADER, lines, width)

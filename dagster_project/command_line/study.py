@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from dagster_project.command_line import known_names
-from dagster_project.command_line.terminal import as_text, main, own_documents, refuse, set_variables
+from dagster_project.command_line.terminal import as_text, main, own_documents, refuse, set_variables, table_columns
 from dagster_project.settings import dagster_home, existing_book, make_folder, take_over, warehouse
 from nift_assets import environment
 
@@ -227,12 +227,12 @@ def _run_study(
         click.echo(f"Done in {time.monotonic() - began:.0f} s{but}. {made}: nift look, or nift query")
     elif run_study.SCORES in outcomes and not outcomes[run_study.SCORES].error:
         click.echo()
-        click.echo(score_table.render(study, store))
+        click.echo(score_table.render(study, store, table_columns()))
         if study.warning:
             click.secho(study.warning, bold=True)
         if environment.scale():
             with dg.DagsterInstance.get() as instance:
-                click.echo(f"\n{spent_table.render(instance, built.tables, started_at)}\n")
+                click.echo(f"\n{spent_table.render(instance, built.tables, started_at, table_columns())}\n")
         took = f"{'Stopped after' if failed else 'Done in'} {time.monotonic() - began:.0f} s"
         click.echo(f"{took}. {where_to_read(folder)}")
     for why in awaited:

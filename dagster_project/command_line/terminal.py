@@ -131,5 +131,11 @@ def as_text(value: object) -> str:
 
 
 def columns() -> int:
-    """The width of the terminal; what goes to a file or a pipe is as wide as it likes."""
+    """The width that sentences and pictures are made for; what goes to a file or a pipe has a wide one."""
     return shutil.get_terminal_size(fallback=(200, 24)).columns
+
+
+def table_columns() -> int | None:
+    """The width that a table is fitted to on a terminal. In a file or a pipe, where programs read it, it stays whole,
+    whatever COLUMNS says."""
+    return columns() if sys.stdout.isatty() else None
