@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 MOST_CHARACTERS = 500
@@ -15,17 +15,18 @@ MOST_CHARACTERS = 500
 
 @dataclass(frozen=True)
 class ProgressLine:
-    """What a step of a run has said last."""
+    """What a step of a run has said last; a person is to have it `at_once` where it is a warning."""
 
     run: str
     step: str
     said: str
+    at_once: bool = False
 
 
 def tell(file: Path, line: ProgressLine) -> None:
     """Appends what was said, on one line and without what a terminal would act on."""
     said = "".join(sign if sign.isprintable() else " " for sign in line.said[:MOST_CHARACTERS])
-    content = json.dumps(asdict(ProgressLine(line.run, line.step, said))) + "\n"
+    content = json.dumps(asdict(replace(line, said=said))) + "\n"
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         os.write(descriptor, content.encode())

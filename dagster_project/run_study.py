@@ -35,6 +35,7 @@ AT_ONCE = 2
 # What workspace.yaml calls our code location, and Dagster the definitions in it.
 LOCATION, REPOSITORY = "nift", "__repository__"
 LOOK_SECONDS = 0.5
+TOLD = (logging.INFO, logging.WARNING)
 DATA, SCORES = "data", "scores"
 AGAIN = ", after the others"
 
@@ -298,10 +299,11 @@ def shown_in_the_timeline(instance: dg.DagsterInstance) -> Iterator[None]:
 
 def _hand_on(run: str, progress: Path, event: dg.EventLogEntry) -> None:
     """Tells the command which step begins and what it says of itself; that it cannot is no reason to fail."""
-    said = event.user_message if not event.is_dagster_event and event.level == logging.INFO else ""
+    said = event.user_message if not event.is_dagster_event and event.level in TOLD else ""
     if event.step_key and (said or (event.is_dagster_event and event.get_dagster_event().is_step_start)):
         with suppress(OSError):
-            progress_file.tell(progress, ProgressLine(run, event.step_key, said))
+            at_once = event.level == logging.WARNING
+            progress_file.tell(progress, ProgressLine(run, event.step_key, said, at_once))
 
 
 def _ready(waiting: Sequence[PartitionRun], outcomes: Mapping[str, RunOutcome], *, idle: bool) -> list[PartitionRun]:

@@ -13,7 +13,7 @@ import click
 
 from dagster_project.command_line.scores import Readable
 from dagster_project.command_line.study import EXIT_BUDGET, EXIT_STOPPED
-from dagster_project.command_line.terminal import as_text, main, refuse, table_columns
+from dagster_project.command_line.terminal import as_text, main, printable, refuse, table_columns
 from dagster_project.settings import existing_book, open_book, warehouse
 from nift_assets import studies
 from nift_assets.store import Store, replacing
@@ -151,6 +151,8 @@ def _offer(benchmark: Benchmark, judge: Judge, asked: Sequence[ToJudge], line: P
 
 
 def _told(counts: Counts) -> None:
+    if counts.news:
+        click.echo(printable(counts.news), err=True)
     click.echo(f"{counts.settled:,} of {counts.wanted:,} answered, ${counts.spent / 1e9:,.2f} spent", err=True)
 
 

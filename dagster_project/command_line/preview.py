@@ -130,6 +130,7 @@ def _ask(study: Study, teacher: Teacher, halves: pl.DataFrame) -> tuple[AskResul
         lambda: _connected(teacher, inputs),
         limits=teacher.limits,
         price=lambda: asking.price(study, teacher),
+        report=lambda counts: click.echo(printable(counts.news), err=True) if counts.news else None,
     )
     return asked, price_list.last_price(teacher)
 

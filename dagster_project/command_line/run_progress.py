@@ -58,7 +58,10 @@ class RunProgress:
                 if going.step != line.step:
                     going.step, going.said, going.first = line.step, "", None
                     self._close(going)
-                going.said = line.said or going.said
+                if line.at_once:
+                    self._print(f"        ! {going.name}: {going.step}: {line.said}", colour="yellow")
+                else:
+                    going.said = line.said or going.said
         for going in self._going.values():
             if self._in_place:
                 self._draw(going)

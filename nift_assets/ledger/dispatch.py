@@ -17,6 +17,7 @@ from nift_assets.ledger.circuit_breaker import CircuitBreaker
 from nift_assets.ledger.connection import Connection, Failure, Response, connect
 from nift_assets.ledger.group_commit import GroupCommit
 from nift_assets.ledger.in_flight import Attempt, InFlight
+from nift_assets.ledger.outage import Outage
 from nift_assets.ledger.progress import Counts, Stop
 from nift_assets.ledger.request_queue import PassedOver, QueuedRequest, RequestQueue, prepare
 from nift_assets.ledger.retries import Retries
@@ -73,18 +74,20 @@ class Dispatch:
         self._commit = GroupCommit(book, session, asker, server)
         self._throttle = Throttle(limits)
         self._breaker = CircuitBreaker()
-        retries = Retries(
+        self._outage = Outage(server.url)
+        self._retries = Retries(
             asker,
             server,
             limits,
             queue=self._queue,
             throttle=self._throttle,
             breaker=self._breaker,
+            outage=self._outage,
             in_flight=self._in_flight,
             stop=self._stop,
         )
         self._settlement = Settlement(
-            asker, server, price, counts=self.counts, throttle=self._throttle, retries=retries, stop=self._stop
+            asker, server, price, counts=self.counts, throttle=self._throttle, retries=self._retries, stop=self._stop
         )
 
     @property
@@ -249,7 +252,9 @@ class Dispatch:
                 self._stop(
                     Stop(reason="the process that started this step has gone", remedy="run it again", cause="orphaned")
                 )
-            if now - reported >= REPORT_SECONDS:
+            longest = self._retries.longest_wait(self.counts.wanted - self.counts.settled)
+            self.counts.news = self._outage.news(now, self._in_flight.attempts(), longest)
+            if self.counts.news or now - reported >= REPORT_SECONDS:
                 reported = now
                 self._report()
 

@@ -38,6 +38,10 @@ class InFlight:
     def __len__(self) -> int:
         return len(self._attempts)
 
+    def attempts(self) -> list[Attempt]:
+        """Those under way, in the order in which they left."""
+        return list(self._attempts.values())
+
     def launch(self, attempt: Attempt, post: Callable[[Attempt], Awaitable[Response | Failure]]) -> None:
         """Sends an attempt, and does not wait for it."""
         self._attempts[attempt.number] = attempt

@@ -19,10 +19,12 @@ class Stop:
 
 @dataclass(kw_only=True)
 class Counts:
-    """What a run has done so far."""
+    """What a run has done so far; `news` is what a person is to be told now and not again: that it waits for a server
+    that is away, or that this is back."""
 
     wanted: int = 0
     sent: int = 0
     settled: int = 0
     output_tokens: int = 0
     spent: int = 0
+    news: str | None = None

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sized
 from dataclasses import replace
 
 from nift_assets.ledger.book import Asker, AttemptResult
-from nift_assets.ledger.circuit_breaker import CircuitBreaker
+from nift_assets.ledger.circuit_breaker import BREAK_AFTER, MOST_PROBES, CircuitBreaker
 from nift_assets.ledger.connection import asked_wait
 from nift_assets.ledger.in_flight import Attempt
+from nift_assets.ledger.outage import Outage
 from nift_assets.ledger.progress import Stop
 from nift_assets.ledger.rate_limiter import MOST_WAIT
 from nift_assets.ledger.request_queue import QueuedRequest, RequestQueue
@@ -37,16 +38,18 @@ class Retries:
         queue: RequestQueue,
         throttle: Throttle,
         breaker: CircuitBreaker,
+        outage: Outage,
         in_flight: Sized,
         stop: Callable[[Stop], None],
     ) -> None:
         self._asker, self._server, self._limits = asker, server, limits
-        self._queue, self._throttle, self._breaker = queue, throttle, breaker
+        self._queue, self._throttle, self._breaker, self._outage = queue, throttle, breaker, outage
         self._in_flight, self._stop = in_flight, stop
         self._chance = random.Random()
 
     def succeeded(self, now: float) -> None:
         """The server answers."""
+        self._outage.succeeded()
         self._breaker.succeeded()
         self._throttle.came_through(now)
 
@@ -77,6 +80,7 @@ class Retries:
         self, settled: AttemptResult, attempt: Attempt, headers: Mapping[str, str], now: float
     ) -> AttemptResult:
         """After an attempt that the server turned away because it wants fewer requests."""
+        self._outage.succeeded()
         queued = attempt.queued
         queued.turned_away += 1
         queued.first_turned_away = queued.first_turned_away if queued.first_turned_away is not None else now
@@ -96,7 +100,13 @@ class Retries:
         self._queue.delay(queued, now + wait)
         return settled
 
+    def longest_wait(self, questions: int) -> float:
+        """How many seconds so many questions are held out against a server that is away, about."""
+        probes = MOST_PROBES if questions >= BREAK_AFTER else MOST_TRIES - 1
+        return sum(min(MOST_WAIT, self._limits.backoff_seconds * 2.0**tries) for tries in range(probes))
+
     def _count_failure(self, queued: QueuedRequest, why: str, now: float) -> None:
+        self._outage.failed(now, why)
         first_try = queued.tries + queued.unknown <= 1
         verdict = self._breaker.failed(first_try=first_try, in_flight=len(self._in_flight))
         if verdict != "ignored":

@@ -150,6 +150,8 @@ def combined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
 
 def _reporter(context: Context) -> Callable[[Counts], None]:
     def report(counts: Counts) -> None:
+        if counts.news:
+            context.warn(counts.news)
         done = f"{counts.settled:,} of {counts.wanted:,} answered"
         context.log(f"{done}, {counts.output_tokens:,} tokens written, ${counts.spent / 1e9:,.2f} spent")
 

@@ -72,6 +72,10 @@ class Context:
         """A line for the person who follows the run."""
         self.dagster.log.info(message)
 
+    def warn(self, message: str) -> None:
+        """A line that the person who follows the run is to have at once."""
+        self.dagster.log.warning(message)
+
 
 def gathered(context: Context, table: str, *columns: str) -> pl.DataFrame:
     """Some columns of what there is of all partitions of a table, below each other; what is damaged is left out, and
@@ -82,7 +86,7 @@ def gathered(context: Context, table: str, *columns: str) -> pl.DataFrame:
         try:
             stored = context.store.find(table, key, columns)
         except DamagedTable as damage:
-            context.dagster.log.warning(f"left out: {damage}")
+            context.warn(f"left out: {damage}")
             continue
         if stored is not None:
             frames.append(stored.select(columns))

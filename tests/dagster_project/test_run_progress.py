@@ -98,3 +98,17 @@ def test_what_a_killed_process_leaves_half_written_costs_its_line_and_no_other(t
     tell(file, ProgressLine("c", "halves", "漢" * 600))
     assert reader.lines() == [ProgressLine("c", "halves", "漢" * 500)]
     assert os.stat(file).st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("screen", [io.StringIO(), Terminal()])
+def test_a_warning_is_a_line_at_once_and_once(screen: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    progress = RunProgress(1)
+    progress.started(RUN)
+    progress.told([ProgressLine(RUN.name, "completions", "http://127.0.0.1:9/v1 does not answer", at_once=True)])
+    for _ in range(3):
+        progress.told([])
+    progress.close()
+    assert screen.getvalue().count("! teacher echo: completions: http://127.0.0.1:9/v1 does not answer\n") == 1

@@ -22,7 +22,7 @@ from nift_assets.ledger.book import Book
 from nift_assets.new_study import corpus as looking
 from nift_assets.prompts import completions
 from tests.conftest import NIFT, PROJECT, nift, nift_here
-from tests.new_study.serving import ServedModels, serving
+from tests.ledger.scripted import Reply, Scripted, chat, serving
 
 TEXTS = [
     f"Article {number} tells of the harbour, where the boats come in with the morning tide. " * 12
@@ -30,9 +30,13 @@ TEXTS = [
 ]
 
 
+def going_on(text: str, number: int) -> Reply:
+    return chat(f" and so on from {text[-10:]!r}.", prompt=2 * len(text.split()))
+
+
 @pytest.fixture(scope="module")
-def server() -> Iterator[ServedModels]:
-    with serving() as running:
+def server() -> Iterator[Scripted]:
+    with serving(going_on, models=["my-model"]) as running:
         yield running
 
 
@@ -53,11 +57,11 @@ def articles(tmp_path: Path) -> Path:
 
 
 def test_articles_and_a_server_are_a_study_by_one_command(
-    tmp_path: Path, environment: dict[str, str], articles: Path, server: ServedModels
+    tmp_path: Path, environment: dict[str, str], articles: Path, server: Scripted
 ) -> None:
     file = tmp_path / "mine.py"
     # The address without /v1, and no model: the server lists one.
-    url = server.url.removesuffix("/v1")
+    url = server.url
     made = nift_here(
         "new", "mine", "--corpus", str(articles), "--base-url", url, "--out", str(file), environment=environment
     )
@@ -69,7 +73,7 @@ def test_articles_and_a_server_are_a_study_by_one_command(
         "my-model",
         "openai",
         "my-model",
-        server.url,
+        f"{server.url}/v1",
     )
     content = file.read_text()
     for found in ("11 documents in 1 file", "English 100%", "1 without text, 1 twice", "body (", "4,096 tokens"):
@@ -82,9 +86,9 @@ def test_articles_and_a_server_are_a_study_by_one_command(
 
     # Three are asked, under the keys by which the step asks them, so that a second look costs nothing.
     chosen = environment | {"NIFT_STUDY": str(file)}
-    before = len(server.asked)
+    before = server.asked.total()
     shown = nift_here("preview", "--json", environment=chosen)
-    assert (shown.returncode, len(server.asked) - before) == (0, 3)
+    assert (shown.returncode, server.asked.total() - before) == (0, 3)
     cut = halves.halve(corpora.sample(study.corpus).documents, seed=study.corpus.seed)
     requests = completions.requests(teacher, cut)
     book = Book(f"sqlite:///{environment['NIFT_WAREHOUSE']}/ledger.sqlite")
@@ -93,7 +97,7 @@ def test_articles_and_a_server_are_a_study_by_one_command(
     assert [row["prompt"] for row in rows] == cut["first_half"].to_list()[:3]
     assert {row["usd"] for row in rows} == {0.0}
     again = nift_here("preview", "my-model", "--documents", "2", environment=chosen)
-    assert len(server.asked) - before == 3
+    assert server.asked.total() - before == 3
     assert "0 asked now, 2 answered before" in again.stdout
     assert rows[0]["answer"] in again.stdout
     assert [path.name for path in Path(environment["NIFT_WAREHOUSE"]).iterdir() if "ledger" not in path.name] == []
@@ -183,12 +187,12 @@ def test_a_server_that_is_not_there_yet_is_said_and_no_hindrance(
 ) -> None:
     file = tmp_path / "mine.py"
     command = ("new", "mine", "--corpus", str(articles), "--out", str(file), "--teacher", "llama3:8b")
-    with serving(status=401) as guarded:
-        made = nift_here(*command, "--base-url", guarded.url, environment=environment)
+    with serving(going_on, models=["my-model"], listing=401) as guarded:
+        made = nift_here(*command, "--base-url", f"{guarded.url}/v1", environment=environment)
         assert made.returncode == 0
         assert "it wants a key (HTTP 401); name its variable with --key-variable" in file.read_text()
     assert studies.load(str(file)).teachers[0].model == "llama3:8b"
-    assert nift_here(*command, "--force", "--base-url", guarded.url, environment=environment).returncode == 0
+    assert nift_here(*command, "--force", "--base-url", f"{guarded.url}/v1", environment=environment).returncode == 0
     assert "nobody answers there" in file.read_text()
     # A run would wait for it; who only looks is told at once.
     shown = nift_here("preview", environment=environment | {"NIFT_STUDY": str(file)})
@@ -221,11 +225,11 @@ def test_the_column_the_unit_and_the_language_are_found_in_every_kind_of_file(ki
 
 @pytest.mark.slow
 def test_somebody_at_a_terminal_is_asked_for_what_she_has_not_said(
-    tmp_path: Path, environment: dict[str, str], articles: Path, server: ServedModels
+    tmp_path: Path, environment: dict[str, str], articles: Path, server: Scripted
 ) -> None:
     answers = {
         "Your articles": str(articles),
-        "Address of your own": server.url,
+        "Address of your own": f"{server.url}/v1",
         "A model to train": "none",
     }
     main, terminal = pty.openpty()
@@ -254,12 +258,21 @@ def test_somebody_at_a_terminal_is_asked_for_what_she_has_not_said(
 
 @pytest.mark.slow
 def test_three_commands_and_no_line_of_python_lead_to_first_pairs(
-    tmp_path: Path, environment: dict[str, str], articles: Path, server: ServedModels
+    tmp_path: Path, environment: dict[str, str], articles: Path, server: Scripted
 ) -> None:
     chosen = environment | {"NIFT_STUDY": str(tmp_path / "mine.py")}
-    before = len(server.asked)
+    before = server.asked.total()
     commands = [
-        ("new", "mine", "--corpus", str(articles), "--base-url", server.url, "--out", str(tmp_path / "mine.py")),
+        (
+            "new",
+            "mine",
+            "--corpus",
+            str(articles),
+            "--base-url",
+            f"{server.url}/v1",
+            "--out",
+            str(tmp_path / "mine.py"),
+        ),
         ("preview",),
         ("run", "filtered_completions"),
     ]
@@ -268,4 +281,4 @@ def test_three_commands_and_no_line_of_python_lead_to_first_pairs(
         assert done.returncode == 0, done.stderr
     counted = nift("query", "select count(*) as pairs from mine.filtered_completions", environment=chosen)
     assert " 8 " in counted.stdout
-    assert len(server.asked) - before == 8  # three of them by the preview
+    assert server.asked.total() - before == 8  # three of them by the preview
