@@ -7,11 +7,15 @@ file, and what somebody who could has left beside it is removed.
 
 from __future__ import annotations
 
+import atexit
+import hashlib
+import os
 import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +35,9 @@ HERE = (
     "'[', '[[]'), '*', '[*]'), '?', '[?]')"
 )
 READ_ONLY = 0o444
-# Most systems let a process have 1,024 files open.
-MOST_HELD = 500
+PATTERN = frozenset("[*?")
+# Most systems let a process have 1,024 files open, and two states are compared.
+MOST_HELD = 400
 
 
 def refresh(root: Path, replacing: Callable[[Path], AbstractContextManager[Path]]) -> None:
@@ -77,9 +82,9 @@ def opened(root: Path, refresh: Callable[[], None]) -> Iterator[duckdb.DuckDBPyC
     if not _is_sound(root):
         with suppress(PermissionError):  # who may only read has it as it is
             refresh()
-    with _held(root) as held:
-        shutil.copyfile(root / NAME, held / NAME)
-        with duckdb.connect(held / NAME, read_only=True) as views:
+    with held(root) as files:
+        shutil.copyfile(root / NAME, files / NAME)
+        with duckdb.connect(files / NAME, read_only=True) as views:
             yield views
 
 
@@ -94,8 +99,33 @@ def check(root: Path, query: str, schema: str | None = None) -> None:
 
 
 def as_pattern(path: Path | str) -> str:
-    """A path as DuckDB reads it, which takes it for a pattern: each special character stands for itself."""
-    return "".join(f"[{sign}]" if sign in "[*?" else sign for sign in str(path))
+    """A path as a person writes it for DuckDB, which takes it for a pattern: each special character stands for itself.
+    There is none for a path that has a backslash too, which ends a folder in a pattern."""
+    return "".join(f"[{sign}]" if sign in PATTERN else sign for sign in str(path))
+
+
+def plain(path: Path | str) -> str:
+    """The path by which DuckDB and Polars open this very file: its own or, where they would take that for a pattern, a
+    link's. A pattern that stands for itself would be held against what lies beside the file, whatever that is called.
+    """
+    place = str(path)
+    if "://" in place:
+        return as_pattern(place)
+    place = str(Path(place).absolute())
+    if not set(place) & PATTERN:
+        return place
+    link = links_of_process() / f"{hashlib.sha256(os.fsencode(place)).hexdigest()[:32]}.parquet"
+    with suppress(FileExistsError):
+        link.symlink_to(place)
+    return str(link)
+
+
+@cache
+def links_of_process() -> Path:
+    """The folder of the links to files whose paths would be patterns, as long as this process lives."""
+    folder = tempfile.mkdtemp(prefix="nift-links-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def tables(root: Path) -> Iterator[tuple[str, str, list[Path]]]:
@@ -127,14 +157,15 @@ def _links(root: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _held(root: Path) -> Iterator[Path]:
-    """A temporary folder with a link to each file of a root as it is now, whatever is put in its place meanwhile.
+def held(root: Path, study: str | None = None) -> Iterator[Path]:
+    """A temporary folder with a link to each file of a root, or of one study in it, as it is now, whatever is put in
+    its place meanwhile.
 
     DuckDB opens a file once for its columns and once for its rows; of one that was replaced in between it would make
     rows that neither had. Where a process cannot hold as many files open, the links lead to what has their names.
     """
     with tempfile.TemporaryDirectory(prefix="nift-") as folder, ExitStack() as opened_files:
-        files = [file for _, _, paths in tables(root) for file in paths]
+        files = [file for owner, _, paths in tables(root) if study in (None, owner) for file in paths]
         can_hold = table_files.OPEN_FILES.is_dir() and len(files) <= MOST_HELD
         for file in files:
             link = Path(folder, file.relative_to(root))

@@ -15,7 +15,7 @@ from expectations import contract as contracts
 from expectations.contract import Contract, ContractTest
 from expectations.frames import Stacked, Table, conform, portions, schema
 from expectations.runner import ExpectationResult, check, failing_rows
-from nift_assets import benchmarks, filters, sql
+from nift_assets import benchmarks, catalogue, filters, sql
 from nift_assets.assets.sql_models import absent, results_of
 from nift_assets.steps.lineage import Graph, Partition
 from nift_assets.steps.table import Step
@@ -120,7 +120,7 @@ def _stored(store: Store, partition: Partition, contract: Contract) -> Iterator[
     if "://" in store.root:
         yield conform(store.read(*partition), contract)
         return
-    path = store.checked_path(*partition)
+    path = Path(catalogue.plain(store.checked_path(*partition)))
     if dict(pl.read_parquet_schema(path)) == schema(contract):
         yield path
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from nift_assets import environment
 if TYPE_CHECKING:
     from dagster_project.command_line.differences_table import Differences
     from nift_assets.differences.comparison import Comparison
-    from nift_assets.differences.states import StudyState
+    from nift_assets.differences.states import Hold, StudyState
 
 
 # All of them are what --out is for.
@@ -81,8 +81,9 @@ def diff(
         # compared by what the package knows.
         with suppress(ValueError):
             studies.active()
-        first, second = _states(before, after)
-        with comparison.opened(first, second) as compared:
+        with ExitStack() as held:
+            first, second = _states(before, after, held.enter_context)
+            compared = held.enter_context(comparison.opened(first, second))
             found = _found(compared, tables, texts)
             if out:
                 _write(compared, out)
@@ -95,10 +96,10 @@ def diff(
     sys.exit(int(exit_code and not found.are_same))
 
 
-def _states(before: str, after: str | None) -> tuple[StudyState, StudyState]:
+def _states(before: str, after: str | None, hold: Hold) -> tuple[StudyState, StudyState]:
     """The two states that are named. Where one is published, the other is shown as it would be."""
-    first = _state(before)
-    second = _now(first) if after is None else _state(after)
+    first = _state(before, hold)
+    second = _now(first, hold) if after is None else _state(after, hold)
     if first.root is not None and (first.root, first.study) == (second.root, second.study):
         raise ValueError(f"{first.name} is one state; name a copy of its tables, another study or what was published")
     if first.teacher and not second.teacher:
@@ -108,7 +109,7 @@ def _states(before: str, after: str | None) -> tuple[StudyState, StudyState]:
     return first, second
 
 
-def _state(argument: str) -> StudyState:
+def _state(argument: str, hold: Hold) -> StudyState:
     from nift_assets.differences import states
     from nift_assets.hub import published
 
@@ -116,16 +117,16 @@ def _state(argument: str) -> StudyState:
         return published.fetched(argument)
     if "://" in argument:
         raise ValueError(f"{argument} is no folder of this machine; copy it here, and name the copy")
-    return states.named(argument, _root(), _active)
+    return states.named(argument, _root(), _active, hold)
 
 
-def _now(first: StudyState) -> StudyState:
+def _now(first: StudyState, hold: Hold) -> StudyState:
     """What the warehouse holds of the study of another state or, where that lies in it as well, of the active one."""
     from nift_assets.differences import states
 
     root = _root()
     elsewhere = first.root != root and first.study in states.studies_in(root)
-    return states.of_warehouse(root, first.study if elsewhere else _active())
+    return states.of_warehouse(root, first.study if elsewhere else _active(), hold)
 
 
 def _as_published(state: StudyState, like: StudyState) -> StudyState:

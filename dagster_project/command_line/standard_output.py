@@ -38,10 +38,10 @@ class _Output(TextIOWrapper):
 def checked() -> Iterator[None]:
     """While a command runs: a pipe that nobody reads ends it without a word, a full disk with one line."""
     _fill_descriptors()
-    before = sys.stdout
+    before, output = sys.stdout, None
     if isinstance(before, TextIOWrapper):
         before.flush()
-        sys.stdout = _Output(
+        sys.stdout = output = _Output(
             before.buffer, before.encoding, before.errors, None, before.line_buffering, before.write_through
         )
     try:
@@ -56,8 +56,8 @@ def checked() -> Iterator[None]:
             click.echo(f"error: {lost}", err=True)
         sys.exit(1)
     finally:
-        if sys.stdout is not before:
-            sys.stdout.detach()
+        if output is not None:
+            output.detach()
             sys.stdout = before
 
 

@@ -235,8 +235,8 @@ def _run_study(
                 click.echo(f"\n{spent_table.render(instance, built.tables, started_at, table_columns())}\n")
         took = f"{'Stopped after' if failed else 'Done in'} {time.monotonic() - began:.0f} s"
         click.echo(f"{took}. {where_to_read(folder)}")
-    for why in awaited:
-        click.secho(f"Waiting: {why}, then repeat this command", fg="yellow")
+    for reviews in awaited:
+        click.secho(f"Waiting: {reviews}, then repeat this command", fg="yellow")
     if failed:
         left = len(planned) - len(outcomes)
         first, why = next(iter(failed.items()))

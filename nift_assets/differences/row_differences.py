@@ -116,7 +116,7 @@ def keep_all(
 
 def reading(files: Sequence[Path]) -> str:
     """The rows of files as a relation, whatever characters their paths have."""
-    paths = ", ".join(quoted(catalogue.as_pattern(file)) for file in files)
+    paths = ", ".join(quoted(catalogue.plain(file)) for file in files)
     # A folder called `teacher=x` would be read as a column, in the place of the file's own.
     return f"read_parquet([{paths}], union_by_name = true, hive_partitioning = false)"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ REMOVALS = "removals"
 
 # A table and the key of one of its partitions, None for a table that has none.
 TablePartition = tuple[str, str | None]
+Hold = Callable[[AbstractContextManager[Path]], Path]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +65,13 @@ class StudyState:
         return StudyState(name=self.name, study=self.study, files=files, versions=versions, teacher=teacher)
 
 
-def of_folder(root: Path, study: str, name: str) -> StudyState:
-    """What is stored of a study under a local root; DamagedTable for a file whose footer cannot be read."""
+def of_folder(root: Path, study: str, name: str, hold: Hold | None = None) -> StudyState:
+    """What is stored of a study under a local root; DamagedTable for a file whose footer cannot be read. With `hold`,
+    which enters what ends with the comparison, it stays this state whatever is written meanwhile."""
+    place = hold(catalogue.held(root, study)) if hold else root
     files: dict[TablePartition, tuple[Path, ...]] = {}
     declared, unknown = contract.known(), []
-    for table, paths in ((table, paths) for owner, table, paths in catalogue.tables(root) if owner == study):
+    for table, paths in ((table, paths) for owner, table, paths in catalogue.tables(place) if owner == study):
         if not {table, table.rpartition("_")[2]} & declared:
             unknown.append(table)
         else:
@@ -76,15 +80,15 @@ def of_folder(root: Path, study: str, name: str) -> StudyState:
     return StudyState(name=name, study=study, files=files, versions=versions, root=root, unknown=unknown)
 
 
-def named(argument: str, root: Path, active: Callable[[], str]) -> StudyState:
+def named(argument: str, root: Path, active: Callable[[], str], hold: Hold | None = None) -> StudyState:
     """The state that a person names: a study of the warehouse `root`, the folder of another warehouse, or that of one
     study in it. Of a warehouse with several studies it is the active one. ValueError for what is none of these."""
     own = studies_in(root)
     folder = Path(argument).absolute()
     if argument in own:
-        return of_warehouse(root, argument)
+        return of_warehouse(root, argument, hold)
     if folder.is_dir() and _is_study(folder):
-        return of_folder(folder.parent, folder.name, argument)
+        return of_folder(folder.parent, folder.name, argument, hold)
     inside = studies_in(folder)
     if inside:
         chosen = inside[0] if len(inside) == 1 else active()
@@ -93,7 +97,7 @@ def named(argument: str, root: Path, active: Callable[[], str]) -> StudyState:
                 f"{argument} holds the studies {', '.join(inside)}, and not {chosen!r}; name one with --study, or its "
                 f"folder, such as {Path(argument, inside[0])}"
             )
-        return of_folder(folder, chosen, f"{chosen} in {argument}")
+        return of_folder(folder, chosen, f"{chosen} in {argument}", hold)
     if folder.is_dir():
         raise ValueError(f"{argument} is a folder without tables; name a warehouse, or a study's folder in one")
     known = f"; the warehouse holds {', '.join(own)}" if own else ""
@@ -103,7 +107,7 @@ def named(argument: str, root: Path, active: Callable[[], str]) -> StudyState:
     )
 
 
-def of_warehouse(root: Path, study: str) -> StudyState:
+def of_warehouse(root: Path, study: str, hold: Hold | None = None) -> StudyState:
     """What a warehouse holds of a study; ValueError if that is nothing."""
     own = studies_in(root)
     if study not in own:
@@ -111,7 +115,7 @@ def of_warehouse(root: Path, study: str) -> StudyState:
             f"nothing of the study {study} is stored under {root}{near(study, own)}; `nift run` makes some of it, "
             "NIFT_STUDY and NIFT_WAREHOUSE name another"
         )
-    return of_folder(root, study, f"{study} in {root}")
+    return of_folder(root, study, f"{study} in {root}", hold)
 
 
 def studies_in(root: Path) -> list[str]:

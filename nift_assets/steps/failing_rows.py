@@ -64,7 +64,10 @@ def page(partition: Partition, test: str) -> str:
 
 
 def query(file: str) -> str:
-    """The command that selects them, as it can be pasted into a shell."""
+    """The command that selects them, as it can be pasted into a shell; where no pattern stands for their file, the one
+    that shows them."""
+    if "\\" in file and set(file) & catalogue.PATTERN:
+        return "nift look"
     name = catalogue.as_pattern(file).replace("'", "''")
     options = ", hive_partitioning = false" if "=" in name else ""
     sql = f"select * from read_parquet('{name}'{options})"

@@ -204,9 +204,10 @@ class Reader:
         self._is_local = "://" not in store.root
         self._database = duckdb.connect(config={"threads": THREADS, "memory_limit": MEMORY})
         self._database.execute("set autoinstall_known_extensions = false; set autoload_known_extensions = false")
-        # DuckDB holds a path with characters of patterns against the folder before it has read the pattern.
-        if self._is_local and not set(str(folder)) & set("[*?"):
-            self._database.execute("set allowed_directories = [$1]", [str(Path(folder).absolute())])
+        # DuckDB holds what a link leads to against the folders, and takes a path with both for a pattern there.
+        if self._is_local and not ("\\" in str(folder) and set(str(folder)) & catalogue.PATTERN):
+            allowed = [str(Path(folder).absolute()), str(catalogue.links_of_process())]
+            self._database.execute("set allowed_directories = [$1, $2]", allowed)
             self._database.execute("set enable_external_access = false; set lock_configuration = true")
         elif not self._is_local:
             self._database.register_filesystem(folder.fs)  # type: ignore[attr-defined]
@@ -431,9 +432,8 @@ def sampled(listing: Listing, query: Query) -> Listing:
 
 
 def scan(file: TableFile) -> str:
-    """A file as a relation of DuckDB with the numbers of its rows. The characters of patterns stand for themselves."""
-    path = str(file.path if "://" in str(file.path) else Path(file.path).absolute())
-    path = catalogue.as_pattern(path)
+    """A file as a relation of DuckDB with the numbers of its rows."""
+    path = catalogue.plain(file.path)
     # A folder called `teacher=x` would be read as a column, in the place of the file's own.
     options = "file_row_number = true, hive_partitioning = false"
     return f"read_parquet('{path.replace(chr(39), chr(39) * 2)}', {options})"
