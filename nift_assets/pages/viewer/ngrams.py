@@ -2,7 +2,8 @@
 
 Of each group there is a bitmap with a bit for every hashed sequence of five bytes in its texts. A text all of whose
 sequences have their bits may be in the group, and the group is read; of one of them that has none it is in no row. So
-nothing is missed, whatever the bitmaps hold. Letters count in any case as DuckDB's regular expressions count them.
+nothing is missed, whatever the bitmaps hold. Letters count in any case as DuckDB's regular expressions count them: those of
+one or two bytes (Latin, Greek, Cyrillic, Armenian) stand in the bitmaps as one of their cases.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import unicodedata
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +31,15 @@ MOST_GROUPS = 128_000_000 * 8 >> BITS
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 _LOWER = np.arange(256, dtype=np.uint8)
 _LOWER[ord("A") : ord("Z") + 1] += 32
-# The letters beyond ASCII that are the same as one of ASCII in another case: the long s and the sign of Kelvin.
-STRANGERS = ("ſ", "\N{KELVIN SIGN}")
+# The letters that are one of fewer bytes in another case. A group that has one is read for every search.
+STRANGERS = (
+    *("ſ", "\N{KELVIN SIGN}", "\N{OHM SIGN}", "\N{ANGSTROM SIGN}", "\N{LATIN CAPITAL LETTER SHARP S}"),
+    *("\N{GREEK PROSGEGRAMMENI}", "\u1fd3", "\u1fe3", *map(chr, range(0x1C80, 0x1C88))),
+)
+# How they begin, so that most texts are looked through for three beginnings only.
+_BEGINNINGS = tuple(dict.fromkeys(sign.encode()[:2] for sign in STRANGERS))
+# The letters of two bytes: their first byte, and how many there are.
+_LEADS, _TWO_BYTES = (0xC2, 0xDF), range(0x80, 0x800)
 Hashes = NDArray[np.uint64]
 
 
@@ -106,18 +115,58 @@ def _groups_of(file: TableFile) -> list[RowGroup]:
 
 def bitmap(texts: Sequence[bytes]) -> NDArray[np.uint8] | None:
     """A bit for each sequence in some texts; None where a letter is another one's other case across alphabets."""
-    if any(sign.encode() in text for sign in STRANGERS for text in texts):
+    if any(map(_has_stranger, texts)):
         return None
     found = np.zeros(1 << BITS, dtype=bool)
     for text in texts:
-        for start in range(0, len(text), BYTES_HASHED_AT_ONCE):
-            found[hashes(text[start : start + BYTES_HASHED_AT_ONCE + LENGTH - 1])] = True
+        signs = folded(text)
+        for start in range(0, len(signs), BYTES_HASHED_AT_ONCE):
+            found[hashes(signs[start : start + BYTES_HASHED_AT_ONCE + LENGTH - 1])] = True
     return np.packbits(found, bitorder="little")
 
 
-def hashes(text: bytes) -> Hashes:
-    """A number below 2 to the power of `BITS` for each sequence of bytes, those of A the same as those of a."""
-    signs, count = _LOWER[np.frombuffer(text, dtype=np.uint8)], len(text) - LENGTH + 1
+def _has_stranger(text: bytes) -> bool:
+    begun = () if text.isascii() else [beginning for beginning in _BEGINNINGS if beginning in text]
+    return any(sign.encode() in text for sign in STRANGERS if sign.encode()[:2] in begun)
+
+
+def folded(text: bytes) -> NDArray[np.uint8]:
+    """The bytes of a text in which each letter of one or two bytes stands as one of its cases does."""
+    signs = _LOWER[np.frombuffer(text, dtype=np.uint8)]
+    if text.isascii():
+        return signs
+    leads = np.flatnonzero((signs[:-1] >= _LEADS[0]) & (signs[:-1] <= _LEADS[1]))
+    codes = (signs[leads].astype(np.uint16) & 0x1F) << 6 | signs[leads + 1] & 0x3F
+    codes = _one_case()[codes]
+    signs[leads], signs[leads + 1] = 0xC0 | codes >> 6, 0x80 | codes & 0x3F
+    return signs
+
+
+@cache
+def _one_case() -> NDArray[np.uint16]:
+    """For the code of each letter of two bytes that of one of its cases, the same for all of them."""
+    codes = np.arange(_TWO_BYTES.stop, dtype=np.uint16)
+    for code in _TWO_BYTES:
+        for other in _cases(chr(code)):
+            if ord(other) in _TWO_BYTES:
+                one, same = codes[code], codes[ord(other)]
+                codes[codes == max(one, same)] = min(one, same)
+    return codes
+
+
+def _cases(sign: str) -> set[str]:
+    return {case for case in (sign.lower(), sign.upper(), sign.title()) if len(case) == 1}
+
+
+@cache
+def _is_of_two_bytes_in_any_case(sign: str) -> bool:
+    """Whether a letter and all its cases but those that are strangers have two bytes."""
+    return ord(sign) in _TWO_BYTES and all(ord(case) in _TWO_BYTES for case in _cases(sign))
+
+
+def hashes(signs: NDArray[np.uint8]) -> Hashes:
+    """A number below 2 to the power of `BITS` for each sequence of bytes."""
+    count = len(signs) - LENGTH + 1
     if count < 1:
         return np.empty(0, dtype=np.uint64)
     found = signs[:count].astype(np.uint64)
@@ -131,15 +180,19 @@ def hashes(text: bytes) -> Hashes:
 
 def wanted(search: str) -> list[Hashes] | None:
     """Of each form of a text the hashes of its sequences; None where one of them is too short to say anything."""
-    found = [np.concatenate([hashes(run) for run in _runs(form)] or [hashes(b"")]) for form in forms(search)]
+    found = [np.concatenate([hashes(folded(run)) for run in _runs(form)]) for form in forms(search)]
     return found if all(map(len, found)) else None
 
 
 def _runs(text: str) -> Iterator[bytes]:
-    """The parts of a text whose bytes are the same in any case, but for A and a."""
+    """The parts of a text whose bytes are the same in any case once they are folded."""
     run = ""
     for sign in text:
-        if sign.isascii() or (unicodedata.category(sign) == "Lo" and sign.lower() == sign == sign.upper()):
+        if (
+            sign.isascii()
+            or _is_of_two_bytes_in_any_case(sign)
+            or (unicodedata.category(sign) == "Lo" and sign.lower() == sign == sign.upper())
+        ):
             run += sign
         else:
             yield run.encode()
