@@ -2,8 +2,8 @@
 
 Of each group there is a bitmap with a bit for every hashed sequence of five bytes in its texts. A text all of whose
 sequences have their bits may be in the group, and the group is read; of one of them that has none it is in no row. So
-nothing is missed, whatever the bitmaps hold. Letters count in any case as DuckDB's regular expressions count them: those of
-one or two bytes (Latin, Greek, Cyrillic, Armenian) stand in the bitmaps as one of their cases.
+nothing is missed, whatever the bitmaps hold. Letters count in any case as DuckDB's regular expressions count them:
+those of one or two bytes (Latin, Greek, Cyrillic, Armenian) stand in the bitmaps as one of their cases.
 """
 
 from __future__ import annotations
