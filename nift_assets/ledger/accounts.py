@@ -55,12 +55,28 @@ def left(connection: sa.Connection, study: str, caps: Sequence[tuple[str, int | 
     return min(rooms) if rooms else None
 
 
-def post(connection: sa.Connection, study: str, who: str, *, reserved: int, spent: int) -> None:
-    """Adds to what is reserved and what is spent, on the account and on the study's own."""
-    if not reserved and not spent:
-        return
-    entry = {"of_study": study, "more_spent": spent, "more_reserved": reserved}
-    connection.execute(_POST, [{**entry, "of_who": account} for account in _both(who)])
+def post(
+    connection: sa.Connection,
+    study: str,
+    who: str,
+    *,
+    reserved: int = 0,
+    spent: int = 0,
+    sent: int = 0,
+    input_tokens: int = 0,
+    output_tokens: int = 0,
+) -> None:
+    """Adds to what is reserved and spent, to the requests sent and to the tokens of their answers, on the account and
+    on the study's own."""
+    entry = {
+        "more_spent": spent,
+        "more_reserved": reserved,
+        "more_sent": sent,
+        "more_input_tokens": input_tokens,
+        "more_output_tokens": output_tokens,
+    }
+    if any(entry.values()):
+        connection.execute(_POST, [{**entry, "of_study": study, "of_who": account} for account in _both(who)])
 
 
 def _both(who: str) -> list[str]:
@@ -73,7 +89,9 @@ _POST = (
     sa.update(spending)
     .where(_ACCOUNT)
     .values(
-        spent=spending.c.spent + sa.bindparam("more_spent"),
-        reserved=spending.c.reserved + sa.bindparam("more_reserved"),
+        {
+            name: spending.c[name] + sa.bindparam(f"more_{name}")
+            for name in ("spent", "reserved", "sent", "input_tokens", "output_tokens")
+        }
     )
 )

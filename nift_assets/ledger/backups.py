@@ -9,13 +9,13 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
-from nift_assets.ledger import database, high_water, migrations, opening, stored_answers
+from nift_assets.ledger import database, high_water, migrations, opening, question_counts, stored_answers
 from nift_assets.ledger.high_water import DamagedLedger, HighWater, Mark
-from nift_assets.ledger.locks import FileLocks
-from nift_assets.ledger.tables import VERSION, answers, attempts
+from nift_assets.ledger.tables import MARKED, VERSION, answers, attempts, requests
 from nift_assets.ledger.tables import high_water as high_waters
 from nift_training import artifacts
 
@@ -90,7 +90,7 @@ def restore(url: str | sa.URL, source: Path) -> Restored:
     if found is None:
         raise ValueError(f"{source} holds no ledger")
     migrations.refuse(sa.URL.create("sqlite", database=str(source)), found.version)
-    _refuse_while_asking(file)
+    opening.refuse_while_asking(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     restored = file.with_name(f"{file.name}.restored")
     migrations.copy(source, restored)
@@ -114,10 +114,12 @@ def accept(url: str | sa.URL) -> Checkup:
     """Lets what is whole count as the ledger from now on, and says what was wrong. The rest is asked and paid again."""
     file = database_file(url)
     found = high_water.look(file)
-    if found is None or found.version != VERSION:
+    if found is None or found.version not in MARKED:
         Mark(file).path.unlink(missing_ok=True)
         return Checkup(answers=0)
-    _refuse_while_asking(file)
+    if found.version != VERSION:
+        return _accept_as_it_is(file, found)
+    opening.refuse_while_asking(file)
     checkup = _check(file)
     engine = database.file_engine(file)
     try:
@@ -128,6 +130,7 @@ def accept(url: str | sa.URL) -> Checkup:
             connection.execute(sa.update(attempts).where(_LOST).values(state=ANSWER_LOST))
             there = connection.execute(sa.select(sa.func.count()).select_from(answers)).scalar_one()
             connection.execute(sa.update(high_waters).values(answers=there, commits=high_waters.c.commits + 1))
+            question_counts.count_anew(connection)
     finally:
         engine.dispose()
     found = high_water.look(file)
@@ -135,6 +138,17 @@ def accept(url: str | sa.URL) -> Checkup:
     assert found.mark is not None
     Mark(file).put(found.mark)
     return checkup
+
+
+def _accept_as_it_is(file: Path, found: high_water.Found) -> Checkup:
+    """Lets a ledger of an earlier version count, its answers unread, before it is brought to today's."""
+    opening.refuse_while_asking(file)
+    assert found.mark is not None
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("update high_water set answers = (select count(*) from answers)")
+        connection.commit()
+    Mark(file).put(found.mark)
+    return Checkup(answers=found.answers)
 
 
 def check(url: str | sa.URL) -> Checkup:
@@ -180,9 +194,11 @@ def _check(file: Path) -> Checkup:
     # A text that is none any more is a damaged answer, and not the end of the check.
     sa.event.listen(engine, "connect", _read_any_text)
     try:
-        damaged = {row.place: row.key for row in _stored(engine) if not stored_answers.is_whole(row)}
+        damaged = {row.place: row.key for row in _stored(engine) if not _is_whole(row)}
         with database.reading(engine) as connection:
             lost = connection.execute(sa.select(sa.func.count()).select_from(attempts).where(_LOST)).scalar_one()
+            if question_counts.counted(connection) != question_counts.recounted(connection):
+                wrong.append("its questions are not as many as it says in its reports")
     except DamagedLedger as error:
         return Checkup(answers=found.answers, wrong=[*wrong, str(error)])
     finally:
@@ -190,10 +206,11 @@ def _check(file: Path) -> Checkup:
     return Checkup(answers=found.answers, damaged=damaged, lost=lost, wrong=wrong)
 
 
-def _stored(engine: sa.Engine) -> Iterator[sa.Row[tuple[object, ...]]]:
+def _stored(engine: sa.Engine) -> Iterator[sa.Row[Any]]:
     """All answers in the order they were stored, past the index of their keys, which may be damaged."""
-    columns = (answers.c.key, answers.c.http_status, answers.c.headers, answers.c.body, answers.c.digest)
-    query = sa.select(_PLACE.label("place"), *columns).where(sa.bindparam("after") < _PLACE).order_by(_PLACE)
+    query = sa.select(*stored_answers.COLUMNS, _PLACE.label("place"))
+    query = query.outerjoin(requests, requests.c.key == answers.c.key)
+    query = query.where(sa.bindparam("after") < _PLACE).order_by(_PLACE)
     after = 0
     while True:
         with database.reading(engine) as connection:
@@ -204,22 +221,16 @@ def _stored(engine: sa.Engine) -> Iterator[sa.Row[tuple[object, ...]]]:
         after = rows[-1].place
 
 
+def _is_whole(row: sa.Row[Any]) -> bool:
+    try:
+        stored_answers.read(row)
+    except DamagedLedger:
+        return False
+    return True
+
+
 def _read_any_text(connection: sqlite3.Connection, _: object) -> None:
     connection.text_factory = lambda text: text.decode("utf-8", "replace")
-
-
-def _refuse_while_asking(file: Path) -> None:
-    """ValueError for a ledger that cannot be written, or while a run is asking through it, as far as it can be read."""
-    opening.refuse_to_write(file)
-    try:
-        with closing(high_water.connect_to_read(file)) as connection:
-            rows = connection.execute("select id, writer from sessions where not ended").fetchall()
-    except sqlite3.Error:
-        return
-    locks = FileLocks(Path(f"{file}.locks"))
-    busy = [writer for number, writer in rows if not locks.free(f"session {number}")]
-    if busy:
-        raise ValueError(f"a run is asking as {busy[0]} right now; wait until it ends, or end it")
 
 
 def _count(file: Path) -> int:

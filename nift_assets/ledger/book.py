@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
@@ -19,16 +19,18 @@ import sqlalchemy as sa
 
 from nift_assets import crash_points
 from nift_assets.ledger import accounts, database, raised_limits, rate_limiter, spill, stored_answers
-from nift_assets.ledger.database import among, chunks, clean, execute_many, insert_new, outlasting
+from nift_assets.ledger.database import among, chunks, clean, execute_many, insert_from, insert_new, outlasting
 from nift_assets.ledger.locks import AdvisoryLocks, FileLocks, Lock, Locks, locked
 from nift_assets.ledger.opening import opened
 from nift_assets.ledger.rate_limiter import LimitObservations, RateLimiter
 from nift_assets.ledger.spill import Spill
+from nift_assets.ledger.stored_answers import FinalAnswer
 from nift_assets.ledger.tables import (
+    SENT,
     UNCLAIMED,
-    answer_digest,
     answers,
     attempts,
+    limitless_number,
     rate_limiters,
     requests,
     sessions,
@@ -40,6 +42,8 @@ from nift_assets.secrets import redaction
 
 log = logging.getLogger(__name__)
 
+# So many questions are one transaction: each waits for the disk, and keeps other writers waiting.
+INTENDED_AT_A_TIME = 5_000
 # The most characters that are kept of what a server says of itself.
 CAUSE, REQUEST_ID, DETAIL = 64, 200, 500
 # Why an attempt is unknown whose session ended before it did.
@@ -239,7 +243,7 @@ class Book:
         in_batch: list[str] = []
         unknown: list[str] = []
         crash_points.reach("before_intent")
-        for portion in chunks(questions):
+        for portion in chunks(questions, INTENDED_AT_A_TIME):
             for key, claimed_by, batch, outcome in self._claim(session, asker, portion):
                 if outcome == "unknown":
                     unknown.append(key)
@@ -254,7 +258,9 @@ class Book:
 
     def _claim(self, session: int, asker: Asker, portion: Sequence[Request]) -> list[Any]:
         by_key = {question.key: question for question in portion}
-        missing = by_key.keys() - self.answered(by_key)
+        known, unwanted, missing = self._look(asker, by_key)
+        if not unwanted and not missing:
+            return []  # nothing is written for who finds all answers there
         now = _now()
         with self._engine.begin() as connection:
             if connection.execute(_ENDED, {"of_session": session}).scalar() is not False:
@@ -262,12 +268,8 @@ class Book:
                 raise ValueError(
                     f"another process has taken over from {asker.writer}; run this again when it has ended"
                 )
-            insert_new(
-                connection, wanted, [{"study": asker.study, "who": asker.who, "key": key} for key in sorted(by_key)]
-            )
-            if not missing:
-                return []
-            # In the order of keys, here and below, so that two who want the same rows do not wait for each other.
+            # In the order of keys, here and below, so that two who want the same rows do not wait for each other. What
+            # is new is claimed as it is written down; what another has written down since we looked is not ours.
             rows = [
                 {
                     "key": key,
@@ -275,27 +277,40 @@ class Book:
                     "model": by_key[key].model,
                     "body": by_key[key].body(),
                     "intended_at": now,
-                    "limitless": by_key[key].limitless_key if by_key[key].output_limit else None,
+                    "claimed_by": session,
+                    "limitless": limitless_number(by_key[key].limitless_key) if by_key[key].output_limit else None,
                 }
-                for key in sorted(missing)
+                for key in sorted(missing - known)
             ]
             insert_new(connection, requests, rows)
-            in_order = (
-                sa.select(requests.c.key).where(among(connection, requests.c.key, missing)).order_by(requests.c.key)
-            )
-            connection.execute(in_order.with_for_update())
+            lock_questions(connection, among(connection, requests.c.key, missing | unwanted))
+            if unwanted:
+                numbers = sa.select(requests.c.number, sa.literal(asker.study), sa.literal(asker.who))
+                insert_from(connection, wanted, numbers.where(among(connection, requests.c.key, unwanted)))
+            if not missing:
+                return []
             if asker.reuse_below_limit:
                 raised_limits.take(connection, session, [by_key[key] for key in missing])
-            mine = (
-                among(connection, requests.c.key, missing) & UNCLAIMED & requests.c.outcome.is_distinct_from("unknown")
-            )
-            connection.execute(sa.update(requests).where(mine).values(claimed_by=session, outcome=None, detail=None))
+            if known := missing & known:
+                free = UNCLAIMED & requests.c.outcome.is_distinct_from("unknown")
+                mine = among(connection, requests.c.key, known) & free
+                claim = sa.update(requests).where(mine).values(claimed_by=session, outcome=None, detail=None)
+                connection.execute(claim)
             # Looked up behind the claim: what another session answered just before is an answer.
-            done = _answered(connection, missing)
             columns = (requests.c.key, requests.c.claimed_by, requests.c.in_batch, requests.c.outcome)
-            rows_now = connection.execute(sa.select(*columns).where(among(connection, requests.c.key, missing)))
-            claims = {row[0]: row for row in rows_now}
-        return [claims[key] for key in by_key if key in missing and key not in done]
+            rows_now = sa.select(*columns).where(among(connection, requests.c.key, missing), ~_HAS_ANSWER)
+            claims = {row[0]: row for row in connection.execute(rows_now)}
+        return [claims[key] for key in by_key if key in claims]
+
+    def _look(self, asker: Asker, by_key: Mapping[str, Request]) -> tuple[set[str], set[str], set[str]]:
+        """Which questions are written down, which of all this asker has not wanted so far, and which have no answer."""
+        mine = (wanted.c.request == requests.c.number) & (wanted.c.study == asker.study) & (wanted.c.who == asker.who)
+        query = sa.select(requests.c.key, wanted.c.request.is_not(None)).outerjoin(wanted, mine)
+        with self.reading() as connection:
+            found = dict(map(tuple, connection.execute(query.where(among(connection, requests.c.key, by_key)))))
+            # Of all, also of those that are not written down: an attempt may remember what a damaged index does not.
+            there = stored_answers.there(connection, list(by_key))
+        return set(found), {key for key in by_key if not found.get(key)}, by_key.keys() - there
 
     @outlasting
     def answered(self, keys: Collection[str]) -> set[str]:
@@ -343,21 +358,17 @@ class Book:
     @outlasting
     def keep(self, session: int, here: Sequence[tuple[str, int, bytes]]) -> None:
         """Stores final answers (key, status, body) that were made in this process and cost nothing."""
-        now = _now()
-        rows = [
-            {
-                "key": key,
-                "session": session,
-                "http_status": status,
-                "headers": "{}",
-                "body": body,
-                "answered_at": now,
-                "digest": answer_digest(key, status, "{}", body),
-            }
-            for key, status, body in here
-        ]
         with self._engine.begin() as connection:
-            insert_new(connection, answers, rows)
+            stored_answers.store(
+                connection, session, _now(), [FinalAnswer(key, status, "{}", body) for key, status, body in here]
+            )
+
+    @outlasting
+    def reread(self, statuses: Mapping[str, Status]) -> None:
+        """Writes down that answers are read as something else than they were when they were stored."""
+        with self._engine.begin() as connection:
+            lock_questions(connection, among(connection, requests.c.key, statuses.keys()))
+            connection.execute(_REREAD, [{"of": key, "read_as": status} for key, status in sorted(statuses.items())])
 
     def exchange(
         self,
@@ -403,7 +414,7 @@ class Book:
             connection.execute(
                 sa.update(attempts).where(unheard).values(state="failed", cause="never left", reserved=0)
             )
-            accounts.post(connection, asker.study, asker.who, reserved=-int(reserved), spent=0)
+            accounts.post(connection, asker.study, asker.who, reserved=-int(reserved))
             last = connection.execute(sa.select(sa.func.max(attempts.c.number)).where(mine)).scalar() or 0
         return max(first_number, int(last) + 1)
 
@@ -443,22 +454,12 @@ def settle(connection: sa.Connection, session: int, study: str, who: str, settle
     booked = list({s.number: s for s in reversed(settled) if s.number in reserved}.values())
     if booked:
         execute_many(connection, _SETTLE, [_settling(session, s, reserved[s.number]) for s in booked])
-    now = _now()
     kept = [
-        {
-            "key": s.key,
-            "session": session,
-            "number": s.number,
-            "http_status": s.http_status,
-            "headers": s.headers or "{}",
-            "body": s.body,
-            "answered_at": now,
-            "digest": answer_digest(s.key, s.http_status or 0, s.headers or "{}", s.body),
-        }
-        for s in sorted(settled, key=lambda attempt: attempt.key)
+        FinalAnswer(s.key, s.http_status or 0, s.headers or "{}", s.body, s.number)
+        for s in settled
         if s.body is not None
     ]
-    insert_new(connection, answers, kept)
+    stored_answers.store(connection, session, _now(), kept)
     given_up = [
         {"of": s.key, "outcome": s.outcome, "detail": clean(s.detail, DETAIL), "of_session": session}
         for s in booked
@@ -467,17 +468,27 @@ def settle(connection: sa.Connection, session: int, study: str, who: str, settle
     if given_up:
         connection.execute(_GIVE_UP_OWN, sorted(given_up, key=lambda row: str(row["of"])))
     freed = sum(reserved[s.number] for s in booked if s.state != "unknown")
-    accounts.post(connection, study, who, reserved=-freed, spent=sum(s.spent for s in booked))
+    accounts.post(
+        connection,
+        study,
+        who,
+        reserved=-freed,
+        spent=sum(s.spent for s in booked),
+        input_tokens=sum(s.input_tokens or 0 for s in booked),
+        output_tokens=sum(s.output_tokens or 0 for s in booked),
+    )
+
+
+def lock_questions(connection: sa.Connection, those: sa.ColumnElement[bool]) -> None:
+    """Locks questions until the transaction ends, in the order of their keys, so that two who want the same do not wait
+    for each other. SQLite has one writer, and no need to."""
+    if connection.dialect.name != "sqlite":
+        query = sa.select(requests.c.number).where(those)
+        connection.execute(query.order_by(requests.c.key).with_for_update())
 
 
 def _answered(connection: sa.Connection, keys: Collection[str]) -> set[str]:
-    return {
-        key
-        for portion in chunks(list(keys))
-        for key in connection.execute(
-            sa.select(answers.c.key).where(among(connection, answers.c.key, portion))
-        ).scalars()
-    }
+    return set(connection.execute(sa.select(answers.c.key).where(among(connection, answers.c.key, keys))).scalars())
 
 
 def spilled(session: int, asker: Asker, attempt: AttemptResult) -> dict[str, Any]:
@@ -542,7 +553,7 @@ def _admit(
             for place, reservation in enumerate(leaving)
         ]
         execute_many(connection, _SEND, rows)
-        accounts.post(connection, asker.study, asker.who, reserved=sum(amounts[:count]), spent=0)
+        accounts.post(connection, asker.study, asker.who, reserved=sum(amounts[:count]), sent=count)
     return ExchangeResult(
         numbers=range(first_number, first_number + count),
         wait=admission.wait,
@@ -555,10 +566,12 @@ def _admit(
 
 def _end_session(connection: sa.Connection, number: int) -> int:
     """Settles a session that is over or dead; its attempts still in flight are unknown and stay reserved."""
-    lost = (attempts.c.session == number) & (attempts.c.state == "sent") & attempts.c.batch.is_(None)
+    lost = (attempts.c.session == number) & (attempts.c.state == SENT) & attempts.c.batch.is_(None)
     unknown = sa.update(attempts).where(lost).values(state="unknown", cause=INTERRUPTED)
     count = connection.execute(unknown).rowcount
-    connection.execute(sa.update(requests).where(requests.c.claimed_by == number).values(claimed_by=None))
+    claimed = requests.c.claimed_by == number
+    lock_questions(connection, claimed)
+    connection.execute(sa.update(requests).where(claimed).values(claimed_by=None))
     connection.execute(sa.update(sessions).where(sessions.c.id == number).values(ended=True))
     return int(count)
 
@@ -604,6 +617,7 @@ _SETTLE = (
         }
     )
 )
+_HAS_ANSWER = sa.exists().where(answers.c.key == requests.c.key)
 _ENDED = sa.select(sessions.c.ended).where(sessions.c.id == sa.bindparam("of_session")).with_for_update(read=True)
 _RATE_LIMITER = (
     sa.select(*(rate_limiters.c[field.name] for field in fields(RateLimiter)))
@@ -616,6 +630,7 @@ _GIVE_UP = (
     # No longer claimed: another who wants it need not wait for this session to end.
     .values(outcome=sa.bindparam("outcome"), detail=sa.bindparam("detail"), claimed_by=None)
 )
+_REREAD = sa.update(answers).where(answers.c.key == sa.bindparam("of")).values(status=sa.bindparam("read_as"))
 # A session that was taken for dead has no say in what another is asking by now.
 _GIVE_UP_OWN = _GIVE_UP.where(requests.c.claimed_by.is_(None) | (requests.c.claimed_by == sa.bindparam("of_session")))
 

@@ -25,6 +25,11 @@ P = ParamSpec("P")
 
 # SQLite refuses a statement with more than 32,766 values.
 AT_A_TIME = 500
+# What SQLite keeps of a file in memory: the upper pages of its indexes, and what one transaction writes.
+CACHE_KIB = 128 * 1024
+# A `-wal` of so many pages, 100 MB, goes into the file at once. Keys come in no order, so each new question is on a
+# page of its own in their index; the more come together, the more share one.
+CHECKPOINT_PAGES = 25_000
 SECONDS_TO_WAIT = 60
 SECONDS_BETWEEN_TRIES = 0.2
 # Who has better to do than to wait for another writer says so by this option of its engine: see `hurried`.
@@ -139,11 +144,20 @@ def insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[Mappin
         execute_many(connection, _insert_new(table, connection.dialect.name), rows)
 
 
+def insert_from(connection: sa.Connection, table: sa.Table, rows: sa.Select[Any]) -> None:
+    """Inserts what is selected, whose columns are the table's; a row that is there already stays."""
+    columns = [column.name for column in table.columns]
+    connection.execute(_insert(table, connection.dialect.name).from_select(columns, rows).on_conflict_do_nothing())
+
+
 @functools.cache
 def _insert_new(table: sa.Table, dialect: str) -> sa.Insert:
-    insert: sqlite.Insert | postgresql.Insert
-    insert = sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
-    return insert.on_conflict_do_nothing()
+    # Inline: nobody asks for the numbers that a server gives the rows.
+    return _insert(table, dialect).on_conflict_do_nothing().inline()
+
+
+def _insert(table: sa.Table, dialect: str) -> sqlite.Insert | postgresql.Insert:
+    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
 
 
 def execute_many(
@@ -173,12 +187,14 @@ def _compiled(
     return str(compiled), getattr(compiled, "positiontup", None)
 
 
-def among(connection: sa.Connection, column: sa.Column[str], values: Collection[str]) -> sa.ColumnElement[bool]:
+def among(
+    connection: sa.Connection, column: sa.Column[Any], values: Collection[str] | Collection[int]
+) -> sa.ColumnElement[bool]:
     """Whether a column has one of the values, which travel as one: SQLAlchemy works each out that travels alone."""
     if connection.dialect.name == "sqlite":
         listed = sa.func.json_each(json.dumps(list(values))).table_valued("value")
         return column.in_(sa.select(listed.c.value))
-    return column == sa.any_(sa.literal(list(values), sa.ARRAY(sa.String)))
+    return column == sa.any_(sa.literal(list(values), sa.ARRAY(column.type)))
 
 
 def clock(connection: sa.Connection) -> float:
@@ -188,10 +204,10 @@ def clock(connection: sa.Connection) -> float:
     return float(connection.execute(sa.text("select extract(epoch from clock_timestamp())")).scalar_one())
 
 
-def chunks(items: Collection[T]) -> Iterator[Sequence[T]]:
-    """The items in portions that fit into one statement."""
+def chunks(items: Collection[T], size: int = AT_A_TIME) -> Iterator[Sequence[T]]:
+    """The items in portions, by default such that fit into one statement."""
     listed = items if isinstance(items, Sequence) else list(items)
-    return (listed[start : start + AT_A_TIME] for start in range(0, len(listed), AT_A_TIME))
+    return (listed[start : start + size] for start in range(0, len(listed), size))
 
 
 def clean(text: str | None, length: int) -> str | None:
@@ -219,6 +235,8 @@ def _make_durable(connection: sqlite3.Connection, _: Any) -> None:
     cursor = connection.cursor()
     _write_ahead(cursor)
     cursor.execute("pragma synchronous = full")
+    cursor.execute(f"pragma cache_size = -{CACHE_KIB}")
+    cursor.execute(f"pragma wal_autocheckpoint = {CHECKPOINT_PAGES}")
     cursor.close()
 
 

@@ -19,7 +19,7 @@ from nift_assets.ledger.book import Asker, Book
 from nift_assets.ledger.database import AT_A_TIME
 from nift_assets.ledger.dispatch import Dispatch, dearest, over_budget
 from nift_assets.ledger.progress import Counts, Stop
-from nift_assets.protocol.answer import Answer
+from nift_assets.protocol.answer import Answer, Status
 from nift_assets.protocol.request import Request
 from nift_assets.protocol.server import InProcess, Remote
 from nift_assets.providers import answer
@@ -136,7 +136,14 @@ def bring_in(
 def stored(book: Book, questions: Sequence[Request]) -> list[Answer]:
     """What the book has to each question, in order: its answer, or how its last try ended."""
     by_key = {question.key: question for question in questions}
-    answered = {response.key: answer(response, by_key[response.key]) for response in book.stored(list(by_key))}
+    answered: dict[str, Answer] = {}
+    reread: dict[str, Status] = {}
+    for response in book.stored(list(by_key)):
+        read = answered[response.key] = answer(response, by_key[response.key])
+        if read.status != response.status:
+            reread[response.key] = read.status
+    if reread:
+        book.reread(reread)
     missing = [key for key in by_key if key not in answered]
     for key, (status, detail) in book.outcomes(missing).items():
         answered[key] = Answer(key=key, status=status, detail=detail)

@@ -18,7 +18,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from nift_assets.ledger.tables import VERSION
+from nift_assets.ledger.tables import MARKED, VERSION
 from nift_training import artifacts, file_locks
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ def checked(file: Path, mark: Mark) -> Found | None:
         if is_damage(error):
             raise DamagedLedger(damaged(file, str(error))) from None
         raise
-    if found is not None and found.version == VERSION and known is None:
+    if found is not None and found.version in MARKED and known is None:
         raise DamagedLedger(
             f"the ledger {file} has no mark beside it ({mark.path.name}): it was copied without it, and perhaps "
             f"without what was answered last. {_REMEDY.format(file.name)}"
@@ -158,7 +158,7 @@ def look(file: Path) -> Found | None:
         if "schema" not in names:
             return Found(version=0) if "requests" in names else None
         version = connection.execute("select max(version) from schema").fetchone()[0] or 0
-        if version != VERSION:
+        if version not in MARKED:
             return Found(version=version)
         rows = connection.execute("select ledger, commits, answers from high_water").fetchall()
         there = connection.execute("select count(*) from answers").fetchone()[0]
@@ -172,6 +172,10 @@ def connect_to_read(file: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(address, uri=True, check_same_thread=False, isolation_level=None, timeout=60)
     try:
         connection.execute("select count(*) from sqlite_master").fetchone()
+    except UnicodeDecodeError as error:
+        # SQLite quotes what it cannot read of the description of a table, and Python cannot read the quotation.
+        connection.close()
+        raise sqlite3.DatabaseError(f"Could not decode to UTF-8: {error}") from None
     except sqlite3.OperationalError as error:
         connection.close()
         if code(error) not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import sqlite3
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from nift_assets.ledger import high_water as marks
-from nift_assets.ledger.database import AT_A_TIME, insert_new
-from nift_assets.ledger.tables import VERSION, answer_digest, answers, batches, high_water, metadata, requests, schema
+from nift_assets.ledger import question_counts, stored_answers
+from nift_assets.ledger.database import AT_A_TIME, execute_many, insert_from, insert_new
+from nift_assets.ledger.packing import packed
+from nift_assets.ledger.tables import (
+    VERSION,
+    answer_digest,
+    answers,
+    attempts,
+    batches,
+    high_water,
+    limitless_number,
+    metadata,
+    requests,
+    schema,
+    spending,
+    wanted,
+)
 from nift_assets.protocol.request import restored
 from nift_training import artifacts
 
 log = logging.getLogger(__name__)
 
 # The versions this program can bring to its own.
-MIGRATED = (2,)
-# Version 2 had all columns but these.
-NEW_COLUMNS = (requests.c.limitless, answers.c.digest, answers.c.taken_from, batches.c.listed_until)
+MIGRATED = (2, 3)
 # Two processes that make or change tables at once would collide in a server's catalogue.
 MAKING = 7236
 # Counted where they are written, so that whatever writes them is counted.
@@ -32,6 +48,11 @@ COUNTERS = (
     "create trigger if not exists answers_removed after delete on answers "
     "begin update high_water set answers = answers - 1; end",
 )
+# What lies beside the tables of version 3 that are made anew, and would lie in the way of today's.
+LEFT_OVER = {
+    "trigger": ("answers_written", "answers_removed"),
+    "index": ("ix_requests_claimed_by", "ix_requests_in_batch", "requests_limitless", "ix_attempts_batch"),
+}
 
 
 def make_tables(engine: sa.Engine, ledger: str) -> None:
@@ -43,21 +64,34 @@ def make_tables(engine: sa.Engine, ledger: str) -> None:
         if connection.dialect.name == "postgresql":
             connection.execute(sa.text(f"select pg_advisory_xact_lock({MAKING})"))
         version = version_of(connection)
+        if version == VERSION:
+            question_counts.gather(connection)
+            return
         if version is not None:
             refuse(engine.url, version)
-        if version in MIGRATED:
-            log.warning("the ledger is brought from version %s to %s, which may take minutes", version, VERSION)
-            _add_columns(connection)
+        before = _set_aside(connection, version) if version is not None else None
         metadata.create_all(connection)
         insert_new(connection, schema, [{"version": VERSION}])
-        if version in MIGRATED:
-            _fill_columns(connection)
+        if before:
+            _take_over(connection, before)
         if connection.dialect.name == "sqlite":
             there = connection.execute(sa.select(sa.func.count()).select_from(answers)).scalar_one()
             if not connection.execute(sa.select(high_water)).first():
                 insert_new(connection, high_water, [{"ledger": ledger, "commits": 0, "answers": there}])
             for counter in COUNTERS:
                 connection.execute(sa.text(counter))
+        question_counts.count_anew(connection)
+        question_counts.create_triggers(connection)
+
+
+def give_back_space(engine: sa.Engine) -> None:
+    """Makes an SQLite file as small as what is in it. Where there is no room for that, or somebody is reading, the
+    pages are used again as the ledger grows."""
+    with suppress(sqlite3.OperationalError), engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        driver.execute("pragma busy_timeout = 0")
+        driver.execute("vacuum")
 
 
 def refuse(url: sa.URL, version: int) -> None:
@@ -110,43 +144,133 @@ def copy(file: Path, to: Path) -> None:
     artifacts.sync(to.parent)
 
 
-def _add_columns(connection: sa.Connection) -> None:
-    quoted = connection.dialect.identifier_preparer
-    there = {table: {column["name"] for column in sa.inspect(connection).get_columns(table)} for table in _TABLES}
-    for column in NEW_COLUMNS:
-        table = column.table.name
-        if column.name not in there[table]:
+@dataclass(frozen=True, kw_only=True)
+class _Before:
+    """The tables of an earlier version that are made anew, under the names they have until then."""
+
+    version: int
+    requests: sa.Table
+    wanted: sa.Table
+    answers: sa.Table
+
+
+def _set_aside(connection: sa.Connection, version: int) -> _Before:
+    """Gives the tables that are made anew other names, and adds what is missing to those that stay."""
+    log.warning("the ledger is brought from version %s to %s, which may take minutes", version, VERSION)
+    for kind, names in LEFT_OVER.items():
+        for name in names if kind == "index" or connection.dialect.name == "sqlite" else ():
+            connection.exec_driver_sql(f"drop {kind} if exists {name}")
+    aside = {}
+    for name in ("requests", "wanted", "answers"):
+        connection.exec_driver_sql(f"alter table {name} rename to {name}_before")
+        aside[name] = sa.Table(f"{name}_before", sa.MetaData(), autoload_with=connection)
+    there = {
+        name: {column["name"] for column in sa.inspect(connection).get_columns(name)}
+        for name in ("batches", "spending")
+    }
+    for column in (batches.c.listed_until, spending.c.sent, spending.c.input_tokens, spending.c.output_tokens):
+        if column.name not in there[column.table.name]:
             kind = column.type.compile(connection.dialect)
-            added = f"alter table {quoted.quote(table)} add column {quoted.quote(column.name)} {kind}"
-            connection.execute(sa.text(added))
-    for index in requests.indexes:
-        if requests.c.limitless.name in index.columns:
-            index.create(connection, checkfirst=True)
+            needed = " not null default 0" if column.server_default is not None else ""
+            connection.exec_driver_sql(f"alter table {column.table.name} add column {column.name} {kind}{needed}")
+    return _Before(version=version, **aside)
 
 
-_TABLES = sorted({column.table.name for column in NEW_COLUMNS})
+def _take_over(connection: sa.Connection, before: _Before) -> None:
+    """Puts all that was there into today's tables, and removes those of before."""
+    for index in attempts.indexes:
+        index.create(connection, checkfirst=True)
+    columns = [column.name for column in requests.columns if column.name not in ("number", "limitless")]
+    asked = sa.select(*(before.requests.c[name] for name in columns))
+    connection.execute(sa.insert(requests).from_select(columns, asked))
+    _fill_limitless(connection, before)
+    whose = sa.select(requests.c.number, before.wanted.c.study, before.wanted.c.who)
+    insert_from(connection, wanted, whose.join(before.wanted, before.wanted.c.key == requests.c.key))
+    _pack_answers(connection, before)
+    _sum_up(connection)
+    for table in (before.requests, before.wanted, before.answers):
+        table.drop(connection)
 
 
-def _fill_columns(connection: sa.Connection) -> None:
-    """What is worked out from the rows: the key without a limit, and the digest of an answer."""
-    of = sa.bindparam("of", type_=sa.String)
-    fill = sa.update(requests).where(requests.c.key == of).values(limitless=sa.bindparam("made"))
-    for rows in _portions(connection, requests.c.key, requests.c.body):
-        limited = ((key, request) for key, body in rows if (request := restored(body)).output_limit)
-        if made := [{"of": key, "made": request.limitless_key} for key, request in limited]:
-            connection.execute(fill, made)
-    fill = sa.update(answers).where(answers.c.key == of).values(digest=sa.bindparam("made"))
-    for rows in _portions(connection, answers.c.key, answers.c.http_status, answers.c.headers, answers.c.body):
-        made = [
-            {"of": key, "made": answer_digest(key, status, headers, bytes(body))} for key, status, headers, body in rows
-        ]
-        connection.execute(fill, made)
+def _fill_limitless(connection: sa.Connection, before: _Before) -> None:
+    """What finds a question without its limit again: version 2 worked it out from the body each time."""
+    fill = sa.update(requests).where(requests.c.number == sa.bindparam("of")).values(limitless=sa.bindparam("made"))
+    known = before.requests.c.limitless if before.version > 2 else requests.c.body
+    query = sa.select(requests.c.number, known.label("known"))
+    if before.version > 2:
+        query = query.join(before.requests, before.requests.c.key == requests.c.key).where(known.is_not(None))
+    for rows in _portions(connection, query, requests.c.number, 0):
+        keys = {row.number: row.known if before.version > 2 else _limitless_key(row.known) for row in rows}
+        made = [{"of": number, "made": limitless_number(key)} for number, key in keys.items() if key]
+        if made:
+            execute_many(connection, fill, made)
 
 
-def _portions(connection: sa.Connection, key: sa.Column[str], *columns: sa.Column[Any]) -> Iterator[Sequence[Any]]:
+def _limitless_key(body: str) -> str | None:
+    request = restored(body)
+    return request.limitless_key if request.output_limit else None
+
+
+def _pack_answers(connection: sa.Connection, before: _Before) -> None:
+    """Every answer as it is stored today, byte for byte what came. One that was damaged stays so, and is found so."""
+    old = before.answers
+    query = sa.select(old, requests.c.provider).outerjoin(requests, requests.c.key == old.c.key)
+    for rows in _portions(connection, query, old.c.key, ""):
+        insert_new(connection, answers, [_packed_row(row) for row in rows])
+
+
+def _packed_row(row: Any) -> dict[str, Any]:
+    plain = bytes(row.body)
+    headers, body = packed(row.headers.encode()), packed(plain)
+    stored = bytes(row.digest) if row._mapping.get("digest") is not None else None
+    is_whole = stored is None or stored == _digest_of_version_3(row.key, row.http_status, row.headers, plain)
+    return {
+        "key": row.key,
+        "session": row.session,
+        "number": row.number,
+        "http_status": row.http_status,
+        "status": stored_answers.status(row.provider, row.key, row.http_status, plain),
+        "headers": headers,
+        "body": body,
+        "answered_at": row.answered_at,
+        "digest": answer_digest(row.key, row.http_status, headers, body) if is_whole else stored,
+        "taken_from": row._mapping.get("taken_from"),
+    }
+
+
+def _digest_of_version_3(key: str, http_status: int, headers: str, body: bytes) -> bytes:
+    digest = hashlib.sha256(f"{key}\0{http_status}\0{headers}\0".encode())
+    digest.update(body)
+    return digest.digest()
+
+
+def _sum_up(connection: sa.Connection) -> None:
+    """What each account has sent, and the tokens that came back, from its attempts."""
+    sums: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    counted = (
+        sa.func.count().label("sent"),
+        sa.func.sum(attempts.c.input_tokens).label("input_tokens"),
+        sa.func.sum(attempts.c.output_tokens).label("output_tokens"),
+    )
+    by_account = sa.select(attempts.c.study, attempts.c.who, *counted).group_by(attempts.c.study, attempts.c.who)
+    for row in connection.execute(by_account):
+        for who in {row.who, ""}:
+            sums[row.study, who].update({name: int(row._mapping[name] or 0) for name in _SUMMED})
+    accounts = [{"study": study, "who": who, "spent": 0, "reserved": 0} for study, who in sums]
+    insert_new(connection, spending, accounts)
+    for (study, who), total in sums.items():
+        account = (spending.c.study == study) & (spending.c.who == who)
+        connection.execute(sa.update(spending).where(account).values({name: total[name] for name in _SUMMED}))
+
+
+_SUMMED = ("sent", "input_tokens", "output_tokens")
+
+
+def _portions(
+    connection: sa.Connection, query: sa.Select[Any], key: sa.ColumnElement[Any], after: Any
+) -> Iterator[Sequence[Any]]:
     """All rows in the order of their keys, a portion at a time."""
-    query = sa.select(key, *columns).where(key > sa.bindparam("after")).order_by(key).limit(AT_A_TIME)
-    after = ""
+    query = query.where(key > sa.bindparam("after")).order_by(key).limit(AT_A_TIME)
     while rows := connection.execute(query, {"after": after}).all():
         yield rows
-        after = rows[-1][0]
+        after = rows[-1]._mapping[key]

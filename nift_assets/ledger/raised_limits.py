@@ -13,8 +13,8 @@ import sqlalchemy as sa
 
 from nift_assets import providers
 from nift_assets.ledger import stored_answers
-from nift_assets.ledger.database import insert_new
-from nift_assets.ledger.tables import UNCLAIMED, answer_digest, answers, requests
+from nift_assets.ledger.database import among, insert_new
+from nift_assets.ledger.tables import CLAIMED_BY, IN_BATCH, answer_digest, answers, limitless_number, requests
 from nift_assets.protocol.answer import Answer
 from nift_assets.protocol.request import Request, restored
 from nift_training.endings import ending
@@ -25,17 +25,22 @@ def take(connection: sa.Connection, session: int, questions: Sequence[Request]) 
     found = below(connection, questions)
     if not found:
         return
-    free = connection.execute(sa.select(requests.c.key).where(requests.c.key.in_(found), UNCLAIMED)).scalars().all()
+    # Those that are new are claimed by this session, and have not left.
+    nobodys = CLAIMED_BY.in_((0, session)) & (IN_BATCH == "")
+    free = connection.execute(
+        sa.select(requests.c.key).where(among(connection, requests.c.key, found), nobodys)
+    ).scalars()
     now = datetime.now(UTC).isoformat()
     rows = [
         {
             "key": key,
             "session": session,
             "http_status": found[key].http_status,
+            "status": found[key].status,
             "headers": found[key].headers,
-            "body": bytes(found[key].body),
+            "body": found[key].body,
             "answered_at": now,
-            "digest": answer_digest(key, found[key].http_status, found[key].headers, bytes(found[key].body)),
+            "digest": answer_digest(key, found[key].http_status, found[key].headers, found[key].body),
             "taken_from": found[key].taken_from or found[key].key,
         }
         for key in sorted(free)
@@ -48,12 +53,14 @@ def below(connection: sa.Connection, questions: Sequence[Request]) -> Mapping[st
     by_limitless: dict[str, list[Request]] = {}
     for question in questions:
         by_limitless.setdefault(question.limitless_key, []).append(question)
-    rows = connection.execute(_CANDIDATES, {"of": list(by_limitless)}).all()
+    numbers = [limitless_number(key) for key in by_limitless]
+    rows = connection.execute(_CANDIDATES.where(among(connection, requests.c.limitless, numbers))).all()
     found: dict[str, tuple[int, Any]] = {}
     for row in rows:
-        if providers.load(row.provider).IN_PROCESS or (limit := restored(row.request).output_limit) is None:
+        asked = restored(row.request)
+        if providers.load(row.provider).IN_PROCESS or (limit := asked.output_limit) is None:
             continue
-        for question in by_limitless[row.limitless]:
+        for question in by_limitless.get(asked.limitless_key, ()):
             most = question.output_limit
             is_below = question.key != row.key and (most is None or limit < most)
             # The largest below is the likeliest.
@@ -69,13 +76,8 @@ def _ended_by_itself(row: Any) -> bool:
     return ending(answer.finish_reason or "") in ("whole", "refused")
 
 
-_CANDIDATES = (
-    sa.select(
-        *stored_answers.COLUMNS,
-        answers.c.taken_from,
-        requests.c.limitless,
-        requests.c.body.label("request"),
-    )
-    .join(requests, requests.c.key == answers.c.key)
-    .where(requests.c.limitless.in_(sa.bindparam("of", expanding=True)))
-)
+_CANDIDATES = sa.select(
+    *stored_answers.COLUMNS,
+    answers.c.taken_from,
+    requests.c.body.label("request"),
+).join(requests, requests.c.key == answers.c.key)

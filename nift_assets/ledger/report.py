@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
 
-from nift_assets.ledger import stored_answers
+from nift_assets.ledger import question_counts
 from nift_assets.ledger.book import Book
-from nift_assets.ledger.database import AT_A_TIME, chunks
-from nift_assets.ledger.tables import UNCLAIMED, answers, attempts, batches, requests, spending, wanted
-from nift_assets.providers import answer
+from nift_assets.ledger.database import chunks
+from nift_assets.ledger.question_counts import Group
+from nift_assets.ledger.tables import UNCLAIMED, UNKNOWN, answers, attempts, batches, requests, spending, wanted
+from nift_assets.protocol.answer import FINAL
 
 # Enough answers to know what a model's answers are like, and few enough to read in a moment.
 MOST_MEASURED, LEAST_MEASURED = 2_000, 20
@@ -108,21 +109,16 @@ class Usage:
 
 
 def report(book: Book, *, study: str | None = None) -> Report:
-    """Everything there is to say, of one study or of all. Answers are read in portions, however many there are."""
+    """Everything there is to say, of one study or of all. It is counted as it is written: no question is read here."""
     with book.reading() as connection:
-        asked = _of(sa.select(wanted.c.study, wanted.c.who).distinct(), wanted, study)
-        names = {(row.study, row.who) for row in connection.execute(asked)}
-        money = {(row.study, row.who): row for row in connection.execute(_of(sa.select(spending), spending, study))}
-        sent = {(row.study, row.who): row for row in connection.execute(_of(_SENT, attempts, study))}
+        states = question_counts.counted(connection, study)
+        money = connection.execute(_of(sa.select(spending), spending, study)).all()
         lost = [_lost(row) for row in connection.execute(_of(_LOST, attempts, study))]
-        reused = {(row.study, row.who): row.reused for row in connection.execute(_of(_REUSED, wanted, study))}
         chunks_sent = [SentChunk(**row) for row in connection.execute(_of(_BATCHES, batches, study)).mappings()]
-    accounts = [
-        _account(book, *name, sent.get(name), money.get(name), reused.get(name, 0))
-        for name in sorted(names | sent.keys())
-        if name[1]
-    ]
-    totals = {name: (row.spent, row.reserved) for (name, who), row in sorted(money.items()) if not who}
+    booked = {(row.study, row.who): row for row in money}
+    asked = {(group.study, group.who) for group in states} | {name for name, row in booked.items() if row.sent}
+    accounts = [_account(name, who, states, booked.get((name, who))) for name, who in sorted(asked) if who]
+    totals = {name: (row.spent, row.reserved) for (name, who), row in sorted(booked.items()) if not who}
     return Report(accounts=accounts, totals=totals, lost=lost, batches=chunks_sent)
 
 
@@ -135,14 +131,11 @@ def spent_and_reserved(book: Book, study: str) -> dict[str, int]:
 
 def answered(book: Book, study: str) -> dict[str, int]:
     """How many of the questions each teacher and judge of a study has wanted so far have a final answer."""
-    query = (
-        sa.select(wanted.c.who, sa.func.count())
-        .join(answers, answers.c.key == wanted.c.key)
-        .where(wanted.c.study == study)
-        .group_by(wanted.c.who)
-    )
+    found: Counter[str] = Counter()
     with book.reading() as connection:
-        return {who: int(count) for who, count in connection.execute(query)}
+        for group, questions in question_counts.counted(connection, study).items():
+            found[group.who] += questions if group.state in FINAL else 0
+    return dict(+found)
 
 
 def usage(book: Book, provider: str, model: str, who: str) -> Usage | None:
@@ -180,12 +173,12 @@ def ask_unknown_again(
         # What a killed run left in flight is unknown too. Nobody has looked up what was not listed as such, though.
         book.recover()
     with book.writing() as connection:
-        unknown = requests.c.outcome == "unknown"
+        unknown = requests.c.outcome == UNKNOWN
         lost = _lost_attempts(connection, study, who, unknown)
         questions = sa.select(requests.c.key).where(unknown).order_by(requests.c.key).with_for_update()
         if study or who:
-            whose = _of(sa.select(wanted.c.key), wanted, study)
-            questions = questions.where(requests.c.key.in_(whose.where(wanted.c.who == who) if who else whose))
+            whose = _of(sa.select(wanted.c.request), wanted, study).where(wanted.c.request == requests.c.number)
+            questions = questions.where((whose.where(wanted.c.who == who) if who else whose).exists())
         keys = connection.execute(questions).scalars().all()
         for portion in chunks(keys):
             again = sa.update(requests).where(requests.c.key.in_(portion))
@@ -200,9 +193,11 @@ def _lost_attempts(
 ) -> Sequence[Any]:
     """The unknown attempts that nobody is at work on, held until the end of the transaction."""
     idle = unknown | UNCLAIMED
-    done = attempts.c.key.in_(sa.select(answers.c.key)) | attempts.c.key.in_(sa.select(requests.c.key).where(idle))
+    answer, question = answers.c.key == attempts.c.key, requests.c.key == attempts.c.key
+    # Looked up for each of these few attempts: of questions that nobody is at work on there are as many as questions.
+    done = sa.exists().where(answer) | sa.exists().where(question, idle)
     columns = (attempts.c.session, attempts.c.number, attempts.c.study, attempts.c.who, attempts.c.reserved)
-    query = _of(sa.select(*columns).where(attempts.c.state == "unknown", done), attempts, study)
+    query = _of(sa.select(*columns).where(attempts.c.state == UNKNOWN, done), attempts, study)
     query = query.where(attempts.c.who == who) if who else query
     return connection.execute(query.order_by(attempts.c.session, attempts.c.number).with_for_update()).all()
 
@@ -231,34 +226,22 @@ def _release(connection: sa.Connection, lost: Sequence[Any], *, not_billed: bool
     return sum(row.reserved for row in lost)
 
 
-def _account(book: Book, study: str, who: str, sent: Any, money: Any, reused: int) -> Account:
+def _account(study: str, who: str, states: Mapping[Group, int], booked: Any) -> Account:
+    mine = {group: count for group, count in states.items() if (group.study, group.who) == (study, who)}
+    by_state: Counter[str] = Counter()
+    for group, count in mine.items():
+        by_state[group.state] += count
     return Account(
         study=study,
         who=who,
-        states=dict(sorted(Counter(_states(book, study, who)).items())),
-        reused=reused,
-        sent=sent.sent if sent else 0,
-        input_tokens=int(sent.input_tokens or 0) if sent else 0,
-        output_tokens=int(sent.output_tokens or 0) if sent else 0,
-        spent=money.spent if money else 0,
-        reserved=money.reserved if money else 0,
+        states=dict(sorted(by_state.items())),
+        reused=sum(count for group, count in mine.items() if group.reused),
+        sent=booked.sent if booked else 0,
+        input_tokens=booked.input_tokens if booked else 0,
+        output_tokens=booked.output_tokens if booked else 0,
+        spent=booked.spent if booked else 0,
+        reserved=booked.reserved if booked else 0,
     )
-
-
-def _states(book: Book, study: str, who: str) -> Iterator[str]:
-    """What became of each question, read from the raw answers by today's rules, a portion at a time in key order."""
-    after = ""
-    while True:
-        with book.reading() as connection:
-            rows = connection.execute(_PORTION, {"of_study": study, "of_who": who, "after": after}).all()
-        for row in rows:
-            if row.body is not None:
-                yield answer(stored_answers.read(row)).status
-            else:
-                yield "in batch" if row.in_batch else row.outcome or "pending"
-        if len(rows) < AT_A_TIME:
-            return
-        after = rows[-1].key
 
 
 def _lost(row: Any) -> LostAttempt:
@@ -279,23 +262,10 @@ def _of(query: sa.Select[Any], table: sa.Table, study: str | None) -> sa.Select[
     return query.where(table.c.study == study) if study else query
 
 
-_SENT = sa.select(
-    attempts.c.study,
-    attempts.c.who,
-    sa.func.count().label("sent"),
-    sa.func.sum(attempts.c.input_tokens).label("input_tokens"),
-    sa.func.sum(attempts.c.output_tokens).label("output_tokens"),
-).group_by(attempts.c.study, attempts.c.who)
-_REUSED = (
-    sa.select(wanted.c.study, wanted.c.who, sa.func.count().label("reused"))
-    .join(answers, answers.c.key == wanted.c.key)
-    .where(answers.c.taken_from.is_not(None))
-    .group_by(wanted.c.study, wanted.c.who)
-)
 _LOST = (
     sa.select(attempts, answers.c.key.label("answered"))
     .outerjoin(answers, answers.c.key == attempts.c.key)
-    .where(attempts.c.state == "unknown")
+    .where(attempts.c.state == UNKNOWN)
     .order_by(attempts.c.study, attempts.c.who, attempts.c.sent_at)
 )
 _BATCHES = sa.select(
@@ -315,27 +285,6 @@ _BATCHES = sa.select(
         )
     )
 ).order_by(batches.c.study, batches.c.who, batches.c.intended_at)
-_PORTION = (
-    sa.select(
-        wanted.c.key,
-        requests.c.provider,
-        requests.c.outcome,
-        requests.c.in_batch,
-        answers.c.http_status,
-        answers.c.headers,
-        answers.c.body,
-        answers.c.digest,
-    )
-    .join(requests, requests.c.key == wanted.c.key)
-    .outerjoin(answers, answers.c.key == wanted.c.key)
-    .where(
-        wanted.c.study == sa.bindparam("of_study"),
-        wanted.c.who == sa.bindparam("of_who"),
-        wanted.c.key > sa.bindparam("after"),
-    )
-    .order_by(wanted.c.key)
-    .limit(AT_A_TIME)
-)
 _USED = (
     sa.select(requests.c.body, attempts.c.input_tokens, attempts.c.output_tokens)
     .join(requests, requests.c.key == attempts.c.key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -47,13 +47,13 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredResponse:
-    """A final response as it came: status line, headers and raw body."""
+    """A final response as it came: its HTTP status and its raw body. `status` is what it was read as before."""
 
     key: str
     provider: str
     http_status: int
-    headers: Mapping[str, str]
     body: bytes
+    status: Status | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 # Made once: `json.dumps` with arguments makes an encoder for each call.
 canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
+# A text as that encoder has it.
+quoted = json.encoder.encode_basestring
 
 # What a limit of tokens is called among the parameters.
 LIMITS = ("max_tokens", "max_completion_tokens")
@@ -46,17 +48,20 @@ class Request:
 
     def body(self) -> str:
         """The request as canonical JSON; equal requests have equal bodies."""
-        return canonical(
-            {
-                "provider": self.provider,
-                "endpoint": self.endpoint,
-                "api_version": self.api_version,
-                "model": self.model,
-                "messages": [[m.role, m.content] for m in self.messages],
-                "parameters": dict(self.parameters),
-                "draw": self.draw,
-            }
+        return self._front() + self._end(self.parameters)
+
+    def _front(self) -> str:
+        """The canonical JSON up to the parameters: names in their order, written down where an encoder would sort them
+        again for each request."""
+        messages = ", ".join(f'["{message.role}", {quoted(message.content)}]' for message in self.messages)
+        version = "null" if self.api_version is None else quoted(self.api_version)
+        return (
+            f'{{"api_version": {version}, "draw": {self.draw}, "endpoint": {quoted(self.endpoint)}, '
+            f'"messages": [{messages}], "model": {quoted(self.model)}, "parameters": '
         )
+
+    def _end(self, parameters: Mapping[str, Any]) -> str:
+        return f'{_written(parameters)}, "provider": {quoted(self.provider)}}}'
 
     @property
     def key(self) -> str:
@@ -70,19 +75,29 @@ class Request:
 
     @cached_property
     def _keys(self) -> tuple[str, str]:
-        body = self.body()
+        text = hashlib.sha256(_encoded(self._front()))
         others = {name: value for name, value in self.parameters.items() if name not in LIMITS}
-        if len(others) == len(self.parameters):
-            key = hashlib.sha256(_encoded(body)).hexdigest()
-            return key, key
-        # Most of a body is its text, which is hashed once for both; the parameters stand behind it.
-        behind = f', "provider": {canonical(self.provider)}}}'
-        ends = [f"{canonical(parameters)}{behind}" for parameters in (dict(self.parameters), others)]
-        text = hashlib.sha256(_encoded(body[: -len(ends[0])]))
-        both = [text, text.copy()]
-        for digest, end in zip(both, ends, strict=True):
-            digest.update(_encoded(end))
-        return both[0].hexdigest(), both[1].hexdigest()
+        # Most of a body is its text, which is hashed once for both.
+        limitless = None if len(others) == len(self.parameters) else text.copy()
+        text.update(_encoded(self._end(self.parameters)))
+        if limitless is None:
+            return text.hexdigest(), text.hexdigest()
+        limitless.update(_encoded(self._end(others)))
+        return text.hexdigest(), limitless.hexdigest()
+
+
+def _written(parameters: Mapping[str, Any]) -> str:
+    """Parameters as canonical JSON. One row's questions have the same, and they are written once for all of them."""
+    as_given = repr(parameters)  # 1, 1.0 and True are equal, and are not written alike
+    if as_given not in _WRITTEN:
+        if len(_WRITTEN) >= MOST_WRITTEN:
+            _WRITTEN.clear()
+        _WRITTEN[as_given] = canonical(dict(parameters))
+    return _WRITTEN[as_given]
+
+
+_WRITTEN: dict[str, str] = {}
+MOST_WRITTEN = 1_000
 
 
 def restored(body: str) -> Request:

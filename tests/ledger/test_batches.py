@@ -254,7 +254,7 @@ def test_an_answer_that_came_meanwhile_is_kept_and_both_are_booked(place: Place,
     with place.book().writing() as connection:  # as if another study had asked one of them before
         connection.execute(
             sa.insert(tables.answers).values(
-                key=asked[0].key, http_status=200, headers="{}", body=b"kept", answered_at="now"
+                key=asked[0].key, http_status=200, status="other", headers=b"{}", body=b"kept", answered_at="now"
             )
         )
     server.advance(steps=3)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
@@ -23,7 +24,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from nift_assets import providers
-from nift_assets.ledger import book, database, rate_limiter, tables
+from nift_assets.ledger import book, database, question_counts, rate_limiter, report, tables
 from nift_assets.ledger.book import Asker, AttemptResult, Book, ExchangeResult, Reservation
 from nift_assets.ledger.door import ask
 from nift_assets.ledger.locks import FileLocks
@@ -724,22 +725,132 @@ def test_what_the_headers_say_is_left_is_the_most_there_is() -> None:
     assert rate_limiter.admit(gate.limiter, LimitObservations(), [1] * 5, 102.5).admitted == 5
 
 
+# -- what it costs beside many
+
+
+@contextmanager
+def statements(ledger: Book) -> Iterator[list[tuple[str, Any]]]:
+    """The statements that a ledger executes in the block, each with its values."""
+    executed: list[tuple[str, Any]] = []
+
+    def note(connection: Any, cursor: Any, text: str, values: Any, context: Any, many: bool) -> None:
+        if not text.startswith("pragma"):
+            executed.append((text, values[0] if many else values))
+
+    sa.event.listen(ledger._engine, "before_cursor_execute", note)
+    try:
+        yield executed
+    finally:
+        sa.event.remove(ledger._engine, "before_cursor_execute", note)
+
+
+def plans(ledger: Book, executed: Sequence[tuple[str, Any]]) -> dict[str, list[str]]:
+    """How SQLite goes about each statement."""
+    found = {}
+    with ledger.reading() as connection:
+        for text, values in executed:
+            if text.split()[0].lower() in ("select", "insert", "update", "delete"):
+                steps = connection.exec_driver_sql(f"explain query plan {text}", values).all()
+                found[text] = [step[3] for step in steps]
+    return found
+
+
+# Read from one end to the other: a table that has a row for each question, or for each request that was sent.
+WHOLE = re.compile(r"SCAN (requests|answers|attempts|wanted|r|a|w)\b")
+
+
 def test_a_question_is_looked_up_by_its_key_however_many_there_are(sqlite_url: str) -> None:
     """Of nearly all questions `claimed_by` and `in_batch` are null: by those SQLite would read the whole ledger."""
     ledger = Book(sqlite_url)
-    executed: list[tuple[str, Any]] = []
-    sa.event.listen(
-        ledger._engine,
-        "before_cursor_execute",
-        lambda connection, cursor, text, values, *_: executed.append((text, values)),
-    )
-    with FaultServer() as server:
-        for limit in (100, 200):  # what ended under the smaller limit is taken over
-            asked = [question(f"text {number}", parameters={"max_tokens": limit}) for number in range(30)]
-            ask(ledger, ASKER, asked, server_of(server.url), limits=Limits(), price=PRICE)
-    looked_up = [(text, values) for text, values in executed if 'requests."key" IN' in text]
-    assert len({text.split()[0] for text, _ in looked_up}) == 2, "some are selected and some updated"
-    with ledger.reading() as connection:
-        for text, values in looked_up:
-            plan = [row[3] for row in connection.exec_driver_sql(f"explain query plan {text}", values)]
-            assert any("requests_1 (key=?)" in step for step in plan), (text, plan)
+    given = [
+        [question(f"text {number}", parameters={"max_tokens": limit}) for number in range(30)] for limit in (100, 200)
+    ]
+    with FaultServer([{"fault": "server_error", "share": 0.2, "first": 1}]) as server, statements(ledger) as executed:
+        with ledger.session(ASKER.writer) as session:  # who wanted them once and asked nobody
+            ledger.open_accounts(ASKER)
+            ledger.intend(session, ASKER, given[0])
+        for asked in (*given, given[1]):  # what ended under the smaller limit is taken over, then all is there
+            ask(ledger, ASKER, asked, server_of(server.url), limits=Limits(backoff_seconds=0.01), price=PRICE)
+        report.report(ledger)
+        report.answered(ledger, "s")
+        report.ask_unknown_again(ledger, study="s", who="t")
+    found = plans(ledger, executed)
+    looked_up = [text for text in found if 'requests."key" IN' in text]
+    assert {text.split()[0] for text in looked_up} == {"SELECT", "UPDATE", "INSERT"}
+    for text in looked_up:
+        assert any("requests_1 (key=?)" in step for step in found[text]), (text, found[text])
+    assert len(found) > 25
+    for text, steps in found.items():
+        assert not [step for step in steps if WHOLE.search(step) and "INDEX attempts_" not in step], (text, steps)
+
+
+def test_ten_thousand_questions_are_taken_in_by_few_statements(ledger_url: str) -> None:
+    """A statement costs a way to the database and a commit one to the disk, whatever they write."""
+    ledger = Book(ledger_url)
+    asked = [question(f"text {number}", parameters={"max_tokens": 100}) for number in range(10_000)]
+    commits = 0
+
+    def count(_: Any) -> None:
+        nonlocal commits
+        commits += 1
+
+    with ledger.session("s/t") as session:
+        ledger.open_accounts(ASKER)
+        sa.event.listen(ledger._engine, "commit", count)
+        with statements(ledger) as executed:
+            assert len(ledger.intend(session, ASKER, asked).ours) == 10_000
+        assert len(executed) <= 2 * 14
+        assert commits <= 2
+        commits = 0
+        ledger.keep(session, [(question.key, 200, b"{}") for question in asked])
+        commits = 0
+        with statements(ledger) as executed:
+            assert ledger.intend(session, ASKER, asked).ours == []
+        assert commits == 0, "who finds everything there writes nothing"
+        assert len(executed) <= 2 * 4
+
+
+def test_a_report_reads_no_question_and_no_answer(ledger_url: str) -> None:
+    ledger = Book(ledger_url)
+    ask(ledger, ASKER, questions(300), Counting(), limits=Limits(), price=PRICE)
+    with statements(ledger) as executed:
+        (account,) = report.report(ledger).accounts
+    assert account.states == {"ok": 300}
+    assert len(executed) <= 5
+    for text, _ in executed:
+        assert "body" not in text
+        assert not re.search(r"\b(FROM|JOIN) (requests|wanted)\b", text)
+
+
+def test_what_is_counted_is_what_is_there_whoever_asks_at_once(ledger_url: str) -> None:
+    """Each wants what the others are answering just then: one who counts before an answer counts it all the same."""
+    asked = questions(60)
+    failures: list[BaseException] = []
+
+    def work(place: int) -> None:
+        try:
+            ledger = Book(ledger_url)
+            asker = Asker(study=f"s{place % 2}", who=f"t{place}", writer=f"w{place}")
+            with ledger.session(asker.writer) as session:
+                ledger.open_accounts(asker)
+                for start in range(0, len(asked), 6):
+                    portion = asked[start : start + 6]
+                    claims = ledger.intend(session, asker, [*portion, asked[-1 - start]])
+                    ledger.keep(session, [(key, 200, b"{}") for key in claims.ours[::2]])
+                    if given_up := claims.ours[1::2]:
+                        ledger.give_up(given_up, "exhausted", "no more")
+                    ledger.keep(session, [(question.key, 200, b"{}") for question in portion[:2]])
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(place,)) for place in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures[0]
+    for _ in range(2):  # as the connections have counted, and when that is gathered
+        ledger = Book(ledger_url)
+        with ledger.reading() as connection:
+            assert question_counts.counted(connection) == question_counts.recounted(connection)
+            assert sum(question_counts.counted(connection).values()) == 6 * 60

@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from nift_assets.ledger import report
 from nift_assets.ledger.book import Asker, AttemptResult, Book, Reservation, spilled
 from nift_assets.ledger.rate_limiter import LimitObservations
-from nift_assets.ledger.tables import answers, attempts, requests, sessions, spending
+from nift_assets.ledger.tables import answers, attempts, requests, sessions, spending, wanted
 from tests.ledger.asking import questions
 
 QUESTIONS = questions(6)
@@ -232,6 +232,25 @@ class BookStates(RuleBasedStateMachine):
             assert account.reserved + account.spent <= (CAP if account.who == "" else CAP * 2 // 3)
 
     @invariant()
+    def the_report_is_what_a_count_from_the_beginning_comes_to(self) -> None:
+        if not hasattr(self, "writers"):
+            return
+        with self.writers[0].book.reading() as connection:
+            asked = {row.number: row for row in connection.execute(sa.select(requests)).all()}
+            read_as = dict(connection.execute(sa.select(answers.c.key, answers.c.status)).all())
+            tried = connection.execute(sa.select(attempts)).all()
+            found: dict[str, Counter[str]] = {}
+            for number, who in connection.execute(sa.select(wanted.c.request, wanted.c.who)):
+                question = asked[number]
+                state = read_as.get(question.key) or question.outcome or "pending"
+                found.setdefault(who, Counter())[state] += 1
+        reported = report.report(self.writers[0].book).accounts
+        assert {account.who: dict(account.states) for account in reported} == found
+        for account in reported:
+            mine = [row for row in tried if row.who == account.who]
+            assert (account.sent, account.output_tokens) == (len(mine), sum(row.output_tokens or 0 for row in mine))
+
+    @invariant()
     def no_answer_is_lost_and_none_is_asked_for_twice_at_once(self) -> None:
         if not hasattr(self, "writers"):
             return
@@ -264,7 +283,7 @@ def _ended(number: int, key: str, ending: str) -> AttemptResult:
     own: dict[str, Any] = {"number": number, "key": key, "reserved": MOST}
     match ending:
         case "answered":
-            return AttemptResult(state="answered", spent=COST, http_status=200, body=b"{}", **own)
+            return AttemptResult(state="answered", spent=COST, output_tokens=7, http_status=200, body=b"{}", **own)
         case "rejected":
             return AttemptResult(state="failed", cause="http_400", http_status=400, body=b"{}", **own)
         case "failed":

@@ -18,11 +18,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from nift_assets.ledger import backups, high_water
+from nift_assets.ledger import backups, high_water, question_counts, tables
 from nift_assets.ledger.backups import accept, backup, check, restore
 from nift_assets.ledger.book import Asker, Book
 from nift_assets.ledger.door import ask
 from nift_assets.ledger.high_water import DamagedLedger, HighWater, Mark
+from nift_assets.ledger.locks import AdvisoryLocks, FileLocks, Locks
 from nift_assets.ledger.report import report
 from nift_assets.ledger.tables import VERSION
 from nift_assets.protocol import Request
@@ -212,18 +213,27 @@ def test_no_flipped_byte_is_another_answer_or_paid_again_without_a_word(
 
 
 @pytest.mark.fault("S15")
+def test_a_description_of_which_even_the_complaint_is_no_text_is_damage(kept: Path, tmp_path: Path) -> None:
+    ledger = backup(f"sqlite:///{kept}", tmp_path / "ledger.sqlite")
+    content = ledger.read_bytes()
+    assert b"begin insert into" in content
+    ledger.write_bytes(content.replace(b"begin insert into", b"begin \xf4\xffsert into"))
+    assert REMEDY in str(paid_again(ledger))
+    assert not check(f"sqlite:///{ledger}").whole
+
+
+@pytest.mark.fault("S15")
 def test_a_flipped_answer_is_named_and_the_others_stay(ledger: Path) -> None:
     book = Book(f"sqlite:///{ledger}")
     key = questions(60)[7].key
     with book.writing() as connection:
-        connection.execute(
-            sa.text("update answers set body = cast(replace(body, 'words', 'Words') as blob) where key = :key"),
-            {"key": key},
-        )
+        of_key = tables.answers.c.key == key
+        body = connection.execute(sa.select(tables.answers.c.body).where(of_key)).scalar_one()
+        changed = body.replace(b"words", b"Words")
+        connection.execute(sa.update(tables.answers).where(of_key).values(body=changed))
     with pytest.raises(DamagedLedger, match=f"answer {key} is not what was stored"):
         list(book.stored([key]))
-    with pytest.raises(DamagedLedger, match=key):
-        report(book)
+    assert report(book).accounts[0].states == {"ok": 60}, "it counts, and reads no answer"
     assert list(check(f"sqlite:///{ledger}").damaged.values()) == [key]
     with pytest.raises(DamagedLedger, match="1 answers are not what was stored"):
         backup(f"sqlite:///{ledger}", ledger.with_name("copy.sqlite"))
@@ -231,10 +241,12 @@ def test_a_flipped_answer_is_named_and_the_others_stay(ledger: Path) -> None:
     assert paid_again(ledger) == 1
 
 
-def test_an_answer_that_only_its_attempt_remembers_is_not_asked_again(ledger: Path) -> None:
+@pytest.mark.parametrize("gone", [("answers",), ("answers", "requests")], ids="-".join)
+def test_an_answer_that_only_its_attempt_remembers_is_not_asked_again(gone: Sequence[str], ledger: Path) -> None:
     book = Book(f"sqlite:///{ledger}")
     with book.writing() as connection:
-        connection.execute(sa.text("delete from answers where key = :key"), {"key": questions(1)[0].key})
+        for table in gone:
+            connection.execute(sa.text(f"delete from {table} where key = :key"), {"key": questions(1)[0].key})
     assert "has lost the answer" in str(paid_again(ledger))
     accept(f"sqlite:///{ledger}")
     assert paid_again(ledger) == 1
@@ -484,10 +496,10 @@ def test_a_ledger_of_version_2_is_brought_to_this_one_and_kept_as_it_was(old: Pa
 def test_a_migration_that_is_killed_is_made_again(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nift_assets.ledger import migrations
 
-    def killed(_: object) -> None:
+    def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(migrations, "_fill_columns", killed)
+    monkeypatch.setattr(migrations, "_pack_answers", killed)
     with pytest.raises(KeyboardInterrupt):
         Book(f"sqlite:///{old}")
     monkeypatch.undo()
@@ -516,24 +528,206 @@ def test_a_ledger_of_version_2_put_over_a_later_one_is_refused(old: Path) -> Non
     assert len(Book(f"sqlite:///{old}").answered([r.key for r in old_questions()])) == 9
 
 
+# -- a ledger of version 3
+
+# As version 3 of the tables had it: each way a question can stand, one wanted by two teachers, one answered below its
+# limit, one in a batch.
+VERSION_3 = Path(__file__).with_name("version_3.sql")
+STATES_OF_VERSION_3 = {
+    ("s", "t"): {
+        "empty": 1,
+        "exhausted": 1,
+        "in batch": 1,
+        "ok": 2,
+        "pending": 2,
+        "refused": 1,
+        "rejected": 1,
+        "truncated": 1,
+        "unknown": 1,
+    },
+    ("s", "u"): {"ok": 1, "unknown": 1},
+    ("s2", "t"): {"ok": 2, "pending": 1, "truncated": 1},
+}
+
+
+def of_version_3(file: Path) -> Path:
+    """A ledger of version 3 with its mark."""
+    file.parent.mkdir(exist_ok=True)
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript(VERSION_3.read_text())
+        ((ledger, commits),) = connection.execute("select ledger, commits from high_water").fetchall()
+    Mark(file).put(HighWater(ledger, commits))
+    return file
+
+
+def is_as_version_3_said(book: Book) -> None:
+    """The states, the requests sent, the tokens and the money are those that version 3 reported."""
+    found = report(book)
+    assert {(account.study, account.who): account.states for account in found.accounts} == STATES_OF_VERSION_3
+    assert [account.reused for account in found.accounts] == [0, 0, 1]
+    first = found.accounts[0]
+    assert (first.sent, first.input_tokens, first.output_tokens) == (9, 50, 25)
+    assert (first.spent, first.reserved) == (2_000_000, 2_000_000)
+    assert found.totals == {"s": (2_000_000, 2_000_000), "s2": (0, 0)}
+    with book.reading() as connection:
+        assert question_counts.counted(connection) == question_counts.recounted(connection)
+
+
+def test_a_ledger_of_version_3_is_brought_to_this_one_and_kept_as_it_was(tmp_path: Path) -> None:
+    file = of_version_3(tmp_path / "ledger.sqlite")
+    with closing(sqlite3.connect(file)) as connection:
+        came = dict(connection.execute("select key, body from answers").fetchall())
+        headers = dict(connection.execute("select key, headers from answers").fetchall())
+    book = Book(f"sqlite:///{file}")
+    is_as_version_3_said(book)
+    assert {stored.key: stored.body for stored in book.stored(list(came))} == came
+    with book.reading() as connection:
+        kept = connection.execute(sa.select(tables.answers.c.key, tables.answers.c.headers)).all()
+    assert {key: text.decode() for key, text in kept} == headers
+    assert check(f"sqlite:///{file}").whole
+    with closing(sqlite3.connect(f"{file}.version-3")) as before:
+        assert before.execute("select max(version) from schema").fetchone() == (3,)
+        assert dict(before.execute("select key, body from answers").fetchall()) == came
+    limited = questions(8, parameters={"temperature": 0.0, "max_tokens": 90})
+    assert len(book.settled(limited, reuse_below_limit=True)) == 3, "found below the limit as before"
+    assert restore(f"sqlite:///{file}", Path(f"{file}.version-3")).answers == 7
+    is_as_version_3_said(Book(f"sqlite:///{file}"))
+
+
+def test_a_migration_that_is_killed_at_any_statement_is_made_again(tmp_path: Path) -> None:
+    whole = of_version_3(tmp_path / "whole" / "ledger.sqlite")
+    statement = 0
+    while True:
+        file = tmp_path / str(statement) / "ledger.sqlite"
+        copied(whole.parent, file.parent)
+        left = statement
+
+        def dies(*_: object) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+
+        sa.event.listen(sa.engine.Engine, "before_cursor_execute", dies)
+        try:
+            Book(f"sqlite:///{file}")
+        except KeyboardInterrupt:
+            ended = False
+        else:
+            ended = True
+        finally:
+            sa.event.remove(sa.engine.Engine, "before_cursor_execute", dies)
+        if not ended:
+            with closing(sqlite3.connect(file)) as connection:
+                assert connection.execute("select max(version) from schema").fetchone() == (3,)
+        is_as_version_3_said(Book(f"sqlite:///{file}"))
+        if ended:
+            break
+        statement += 5
+    assert statement > 30
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_a_ledger_is_not_brought_to_this_version_while_a_run_asks_through_it(
+    database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """What comes back to a program of before would find no table to go into."""
+    locks: Locks
+    if database == "sqlite":
+        url = f"sqlite:///{of_version_3(tmp_path / 'ledger.sqlite')}"
+        locks = FileLocks(tmp_path / "ledger.sqlite.locks")
+    else:
+        url = str(request.getfixturevalue("database_url"))
+        on_a_server(url, VERSION_3)
+        locks = AdvisoryLocks(sa.create_engine(url))
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("update sessions set ended = false where id = 5"))
+    lock = locks.hold("session 5")
+    assert lock is not None
+    with pytest.raises(ValueError, match="a run is asking as s/t right now"):
+        Book(url)
+    lock.release()
+    is_as_version_3_said(Book(url))
+
+
+def test_whoever_reads_a_ledger_does_not_keep_it_from_this_version(tmp_path: Path) -> None:
+    file = of_version_3(tmp_path / "ledger.sqlite")
+    with closing(sqlite3.connect(file, isolation_level=None)) as reader:
+        reader.execute("pragma journal_mode = wal")
+        reader.execute("begin")
+        assert reader.execute("select count(*) from answers").fetchone() == (7,)
+        is_as_version_3_said(Book(f"sqlite:///{file}"))
+        assert reader.execute("select count(*) from answers where headers = '{}'").fetchone() == (7,)
+
+
+def test_a_damaged_answer_of_version_3_is_no_whole_one_of_this(tmp_path: Path) -> None:
+    file = of_version_3(tmp_path / "ledger.sqlite")
+    with closing(sqlite3.connect(file)) as connection:
+        ((key,),) = connection.execute(
+            "update answers set body = cast(replace(body, 'whole', 'While') as blob) where instr(body, 'whole') "
+            "and taken_from is null returning key"
+        ).fetchall()
+        connection.commit()
+    book = Book(f"sqlite:///{file}")
+    with pytest.raises(DamagedLedger, match=f"answer {key} is not what was stored"):
+        list(book.stored([key]))
+    assert list(check(f"sqlite:///{file}").damaged.values()) == [key]
+
+
+def test_a_ledger_of_version_3_that_holds_less_than_it_did_is_refused_as_it_is(tmp_path: Path) -> None:
+    file = of_version_3(tmp_path / "ledger.sqlite")
+    with closing(sqlite3.connect(file)) as connection:
+        ((ledger, commits),) = connection.execute("select ledger, commits from high_water").fetchall()
+    Mark(file).put(HighWater(ledger, commits + 1))
+    with pytest.raises(DamagedLedger, match=REMEDY):
+        Book(f"sqlite:///{file}")
+    assert not Path(f"{file}.version-3").exists()
+    accept(f"sqlite:///{file}")
+    is_as_version_3_said(Book(f"sqlite:///{file}"))
+    Mark(file).path.unlink()
+    with pytest.raises(DamagedLedger, match="has no mark beside it"):
+        Book(f"sqlite:///{file}")
+
+
+def on_a_server(url: str, dump: Path) -> None:
+    """The tables and rows of an SQLite dump, on a database server as the program of that version had made them."""
+    engine = sa.create_engine(url)
+    with closing(sqlite3.connect(":memory:")) as memory, engine.begin() as connection:
+        memory.executescript(dump.read_text())
+        for name, made in memory.execute("select name, sql from sqlite_master where type = 'table'").fetchall():
+            if name in ("high_water", "sqlite_sequence"):
+                continue
+            made = made.replace("BLOB", "BYTEA").replace(
+                "INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT", "SERIAL PRIMARY KEY"
+            )
+            connection.exec_driver_sql(made)
+            table = sa.Table(name, sa.MetaData(), autoload_with=connection)
+            rows = memory.execute(f"select * from {name}")
+            truths = {column.name for column in table.columns if isinstance(column.type, sa.Boolean)}
+            names = [column[0] for column in rows.description]
+            for row in rows.fetchall():
+                values = {key: bool(value) if key in truths else value for key, value in zip(names, row, strict=True)}
+                connection.execute(sa.insert(table).values(values))
+        for (made,) in memory.execute("select sql from sqlite_master where type = 'index' and sql is not null"):
+            connection.exec_driver_sql(made)
+    engine.dispose()
+
+
 def test_a_ledger_of_version_2_in_postgresql_is_brought_to_this_one(database_url: str) -> None:
+    on_a_server(database_url, VERSION_2)
     book = Book(database_url)
-    play(book, "s", "t", [(q, answered(f"{place}")) for place, q in enumerate(old_questions())])
-    with book.writing() as connection:
-        for table, columns in {
-            "requests": ["limitless"],
-            "answers": ["digest", "taken_from"],
-            "batches": ["listed_until"],
-        }.items():
-            for column in columns:
-                connection.execute(sa.text(f"alter table {table} drop column {column}"))
-        connection.execute(sa.text("drop table high_water"))
-        connection.execute(sa.text("update schema set version = 2"))
-    book = Book(database_url)
-    assert len(list(book.stored([r.key for r in old_questions()]))) == 12
+    assert len(list(book.stored([r.key for r in old_questions()]))) == 9
+    assert len(book.settled(old_questions(30), reuse_below_limit=True)) == 5
     with book.reading() as connection:
         assert connection.scalar(sa.text("select count(*) from answers where digest is null")) == 0
         assert connection.scalar(sa.text("select max(version) from schema")) == VERSION
+
+
+def test_a_ledger_of_version_3_in_postgresql_is_brought_to_this_one(database_url: str) -> None:
+    on_a_server(database_url, VERSION_3)
+    is_as_version_3_said(Book(database_url))
+    is_as_version_3_said(Book(database_url))
 
 
 # -- a ledger that can only be read

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 from typing import cast
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nift_assets.ledger.book import AttemptResult
 from nift_assets.ledger.circuit_breaker import BREAK_AFTER, MOST_PROBES, CircuitBreaker
 from nift_assets.ledger.connection import Failure, Response
 from nift_assets.ledger.in_flight import Attempt, InFlight
+from nift_assets.ledger.packing import COMMON, packed, unpacked
 from nift_assets.ledger.refusals import REFUSED_ALIKE, Refusals
 from nift_assets.ledger.request_queue import QueuedRequest, RequestQueue
 from nift_assets.ledger.tables import metadata
 from nift_assets.protocol import Request
+from nift_assets.providers import chat_completion
 from tests.ledger.asking import question, questions
+from tests.ledger.fault_server import expected_text
 
 
 def refusal(number: int) -> AttemptResult:
@@ -172,6 +179,14 @@ def test_an_attempt_whose_outcome_cannot_be_taken_is_told_of_as_malformed() -> N
     assert [(failure.cause, failure.sent) for failure in ends] == [("malformed", True)]
 
 
+BODIES = [
+    json.dumps(
+        chat_completion(model="m", text=expected_text(text, "m"), finish_reason="stop", input_tokens=9, output_tokens=8)
+    ).encode()
+    for text in ("one", "another", "third")
+]
+
+
 def test_the_names_that_stand_in_users_ledgers_are_those_of_the_first_ones() -> None:
     """Whoever renames one of them makes every ledger there is unreadable."""
     stored = {table.name: [column.name for column in table.columns] for table in metadata.sorted_tables}
@@ -180,10 +195,11 @@ def test_the_names_that_stand_in_users_ledgers_are_those_of_the_first_ones() -> 
         "high_water": ["ledger", "commits", "answers"],
         "sessions": ["id", "writer", "host", "pid", "began_at", "ended"],
         "requests": [
-            *("key", "provider", "model", "body", "intended_at"),
+            *("number", "key", "provider", "model", "body", "intended_at"),
             *("claimed_by", "in_batch", "outcome", "detail", "limitless"),
         ],
-        "wanted": ["study", "who", "key"],
+        "wanted": ["request", "study", "who"],
+        "question_counts": ["study", "who", "state", "reused", "slot", "questions"],
         "attempts": [
             *("session", "number", "key", "study", "who", "batch", "state", "cause", "http_status", "request_id"),
             *("sent_at", "input_tokens", "output_tokens", "reserved", "spent", "evidence"),
@@ -193,13 +209,14 @@ def test_the_names_that_stand_in_users_ledgers_are_those_of_the_first_ones() -> 
             "session",
             "number",
             "http_status",
+            "status",
             "headers",
             "body",
             "answered_at",
             "digest",
             "taken_from",
         ],
-        "spending": ["study", "who", "spent", "reserved"],
+        "spending": ["study", "who", "spent", "reserved", "sent", "input_tokens", "output_tokens"],
         "gauges": [
             *("name", "requests_per_minute", "tokens_per_minute", "requests_left", "tokens_left", "measured_at"),
             *("learned", "learned_at", "gate_until"),
@@ -219,3 +236,22 @@ def test_the_names_that_stand_in_users_ledgers_are_those_of_the_first_ones() -> 
             *("downloads_torn", "detail", "remedy", "counts"),
         ],
     }
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=3_000) | st.text().map(str.encode) | st.sampled_from(BODIES))
+def test_what_is_packed_comes_out_as_it_was(content: bytes) -> None:
+    assert unpacked(packed(content)) == content
+    assert len(packed(content)) <= len(content) + 1
+
+
+def test_what_was_packed_once_is_read_for_good() -> None:
+    """Every answer in every ledger was packed with these bytes in front of it."""
+    assert hashlib.sha256(COMMON).hexdigest() == "25734d9741fbe15c497df5a0c2b90ff885e0d44a5d456b5ead9a649ed7db1d80"
+    with pytest.raises(ValueError, match="nothing is packed as"):
+        unpacked(b"\x07?")
+
+
+def test_a_response_takes_at_most_six_tenths_of_its_bytes() -> None:
+    for body in BODIES:
+        assert len(packed(body)) < 0.6 * len(body)

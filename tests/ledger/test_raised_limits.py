@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nift_assets import providers
 from nift_assets.ledger.book import Asker, Book
@@ -184,3 +186,30 @@ def _fields(request: Request) -> dict[str, object]:
         "parameters": request.parameters,
         "draw": request.draw,
     }
+
+
+ANY_TEXTS = st.text(st.characters())  # surrogates as well
+ANY_VALUES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | ANY_TEXTS | st.lists(ANY_TEXTS)
+ANY_REQUESTS = st.builds(
+    Request,
+    provider=ANY_TEXTS,
+    model=ANY_TEXTS,
+    messages=st.lists(
+        st.builds(Message, role=st.sampled_from(("system", "user", "assistant")), content=ANY_TEXTS), max_size=3
+    ).map(tuple),
+    parameters=st.dictionaries(ANY_TEXTS | st.sampled_from(LIMITS), ANY_VALUES, max_size=4),
+    endpoint=ANY_TEXTS,
+    api_version=st.none() | ANY_TEXTS,
+    draw=st.integers(0, 5),
+)
+
+
+@settings(deadline=None)
+@given(ANY_REQUESTS)
+def test_a_body_is_the_canonical_json_of_its_request(asked: Request) -> None:
+    """It is put together by hand, for it is made for every question; the encoder says what it has to be."""
+    assert asked.body() == canonical(_fields(asked))
+    assert restored(asked.body()) == asked
+    assert asked.key == hashlib.sha256(asked.body().encode("utf-8", "surrogatepass")).hexdigest()
+    others = {name: value for name, value in asked.parameters.items() if name not in LIMITS}
+    assert asked.limitless_key == replace(asked, parameters=others).key

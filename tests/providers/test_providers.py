@@ -40,9 +40,7 @@ def request(text: str, *, model: str = "m", provider: str = "original", **parame
 
 def read(body: dict[str, Any], provider: str = "openai") -> Answer:
     status = 400 if "error" in body else 200
-    return answer(
-        StoredResponse(key="k", provider=provider, http_status=status, headers={}, body=json.dumps(body).encode())
-    )
+    return answer(StoredResponse(key="k", provider=provider, http_status=status, body=json.dumps(body).encode()))
 
 
 def book(tmp_path: Path) -> Book:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from nift_assets.ledger import accounts
 from nift_assets.ledger.batches.chunking import ChunkItem
-from nift_assets.ledger.book import Asker, AttemptResult, Book, settle
+from nift_assets.ledger.book import Asker, AttemptResult, Book, lock_questions, settle
 from nift_assets.ledger.database import chunks, clean
 from nift_assets.ledger.high_water import DamagedLedger
 from nift_assets.ledger.tables import IN_BATCH, answers, attempts, batches, requests
@@ -59,7 +59,8 @@ def intend(
 ) -> None:
     """Writes a chunk down before anything of it leaves: itself, an attempt for each request, and what they may cost."""
     connection.execute(sa.insert(batches).values(**chunk, state="intended"))
-    for keys in chunks([item.key for item in items]):
+    for keys in chunks(sorted(item.key for item in items)):
+        lock_questions(connection, requests.c.key.in_(keys))
         claim = sa.update(requests).where(requests.c.key.in_(keys))
         connection.execute(claim.values(in_batch=chunk["id"], claimed_by=None))
     sent = [
@@ -78,7 +79,8 @@ def intend(
         for place, item in enumerate(items)
     ]
     connection.execute(sa.insert(attempts), sent)
-    accounts.post(connection, chunk["study"], chunk["who"], reserved=sum(item.amount for item in items), spent=0)
+    reserved = sum(item.amount for item in items)
+    accounts.post(connection, chunk["study"], chunk["who"], reserved=reserved, sent=len(items))
 
 
 def update(book: Book, digest: str, **values: Any) -> None:

@@ -7,7 +7,8 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
-from nift_assets.ledger import spill
+from nift_assets.ledger import question_counts, spill
+from nift_assets.ledger.packing import unpacked
 from tests.ledger.simulation.world import Attempt, Process, World
 
 # So long may an answer lie in a process that could write it somewhere.
@@ -40,6 +41,7 @@ class Checks:
         if not self._read("select 1 from sqlite_master where name = 'batches'"):
             return
         self._accounts()
+        self._counts()
         self._copy()
         self._new_sessions(process)
         self._new_attempts()
@@ -74,7 +76,8 @@ class Checks:
         """After everybody has ended well. `questions` are the texts by key."""
         world, states = self._world, self._states()
         stored = {
-            (s, n): (key, body) for key, s, n, body in self._read("select key, session, number, body from answers")
+            (s, n): (key, unpacked(body))
+            for key, s, n, body in self._read("select key, session, number, body from answers")
         }
         spent = {(s, n): amount for s, n, amount in self._read("select session, number, spent from attempts")}
         if open_still := [attempt for attempt, state in states.items() if state == "sent"]:
@@ -133,6 +136,15 @@ class Checks:
                 self._world.violated(f"{study}/{who} has {reserved} reserved and {spent} spent")
             if reserved + spent > self.caps.get((study, who), reserved + spent):
                 self._world.violated(f"{study}/{who} has passed its cap: {reserved} + {spent}")
+
+    def _counts(self) -> None:
+        counted = "select study, who, state, reused, questions from question_counts where questions <> 0"
+        if set(self._read(counted)) != set(self._read(question_counts.RECOUNTED)):
+            self._world.violated("the questions are not as many as the report says")
+        sent = Counter(dict(self._read("select study, count(*) from attempts group by study")))
+        booked = Counter(dict(self._read("select study, sent from spending where who = ''")))
+        if sent != booked:
+            self._world.violated(f"{sent} requests are written down, and {booked} are counted")
 
     def _new_sessions(self, process: Process) -> None:
         for number, writer, ended in self._read("select id, writer, ended from sessions"):

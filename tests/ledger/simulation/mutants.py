@@ -66,8 +66,8 @@ MUTANTS = (
     Mutant(
         "a question of another's is taken",
         "book.py",
-        "among(connection, requests.c.key, missing) & UNCLAIMED & ",
-        "among(connection, requests.c.key, missing) & ",
+        "free = UNCLAIMED & ",
+        "free = ",
     ),
     Mutant("the study's cap is not looked at", "book.py", '[("", self.study_cap), ', "["),
     Mutant(
