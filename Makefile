@@ -11,7 +11,7 @@ OWN_DOCUMENTS = $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(TEXT),--text-column 
 
 SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
 
-.PHONY: help demo rehearsal run ui docs browser test test-full bench-teachers bench-checks bench-data bench-train bench-merge bench-hub bench-look bench-dagster readers families faults pictures check lock versions format clean
+.PHONY: help demo rehearsal run ui docs browser test test-full bench-teachers bench-checks bench-data bench-train bench-merge bench-hub bench-look bench-dagster bench-scale readers families faults pictures check lock versions format clean
 
 help: ## what can be made
 	@echo "make TARGET, of which demo and test are enough to begin:"
@@ -84,6 +84,10 @@ readers: .venv/installed ## what LLaMA-Factory, TRL and axolotl read of a traini
 
 bench-dagster: .venv/installed ## what Dagster costs: loading, a step, a back-fill of eight teachers; takes some minutes
 	@$(BIN)/python -m tests.ui.bench
+
+# make bench-scale SIZES='10000 1000000 10000000' DATABASES=sqlite
+bench-scale: .venv/installed ## what the ledger costs beside 10,000 and a million questions, in SQLite and PostgreSQL; 4 GB of disk
+	@$(BIN)/python -m tests.scale $(if $(SIZES),--sizes $(SIZES)) $(if $(DATABASES),--databases $(DATABASES))
 
 pictures: .venv/installed browser ## the README's pictures of the UI, made anew
 	@$(BIN)/python -m tests.ui.pictures
