@@ -100,6 +100,18 @@ MUTANTS = (
         "_SEND, rows)",
         "_SEND, rows[:-1] or rows)",
     ),
+    Mutant(
+        "what is answered is counted as open too",
+        "question_counts.py",
+        '        _row(OPEN.format("r"), "0", -1, _OF_ANSWER.format("new")),\n',
+        "",
+    ),
+    Mutant(
+        "what leaves is not counted",
+        "book.py",
+        "reserved=sum(amounts[:count]), sent=count)",
+        "reserved=sum(amounts[:count]))",
+    ),
 )
 
 
