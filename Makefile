@@ -85,8 +85,9 @@ readers: .venv/installed ## what LLaMA-Factory, TRL and axolotl read of a traini
 bench-dagster: .venv/installed ## what Dagster costs: loading, a step, a back-fill of eight teachers; takes some minutes
 	@$(BIN)/python -m tests.ui.bench
 
-# make bench-scale SIZES='10000 1000000 10000000' DATABASES=sqlite
-bench-scale: .venv/installed ## what the ledger costs beside 10,000 and a million questions, in SQLite and PostgreSQL; 4 GB of disk
+# make bench-scale SIZES='10000 1000000 10000000' DATABASES=sqlite PAIRS='80000 300000'
+bench-scale: .venv/installed ## what each step of 80,000 pairs costs, and the ledger beside 10,000 and a million questions; 6 GB of disk
+	@$(BIN)/python -m tests.scale.steps --pairs $(or $(PAIRS),80000)
 	@$(BIN)/python -m tests.scale $(if $(SIZES),--sizes $(SIZES)) $(if $(DATABASES),--databases $(DATABASES))
 
 pictures: .venv/installed browser ## the README's pictures of the UI, made anew

@@ -66,7 +66,7 @@ STEPS: tuple[tuple[str, str | None], ...] = (
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--pairs", type=int, default=80_000)
+    options.add_argument("--pairs", type=int, nargs="+", default=[80_000])
     options.add_argument("--only", nargs="*", help="these tables, of a folder that is kept")
     options.add_argument("--folder", type=Path, help="where everything is to lie, and stay")
     options.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
@@ -74,8 +74,9 @@ def main() -> None:
     if given.one:
         print(json.dumps(_made(given.one[0], given.one[1] or None)))
         return
-    with tempfile.TemporaryDirectory(prefix="nift-scale-") as scratch:
-        measure(given.folder or Path(scratch), given.pairs, given.only)
+    for pairs in given.pairs:
+        with tempfile.TemporaryDirectory(prefix="nift-scale-") as scratch:
+            measure(given.folder or Path(scratch), pairs, given.only)
 
 
 def measure(folder: Path, pairs: int, only: list[str] | None = None) -> list[dict[str, Any]]:
