@@ -35,7 +35,7 @@ FAILING_ROWS = 100
 FAILING_BYTES = 32 * 2**20
 PORTION = 4_096
 AS_MADE = "as made"
-ROW = "which row"  # the space keeps it apart from the name of any test
+ROWS = "how many rows"  # the spaces keep it apart from the name of any test
 
 # These are one number about the whole table; every other kind looks at rows.
 SUMMARISED = ("columns_as_declared", "share", "no_rows")
@@ -90,9 +90,8 @@ def check(
         connection.execute(f"create temp view this as {_as_declared(contract, faults)}")
         numbers = summary(connection, contract, len(faults))
         projected = projection(connection, contract)
-        rows = projected.pop(ROW)  # for people; Great Expectations would only hash it
         outcomes = _validate(numbers, summarised) | _validate(projected, by_row)
-        readings = _Readings(rows, numbers.iloc[0], faults, outcomes, connection)
+        readings = _Readings(int(numbers[ROWS].iloc[0]), numbers.iloc[0], faults, outcomes, connection)
         return [_result(test, contract, readings) for test in contract.tests]
 
 
@@ -144,11 +143,8 @@ def _failing(test: ContractTest, types: Mapping[str | None, str], share: float |
                 return None
             return f"from this where {'' if high is not None and share > high else 'not '}{_holds(test)}"
         case "unique":
-            twice = (
-                f"select m from (select {measure} as m from this) where m is not null group by m having count(*) > 1"
-            )
             # Those that are equal stand below each other.
-            return f"from this where {measure} in ({twice}) order by {measure}"
+            return f"from this where {_print(test)} in ({_prints_that_come_twice(test)}) order by {_print(test)}"
         case "not_null":
             return f"from this where {column} is null"
         case "accepted_values":
@@ -187,17 +183,19 @@ def _literal(value: object) -> str:
 
 
 def projection(connection: duckdb.DuckDBPyConnection, contract: Contract) -> "pd.DataFrame":
-    """One row per row of `this`: which row it is, and for each test about rows what there is to judge."""
+    """One row per row of `this`, with what there is to judge for each test about rows: eight bytes of each."""
     types: dict[str | None, str] = {column.name: column.type for column in contract.columns}
-    judged = [test for test in contract.tests if test.kind not in (*SUMMARISED, "row_count")]
+    judged = [test for test in contract.tests if test.kind not in SUMMARISED]
     measures = {test.name: _measure_of_rows(test, types.get(test.column)) for test in judged}
-    return _select(connection, contract, measures, "from this", named=True)
+    # Beside a column of the rows no measure can be one number for all of them.
+    projected = _select(connection, contract, {ROWS: f'"{contract.columns[0].name}" is null', **measures}, "from this")
+    return projected.drop(columns=ROWS)
 
 
 def summary(connection: duckdb.DuckDBPyConnection, contract: Contract, faults: int) -> "pd.DataFrame":
     """One row: a number for each test about the whole table; `faults` is that of `columns_as_declared`."""
     shares = {test.name: f"avg({_holds(test)}::int)" for test in contract.tests if test.kind == "share"}
-    counts = {"columns_as_declared": str(faults)}
+    counts = {"columns_as_declared": str(faults), ROWS: "(select count(*) from this)"}
     for test in contract.tests:
         if test.kind == "no_rows":
             counts[test.name] = f"(select count(*) from ({test.arguments['sql']}\n))"
@@ -212,17 +210,21 @@ def _measure_of_rows(test: ContractTest, column_type: str | None) -> str:
     match test.kind:
         case "not_null":
             return f"nullif({column} is not null, false)"
+        case "row_count":
+            return "true"
         case "unique":
-            prints = [f'md5("{name}"::varchar)' for name in test.arguments["columns"]]
-            return prints[0] if len(prints) == 1 else f"md5([{', '.join(prints)}]::varchar)"
+            mine = _print(test)
+            return f"if({mine} is null, null, {mine} not in ({_prints_that_come_twice(test)}))"
         case "between" if column_type == "DOUBLE":
             # Pandas would take NaN for a missing value and let it pass: here it falls beyond the bound.
             beyond = "infinity" if test.arguments["min"] is None else "-infinity"
             return f"if(isnan({column}), '{beyond}'::double, {column})"
         case "accepted_values" if column_type == "VARCHAR":
-            # One character more than any accepted value is enough to tell them apart, and is no text.
-            longest = max((len(str(value)) for value in test.arguments["values"]), default=0)
-            return f"left({column}, {longest + 1})"
+            # What is accepted need not be judged once more, row by row. One character more than any accepted value is
+            # enough to tell the others apart, and is no text.
+            values = [str(value) for value in test.arguments["values"]]
+            accepted = f"{column} in ({', '.join(map(_quoted, values))})" if values else "false"
+            return f"if({accepted}, null, left({column}, {max(map(len, values), default=0) + 1}))"
         case "length_between":
             return f"length({column})"
         case "matches":
@@ -233,6 +235,17 @@ def _measure_of_rows(test: ContractTest, column_type: str | None) -> str:
         case "expression":
             return _holds(test)
     return column
+
+
+def _print(test: ContractTest) -> str:
+    """SQL for a fingerprint of the columns that are to be unique together; null where a single one is."""
+    prints = [f'md5("{name}"::varchar)' for name in test.arguments["columns"]]
+    return prints[0] if len(prints) == 1 else f"md5([{', '.join(prints)}]::varchar)"
+
+
+def _prints_that_come_twice(test: ContractTest) -> str:
+    every = f"select {_print(test)} as m from this"
+    return f"select m from ({every}) where m is not null group by m having count(*) > 1"
 
 
 def _expectation(test: ContractTest) -> Any:
@@ -247,12 +260,10 @@ def _expectation(test: ContractTest) -> Any:
     match test.kind:
         case "not_null":
             return gxe.ExpectColumnValuesToNotBeNull(column=test.name, **marks)
-        case "unique":
-            return gxe.ExpectColumnValuesToBeUnique(column=test.name, **marks)
         case "accepted_values":
             values = test.arguments["values"]
             return gxe.ExpectColumnValuesToBeInSet(column=test.name, value_set=values, **marks)
-        case "matches" | "relationships" | "expression":
+        case "unique" | "matches" | "relationships" | "expression":
             return gxe.ExpectColumnValuesToBeInSet(column=test.name, value_set=[True], **marks)
         case "row_count":
             return gxe.ExpectTableRowCountToBeBetween(min_value=low, max_value=high, **marks)
@@ -310,9 +321,9 @@ def _frames() -> Any:
 
 @dataclass(frozen=True)
 class _Readings:
-    """What was measured and judged: the name of each row, a number or a finding by test, a fault by column."""
+    """What was measured and judged: how many rows, a number or a finding by test, a fault by column."""
 
-    rows: "pd.Series[Any]"
+    rows: int
     numbers: "pd.Series[Any]"
     faults: Mapping[str, str]
     outcomes: Mapping[str, Any]
@@ -329,7 +340,7 @@ def _result(test: ContractTest, contract: Contract, readings: _Readings) -> Expe
         description=test.description,
         kind=test.kind,
         column=test.column,
-        rows=len(readings.rows),
+        rows=readings.rows,
         message="",
     )
     unsound = [column.name for column in contract.columns if column.name in readings.faults]
@@ -355,7 +366,8 @@ def _result(test: ContractTest, contract: Contract, readings: _Readings) -> Expe
             examples = _examples(readings.connection, test.arguments["sql"]) if returned else ()
             message = f"{returned} {'row' if returned == 1 else 'rows'} came back" + _listed(examples)
             return replace(result, failing=returned, observed=returned, examples=examples, message=message)
-    return _about_rows(result, outcome.result, readings.rows)
+    failing = [] if outcome.success else _names_of_failing(readings.connection, contract, test)
+    return _about_rows(result, outcome.result, failing)
 
 
 def _share_in_words(test: ContractTest, table: str, share: float, rows: int) -> str:
@@ -379,11 +391,11 @@ def _percent(share: float, *limits: float) -> str:
     return f"{100 * share:.{digits}g}%"
 
 
-def _about_rows(result: ExpectationResult, outcome: Mapping[str, Any], rows: "pd.Series[Any]") -> ExpectationResult:
+def _about_rows(result: ExpectationResult, outcome: Mapping[str, Any], names: Sequence[str]) -> ExpectationResult:
     if result.passed:
         return replace(result, failing=0, share=0.0, message=f"0 of {result.rows} rows fail")
     failing = outcome["unexpected_count"]
-    examples = tuple(dict.fromkeys(rows.iloc[outcome["partial_unexpected_index_list"]]))
+    examples = tuple(dict.fromkeys(names))
     values = dict.fromkeys(str(value) for value in outcome["partial_unexpected_list"])
     observed = ", ".join(values) if values and result.kind in SHOWN else None
     return replace(
@@ -394,6 +406,14 @@ def _about_rows(result: ExpectationResult, outcome: Mapping[str, Any], rows: "pd
         examples=examples,
         message=f"{failing} of {result.rows} rows fail" + (f" with {observed}" if observed else "") + _listed(examples),
     )
+
+
+def _names_of_failing(connection: duckdb.DuckDBPyConnection, contract: Contract, test: ContractTest) -> list[str]:
+    """The first column of the first rows that fail a test."""
+    query = _failing(test, {column.name: column.type for column in contract.columns}, None)
+    name = f"coalesce(left(\"{contract.columns[0].name}\"::varchar, {EXAMPLE_CHARACTERS}), 'null')"
+    found = connection.execute(f"select {name} from ({query}) limit {EXAMPLES}").fetchall()
+    return [str(row[0]) for row in found]
 
 
 def _listed(examples: Iterable[str]) -> str:
@@ -490,25 +510,21 @@ def _digest(texts: Any) -> Any:  # of Arrow; DuckDB evaluates the types, and pya
 
 
 def _select(
-    connection: duckdb.DuckDBPyConnection,
-    contract: Contract,
-    measures: Mapping[str, str],
-    source: str,
-    *,
-    named: bool = False,
+    connection: duckdb.DuckDBPyConnection, contract: Contract, measures: Mapping[str, str], source: str
 ) -> "pd.DataFrame":
-    """A column per measure, behind the rows' names if `named`; a ValueError names the test whose SQL DuckDB refuses."""
-    row = f"coalesce(left(\"{contract.columns[0].name}\"::varchar, {EXAMPLE_CHARACTERS}), 'null')"
-    columns = {ROW: row, **measures} if named else measures
+    """A column per measure; a ValueError names the test whose SQL DuckDB refuses."""
     try:
-        selected = ", ".join(f'{sql} as "{name}"' for name, sql in columns.items())
+        selected = ", ".join(f'{sql} as "{name}"' for name, sql in measures.items())
         frame: pd.DataFrame = connection.sql(f"select {selected} {source}").df()
     except duckdb.Error as error:
-        if len(measures) > 1:
-            for name, sql in measures.items():
-                _select(connection, contract, {name: sql}, source, named=named)
+        tests = [name for name in measures if name != ROWS]
+        if len(tests) > 1:
+            for test in tests:
+                _select(
+                    connection, contract, {name: measures[name] for name in measures if name in (ROWS, test)}, source
+                )
         reason = " ".join(str(error).split())
-        raise ValueError(f"{contract.table}.yml, test {', '.join(measures)}: {reason}; mend its SQL") from error
+        raise ValueError(f"{contract.table}.yml, test {', '.join(tests)}: {reason}; mend its SQL") from error
     return frame
 
 

@@ -276,8 +276,8 @@ def test_no_text_is_handed_to_great_expectations(halves: contract.Contract) -> N
         projection = runner.projection(connection, halves)
         summary = runner.summary(connection, halves, 0)
     texts = projection.select_dtypes("str")
-    assert set(texts.columns) == {runner.ROW, "teacher_accepted_values", "serial_unique", "document_id_teacher_unique"}
-    assert max(texts[column].str.len().max() for column in texts.columns) == 32
+    assert set(texts.columns) == {"teacher_accepted_values"}
+    assert texts["teacher_accepted_values"].str.len().max() < 32
     assert summary.select_dtypes("str").empty
 
 
