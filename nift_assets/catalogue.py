@@ -175,7 +175,10 @@ def held(root: Path, study: str | None = None) -> Iterator[Path]:
                 if can_hold:
                     target = table_files.OPEN_FILES / str(opened_files.enter_context(file.open("rb")).fileno())
                 link.symlink_to(target)
-        yield Path(folder)
+        try:
+            yield Path(folder)
+        except DamagedTable as damage:  # named by its link
+            raise DamagedTable(str(damage).replace(folder, str(root))) from None
 
 
 def _create_view(views: duckdb.DuckDBPyConnection, root: Path, study: str, table: str, files: list[Path]) -> None:

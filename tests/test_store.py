@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -410,7 +411,7 @@ def test_folders_that_a_damaged_row_may_have_named_are_kept(store: Store, tmp_pa
     assert (path.parent / ".a.parquet.damaged").read_bytes() == b"not a table"
 
 
-@pytest.mark.fault("S6", runs="15 swaps beside 3 readers")
+@pytest.mark.fault("S6", runs="at least 15 swaps beside 3 readers")
 def test_who_reads_beside_a_writer_gets_the_old_or_the_new(store: Store, tmp_path: Path, counts: Counts) -> None:
     frames = [FRAME, pl.concat([FRAME] * 300)]
     store.write("t", None, frames[0], version())
@@ -432,12 +433,14 @@ def test_who_reads_beside_a_writer_gets_the_old_or_the_new(store: Store, tmp_pat
     readers = [threading.Thread(target=read) for _ in range(3)]
     for reader in readers:
         reader.start()
-    for number in range(15):
-        frame = frames[number % 2]
+    deadline, swaps = time.monotonic() + 60, 0
+    while swaps < 15 or (not all(seen) and not faults and time.monotonic() < deadline):
+        swaps += 1
+        frame = frames[swaps % 2]
         store.write("t", None, frame, replace(version(frame), inputs=str(frame.height)))
     is_over.set()
     for reader in readers:
         reader.join()
     assert faults == []
     assert all(seen)
-    counts("S6", f"15 swaps beside 3 readers: {sum(seen)} reads, each the old or the new")
+    counts("S6", f"{swaps} swaps beside 3 readers: {sum(seen)} reads, each the old or the new")

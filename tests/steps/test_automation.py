@@ -30,7 +30,8 @@ from tests.demo import GRAPH, STUDY, assets
 from tests.steps.test_guard import halves_that, materialize, sampled, without_its_last_word, write
 
 # How a function of the graph asks a model, starts a process of its own, reads the corpus or fetches a data set.
-EXPENSIVE = ("asking.ask(", "process.run(", "make_folder(", "corpus.sample(", "publications.read(")
+ASKS = ("asking.ask(", "asking.bring_in(")
+EXPENSIVE = (*ASKS, "process.run(", "make_folder(", "corpus.sample(", "publications.read(")
 FILTERS = {f"{row.name}_removals" for row in STUDY.filters}
 
 
@@ -50,7 +51,7 @@ def expensive(table: str) -> bool:
 
 
 def asks_a_model(table: str) -> bool:
-    return EXPENSIVE[0] in source(table)
+    return any(call in source(table) for call in ASKS)
 
 
 def source(table: str) -> str:
