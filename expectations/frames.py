@@ -48,14 +48,15 @@ def portions(table: Table) -> Iterator[pl.DataFrame]:
 def in_groups(frames: Iterable[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
     """The same rows in frames of so many each, the last with what is left; where there is no row, a frame without."""
     waiting: list[pl.DataFrame] = []
-    is_empty = True
+    held, is_empty = 0, True
     for frame in frames:
         waiting.append(frame)
-        while sum(part.height for part in waiting) >= rows:
+        held += frame.height
+        while held >= rows:
             whole = pl.concat(waiting)
             yield whole.head(rows)
-            waiting, is_empty = [whole.slice(rows)], False
-    if waiting and (is_empty or any(part.height for part in waiting)):
+            waiting, held, is_empty = [whole.slice(rows)], held - rows, False
+    if waiting and (is_empty or held):
         yield pl.concat(waiting)
 
 

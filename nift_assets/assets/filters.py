@@ -16,40 +16,44 @@ from nift_assets.assets import sql_models
 from nift_assets.benchmarks.scoring import files
 from nift_assets.rows import Benchmark, Filter, without_places
 from nift_assets.steps.context import Context
-from nift_assets.steps.table import Declaration, TableOutput, table
+from nift_assets.steps.table import Declaration, Makes, TableOutput, table
 from nift_assets.study import Study
 
 
 def steps(study: Study) -> list[Declaration]:
     """The step of each filter that the study has a row for."""
-    return [
-        sql_models.declare(sql.compile(filters.table(row), filters.sql_file(row.file)))
-        if filters.is_sql(row)
-        else declare_by_people(row)
-        if filters.reads_reviews(row)
-        else declare_in_order(row)
-        if filters.remembers(row)
-        else declare(row)
-        for row in study.filters
-    ]
+    return [_declared(row) for row in study.filters]
+
+
+def _declared(row: Filter) -> Declaration:
+    if filters.is_sql(row):
+        return sql_models.declare(sql.compile(filters.table(row), filters.sql_file(row.file)))
+    if filters.reads_reviews(row):
+        return declare_by_people(row)
+    return declare_in_order(row) if filters.remembers(row) else declare(row)
+
+
+def _table(row: Filter, **otherwise: Any) -> Callable[[Makes], Declaration]:
+    """The table of a filter written in Python; its file, its options and the benchmarks' questions make it stale."""
+    declared: dict[str, Any] = {
+        "group": "completions",
+        "kinds": {"python", "polars"},
+        "inputs": ("completions", "halves"),
+        "by": "teacher",
+        "portioned_by": "sample_rank" if filters.judges_alone(row) else None,
+        "adds_up": ("removed", *filters.adds_up(row)),
+        "rows": lambda study, key, table: (without_places(row), *_questions(row, study.benchmarks)),
+        "plugins": lambda study, key, table: (filters.module(row), *_asked(row, study.benchmarks)),
+        "metadata": {"drops": dg.MetadataValue.md(filters.module(row).__doc__ or "")},
+        "follows": True,
+    }
+    return table(filters.table(row), **{**declared, **otherwise})
 
 
 def declare(row: Filter) -> Declaration:
-    """The step of a filter written in Python; its file, its options and the benchmarks' questions make it stale."""
+    """The step of a filter written in Python."""
 
-    @table(
-        filters.table(row),
-        group="completions",
-        kinds={"python", "polars"},
-        inputs=("completions", "halves"),
-        by="teacher",
-        portioned_by="sample_rank" if filters.judges_alone(row) else None,
-        adds_up=("removed", *filters.adds_up(row)),
-        rows=lambda study, key, table: (without_places(row), *_questions(row, study.benchmarks)),
-        plugins=lambda study, key, table: (filters.module(row), *_asked(row, study.benchmarks)),
-        metadata={"drops": dg.MetadataValue.md(filters.module(row).__doc__ or "")},
-        follows=True,
-    )
+    @_table(row)
     def run(context: Context, completions: pl.DataFrame, halves: pl.DataFrame) -> TableOutput:
         removed = filters.run(row, completions, halves, context.study.benchmarks)
         return TableOutput(removed.rows, metadata={"removed": removed.rows.height, **removed.metadata})
@@ -60,18 +64,7 @@ def declare(row: Filter) -> Declaration:
 def declare_in_order(row: Filter) -> Declaration:
     """The step of a filter that looks back at earlier documents, a portion of them after the other."""
 
-    @table(
-        filters.table(row),
-        group="completions",
-        kinds={"python", "polars"},
-        inputs=("completions", "halves"),
-        by="teacher",
-        rows=lambda study, key, table: (without_places(row), *_questions(row, study.benchmarks)),
-        plugins=lambda study, key, table: (filters.module(row), *_asked(row, study.benchmarks)),
-        metadata={"drops": dg.MetadataValue.md(filters.module(row).__doc__ or "")},
-        streams=True,
-        follows=True,
-    )
+    @_table(row, streams=True)
     def run(context: Context) -> TableOutput:
         told: dict[str, Any] = {"removed": 0}
 
@@ -90,18 +83,11 @@ def declare_by_people(row: Filter) -> Declaration:
     """The step of a filter that reads what people have said: the tables of its teachers alone are stale once somebody
     has said something else."""
 
-    @table(
-        filters.table(row),
-        group="completions",
-        kinds={"python", "polars"},
+    @_table(
+        row,
         inputs=("completions", "halves", filters.REVIEWS),
-        by="teacher",
-        portioned_by="sample_rank" if filters.judges_alone(row) else None,
-        adds_up=("removed", *filters.adds_up(row)),
         rows=lambda study, key, table: (row,),
         plugins=lambda study, key, table: (filters.module(row),),
-        metadata={"drops": dg.MetadataValue.md(filters.module(row).__doc__ or "")},
-        follows=True,
     )
     def run(context: Context, completions: pl.DataFrame, halves: pl.DataFrame, reviews: pl.DataFrame) -> TableOutput:
         of_teacher = reviews.filter(pl.col("teacher") == context.key)

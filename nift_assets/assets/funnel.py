@@ -27,11 +27,6 @@ COUNTED = {
 REMOVED = ("teacher", "document_id", "filter")
 
 
-# As in `sql_models`, whose own two functions are part of what every SQL table rests on, their names too.
-def _rows(study: Study) -> dict[str, pl.DataFrame]:
-    return {f"{sql.STUDY_PREFIX}{rows}": sql.study_rows(study, rows) for rows in MODEL.studies}
-
-
 def _inputs(study: Study) -> list[str]:
     removals = [filters.table(row) for row in study.filters]
     named = [table for ref in MODEL.refs for table in (removals if ref in (REMOVALS, FILTER_RUNS) else [ref])]
@@ -44,7 +39,7 @@ def _inputs(study: Study) -> list[str]:
     kinds={"sql", "duckdb"},
     inputs=_inputs,
     rows=lambda study, key, table: [
-        frame.drop(PLACES, strict=False).rows() for frame in _rows(study.without_places()).values()
+        frame.drop(PLACES, strict=False).rows() for frame in sql.relations(study.without_places(), MODEL).values()
     ],
     statement=MODEL.sql,
     metadata={"sql": dg.MetadataValue.md(f"```sql\n{MODEL.sql}\n```")},
@@ -58,7 +53,7 @@ def funnel(context: Context) -> TableOutput:
         REMOVALS: _removals(context),
         FILTER_RUNS: filter_runs(study, context.store),
     }
-    counted = sql.run(MODEL, {**given, **_rows(study)}, None)
+    counted = sql.run(MODEL, {**given, **sql.relations(study, MODEL)}, None)
     return TableOutput(
         counted, metadata={FUNNEL: dg.MetadataValue.md(plots.as_markdown(plots.funnel(counted), FUNNEL))}
     )

@@ -22,11 +22,6 @@ LOOKED_AT = {"halves": ("document_id", "sample_rank"), "completions": ("document
 REMOVED = ("document_id", "teacher", "filter")
 
 
-# As in `sql_models`, whose own function is part of what every SQL table rests on, its name too.
-def _study_rows(study: Study) -> dict[str, pl.DataFrame]:
-    return {f"{sql.STUDY_PREFIX}{rows}": sql.study_rows(study, rows) for rows in MODEL.studies}
-
-
 def _inputs(study: Study) -> list[str]:
     removals = [filters.table(row) for row in study.filters]
     return [table for ref in MODEL.refs for table in (removals if ref == REMOVALS else [ref])]
@@ -39,7 +34,7 @@ def _inputs(study: Study) -> list[str]:
     inputs=_inputs,
     by=MODEL.config["by"],
     rows=lambda study, key, table: [
-        frame.drop(PLACES, strict=False).rows() for frame in _study_rows(study.without_places()).values()
+        frame.drop(PLACES, strict=False).rows() for frame in sql.relations(study.without_places(), MODEL).values()
     ],
     statement=MODEL.sql,
     metadata={"sql": dg.MetadataValue.md(f"```sql\n{MODEL.sql}\n```")},
@@ -51,7 +46,7 @@ def training_sets(context: Context) -> Iterator[pl.DataFrame]:
     removed = [inputs.frame(filters.table(row), *REMOVED) for row in study.filters]
     given = {
         **{name: _without_text(inputs, name) for name in TEXTS},
-        **_study_rows(study),
+        **sql.relations(study, MODEL),
         REMOVALS: pl.concat([pl.DataFrame(schema=dict.fromkeys(REMOVED, pl.String)), *removed]),
         "reference_sets": inputs.frame("reference_sets"),
     }

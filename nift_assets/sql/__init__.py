@@ -105,6 +105,11 @@ def run(model: SqlModel, frames: Mapping[str, pl.DataFrame], partition: str | No
         return rows
 
 
+def relations(study: Study, model: SqlModel) -> dict[str, pl.DataFrame]:
+    """The rows of the study that a model reads, by the names of their relations."""
+    return {f"{STUDY_PREFIX}{rows}": study_rows(study, rows) for rows in model.studies}
+
+
 def study_rows(study: Study, rows: str) -> pl.DataFrame:
     """The study's rows of one kind as a relation, one column per text or number of the row.
 
