@@ -14,13 +14,14 @@ import dagster as dg
 import polars as pl
 
 from expectations import contract as contracts
+from expectations.frames import Rows, schema
 from nift_assets.pages import report as pages
 from nift_assets.pages.overview import Made, StepTime
-from nift_assets.pages.report import CheckedTable, DataVersion, Spent
+from nift_assets.pages.report import CheckedTable, DataVersion, SampleDocument, Spent
 from nift_assets.pages.viewer import files
 from nift_assets.rows import without_places
 from nift_assets.steps import check_results, coverage
-from nift_assets.steps.context import Context
+from nift_assets.steps.context import Context, gathered
 from nift_assets.steps.lineage import Graph
 from nift_assets.steps.table import TableOutput, table
 from nift_assets.store import Store
@@ -37,6 +38,12 @@ PAGE = f"/study/{FILE}"
 MOST_RUNS = 2_000
 GIT_SECONDS = 10
 PLAIN = str | int | float | None
+# What the page has of tables that have a row per document, besides the few documents that it shows.
+COUNTED = {
+    "raw_sample": ("document_id",),
+    "halves": ("document_id", "sample_rank"),
+    "completions": ("teacher", "status"),
+}
 
 
 @table(
@@ -44,11 +51,13 @@ PLAIN = str | int | float | None
     kinds={"python", "html"},
     inputs=pages.INPUTS,
     rows=lambda study, key, table: (_content(study), pages.templates()),
+    streams=True,
     follows=True,
 )
-def report(context: Context, **frames: pl.DataFrame) -> TableOutput:
+def report(context: Context) -> TableOutput:
     graph, store = context.graph, context.store
     now = datetime.now(UTC)
+    frames = {name: gathered(context, name, *COUNTED.get(name, ())) for name in pages.INPUTS}
     content = pages.page(
         context.study,
         frames | reviewed(store),
@@ -59,6 +68,7 @@ def report(context: Context, **frames: pl.DataFrame) -> TableOutput:
         checked=checked(graph, context.dagster.instance, context.store),
         losses=losses(store, frames["lora_adapters"]),
         coverage=coverage.frame(graph, store, context.book, now.date()),
+        samples=samples(context, frames["halves"]),
     ).encode()
     row = {
         "study": graph.study.name,
@@ -77,6 +87,43 @@ def _content(study: Study) -> dict[str, Any]:
     values = {field.name: getattr(study, field.name) for field in fields(study)}
     rows = {name: value if isinstance(value, tuple) else (value,) for name, value in values.items()}
     return {name: [row if isinstance(row, PLAIN) else without_places(row) for row in rows[name]] for name in rows}
+
+
+def samples(context: Context, halves: pl.DataFrame) -> list[SampleDocument]:
+    """The first documents of the sample that somebody was asked about, with what came of it; of the tables their rows
+    are read and no others. `halves` are the documents and their ranks."""
+    keys = context.graph.keys("completions")
+    firsts = [
+        halves.join(_rows(context, "completions", key, None), on="document_id", how="semi").head(pages.SAMPLES)
+        for key in keys
+    ]
+    shown = pl.concat([halves.clear(), *firsts]).unique().sort("sample_rank").head(pages.SAMPLES)["document_id"]
+    completions = [_rows(context, "completions", key, shown) for key in keys]
+    return pages.samples(
+        context.study.teachers,
+        _rows(context, "halves", None, shown),
+        pl.concat([_empty("completions"), *completions], how="diagonal"),
+    )
+
+
+def _rows(context: Context, table: str, key: str | None, documents: pl.Series | None) -> pl.DataFrame:
+    """The rows of some documents, or no more than the ids of all; none of what is not there or is damaged."""
+    try:
+        with context.store.held(table, key) as stored:
+            if stored is None:
+                return _empty(table)
+            with Rows(stored[0]) as rows:
+                ids = rows.select("document_id")
+                if documents is None:
+                    return ids
+                places = ids["document_id"].is_in(documents.implode()).arg_true()
+                return pl.concat([rows.between(0, 0), *(rows.between(place, place + 1) for place in places)])
+    except DamagedTable:  # which `gathered` has told
+        return _empty(table)
+
+
+def _empty(table: str) -> pl.DataFrame:
+    return pl.DataFrame(schema=schema(contracts.load(table)))
 
 
 def reviewed(store: Store) -> dict[str, pl.DataFrame]:

@@ -266,9 +266,13 @@ def page(
     checked: Sequence[CheckedTable] = (),
     losses: Mapping[str, Sequence[tuple[int, float]]] = MappingProxyType({}),
     coverage: pl.DataFrame | None = None,
+    samples: Sequence[SampleDocument] = (),
 ) -> str:
     """The page of a study over the frames of `INPUTS`, of which any may be empty, with what the ledger, the record of
-    runs, the checks, the training logs and the coverage of the tables tell."""
+    runs, the checks, the training logs and the coverage of the tables tell, and the pairs to show.
+
+    Of `halves` nothing is read, of `raw_sample` how many rows it has, and of `completions` `teacher` and `status`.
+    """
     measures = benchmarks.measures(study.benchmarks)
     return _template().render(
         study=study,
@@ -292,7 +296,7 @@ def page(
         costs=frames["training_costs"].to_dicts(),
         endings=frames["response_endings"].to_dicts(),
         answers=answers(frames["response_examples"]),
-        samples=samples(study.teachers, frames["halves"], frames["completions"]),
+        samples=samples,
         versions=versions,
         spent=spent,
         times=times,

@@ -78,16 +78,18 @@ class Context:
 
 
 def gathered(context: Context, table: str, *columns: str) -> pl.DataFrame:
-    """Some columns of what there is of all partitions of a table, below each other; what is damaged is left out, and
-    said."""
+    """What there is of all partitions of a table, below each other, whole or some columns of it; what is damaged is
+    left out, and said."""
     declared = schema(contract.load(table))
-    frames = [pl.DataFrame(schema={name: declared[name] for name in columns})]
+    shown = columns or tuple(declared)
+    frames = [pl.DataFrame(schema={name: declared[name] for name in shown})]
     for key in context.graph.keys(table):
         try:
-            stored = context.store.find(table, key, columns)
+            stored = context.store.find(table, key, columns or None)
         except DamagedTable as damage:
             context.warn(f"left out: {damage}")
             continue
         if stored is not None:
-            frames.append(stored.select(columns))
-    return pl.concat(frames)
+            frames.append(stored)
+    # A partition may be older than a column of the contract: what it lacks is null until it is made again.
+    return pl.concat(frames, how="diagonal").select(shown)

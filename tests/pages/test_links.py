@@ -17,7 +17,8 @@ from nift_assets.hub import weights_facts
 from nift_assets.pages import report
 from nift_assets.pages.report import CheckedTable
 from nift_assets.pages.viewer import files, links
-from nift_assets.steps import failing_rows, samples
+from nift_assets.steps import failing_rows
+from nift_assets.steps import samples as sample_cards
 from nift_assets.steps.lineage import Partition
 from nift_assets.store import Store
 from tests.pages.viewer_store import DEMO, MODELS, application, document, filled, frame, write
@@ -74,7 +75,8 @@ def test_every_link_of_the_report_leads_to_what_it_says(store: Store) -> None:
     checked = CheckedTable(
         table="completions", tests=[test], results={test.name: [result]}, kept=[*kept, ("echo", test.name)]
     )
-    found = Served(report.page(DEMO, frames, checked=[checked])).found
+    samples = report.samples(DEMO.teachers, frames["halves"], frames["completions"])
+    found = Served(report.page(DEMO, frames, checked=[checked], samples=samples)).found
     client = TestClient(application(store))
     assert [(path, client.get(path).status_code) for path in found if client.get(path).status_code != 200] == []
     assert links.failing("completions", "echo", test.name) in found
@@ -98,7 +100,7 @@ def test_a_card_of_a_run_leads_to_its_row(store: Store) -> None:
     texts = [f"completion {number} " + "word " * 40 for number in range(3)]
     rows = frame("completions", [{"document_id": document(n), "completion": text} for n, text in enumerate(texts)])
     write(store, "completions", "local", rows)
-    card = str(samples.of(rows, Partition("completions", "local")).value)
+    card = str(sample_cards.of(rows, Partition("completions", "local")).value)
     found = re.findall(r"\[the whole row\]\((\S+)\)", card)
     assert len(found) == 3
     client = TestClient(application(store))
@@ -106,7 +108,7 @@ def test_a_card_of_a_run_leads_to_its_row(store: Store) -> None:
         answer = client.get(path)
         assert answer.status_code == 200
         assert text.strip() in answer.text
-    assert "the whole row" not in str(samples.of(pl.DataFrame({"t": texts}), Partition("t", None)).value)
+    assert "the whole row" not in str(sample_cards.of(pl.DataFrame({"t": texts}), Partition("t", None)).value)
 
 
 def test_what_a_card_on_the_hub_names_is_a_page(store: Store) -> None:

@@ -19,6 +19,7 @@ from expectations.frames import schema
 from expectations.results import LastResult
 from expectations.runner import check
 from nift_assets import DEMO_FILES, studies
+from nift_assets.assets.report import samples
 from nift_assets.pages import report, sheets
 from nift_assets.pages.overview import Made, StepTime
 from nift_assets.pages.report import CheckedTable, DataVersion, PlainTable, Section, Spent
@@ -27,7 +28,7 @@ from nift_assets.steps.coverage import SCHEMA
 from nift_assets.steps.table import TableOutput
 from nift_assets.store import Store
 from nift_assets.study import Study
-from nift_assets.table_files import Version
+from nift_assets.table_files import version_of
 from tests.demo import GRAPH, context
 from tests.page_reader import PAYLOADS, Reading
 
@@ -62,6 +63,12 @@ def filled(text: str) -> dict[str, pl.DataFrame]:
     return frames(**rows)
 
 
+def page_with_samples(study: Study, tables: dict[str, pl.DataFrame], *args: Any, **more: Any) -> str:
+    """The page with the pairs that the tables have."""
+    pairs = report.samples(study.teachers, tables["halves"], tables["completions"])
+    return report.page(study, tables, *args, samples=pairs, **more)
+
+
 def planted(text: str) -> Study:
     """The demo study with `text` in every field that may be any text; no field may have a NUL in it."""
     text = text.replace("\0", "")
@@ -88,8 +95,8 @@ def planted(text: str) -> Study:
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_no_tag_in_the_data_is_a_tag_of_the_page(payload: str) -> None:
     versions = [DataVersion(table="halves", partition=payload, digest=payload)]
-    harmless = report.page(planted("harmless"), filled("harmless"), versions)
-    page = Reading(report.page(planted(payload), filled(payload), versions))
+    harmless = page_with_samples(planted("harmless"), filled("harmless"), versions)
+    page = Reading(page_with_samples(planted(payload), filled(payload), versions))
     assert Counter(tags_of_ours(page)) == Counter(tags_of_ours(Reading(harmless)))
     shown = page.text.count(payload)
     assert shown >= 8, "the text itself is shown, as it is"
@@ -106,7 +113,7 @@ def tags_of_ours(page: Reading) -> list[Any]:
 
 
 def test_the_page_loads_nothing() -> None:
-    page = report.page(DEMO, filled("https://example.org/a.png"))
+    page = page_with_samples(DEMO, filled("https://example.org/a.png"))
     tags = Reading(page).tags
     assert not {"script", "link", "img", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in tags}
     attributes = [(name, value or "") for _, found in tags for name, value in found]
@@ -133,8 +140,8 @@ def test_a_study_of_which_nothing_was_made_has_a_page(study: str) -> None:
 
 
 def test_the_page_is_the_same_wherever_it_is_made() -> None:
-    page = report.page(DEMO, filled("text"))
-    assert page == report.page(DEMO, filled("text"))
+    page = page_with_samples(DEMO, filled("text"))
+    assert page == page_with_samples(DEMO, filled("text"))
     assert str(DEMO_FILES.parent.parent) not in page
     assert "nift_assets/demo/articles/*.txt" in page
 
@@ -201,15 +208,37 @@ def test_samples_show_the_same_documents_for_every_teacher_cut_between_words() -
         for n in range(1, 9)
     ]
     tables = frames(halves=halves, completions=answers)
-    samples = report.samples(DEMO.teachers, tables["halves"], tables["completions"])
-    assert [sample.document_id for sample in samples] == ["1", "2", "3"]
-    for sample in samples:
+    shown = report.samples(DEMO.teachers, tables["halves"], tables["completions"])
+    assert [sample.document_id for sample in shown] == ["1", "2", "3"]
+    for sample in shown:
         assert [continuation.teacher for continuation in sample.continuations] == ["local", "echo"]
         assert sample.first_half.startswith("… word")
         assert sample.first_half.endswith(words[-100:])
         for continuation in sample.continuations:
             assert continuation.text.startswith(" word0 word1 ")
             assert re.search(r" word\d\d …\Z", continuation.text)
+
+
+def test_the_asset_reads_of_large_tables_the_rows_that_it_shows(tmp_path: Path) -> None:
+    halves = [{"document_id": str(n), "sample_rank": n, "first_half": f"half {n}"} for n in range(9)]
+    answers = {
+        # Of one teacher not all are there, of another the first is of an earlier sample, a third has no table.
+        "echo": [
+            {"document_id": str(n), "teacher": "echo", "status": "ok", "completion": f"e {n}"} for n in range(2, 9)
+        ],
+        "local": [
+            {"document_id": n, "teacher": "local", "status": "ok", "completion": f"l {n}"} for n in ("x", "1", "3", "8")
+        ],
+    }
+    tables = frames(halves=halves, completions=[row for rows in answers.values() for row in rows])
+    store = Store(str(tmp_path), DEMO.name)
+    store.write("halves", None, tables["halves"], version_of(tables["halves"], ""))
+    for teacher in answers:
+        rows = tables["completions"].filter(pl.col("teacher") == teacher)
+        store.write("completions", teacher, rows, version_of(rows, ""))
+    read = samples(context(store, "report"), tables["halves"].select("document_id", "sample_rank"))
+    assert [document.document_id for document in read] == ["1", "2", "3"]
+    assert read == report.samples(DEMO.teachers, tables["halves"], tables["completions"])
 
 
 @pytest.mark.parametrize("text", ["", "\n" * 999, "x" * 999, " " + "x" * 999, "x" * 999 + " "])
@@ -393,7 +422,9 @@ def test_a_section_is_a_title_and_a_function_that_gives_rows(payload: str, monke
 
 
 def test_every_table_has_a_caption_and_every_head_a_scope() -> None:
-    tags = Reading(report.page(DEMO, filled("text"), checked=[CheckedTable(table="t", tests=[], results={})])).tags
+    tags = Reading(
+        page_with_samples(DEMO, filled("text"), checked=[CheckedTable(table="t", tests=[], results={})])
+    ).tags
     names = Counter(tag for tag, _ in tags)
     assert names["caption"] == names["table"] > 20
     assert all("scope" in dict(attributes) for tag, attributes in tags if tag == "th")
@@ -421,10 +452,12 @@ def test_the_asset_keeps_its_contract_and_names_the_stored_versions(
     monkeypatch.delenv("NIFT_LEDGER_URL", raising=False)
     tables = filled("text")
     store = Store(str(tmp_path), DEMO.name)
-    store.write("completions", "echo", tables["completions"], Version(data="0123456789abcdef" * 4, inputs=""))
+    for name, rows in tables.items():
+        key = "echo" if name == "completions" else GRAPH.keys(name)[0]
+        store.write(name, key, rows, version_of(rows, ""))
     with dg.DagsterInstance.ephemeral() as instance:
         here = context(store, "report", book=LazyLedger().book, dagster=SimpleNamespace(instance=instance))
-        made = GRAPH.tables["report"].function(here, **tables)
+        made = GRAPH.tables["report"].function(here)
     assert isinstance(made, TableOutput)
     assert isinstance(made.rows, pl.DataFrame)
     assert all(result.passed for result in check(made.rows, contract.load("report"), tables))
@@ -433,5 +466,5 @@ def test_the_asset_keeps_its_contract_and_names_the_stored_versions(
         ("demo", "report.html", len(content), hashlib.sha256(content).hexdigest(), len(report.INPUTS))
     ]
     text = Reading(content.decode()).text
-    assert "completions echo0123456789abcdef" in text
+    assert f"completions echo{version_of(tables['completions'], '').data[:16]}" in text
     assert "completions original–" in text

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from expectations import contract
-from nift_assets.pages import report
 from tests.counting import Counts
 from tests.page_reader import ALIVE, PAYLOADS
 from tests.pages.test_docs import hostile, table
 from tests.pages.test_docs import page as contracts
-from tests.pages.test_page import DEMO, filled, planted
+from tests.pages.test_page import DEMO, filled, page_with_samples, planted
 from tests.ui.browser import Strangers, chromium, window
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def page(strangers: Strangers, tmp_path_factory: pytest.TempPathFactory) -> Iter
     file = tmp_path_factory.mktemp("page") / "report.html"
     long = "mistral-7b-v0.1.gpt-4-0125-preview-80k.lora " * 9
     losses = {adapter.name: [(step, 7 / step) for step in range(1, 400)] for adapter in DEMO.adapters}
-    file.write_text(report.page(DEMO, filled(long), losses=losses), encoding="utf-8")
+    file.write_text(page_with_samples(DEMO, filled(long), losses=losses), encoding="utf-8")
     executable = chromium()
     assert executable is not None
     with window(executable, strangers) as opened:
@@ -115,7 +114,10 @@ def test_markup_in_the_data_is_text_in_the_report_and_in_the_contracts(page: Pag
     folder, text = Path(page.url.removeprefix("file://")).parent, "\n".join(PAYLOADS)
     alerts: list[str] = []
     page.on("dialog", lambda dialog: (alerts.append(dialog.message), dialog.dismiss()))
-    for name, written in {"report": report.page(planted(text), filled(text)), "docs": contracts(hostile(text))}.items():
+    for name, written in {
+        "report": page_with_samples(planted(text), filled(text)),
+        "docs": contracts(hostile(text)),
+    }.items():
         file = folder / f"{name}-of-payloads.html"
         file.write_text(written, encoding="utf-8")
         page.goto(file.as_uri())
