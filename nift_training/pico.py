@@ -65,7 +65,7 @@ def build(articles: Sequence[str], out: Path, seed: int) -> dict[str, Any]:
     model = _initialise(len(tokenizer), seed)
     stream = [token for article in articles for token in tokenizer(article + END_OF_TEXT)["input_ids"]]
     losses = _train(model, _blocks(torch.tensor(stream), PRETRAINING, seed), PRETRAINING)
-    model.save_pretrained(out)
+    _save(model, out)
     return _facts(model, losses)
 
 
@@ -79,10 +79,17 @@ def build_instruct(base: Path, articles: Sequence[str], out: Path, seed: int) ->
     losses = _train(model, _dialogue_blocks(tokenizer, dialogues, seed), INSTRUCTION_TUNING)
     ends = tokenizer.convert_tokens_to_ids([END_OF_TEXT, END_OF_TURN])
     model.config.eos_token_id = model.generation_config.eos_token_id = ends
-    model.save_pretrained(out)
+    _save(model, out)
     for name in TOKENIZER_FILES:
         shutil.copyfile(base / name, out / name)
     return _facts(model, losses)
+
+
+def _save(model: Any, out: Path) -> None:
+    from nift_training.transformers_internals import without_deepspeed
+
+    with without_deepspeed():
+        model.save_pretrained(out)
 
 
 def train_tokenizer(articles: Sequence[str]) -> Any:

@@ -1,9 +1,12 @@
-"""The names that transformers keeps to itself and we need: which files it loads, and what a class of model can do."""
+"""The names that transformers keeps to itself and we need: which files it loads, what a class of model can do, and what
+it imports to save one."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,3 +40,21 @@ def not_needed(model: Any, names: Iterable[str]) -> set[str]:
     """Those of a model's tensors that may be missing from its files: the model makes them itself."""
     patterns = model._keys_to_ignore_on_load_missing or ()
     return {name for name in names if any(re.search(pattern, name) for pattern in patterns)}
+
+
+@contextmanager
+def without_deepspeed() -> Iterator[None]:
+    """DeepSpeed is not installed meanwhile, unless it has been imported.
+
+    Whoever saves a model has it imported, which takes longer than a tiny model's training step, only to see whether the
+    model is wrapped in it.
+    """
+    if "deepspeed" in sys.modules:
+        yield
+        return
+    modules: dict[str, Any] = sys.modules
+    modules["deepspeed"] = None
+    try:
+        yield
+    finally:
+        del modules["deepspeed"]
