@@ -101,8 +101,10 @@ class LanguageModel:
     `max_tokens_name` is what it calls its limit (`max_completion_tokens` for OpenAI's later models). Where that was
     raised, an answer that had ended by itself is taken and not asked for again, unless `reuse_below_limit=False`.
     `base_url` is a server that speaks the provider's protocol (vLLM, llama.cpp, Ollama, TGI), `key_variable` the
-    environment variable with its key. `budget_usd` caps what it may cost; `price` is for what the price list does not
-    know.
+    environment variable with its key. `engine` says what answers there ("vllm 0.10.1", a digest of the weights): with
+    it an answer is known by that, and by the server's host without it, so that a server may move without being asked
+    again. `formerly` is the engine or the host (`local` for this machine) that the same model was known by before: what
+    it answered then counts. `budget_usd` caps what it may cost; `price` is for what the price list does not know.
     """
 
     name: str
@@ -116,6 +118,8 @@ class LanguageModel:
     reuse_below_limit: bool = True
     api_version: str | None = None
     base_url: str | None = None
+    engine: str | None = None
+    formerly: str | None = None
     key_variable: str | None = None
     price: Price | None = None
     budget_usd: float | None = None
@@ -124,6 +128,8 @@ class LanguageModel:
     def shape(self) -> dict[str, Any]:
         """All of the row that shapes an answer: when it changes, what was made with it is stale."""
         free = {"limits", "budget_usd", "price", "key_variable", "filters", "reuse_below_limit", "needs_review"}
+        # Where it stands says what answers only while nothing else does.
+        free |= {"formerly", "engine" if self.engine is None else "base_url"}
         return {name: value for name, value in asdict(self).items() if name not in free}
 
 

@@ -319,10 +319,11 @@ def _judge(wanted: Wanted, benchmarks: Sequence[str]) -> Judge | None:
 def _teacher(wanted: Wanted, model: BackboneLook | None) -> tuple[Teacher, list[str]]:
     """The teacher's row and what was found of who answers for it."""
     from nift_assets.new_study import server, study_file
+    from nift_assets.protocol import engines
 
     assert wanted.provider is not None, "what is missing was asked for, or refused"
     lines: list[str] = []
-    name, url = wanted.model, wanted.base_url
+    name, url, engine = wanted.model, wanted.base_url, None
     if wanted.provider == "local":
         assert model is not None, "a local teacher without a backbone is refused"
         name = study_file.row_name(model.source)
@@ -332,6 +333,8 @@ def _teacher(wanted: Wanted, model: BackboneLook | None) -> tuple[Teacher, list[
         found = server.look(url, _key(wanted))
         name, url = name or _listed(found), found.url
         lines = server.lines(found, name)
+        if engine := engines.said(url, name, _key(wanted)):
+            lines.append(f"{engine} answers: answers are known by that, so the server may move to another address")
     assert name is not None, "what is missing was asked for, or refused"
     own = "original" if wanted.provider == "original" else "echo" if wanted.provider == "echo" else None
     row: Teacher = study_file.asked(
@@ -340,6 +343,7 @@ def _teacher(wanted: Wanted, model: BackboneLook | None) -> tuple[Teacher, list[
         name,
         name=own or (f"{name}-teacher"[:96] if wanted.provider == "local" else None),
         base_url=url,
+        engine=engine,
         key_variable=wanted.key_variable,
         max_tokens=wanted.max_tokens,
     )

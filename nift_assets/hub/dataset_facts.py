@@ -159,7 +159,16 @@ def _columns(configurations: Sequence[Configuration]) -> list[tuple[list[Any], s
 
 
 def _parameters(teacher: Teacher) -> list[tuple[str, object]]:
-    wanted = ("system_prompt", "temperature", "max_tokens", "template", "api_version", "base_url", "documents")
+    wanted = (
+        "system_prompt",
+        "temperature",
+        "max_tokens",
+        "template",
+        "api_version",
+        "base_url",
+        "engine",
+        "documents",
+    )
     shape = {**teacher.shape(), "documents": teacher.documents}
     return [(name, shape[name]) for name in wanted if shape.get(name) is not None]
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from nift_assets import crash_points
-from nift_assets.ledger import accounts, database, raised_limits, rate_limiter, spill, stored_answers
+from nift_assets.ledger import accounts, database, earlier_answers, rate_limiter, spill, stored_answers
 from nift_assets.ledger.database import among, chunks, clean, execute_many, insert_from, insert_new, outlasting
 from nift_assets.ledger.locks import AdvisoryLocks, FileLocks, Lock, Locks, locked
 from nift_assets.ledger.opening import opened
@@ -289,8 +289,8 @@ class Book:
                 insert_from(connection, wanted, numbers.where(among(connection, requests.c.key, unwanted)))
             if not missing:
                 return []
-            if asker.reuse_below_limit:
-                raised_limits.take(connection, session, [by_key[key] for key in missing])
+            unanswered = [by_key[key] for key in missing]
+            earlier_answers.take(connection, session, unanswered, below_limit=asker.reuse_below_limit)
             if known := missing & known:
                 free = UNCLAIMED & requests.c.outcome.is_distinct_from("unknown")
                 mine = among(connection, requests.c.key, known) & free
@@ -320,12 +320,12 @@ class Book:
 
     @outlasting
     def settled(self, questions: Sequence[Request], *, reuse_below_limit: bool) -> set[str]:
-        """The keys of the questions that nobody has to be asked: answered, or answered under a smaller limit."""
+        """The keys of the questions that nobody has to be asked: answered, or answered by another key, which a smaller
+        limit gives them."""
         done = self.answered([question.key for question in questions])
-        if reuse_below_limit:
-            with self.reading() as connection:
-                for portion in chunks([question for question in questions if question.key not in done]):
-                    done |= raised_limits.below(connection, portion).keys()
+        with self.reading() as connection:
+            for portion in chunks([question for question in questions if question.key not in done]):
+                done |= earlier_answers.answered(connection, portion, below_limit=reuse_below_limit).keys()
         return done
 
     def stored(self, keys: Sequence[str]) -> Iterator[StoredResponse]:

@@ -69,6 +69,7 @@ def asked(
     *,
     name: str | None = None,
     base_url: str | None = None,
+    engine: str | None = None,
     key_variable: str | None = None,
     max_tokens: int | None = None,
 ) -> Any:
@@ -80,7 +81,7 @@ def asked(
     if provider == "openai" and base_url is None and REASONING.match(model):
         options |= {"supports_temperature": False, "max_tokens_name": "max_completion_tokens"}
     if base_url is not None:
-        options |= {"base_url": base_url, "key_variable": key_variable}
+        options |= {"base_url": base_url, "engine": engine, "key_variable": key_variable}
     row: LanguageModel = kind(name=name or row_name(model), provider=provider, model=model, **options)
     providers.load(provider).check(row)
     return row
@@ -203,7 +204,7 @@ def _trained(found: StudyDraft, backbone: BackboneLook) -> Iterator[str]:
 
 def _asked_fields(row: LanguageModel) -> dict[str, Any]:
     usual = type(row)(name=row.name, provider=row.provider, model=row.model)
-    names = ("max_tokens", "max_tokens_name", "supports_temperature", "base_url", "key_variable")
+    names = ("max_tokens", "max_tokens_name", "supports_temperature", "base_url", "engine", "key_variable")
     own = {name: getattr(row, name) for name in names if getattr(row, name) != getattr(usual, name)}
     return {"name": row.name, "provider": row.provider, "model": row.model, **own}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -28,8 +28,9 @@ class Message:
 class Request:
     """One question to one model: all that shapes its answer and nothing else. `draw` tells repeated questions apart.
 
-    `endpoint` is what kind of server is asked (empty for the provider's own, else its host), `api_version` the version
-    of the protocol where the provider has several. `parameters` are those that are sent, no more.
+    `endpoint` is what kind of server is asked (empty for the provider's own, else its engine, or its host where that is
+    not known), `api_version` the version of the protocol where the provider has several. `parameters` are those that
+    are sent, no more. `formerly` is the endpoint that the same question was known by before; it shapes nothing.
     """
 
     provider: str
@@ -39,6 +40,7 @@ class Request:
     endpoint: str = ""
     api_version: str | None = None
     draw: int = 0
+    formerly: str | None = field(default=None, compare=False)
 
     @property
     def output_limit(self) -> int | None:
@@ -67,6 +69,11 @@ class Request:
     def key(self) -> str:
         """The sha256 of the body: the name of the request and its answer in the ledger."""
         return self._keys[0]
+
+    @property
+    def earlier_key(self) -> str | None:
+        """The key of the same question under the endpoint that it was known by before; None where there is none."""
+        return None if self.formerly is None else replace(self, endpoint=self.formerly, formerly=None).key
 
     @property
     def limitless_key(self) -> str:

@@ -139,7 +139,8 @@ def request(
     }
     return Request(
         provider=model.provider,
-        endpoint=endpoint(model.base_url),
+        endpoint=model.engine or endpoint(model.base_url),
+        formerly=model.formerly,
         api_version=model.api_version or load(model.provider).API_VERSION,
         model=asked or model.model,
         messages=(
@@ -159,7 +160,8 @@ def _temperature(model: LanguageModel) -> float | None:
 
 
 def endpoint(base_url: str | None) -> str:
-    """What kind of server a base URL is: empty for the provider's own, `local` on this machine, else its host.
+    """What kind of server a base URL is, as far as it says: empty for the provider's own, `local` on this machine, else
+    its host.
 
     A port or a path may change without another model answering; another host is another server.
     """

@@ -59,7 +59,9 @@ def bring_in(
 
         def connect() -> InProcess | Remote:
             stack.enter_context(pools.slot_of_pool(context.dagster, model))
-            return providers.load(model.provider).connect(model, inputs)
+            connected = providers.load(model.provider).connect(model, inputs)
+            refuse_other_engine(model, connected)
+            return connected
 
         outcome = door.bring_in(
             context.book,
@@ -82,6 +84,20 @@ def bring_in(
             allow_retries=False,
         )
     return outcome
+
+
+def refuse_other_engine(model: LanguageModel, connected: InProcess | Remote) -> None:
+    """ValueError where a row says what engine answers, and the server says that it is another or of another version."""
+    from nift_assets.protocol import engines
+
+    if model.engine is None or model.base_url is None:
+        return
+    found = engines.said(model.base_url, model.model, getattr(connected, "key", None) or None)
+    if found is not None and engines.differs(model.engine, found):
+        raise ValueError(
+            f"{model.name!r}: {model.base_url} says that {found} answers, and the row has engine={model.engine!r}; "
+            f"write engine={found!r} to ask all of it, and formerly={model.engine!r} as well to keep what was answered"
+        )
 
 
 def totals() -> Totals:

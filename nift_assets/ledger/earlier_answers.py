@@ -1,6 +1,8 @@
-"""Questions whose limit of tokens was raised: an answer that ended by itself below the limit is the answer above it.
+"""Questions that are new by their key and have been answered all the same.
 
-Only paid servers' answers are taken so: what is answered in this process costs nothing, and may depend on its limit.
+One whose limit of tokens was raised: an answer that ended by itself below the limit is the answer above it. One whose
+row says what its server was known by before. Only servers' answers are taken so: what is answered in this process costs
+nothing, and may depend on its limit.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ from nift_assets.protocol.request import Request, restored
 from nift_training.endings import ending
 
 
-def take(connection: sa.Connection, session: int, questions: Sequence[Request]) -> None:
-    """Gives questions that nobody is asking the answers they have had under a smaller limit, for nothing."""
-    found = below(connection, questions)
+def take(connection: sa.Connection, session: int, questions: Sequence[Request], *, below_limit: bool) -> None:
+    """Gives questions that nobody is asking the answers they have had, under a smaller limit too if that is wanted, for
+    nothing."""
+    found = answered(connection, questions, below_limit=below_limit)
     if not found:
         return
     # Those that are new are claimed by this session, and have not left.
@@ -48,7 +51,24 @@ def take(connection: sa.Connection, session: int, questions: Sequence[Request]) 
     insert_new(connection, answers, rows)
 
 
-def below(connection: sa.Connection, questions: Sequence[Request]) -> Mapping[str, Any]:
+def answered(connection: sa.Connection, questions: Sequence[Request], *, below_limit: bool) -> Mapping[str, Any]:
+    """The stored answer of each question that has one by another key."""
+    found = dict(_known_otherwise(connection, questions))
+    if below_limit:
+        found |= _below(connection, [question for question in questions if question.key not in found])
+    return found
+
+
+def _known_otherwise(connection: sa.Connection, questions: Sequence[Request]) -> Mapping[str, Any]:
+    """The stored answer of each question that was asked while its server was known by another name, all else equal."""
+    keys = {earlier: question.key for question in questions if (earlier := question.earlier_key)}
+    if not keys:
+        return {}
+    rows = connection.execute(_CANDIDATES.where(among(connection, requests.c.key, keys))).all()
+    return {keys[row.key]: row for row in rows if keys[row.key] != row.key}
+
+
+def _below(connection: sa.Connection, questions: Sequence[Request]) -> Mapping[str, Any]:
     """The stored answer of each question that has one under a smaller limit, all else equal, that ended by itself."""
     by_limitless: dict[str, list[Request]] = {}
     for question in questions:
