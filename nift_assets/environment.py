@@ -15,7 +15,7 @@ CUT_AT = "NIFT_CUT_AT"
 OF_THE_STUDY = (STUDY, SCALE, BENCHMARKS, CORPUS, TEXT_COLUMN, DOCUMENTS, CUT_AT)
 # Where things lie, what they may cost, who answers and who is told.
 WAREHOUSE, LEDGER_URL, BUDGET_USD = "NIFT_WAREHOUSE", "NIFT_LEDGER_URL", "NIFT_BUDGET_USD"
-LEDGER_SPILL = "NIFT_LEDGER_SPILL"
+LEDGER_SPILL, PORTION = "NIFT_LEDGER_SPILL", "NIFT_PORTION"
 SERVER, SERVER_KEY, UI_TOKEN = "NIFT_SERVER", "NIFT_SERVER_KEY", "NIFT_UI_TOKEN"
 FAILURE_WEBHOOK, TRACKER = "NIFT_FAILURE_WEBHOOK", "NIFT_TRACKER"
 # Where a test has a process killed.
@@ -57,6 +57,14 @@ def documents() -> int | None:
         raise ValueError(
             f"{DOCUMENTS} is {wanted!r}; give the number of documents to sample, 1 or more, or leave it out"
         )
+    return int(wanted) if wanted else None
+
+
+def portion() -> int | None:
+    """How many documents a teacher is asked at a time by one process."""
+    wanted = _given(PORTION)
+    if wanted and not _is_positive(wanted):
+        raise ValueError(f"{PORTION} is {wanted!r}; give how many documents are a portion, or leave it out for 5,000")
     return int(wanted) if wanted else None
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dagster_project.command_line import teachers
 from dagster_project.command_line.terminal import as_text, main, printable, refuse
 from dagster_project.settings import open_book, warehouse
 from nift_assets import studies
@@ -20,13 +21,10 @@ if TYPE_CHECKING:
 
     from nift_assets.ledger.door import AskResult
     from nift_assets.protocol import Answer
-    from nift_assets.protocol.server import InProcess, Remote
     from nift_assets.providers import ProviderInputs
     from nift_assets.rows import Teacher
     from nift_assets.study import Study
 
-# How it ends when it was stopped: at a cap, or by the provider (quota, key, model). As `nift run` does.
-EXIT_BUDGET, EXIT_STOPPED = 4, 5
 # Documents that cannot be cut are passed over, and so a few more are drawn than are shown.
 SPARE = 50
 RULE = "─" * 78
@@ -60,7 +58,7 @@ def preview(teacher: str | None, documents: int, as_json: bool) -> None:
     """
     try:
         study = studies.active()
-        row = _chosen(study, teacher)
+        row = teachers.chosen(study, teacher)
         halves = _first_halves(study, min(documents, row.documents or documents))
         asked, price = _ask(study, row, halves)
         wanted = _wanted(study, row)
@@ -76,16 +74,7 @@ def preview(teacher: str | None, documents: int, as_json: bool) -> None:
     else:
         click.echo(_rendered(row, rows, asked.sent, wanted, total))
     if asked.stopped:
-        refuse(str(asked.stopped), EXIT_BUDGET if asked.stopped.cause == "budget" else EXIT_STOPPED)
-
-
-def _chosen(study: Study, name: str | None) -> Teacher:
-    """The teacher of that name; without a name the only one that is asked anything."""
-    if name is not None:
-        return study.teacher(name)
-    if len(study.teachers) == 1:
-        return study.teachers[0]
-    raise ValueError(f"the study has several teachers; name one of {', '.join(row.name for row in study.teachers)}")
+        refuse(str(asked.stopped), teachers.exit_status(asked.stopped))
 
 
 def _first_halves(study: Study, number: int) -> pl.DataFrame:
@@ -120,45 +109,20 @@ def _ask(study: Study, teacher: Teacher, halves: pl.DataFrame) -> tuple[AskResul
     from nift_assets.steps import asking
     from nift_assets.steps.lineage import Partition
 
-    weights = _weights(study, teacher)
+    weights = teachers.weights(study, teacher, Store(root=warehouse(), study=study.name))
     inputs = _provider_inputs(study, teacher, halves, weights)
     requests = completions.requests(teacher, halves, local_model=weights["digest"] if weights else None)
+    asker = asking.asker(study, teacher, Partition("completions", teacher.name))
     asked = door.ask(
         open_book(),
-        asking.asker(study, teacher, Partition("completions", teacher.name)),
+        replace(asker, writer=f"{asker.writer}, looked at"),  # which a run that asks all of it does not keep out
         requests,
-        lambda: _connected(teacher, inputs),
+        lambda: teachers.connected(teacher, inputs),
         limits=teacher.limits,
         price=lambda: asking.price(study, teacher),
         report=lambda counts: click.echo(printable(counts.news), err=True) if counts.news else None,
     )
     return asked, price_list.last_price(teacher)
-
-
-def _connected(teacher: Teacher, inputs: ProviderInputs) -> InProcess | Remote:
-    """The provider ready to be asked. A run waits for a server that is away, for an hour; who only looks is told."""
-    from nift_assets import providers
-    from nift_assets.new_study import server
-
-    connected = providers.load(teacher.provider).connect(teacher, inputs)
-    if teacher.base_url is not None and not (found := server.look(teacher.base_url)).is_there:
-        raise ValueError(f"{teacher.name!r} is asked at {found.url}: {found.problem}; start the server")
-    return connected
-
-
-def _weights(study: Study, teacher: Teacher) -> Mapping[str, Any] | None:
-    """The row of the backbone that a teacher runs, None for another; ValueError while it is not there."""
-    from nift_assets import providers
-
-    if not providers.runs_backbone(teacher):
-        return None
-    stored = Store(root=warehouse(), study=study.name).find("backbones", teacher.model)
-    if stored is None:
-        raise ValueError(
-            f"{teacher.name!r} runs the backbone {teacher.model!r}, which is not here yet: nift run backbones "
-            f"--partition {teacher.model}"
-        )
-    return stored.row(0, named=True)
 
 
 def _provider_inputs(

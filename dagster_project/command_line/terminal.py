@@ -18,6 +18,7 @@ from dagster_project.command_line import known_names, standard_output
 
 # The commands by the module that has them, so that one command does not wait for what another imports.
 MODULES = {
+    "ask": ("ask",),
     "chat": ("chat",),
     "checks": ("check",),
     "diff": ("diff",),

@@ -9,6 +9,7 @@ import polars as pl
 
 from nift_assets import providers
 from nift_assets.prompts import completions as asking_teachers
+from nift_assets.protocol import Answer
 from nift_assets.providers import ProviderInputs
 from nift_assets.rows import Teacher
 from nift_assets.steps import asking
@@ -46,10 +47,16 @@ def _completions(
             weights=lambda: context.store.folder(backbone["folder"] if backbone else ""),
             threads=context.study.backbone(teacher.model).threads if backbone else None,
         )
-        outcome = asking.bring_in(context, teacher, asked, inputs)
-        totals = asking.totals()
-        for number, requests in enumerate(asked):
+
+        def read(number: int) -> tuple[list[Answer], pl.DataFrame]:
+            requests = asked[number]
             answers = asking.answers(context, requests)
+            return answers, asking_teachers.rows(teacher, asked.documents(number), requests, answers)
+
+        outcome = asking.bring_in(context, teacher, asked, inputs, rows=lambda number: read(number)[1])
+        totals = asking.totals()
+        for number in range(len(asked)):
+            answers, rows = read(number)
             totals.add(answers)
-            yield asking_teachers.rows(teacher, asked.documents(number), requests, answers)
+            yield rows
         metadata.update(asking.summary(outcome, totals))

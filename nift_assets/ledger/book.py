@@ -52,7 +52,8 @@ INTERRUPTED = "interrupted"
 
 @dataclass(frozen=True, kw_only=True)
 class Asker:
-    """Who pays: a study and its teacher or judge; `writer` names the one place that may ask at a time.
+    """Who pays: a study and its teacher or judge; `writer` names the one place that may ask at a time, or that several
+    processes ask for together if it is `shared`.
 
     With `reuse_below_limit` an answer that ended by itself under a smaller limit of tokens is not asked for again.
     """
@@ -60,6 +61,7 @@ class Asker:
     study: str
     who: str
     writer: str
+    shared: bool = False
     reuse_below_limit: bool = True
     study_cap: int | None = None
     who_cap: int | None = None
@@ -153,13 +155,15 @@ class Book:
     # -- who asks ------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def session(self, writer: str) -> Iterator[int]:
-        """A numbered session that is the only one of its writer; what a dead one left in flight becomes unknown."""
+    def session(self, writer: str, *, shared: bool = False) -> Iterator[int]:
+        """A numbered session that is the only one of its writer, unless that is shared; what a dead one left in flight
+        becomes unknown."""
         busy = f"another run is asking as {writer} right now; wait until it ends"
-        with locked(self.locks, f"writer {writer}", busy) as lock, ExitStack() as alive:
+        with ExitStack() as alive:
+            alone = [] if shared else [alive.enter_context(locked(self.locks, f"writer {writer}", busy))]
             number, own, held = self._begin(writer)
             alive.enter_context(held)
-            self._held[number] = [lock, own]
+            self._held[number] = [*alone, own]
             try:
                 self.recover()
                 yield number
@@ -342,10 +346,12 @@ class Book:
 
     @outlasting
     def outcomes(self, keys: Sequence[str]) -> dict[str, tuple[Status, str | None]]:
-        """How the last try of each key without a final answer ended: pending where there was none."""
+        """How the last try of each key without a final answer ended: pending where there was none, and where nobody has
+        wanted it yet."""
         columns = (requests.c.key, requests.c.outcome, requests.c.detail)
+        never: dict[str, tuple[Status, str | None]] = dict.fromkeys(keys, ("pending", None))
         with self.reading() as connection:
-            return {
+            return never | {
                 key: (outcome or "pending", detail)
                 for portion in chunks(keys)
                 for key, outcome, detail in connection.execute(

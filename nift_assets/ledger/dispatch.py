@@ -95,14 +95,13 @@ class Dispatch:
         """The requests that may each cost more than a cap has left."""
         return self._queue.passed_over
 
-    async def run(self, questions: Iterable[Request], count: int) -> None:
+    async def run(self, questions: Iterable[Request]) -> None:
         """Asks until every question has ended in some way or dispatch is stopped; in flight is drained in any case.
-        `count` is how many they are: each is drawn when there is room for it."""
+        Each question is drawn when there is room for it."""
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._stopped_at = None
         self._queue.fill(questions)
-        self.counts.wanted += count
         ticker = asyncio.create_task(self._tick())
         try:
             async with connect(self._server) as connection:

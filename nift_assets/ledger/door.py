@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 from nift_assets.ledger.book import Asker, Book
-from nift_assets.ledger.database import AT_A_TIME
+from nift_assets.ledger.database import AT_A_TIME, chunks
 from nift_assets.ledger.dispatch import Dispatch, dearest, over_budget
+from nift_assets.ledger.locks import Lock
 from nift_assets.ledger.progress import Counts, Stop
 from nift_assets.protocol.answer import Answer, Status
 from nift_assets.protocol.request import Request
@@ -32,6 +33,9 @@ log = logging.getLogger(__name__)
 MOST_PASSED_OVER = 0.2
 # What was in flight at an interruption is waited for so long, and a little longer for its commit.
 GRACE_SECONDS = 35.0
+# Claiming them keeps what comes back meanwhile waiting for a tenth of a second or two.
+CLAIMED_AT_A_TIME = 1_000
+HELD_AT_ONCE = 2
 LOOK_AGAIN_SECONDS = 0.5
 KEEP_SECONDS = 1.0
 
@@ -83,8 +87,41 @@ class AskResult(Outcome):
 
 
 Connects = InProcess | Remote | Callable[[], InProcess | Remote]
-Portions = Sequence[Sequence[Request]]
-"""Questions by portions, each made when it is asked for: none is kept, and each may be made more than once."""
+
+
+class Portions(Protocol):
+    """Questions by portions, each made when it is asked for: none is kept, and each may be made more than once."""
+
+    @property
+    def total(self) -> int:
+        """How many questions all portions have together."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> Sequence[Request]: ...
+
+    def __iter__(self) -> Iterator[Sequence[Request]]: ...
+
+
+@dataclass(frozen=True)
+class OnePortion:
+    """Questions that are few enough to be one portion."""
+
+    questions: Sequence[Request]
+
+    @property
+    def total(self) -> int:
+        return len(self.questions)
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, number: int, /) -> Sequence[Request]:
+        return [self.questions][number]
+
+    def __iter__(self) -> Iterator[Sequence[Request]]:
+        return iter([self.questions])
 
 
 def ask(
@@ -99,7 +136,7 @@ def ask(
 ) -> AskResult:
     """One answer per question, in order; only what has no final answer in the book reaches the provider. The rest is
     as of `bring_in`."""
-    outcome = bring_in(book, asker, [questions], provider, limits=limits, price=price, report=report)
+    outcome = bring_in(book, asker, OnePortion(questions), provider, limits=limits, price=price, report=report)
     return AskResult.of(outcome, stored(book, questions))
 
 
@@ -109,21 +146,32 @@ def bring_in(
     portions: Portions,
     provider: Connects,
     *,
+    numbers: Sequence[int] | None = None,
     limits: Limits | None = None,
     price: Price | Callable[[], Price | None] | None = None,
     report: Callable[[Counts], None] | None = None,
+    look: Callable[[int], Stop | None] | None = None,
 ) -> Outcome:
-    """Sees to it that every question has its final answer in the book, or that it is known why not. Only what has none
-    reaches the provider, and of the questions no more is in memory than a portion and what is under way.
+    """Sees to it that every question, or every one of the portions of some `numbers`, has its final answer in the book,
+    or that it is known why not. Only what has none reaches the provider, and of the questions no more is in memory than
+    a portion and what is under way.
 
-    A provider and a price that are given as functions are only asked for when something has to be asked: what is in the
-    book can be read without a key, a budget or a model that still answers.
+    Several processes may ask as one writer where that is `shared`: each takes the portions that nobody else has, and at
+    the end waits for those that others have. A provider and a price that are given as functions are only asked for when
+    something has to be asked: what is in the book can be read without a key, a budget or a model that still answers.
+    Once a portion has been asked, but for what is under way of it, `look` may say why no other should be.
 
     Raises ValueError if another process asks as the same writer, or if questions are under way in a batch.
     """
     began = time.monotonic()
-    with book.session(asker.writer) as session:
-        done, stopped = _bring_in(book, session, asker, portions, provider, limits or Limits(), price, report)
+    with book.session(asker.writer, shared=asker.shared) as session:
+        claims = _Claims(book, session, asker, portions, look)
+        try:
+            done, stopped = _bring_in(
+                book, session, asker, claims, numbers, provider, limits or Limits(), price, report
+            )
+        finally:
+            claims.let_go()
     return Outcome(
         stopped=stopped,
         sent=done.sent,
@@ -150,28 +198,99 @@ def stored(book: Book, questions: Sequence[Request]) -> list[Answer]:
     return [answered[question.key] for question in questions]
 
 
-@dataclass(frozen=True)
-class _Claimed:
-    """The places of questions within their portions: of what this session asks, and of what another is asking."""
+class _Claims:
+    """The questions of a call, claimed as they are drawn, a portion after the other.
 
-    ours: dict[int, list[int]]
-    elsewhere: dict[int, list[int]]
+    A portion that another process has is left for later, and so is a question that another session is asking: `later`
+    has their places, or None for a whole portion. What goes wrong while questions are drawn ends the drawing and is the
+    `failure`, so that what is under way still comes back.
+    """
 
-    def of(self, portions: Portions) -> Iterator[list[Request]]:
-        """Our questions, a portion at a time."""
-        for number, places in self.ours.items():
-            portion = portions[number]
-            yield [portion[place] for place in places]
+    def __init__(
+        self,
+        book: Book,
+        session: int,
+        asker: Asker,
+        portions: Portions,
+        look: Callable[[int], Stop | None] | None,
+    ) -> None:
+        self._book, self._session, self._asker, self._portions = book, session, asker, portions
+        self._look = look
+        self._held: dict[int, Lock] = {}
+        self._seen: set[bytes] = set()
+        self.later: dict[int, Sequence[int] | None] = {}
+        self.counts = Counts(wanted=portions.total, portions=len(portions))
+        self.stopped: Stop | None = None
+        self.failure: Exception | None = None
 
-    def count(self) -> int:
-        return sum(map(len, self.ours.values()))
+    def drawn(self, places: Mapping[int, Sequence[int] | None]) -> Iterator[list[Request]]:
+        """What is ours to ask of the questions at some places of each portion, as it is claimed."""
+        self.later = {}
+        try:
+            for number, of_portion in places.items():
+                if not self._has_turn(number):
+                    self.later[number] = of_portion
+                    continue
+                self.counts.portion = number + 1
+                yield from self._of_portion(number, of_portion)
+                if self._look and (stop := self._look(number)):
+                    self.stopped = stop
+                    return
+        except Exception as error:
+            self.failure = error
+
+    def _has_turn(self, number: int) -> bool:
+        """Whether a portion is this process's. It stays so while the next is drawn: what is still under way then is
+        known by its session."""
+        if not self._asker.shared:
+            return True
+        turn = self._book.locks.hold(f"portion {number} of {self._asker.writer}")
+        if turn is None:
+            return False
+        self._held[number] = turn
+        self.let_go(all_but=HELD_AT_ONCE)
+        return True
+
+    def let_go(self, all_but: int = 0) -> None:
+        """Leaves the portions to others, all but the last so many."""
+        for number in list(self._held)[: len(self._held) - all_but]:
+            self._held.pop(number).release()
+
+    def _of_portion(self, number: int, places: Sequence[int] | None) -> Iterator[list[Request]]:
+        portion = self._portions[number]
+        for some in chunks(range(len(portion)) if places is None else places, CLAIMED_AT_A_TIME):
+            new = {}
+            for place in some:
+                key = portion[place].key
+                if places is not None or self._is_new(key):
+                    new[key] = place
+            intent = self._book.intend(self._session, self._asker, [portion[place] for place in new.values()])
+            if intent.in_batch:
+                raise ValueError(
+                    f"{self._asker.who}: {len(intent.in_batch):,} of {len(portion):,} requests are under way in a "
+                    "batch; collect it when it has ended (the sensor `batches` does), or cancel it"
+                )
+            if intent.elsewhere:
+                waits_for = [new[key] for key in intent.elsewhere]
+                self.later[number] = [*(self.later.get(number) or ()), *waits_for]
+            self.counts.settled += len(some) - len(intent.ours) - len(intent.elsewhere)
+            if intent.ours:
+                yield [portion[new[key]] for key in intent.ours]
+
+    def _is_new(self, key: str) -> bool:
+        """Whether a question comes for the first time: one that comes twice is asked once."""
+        short = bytes.fromhex(key)
+        is_new = short not in self._seen
+        self._seen.add(short)
+        return is_new
 
 
 def _bring_in(
     book: Book,
     session: int,
     asker: Asker,
-    portions: Portions,
+    claims: _Claims,
+    numbers: Sequence[int] | None,
     provider: Connects,
     limits: Limits,
     price: Price | Callable[[], Price | None] | None,
@@ -179,61 +298,55 @@ def _bring_in(
 ) -> tuple[Counts, Stop | None]:
     """Asks what nobody has answered; what another process is asking is waited for, and asked here if that one dies."""
     book.open_accounts(asker)
-    done = Counts()
+    done = claims.counts
     dispatch: Dispatch | None = None
-    looked_at: Mapping[int, Sequence[int] | None] = dict.fromkeys(range(len(portions)))
-    wanted: int | None = None
+    places: Mapping[int, Sequence[int] | None] = dict.fromkeys(range(done.portions) if numbers is None else numbers)
     while True:
-        claimed, differing = _claim(book, session, asker, portions, looked_at)
-        wanted = differing if wanted is None else wanted
-        if claimed.ours and callable(price):
+        drawn = claims.drawn(places)
+        first = next(drawn, None)
+        if first is not None and callable(price):
             price = price()
-        if claimed.ours and not isinstance(provider, InProcess | Remote):
+        if first is not None and not isinstance(provider, InProcess | Remote):
             provider = provider()
-        if claimed.ours and isinstance(provider, Remote):
+        questions = chain([] if first is None else [first], drawn)
+        if first is not None and isinstance(provider, Remote):
             assert not callable(price), "it was asked for above"
             dispatch = dispatch or Dispatch(book, session, asker, provider, limits, price, report, counts=done)
-            _run(dispatch, chain.from_iterable(claimed.of(portions)), claimed.count())
-            stopped = dispatch.stopped or _passed_over(book, asker, dispatch, wanted)
-            if stopped:
+            _run(dispatch, chain.from_iterable(questions))
+            stopped = dispatch.stopped or _passed_over(book, asker, dispatch, done.wanted)
+            if stopped and claims.failure is None:
                 return done, stopped
-        elif claimed.ours and isinstance(provider, InProcess):
-            for questions in claimed.of(portions):
-                done.sent += len(questions)
-                done.output_tokens += _answer_here(book, session, provider, questions)
-        if not claimed.elsewhere:
-            return done, None
-        time.sleep(LOOK_AGAIN_SECONDS)
+        elif first is not None and isinstance(provider, InProcess):
+            for some in questions:
+                done.sent += len(some)
+                done.output_tokens += _answer_here(book, session, provider, some)
+                done.settled += len(some)
+                _tell(report, done)
+        if claims.failure is not None:
+            raise claims.failure
+        if claims.stopped is not None or not claims.later:
+            return done, claims.stopped
+        claims.let_go()
+        _wait_for(claims, report)
         book.recover()
-        looked_at = claimed.elsewhere
+        places = claims.later
 
 
-def _claim(
-    book: Book, session: int, asker: Asker, portions: Portions, looked_at: Mapping[int, Sequence[int] | None]
-) -> tuple[_Claimed, int]:
-    """Writes down that the questions are wanted, or those at some places of each portion, and takes those that nobody
-    has answered or is asking; also how many different ones there are. A question that comes twice is asked once."""
-    seen: set[bytes] = set()
-    claimed, in_batch = _Claimed({}, {}), 0
-    for number, places in looked_at.items():
-        portion = portions[number]
-        new: dict[str, int] = {}
-        for place in range(len(portion)) if places is None else places:
-            key = portion[place].key
-            if (short := bytes.fromhex(key)) not in seen:
-                seen.add(short)
-                new[key] = place
-        intent = book.intend(session, asker, [portion[place] for place in new.values()])
-        for keys, taken in ((intent.ours, claimed.ours), (intent.elsewhere, claimed.elsewhere)):
-            if keys:
-                taken[number] = [new[key] for key in keys]
-        in_batch += len(intent.in_batch)
-    if in_batch:
-        raise ValueError(
-            f"{asker.who}: {in_batch:,} of {len(seen):,} requests are under way in a batch; collect it when it has "
-            "ended (the sensor `batches` does), or cancel it"
+def _wait_for(claims: _Claims, report: Callable[[Counts], None] | None) -> None:
+    whole = sum(places is None for places in claims.later.values())
+    if whole and not claims.counts.waits:
+        claims.counts.waits = True
+        claims.counts.news = (
+            f"{whole} of {claims.counts.portions} portions are asked by another process; waiting for it"
         )
-    return claimed, len(seen)
+        _tell(report, claims.counts)
+        claims.counts.news = None
+    time.sleep(LOOK_AGAIN_SECONDS)
+
+
+def _tell(report: Callable[[Counts], None] | None, counts: Counts) -> None:
+    if report is not None:
+        report(counts)
 
 
 def _passed_over(book: Book, asker: Asker, dispatch: Dispatch, wanted: int) -> Stop | None:
@@ -271,7 +384,7 @@ def _answer_here(book: Book, session: int, provider: InProcess, questions: Seque
     return written
 
 
-def _run(dispatch: Dispatch, questions: Iterator[Request], count: int) -> None:
+def _run(dispatch: Dispatch, questions: Iterator[Request]) -> None:
     """Runs the dispatch in a thread of its own, so that an interruption lets what is in flight come back first.
 
     Dagster and Ctrl-C interrupt with an exception in the main thread; a plain SIGTERM is made one.
@@ -281,7 +394,7 @@ def _run(dispatch: Dispatch, questions: Iterator[Request], count: int) -> None:
 
     def work() -> None:
         try:
-            asyncio.run(dispatch.run(questions, count))
+            asyncio.run(dispatch.run(questions))
         except BaseException as error:
             failure.append(error)
         finally:

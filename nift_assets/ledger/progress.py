@@ -19,10 +19,17 @@ class Stop:
 
 @dataclass(kw_only=True)
 class Counts:
-    """What a run has done so far; `news` is what a person is to be told now and not again: that it waits for a server
-    that is away, or that this is back."""
+    """How far a run is: how many questions are wanted, and how many of them are settled, those that were before among
+    them; which of its portions is being asked; what was sent, written and spent.
+
+    `news` is what a person is to be told now and not again: that it waits for a server that is away, or that this is
+    back. `waits` says that it has told that it waits for another process.
+    """
 
     wanted: int = 0
+    portions: int = 1
+    portion: int = 0
+    waits: bool = False
     sent: int = 0
     settled: int = 0
     output_tokens: int = 0

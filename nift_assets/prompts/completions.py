@@ -10,12 +10,12 @@ from typing import overload
 import polars as pl
 
 from expectations.frames import Rows
-from nift_assets import providers
+from nift_assets import environment, providers
 from nift_assets.protocol import Answer, Request
 from nift_assets.rows import Teacher
 from nift_training import templates
 
-# What is asked and read together: of articles some 25 MB.
+# What is asked and read together, unless NIFT_PORTION says otherwise: of articles some 25 MB.
 DOCUMENTS_AT_ONCE = 5_000
 # So many characters in a row, taken over word for word, are no accident.
 ECHO = 60
@@ -50,12 +50,18 @@ class Requests(Sequence[Sequence[Request]]):
     def __init__(self, teacher: Teacher, halves: Rows, *, local_model: str | None = None) -> None:
         self._teacher, self._halves, self._local_model = teacher, halves, local_model
         self._count = min(teacher.documents or halves.height, halves.height)
+        self._size = environment.portion() or DOCUMENTS_AT_ONCE
         self._last: tuple[int, pl.DataFrame] | None = None
         self._second_halves: tuple[int, dict[str, str]] | None = None
 
+    @property
+    def total(self) -> int:
+        """How many requests all portions have together."""
+        return self._count
+
     def __len__(self) -> int:
         """There is one, though it may be empty."""
-        return max(1, math.ceil(self._count / DOCUMENTS_AT_ONCE))
+        return max(1, math.ceil(self._count / self._size))
 
     @overload
     def __getitem__(self, number: int) -> Sequence[Request]: ...
@@ -71,8 +77,8 @@ class Requests(Sequence[Sequence[Request]]):
     def documents(self, number: int) -> pl.DataFrame:
         """The documents of a portion."""
         if self._last is None or self._last[0] != number:
-            start = number * DOCUMENTS_AT_ONCE
-            self._last = number, self._halves.between(start, min(start + DOCUMENTS_AT_ONCE, self._count))
+            start = number * self._size
+            self._last = number, self._halves.between(start, min(start + self._size, self._count))
         return self._last[1]
 
     def second_half(self, document_id: str) -> str:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import polars as pl
 
 from nift_assets import providers
 from nift_assets.costs import price_list
@@ -17,12 +18,13 @@ from nift_assets.rows import LanguageModel, Price
 from nift_assets.steps import pools
 from nift_assets.steps.context import Context
 from nift_assets.steps.lineage import Partition
+from nift_assets.steps.portion_checks import PortionChecks
 from nift_assets.study import Study
 
 if TYPE_CHECKING:
     from nift_assets.ledger.book import Asker
     from nift_assets.ledger.door import AskResult, Outcome, Portions, Totals
-    from nift_assets.ledger.progress import Counts
+    from nift_assets.ledger.progress import Counts, Stop
     from nift_assets.protocol.server import InProcess, Remote
 
 # The metadata a failed step tells by what stopped it: quota, authentication, budget, …
@@ -39,16 +41,25 @@ def ask(
     # Imported here: the database library would slow down every load of the definitions.
     from nift_assets.ledger import door
 
-    outcome = bring_in(context, model, [requests], inputs)
+    outcome = bring_in(context, model, door.OnePortion(requests), inputs)
     answers = door.stored(context.book, requests)
     return door.AskResult.of(outcome, answers)
 
 
 def bring_in(
-    context: Context, model: LanguageModel, portions: Portions, inputs: ProviderInputs | None = None
+    context: Context,
+    model: LanguageModel,
+    portions: Portions,
+    inputs: ProviderInputs | None = None,
+    *,
+    rows: Callable[[int], pl.DataFrame] | None = None,
 ) -> Outcome:
     """Sees to it that each request of a teacher or judge has its answer in the ledger, from where `answers` reads them;
-    Dagster's Failure, which is not retried, if dispatch was stopped.
+    Dagster's Failure, which is not retried, if dispatch was stopped. Of several portions other processes may ask some,
+    see `nift ask`.
+
+    `rows` gives what the table is going to hold of a portion: where too many of them fail a test that refuses the
+    table, the rest is not asked.
 
     Nothing is lost then: what was answered is in the ledger, and the next run asks only the rest. Where nothing is left
     to ask, no price, cap or key is needed.
@@ -65,12 +76,13 @@ def bring_in(
 
         outcome = door.bring_in(
             context.book,
-            asker(context.study, model, context.partition),
+            asker(context.study, model, context.partition, shared=rows is not None),
             portions,
             connect,
             limits=model.limits,
             price=lambda: price(context.study, model),
             report=_reporter(context),
+            look=looker(model, context.partition, portions, rows),
         )
     if outcome.stopped:
         totals = door.Totals()
@@ -127,14 +139,36 @@ def price(study: Study, model: LanguageModel) -> Price | None:
     return known_price
 
 
-def asker(study: Study, model: LanguageModel, partition: Partition) -> Asker:
-    """Who pays for what is asked for one partition of a table, which is asked from one place at a time."""
+def looker(
+    model: LanguageModel, partition: Partition, portions: Portions, rows: Callable[[int], pl.DataFrame] | None
+) -> Callable[[int], Stop | None] | None:
+    """What looks at the rows of each portion that was asked, where there are several, and says why to ask no more."""
+    from nift_assets.ledger.progress import Stop
+
+    if rows is None or len(portions) < 2:
+        return None
+    checks = PortionChecks(partition.table)
+
+    def look(number: int) -> Stop | None:
+        answered = rows(number).filter(pl.col("status") != "pending")
+        if (why := checks.add(answered)) is None or number + 1 == len(portions):
+            return None
+        remedy = "see their `detail` by `nift preview`, mend the row or its server, and run it again"
+        return Stop(reason=f"{model.name}: {why}; the rest is not asked", remedy=remedy, cause="checks")
+
+    return look
+
+
+def asker(study: Study, model: LanguageModel, partition: Partition, *, shared: bool = False) -> Asker:
+    """Who pays for what is asked for one partition of a table, which is asked from one place at a time, or is shared by
+    several processes."""
     from nift_assets.ledger.book import Asker
 
     return Asker(
         study=study.name,
         who=model.name,
         writer=f"{study.name}/{partition}",
+        shared=shared,
         reuse_below_limit=model.reuse_below_limit,
         study_cap=_billionths(price_list.budget(study)),
         who_cap=_billionths(model.budget_usd),
@@ -168,10 +202,17 @@ def _reporter(context: Context) -> Callable[[Counts], None]:
     def report(counts: Counts) -> None:
         if counts.news:
             context.warn(counts.news)
-        done = f"{counts.settled:,} of {counts.wanted:,} answered"
-        context.log(f"{done}, {counts.output_tokens:,} tokens written, ${counts.spent / 1e9:,.2f} spent")
+        context.log(progress(counts))
 
     return report
+
+
+def progress(counts: Counts) -> str:
+    """How far asking is, in a line."""
+    done = f"{counts.settled:,} of {counts.wanted:,} answered"
+    if counts.portions > 1:
+        done += f", portion {counts.portion} of {counts.portions}"
+    return f"{done}, {counts.output_tokens:,} tokens written, ${counts.spent / 1e9:,.2f} spent"
 
 
 def _billionths(dollars: float | None) -> int | None:

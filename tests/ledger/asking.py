@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -19,8 +20,8 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from multiprocessing.connection import Connection
 from typing import Any
@@ -29,7 +30,7 @@ import sqlalchemy as sa
 
 from nift_assets import crash_points
 from nift_assets.ledger.book import Asker, Book
-from nift_assets.ledger.door import AskResult, ask
+from nift_assets.ledger.door import AskResult, ask, bring_in, stored
 from nift_assets.ledger.tables import answers, attempts, requests, sessions
 from nift_assets.protocol import Message, Request
 from nift_assets.providers.openai import OpenAI
@@ -62,15 +63,38 @@ def provider(url: str, model: str = "m") -> OpenAI:
     return OpenAI(name="openai", model=model, url=f"{url}/v1/chat/completions", key=KEY)
 
 
+@dataclass(frozen=True)
+class Cut:
+    """Questions by portions of one size."""
+
+    questions: Sequence[Request]
+    size: int
+
+    @property
+    def total(self) -> int:
+        return len(self.questions)
+
+    def __len__(self) -> int:
+        return math.ceil(self.total / self.size)
+
+    def __getitem__(self, number: int, /) -> Sequence[Request]:
+        return self.questions[number * self.size : (number + 1) * self.size]
+
+    def __iter__(self) -> Iterator[Sequence[Request]]:
+        return map(self.__getitem__, range(len(self)))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What one process asks: the questions `first` to `first + count` of a model, in so many calls of the door."""
+    """What one process asks: the questions `first` to `first + count` of a model, in so many calls of the door, or in
+    one by portions of so many, which it shares with whoever asks as the same writer."""
 
     ledger: str
     server: str
     count: int
     first: int = 0
     calls: int = 1
+    portion: int = 0
     model: str = "m"
     study: str = "s"
     who: str = "t"
@@ -86,6 +110,11 @@ class Task:
         """Asks in this process; what the last call of the door came to."""
         book, size = Book(self.ledger), self.count // self.calls
         limits = Limits(**{"in_flight": 16, "backoff_seconds": 0.05, **self.limits})
+        if self.portion:
+            cut = Cut(questions(self.count, first=self.first, model=self.model), self.portion)
+            asker, server = replace(self.asker(), shared=True), provider(self.server, self.model)
+            outcome = bring_in(book, asker, cut, server, limits=limits, price=PRICE)
+            return AskResult.of(outcome, stored(book, cut.questions))
         for start in range(self.first, self.first + self.count, size):
             asked = ask(
                 book,

@@ -213,7 +213,7 @@ def test_an_interruption_before_the_first_request_lets_none_leave(sqlite_url: st
         with ledger.session(asker.writer) as session:
             dispatch = Dispatch(ledger, session, asker, provider(server.url), Limits(), PRICE)
             dispatch.stop(Stop(reason="interrupted", remedy="run it again", cause="interrupted"))
-            asyncio.run(dispatch.run(questions(20), 20))
+            asyncio.run(dispatch.run(questions(20)))
         assert dispatch.stopped is not None
         assert server.bills() == []
         assert task.ask().sent == 20

@@ -49,6 +49,7 @@ def sent(book: Book, server: FaultServer, row: LanguageModel) -> int:
     return asked.sent
 
 
+@pytest.mark.fault("T29", runs="20 answers")
 def test_a_server_whose_engine_is_known_may_move(ledger_url: str, server: FaultServer) -> None:
     book = Book(ledger_url)
     here = replace(ROW, engine="vllm 0.10.1")
@@ -90,6 +91,7 @@ def test_rows_that_state_no_engine_have_the_keys_and_the_shape_that_they_had() -
     assert ROW.shape()["base_url"] == ROW.base_url
 
 
+@pytest.mark.fault("T29", runs="2 servers of one host")
 @pytest.mark.parametrize("places", [("http://127.0.0.1:1/v1", "http://localhost:2/v1"), ("http://g/a", "http://g/b")])
 def test_two_servers_that_nothing_tells_apart_are_refused(places: tuple[str, str]) -> None:
     demo = studies.load("demo")
@@ -180,6 +182,7 @@ def test_servers_say_what_answers(name: str) -> None:
         assert engines.said(url, "m") == engine
 
 
+@pytest.mark.fault("T29", runs="an engine of another version")
 def test_a_server_that_is_another_than_its_row_says_is_not_asked() -> None:
     pages, found = ENGINES["vllm"]
     with answering(pages) as url:

@@ -289,7 +289,8 @@ class Scenario:
                     )
                     self._dispatches.append(dispatch)
                     try:
-                        await dispatch.run(ours, len(ours))
+                        dispatch.counts.wanted += len(ours)
+                        await dispatch.run(ours)
                     finally:
                         self._dispatches.remove(dispatch)
                     if dispatch.passed_over:
