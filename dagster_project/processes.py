@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from itertools import pairwise
 from multiprocessing.util import Finalize  # runs at the end of a worker of a pool as well, `atexit` does not
 from typing import Any
 
@@ -16,7 +17,10 @@ import dagster as dg
 from dagster import open_pipes_session
 
 from nift_assets.steps.dagster_internals import DagsterPipesExecutionError
-from nift_training import process_environment
+from nift_training import gpus, process_environment
+
+# The verbs that take a GPU where there is one.
+COMPUTING = ("nift_training.train", "nift_training.evaluate")
 
 
 class Processes(dg.PipesSubprocessClient):
@@ -30,7 +34,11 @@ class Processes(dg.PipesSubprocessClient):
             context=context, context_injector=self.context_injector, message_reader=self.message_reader
         ) as session:
             environment = {**process_environment.told(command, os.environ), **session.get_bootstrap_env_vars()}
-            if status := self._status(command, environment):
+            with gpus.taken(computing_on(command)) as own:
+                if own:
+                    environment[gpus.VISIBLE] = ",".join(own)
+                status = self._status(command, environment)
+            if status:
                 raise DagsterPipesExecutionError(f"{command[2]} ended with exit status {status}")
         return dg.PipesClientCompletedInvocation(session)
 
@@ -42,6 +50,16 @@ class Processes(dg.PipesSubprocessClient):
             process.send_signal(signal.SIGINT)  # so that it removes what it has half written
             process.wait(self.termination_timeout_seconds)
             raise
+
+
+def computing_on(command: Sequence[str]) -> int:
+    """How many GPUs a verb computes on: as many as it is told, one unless it is; none if it is none that computes, if a
+    server computes for it, or if its launcher deals out those of several machines."""
+    options = dict(pairwise(command))
+    elsewhere = "--hostfile" in options or "--server" in options or options.get("--device") == "cpu"
+    if options.get("-m") not in COMPUTING or elsewhere:
+        return 0
+    return int(options.get("--devices", 1))
 
 
 class WarmProcesses(Processes):

@@ -30,7 +30,9 @@ from nift_assets.steps.lineage import Graph, Partition, PartitionStates, upstrea
 from nift_assets.steps.table import Step
 from nift_assets.store import Store
 from nift_assets.study import Study
+from nift_training import gpus
 
+# On a machine without GPUs; else there is one for each, and one that asks meanwhile.
 AT_ONCE = 2
 # What workspace.yaml calls our code location, and Dagster the definitions in it.
 LOCATION, REPOSITORY = "nift", "__repository__"
@@ -222,11 +224,12 @@ def execute(
     progress.unlink(missing_ok=True)
     reader = ProgressReader(progress)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(AT_ONCE, mp_context=context, initializer=worker.begin, initargs=(str(log),)) as pool:
+    at_once = max(AT_ONCE, len(gpus.listed()) + 1)
+    with ProcessPoolExecutor(at_once, mp_context=context, initializer=worker.begin, initargs=(str(log),)) as pool:
         going: dict[Future[RunOutcome], PartitionRun] = {}
         while True:
             for run in _ready(waiting, outcomes, idle=not going):
-                if len(going) == AT_ONCE or (going and not outcomes):
+                if len(going) == at_once or (going and not outcomes):
                     break
                 waiting.remove(run)
                 started(run)

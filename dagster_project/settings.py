@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nift_assets import environment
+from nift_training import gpus
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from nift_assets.ledger.book import Book
     from nift_assets.study import Study
 
-GPU = Path("/dev/nvidia0")
 # In the folder of an instance while its databases are made for the first time.
 MAKING = ".making"
 
@@ -112,8 +112,8 @@ def _make_instance(home: Path) -> None:
         instance.get_runs_count()
         instance.all_instigator_state()
         instance.all_asset_keys()
-        if GPU.exists():
-            instance.event_log_storage.set_concurrency_slots("gpu", 1)
+        if here := gpus.listed():
+            instance.event_log_storage.set_concurrency_slots("gpu", len(here))
     (home / MAKING).unlink()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +15,7 @@ from dagster_project.command_line.terminal import main, printable, refuse
 from dagster_project.settings import open_book, warehouse
 from nift_assets import studies
 from nift_assets.store import Store
+from nift_training import gpus
 
 if TYPE_CHECKING:
     import polars as pl
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from expectations.frames import Rows
     from nift_assets.ledger.door import Outcome
     from nift_assets.ledger.progress import Counts
+    from nift_assets.protocol.server import InProcess, Remote
     from nift_assets.rows import Teacher
     from nift_assets.steps.lineage import Graph
     from nift_assets.study import Study
@@ -90,17 +93,24 @@ def _bring_in(study: Study, teacher: Teacher, store: Store, halves: Rows, chosen
         requests = asked[number]
         return completions.rows(teacher, asked.documents(number), requests, door.stored(book, requests))
 
-    return door.bring_in(
-        book,
-        asking.asker(study, teacher, place, shared=True),
-        asked,
-        lambda: teachers.connected(teacher, inputs),
-        numbers=_numbers(chosen, len(asked)),
-        limits=teacher.limits,
-        price=lambda: asking.price(study, teacher),
-        report=_told(),
-        look=asking.looker(teacher, place, asked, rows),
-    )
+    with ExitStack() as stack:
+
+        def connect() -> InProcess | Remote:
+            if weights:
+                stack.enter_context(gpus.of_this_process())
+            return teachers.connected(teacher, inputs)
+
+        return door.bring_in(
+            book,
+            asking.asker(study, teacher, place, shared=True),
+            asked,
+            connect,
+            numbers=_numbers(chosen, len(asked)),
+            limits=teacher.limits,
+            price=lambda: asking.price(study, teacher),
+            report=_told(),
+            look=asking.looker(teacher, place, asked, rows),
+        )
 
 
 def _numbers(chosen: str | None, portions: int) -> list[int] | None:

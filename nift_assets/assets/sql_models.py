@@ -12,7 +12,7 @@ from expectations.frames import schema
 from nift_assets import benchmarks, filters, sql
 from nift_assets.pages import plots
 from nift_assets.rows import PLACES
-from nift_assets.sql import FUNNEL, REMOVALS, TRAINING_SETS
+from nift_assets.sql import FUNNEL, REMOVALS, TRAINING_COSTS, TRAINING_SETS
 from nift_assets.steps.context import Context
 from nift_assets.steps.table import Declaration, TableOutput, table
 from nift_assets.study import Study
@@ -20,8 +20,9 @@ from nift_assets.study import Study
 
 def steps(study: Study) -> list[Declaration]:
     """The step of each SQL model, which every study has; the funnel, which reads more, has a file of its own, and so
-    have the training sets, whose texts need not fit into memory."""
-    return [declare(sql.compile(name)) for name in sql.names() if name not in (FUNNEL, TRAINING_SETS)]
+    have those that read texts, or beside texts, which need not fit into memory."""
+    own = (FUNNEL, TRAINING_SETS, TRAINING_COSTS)
+    return [declare(sql.compile(name)) for name in sql.names() if name not in own]
 
 
 def declare(model: sql.SqlModel) -> Declaration:

@@ -134,7 +134,7 @@ def _batches(source: ShardSource) -> Iterator[Any]:
 
     schema = _schema(source)
     for path in source.paths:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path, pre_buffer=False) as file:  # else it keeps what it has read
             for batch in file.iter_batches(ROWS_AT_A_TIME, columns=list(source.columns)):
                 yield batch.select(list(source.columns)).cast(schema)
 

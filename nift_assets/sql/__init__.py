@@ -30,7 +30,7 @@ FOLDER = Path(__file__).parent
 STUDY_PREFIX = "study_"
 REMOVALS = "removals"
 FUNNEL, FILTER_RUNS = "funnel", "filter_runs"
-TRAINING_SETS = "training_sets"
+TRAINING_SETS, TRAINING_COSTS = "training_sets", "training_costs"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from nift_assets.steps.context import Context
 from nift_assets.steps.lineage import Partition
 from nift_assets.steps.portion_checks import PortionChecks
 from nift_assets.study import Study
+from nift_training import gpus
 
 if TYPE_CHECKING:
     from nift_assets.ledger.book import Asker
@@ -70,6 +71,8 @@ def bring_in(
 
         def connect() -> InProcess | Remote:
             stack.enter_context(pools.slot_of_pool(context.dagster, model))
+            if providers.runs_backbone(model):
+                stack.enter_context(gpus.of_this_process())
             connected = providers.load(model.provider).connect(model, inputs)
             refuse_other_engine(model, connected)
             return connected
