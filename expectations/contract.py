@@ -14,8 +14,8 @@ from typing import Any, Literal, NoReturn, get_args
 import polars as pl
 import yaml
 
-# libyaml's where it is compiled in: PyYAML's own takes half a second for all contracts, at every load of the graph.
-SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+from expectations import parsed_contracts
+
 FOLDER = Path(__file__).parent
 # Where there are more: of one table there is one contract in a process.
 _beside: list[Path] = []
@@ -225,11 +225,7 @@ def _text(table: str, folder: Path) -> str:
 def _parsed(text: str, place: str) -> object:
     """What `yaml.safe_load` gives."""
     try:
-        loader = SAFE_LOADER(text)
-        try:
-            return loader.get_single_data()
-        finally:
-            loader.dispose()
+        return parsed_contracts.parsed(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError for a date that is none
         _stop(place, f"not YAML ({' '.join(str(error).split())})", "mend that line")
 

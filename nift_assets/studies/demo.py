@@ -22,7 +22,7 @@ from nift_assets.rows import (
     Teacher,
     TrainingSet,
 )
-from nift_assets.studies.paper import appendix_b
+from nift_assets.studies import _appendix_b as appendix_b
 from nift_assets.study import Study
 from nift_training.recipe import Recipe
 

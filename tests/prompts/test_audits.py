@@ -23,7 +23,7 @@ from nift_assets.protocol.server import InProcess
 from nift_assets.providers import chat_completion, echo
 from nift_assets.rows import Audit, Auditor, Control
 from nift_assets.studies import demo
-from nift_assets.studies.paper.appendix_b import QUESTIONS
+from nift_assets.studies._appendix_b import QUESTIONS
 from tests.shared_data import shared
 
 AUDITOR = Auditor(name="echo-auditor", provider="echo", model="audit")

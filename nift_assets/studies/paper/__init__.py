@@ -29,7 +29,8 @@ from nift_assets.rows import (
     Teacher,
     TrainingSet,
 )
-from nift_assets.studies.paper import appendix_b, numbers
+from nift_assets.studies import _appendix_b as appendix_b
+from nift_assets.studies.paper import numbers
 from nift_assets.studies.paper.numbers import ModuleKind
 from nift_assets.study import Study
 from nift_training.machine import Machine
