@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -87,7 +88,7 @@ class Cut:
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """What one process asks: the questions `first` to `first + count` of a model, in so many calls of the door, or in
-    one by portions of so many, which it shares with whoever asks as the same writer."""
+    one by portions of so many, all or some `numbers`, which it shares with whoever asks as the same writer."""
 
     ledger: str
     server: str
@@ -95,6 +96,7 @@ class Task:
     first: int = 0
     calls: int = 1
     portion: int = 0
+    numbers: tuple[int, ...] | None = None
     model: str = "m"
     study: str = "s"
     who: str = "t"
@@ -113,8 +115,9 @@ class Task:
         if self.portion:
             cut = Cut(questions(self.count, first=self.first, model=self.model), self.portion)
             asker, server = replace(self.asker(), shared=True), provider(self.server, self.model)
-            outcome = bring_in(book, asker, cut, server, limits=limits, price=PRICE)
-            return AskResult.of(outcome, stored(book, cut.questions))
+            outcome = bring_in(book, asker, cut, server, numbers=self.numbers, limits=limits, price=PRICE)
+            theirs = cut if self.numbers is None else map(cut.__getitem__, self.numbers)
+            return AskResult.of(outcome, stored(book, list(chain.from_iterable(theirs))))
         for start in range(self.first, self.first + self.count, size):
             asked = ask(
                 book,

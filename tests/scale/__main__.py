@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.scale import ledger
+from tests.scale import ledger, portions
 
 if __name__ == "__main__":
     ledger.main()
+    portions.show(portions.Plan())
