@@ -19,7 +19,8 @@ COUNTED = {"completions": ("teacher", "input_tokens", "output_tokens")}
 
 
 def _inputs(study: Study) -> list[str]:
-    return [name for name in MODEL.refs if name not in absent(study)]
+    lacking = absent(study)
+    return [name for name in MODEL.refs if name not in lacking]
 
 
 @table(

@@ -145,7 +145,8 @@ def price(study: Study, model: LanguageModel) -> Price | None:
 def looker(
     model: LanguageModel, partition: Partition, portions: Portions, rows: Callable[[int], pl.DataFrame] | None
 ) -> Callable[[int], Stop | None] | None:
-    """What looks at the rows of each portion that was asked, where there are several, and says why to ask no more."""
+    """What looks at the rows of portions that were asked, where there are several, and says why to ask no more. It looks
+    at fewer the longer it goes well: the first, the second, the third, the fifth, the ninth, and so on."""
     from nift_assets.ledger.progress import Stop
 
     if rows is None or len(portions) < 2:
@@ -153,6 +154,8 @@ def looker(
     checks = PortionChecks(partition.table)
 
     def look(number: int) -> Stop | None:
+        if number & (number - 1):  # neither 0 nor a power of two
+            return None
         answered = rows(number).filter(pl.col("status") != "pending")
         if (why := checks.add(answered)) is None or number + 1 == len(portions):
             return None
