@@ -119,7 +119,7 @@ def test_killed_processes_portions_are_finished_by_others_and_the_table_is_the_s
     tables = [Path(root["NIFT_WAREHOUSE"], "mine", "completions", "t.parquet") for root in (environment, other)]
     assert tables[0].read_bytes() == tables[1].read_bytes()
     counts(
-        "T20",
+        "T28",
         f"nift ask: 2 of 3 killed at {DOCUMENTS // PORTION} portions: {before - DOCUMENTS} asked twice, the same bytes",
     )
 
