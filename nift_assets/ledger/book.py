@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -46,6 +47,8 @@ log = logging.getLogger(__name__)
 INTENDED_AT_A_TIME = 5_000
 # The most characters that are kept of what a server says of itself.
 CAUSE, REQUEST_ID, DETAIL = 64, 200, 500
+# Who shares a writer waits so long for the others to have begun.
+SECONDS_TO_BEGIN = 5.0
 # Why an attempt is unknown whose session ended before it did.
 INTERRUPTED = "interrupted"
 
@@ -156,20 +159,46 @@ class Book:
 
     @contextmanager
     def session(self, writer: str, *, shared: bool = False) -> Iterator[int]:
-        """A numbered session that is the only one of its writer, unless that is shared; what a dead one left in flight
-        becomes unknown."""
-        busy = f"another run is asking as {writer} right now; wait until it ends"
-        with ExitStack() as alive:
-            alone = [] if shared else [alive.enter_context(locked(self.locks, f"writer {writer}", busy))]
+        """A numbered session that is the only one of its writer, or beside others that share it; what a dead one left
+        in flight becomes unknown. ValueError while another asks as the writer, and one of the two does not share it."""
+        with ExitStack() as alive, self._writer(writer, shared=shared) as lock:
             number, own, held = self._begin(writer)
             alive.enter_context(held)
-            self._held[number] = [*alone, own]
+            self._held[number] = [own]
+            if shared:
+                lock.release()  # whoever wants to be alone sees the session itself
+            else:
+                self._held[number].append(lock)
             try:
                 self.recover()
                 yield number
             finally:
                 del self._held[number]
                 self._end(number)
+
+    @contextmanager
+    def _writer(self, writer: str, *, shared: bool) -> Iterator[Lock]:
+        busy = f"another run is asking as {writer} right now; wait until it ends"
+        name, until = f"writer {writer}", time.monotonic() + SECONDS_TO_BEGIN
+        # Another that shares it holds the lock until its session has begun.
+        while (lock := self.locks.hold(name)) is None:
+            if not shared or time.monotonic() > until:
+                raise ValueError(busy)
+            time.sleep(0.05)
+        try:
+            if not shared and self._is_asking(writer):
+                raise ValueError(busy)
+            yield lock
+        finally:
+            lock.release()
+
+    @outlasting
+    def _is_asking(self, writer: str) -> bool:
+        """Whether a session of the writer is alive."""
+        open_ones = sa.select(sessions.c.id).where(~sessions.c.ended, sessions.c.writer == writer)
+        with self.reading() as connection:
+            found = connection.execute(open_ones).scalars().all()
+        return not all(self.locks.free(f"session {number}") for number in found)
 
     @outlasting
     def _begin(self, writer: str) -> tuple[int, Lock, ExitStack]:

@@ -219,9 +219,17 @@ class _Claims:
         self._held: dict[int, Lock] = {}
         self._seen: set[bytes] = set()
         self.later: dict[int, Sequence[int] | None] = {}
-        self.counts = Counts(wanted=portions.total, portions=len(portions))
+        self.counts = Counts(portions=len(portions))
         self.stopped: Stop | None = None
         self.failure: Exception | None = None
+
+    @property
+    def total(self) -> int:
+        return self._portions.total
+
+    def size(self, number: int) -> int:
+        """How many questions a portion has."""
+        return len(self._portions[number])
 
     def drawn(self, places: Mapping[int, Sequence[int] | None]) -> Iterator[list[Request]]:
         """What is ours to ask of the questions at some places of each portion, as it is claimed."""
@@ -299,6 +307,7 @@ def _bring_in(
     """Asks what nobody has answered; what another process is asking is waited for, and asked here if that one dies."""
     book.open_accounts(asker)
     done = claims.counts
+    done.wanted = claims.total if numbers is None else sum(map(claims.size, numbers))
     dispatch: Dispatch | None = None
     places: Mapping[int, Sequence[int] | None] = dict.fromkeys(range(done.portions) if numbers is None else numbers)
     while True:

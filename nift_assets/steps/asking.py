@@ -145,8 +145,8 @@ def price(study: Study, model: LanguageModel) -> Price | None:
 def looker(
     model: LanguageModel, partition: Partition, portions: Portions, rows: Callable[[int], pl.DataFrame] | None
 ) -> Callable[[int], Stop | None] | None:
-    """What looks at the rows of portions that were asked, where there are several, and says why to ask no more. It looks
-    at fewer the longer it goes well: the first, the second, the third, the fifth, the ninth, and so on."""
+    """What looks at the rows of portions that were asked, where there are several, and says why to ask no more. It
+    looks at fewer the longer it goes well: the first, the second, the third, the fifth, the ninth, and so on."""
     from nift_assets.ledger.progress import Stop
 
     if rows is None or len(portions) < 2:

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 
+from nift_assets.ledger import book as books_of_ledger
 from nift_assets.ledger import door
 from nift_assets.ledger.book import Asker, Book
 from nift_assets.ledger.door import bring_in, stored
@@ -143,6 +144,41 @@ def test_one_that_is_not_shared_is_asked_from_one_place(sqlite_url: str, server:
     book, alone = Book(sqlite_url), replace(SHARED, shared=False)
     with book.session(alone.writer), pytest.raises(ValueError, match="another run is asking as s/t right now"):
         bring_in(book, alone, Cut(questions(2), 1), provider(server.url), price=PRICE)
+
+
+def test_who_wants_to_be_alone_and_who_shares_keep_each_other_out(ledger_url: str) -> None:
+    book, other = Book(ledger_url), Book(ledger_url)
+    busy = "another run is asking as s/t right now"
+    with book.session("s/t", shared=True), other.session("s/t", shared=True):
+        with pytest.raises(ValueError, match=busy), book.session("s/t"):
+            pass
+        with book.session("s/other"):
+            pass
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(books_of_ledger, "SECONDS_TO_BEGIN", 0.2)
+        with book.session("s/t"), pytest.raises(ValueError, match=busy), other.session("s/t", shared=True):
+            pass
+    with book.session("s/t"):
+        pass
+
+
+def test_a_killed_one_that_shared_keeps_nobody_out(ledger_url: str, server: FaultServer) -> None:
+    book = Book(ledger_url)
+    model = f"killed-{ledger_url[:4]}"
+    process = Task(ledger=ledger_url, server=server.url, count=2_000, portion=100, model=model).start()
+    wait(lambda: any(bill.model == model for bill in server.bills()))
+    with pytest.raises(ValueError, match="another run is asking"), book.session("s/t"):
+        pass
+    process.kill()
+
+    def is_free() -> bool:
+        try:
+            with book.session("s/t"):
+                return True
+        except ValueError:  # a database server takes a moment to miss a dead client
+            return False
+
+    wait(is_free)
 
 
 def test_how_far_it_is_counts_all_questions_also_those_that_were_answered_before(
