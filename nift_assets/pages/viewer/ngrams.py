@@ -2,8 +2,9 @@
 
 Of each group there is a bitmap with a bit for every hashed sequence of five bytes in its texts. A text all of whose
 sequences have their bits may be in the group, and the group is read; of one of them that has none it is in no row. So
-nothing is missed, whatever the bitmaps hold. Letters count in any case as DuckDB's regular expressions count them:
-those of one or two bytes (Latin, Greek, Cyrillic, Armenian) stand in the bitmaps as one of their cases.
+nothing is missed, whatever the bitmaps hold. What is too short for a sequence of five bytes is looked up by those of
+three, of two or of one, which have bits of their own. Letters count in any case as DuckDB's regular expressions count
+them: those of one or two bytes (Latin, Greek, Cyrillic, Armenian) stand in the bitmaps as one of their cases.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +24,15 @@ from numpy.typing import NDArray
 from nift_assets.pages.viewer.conditions import forms
 from nift_assets.pages.viewer.files import TableFile
 
-LENGTH = 5
-# A group of 2,048 articles has some 400,000 sequences: a fifth of these bits, in 256 kB.
-BITS = 21
+# By the length of sequences how many bits they have (a power of two). A group of 2,048 articles has 400,000 of five
+# bytes, a fifth of their bits, and 15,000 of three, a sixteenth of theirs; those of two and of one have a bit each.
+BITS = {5: 21, 3: 18, 2: 16, 1: 8}
+# Where those of a length begin in a bitmap, which has 303 kB.
+_STARTS = dict(zip(BITS, accumulate([0, *(1 << bits for bits in BITS.values())]), strict=False))
+_ALL_BITS = sum(1 << bits for bits in BITS.values())
 BYTES_HASHED_AT_ONCE = 1_000_000
-# 128 MB of bitmaps: of articles of 5 kB those of a million rows.
-MOST_GROUPS = 128_000_000 * 8 >> BITS
+# 148 MB of bitmaps: of articles of 5 kB those of a million rows.
+MOST_GROUPS = 148_000_000 * 8 // _ALL_BITS
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 _LOWER = np.arange(256, dtype=np.uint8)
 _LOWER[ord("A") : ord("Z") + 1] += 32
@@ -117,11 +122,12 @@ def bitmap(texts: Sequence[bytes]) -> NDArray[np.uint8] | None:
     """A bit for each sequence in some texts; None where a letter is another one's other case across alphabets."""
     if any(map(_has_stranger, texts)):
         return None
-    found = np.zeros(1 << BITS, dtype=bool)
+    found = np.zeros(_ALL_BITS, dtype=bool)
     for text in texts:
         signs = folded(text)
         for start in range(0, len(signs), BYTES_HASHED_AT_ONCE):
-            found[hashes(signs[start : start + BYTES_HASHED_AT_ONCE + LENGTH - 1])] = True
+            for length in BITS:
+                found[hashes(signs[start : start + BYTES_HASHED_AT_ONCE + length - 1], length)] = True
     return np.packbits(found, bitorder="little")
 
 
@@ -164,35 +170,43 @@ def _is_of_two_bytes_in_any_case(sign: str) -> bool:
     return ord(sign) in _TWO_BYTES and all(ord(case) in _TWO_BYTES for case in _cases(sign))
 
 
-def hashes(signs: NDArray[np.uint8]) -> Hashes:
-    """A number below 2 to the power of `BITS` for each sequence of bytes."""
-    count = len(signs) - LENGTH + 1
+def _has_no_case(sign: str) -> bool:
+    """Whether a sign is the same in any case; of one that this Python does not know yet nobody can say."""
+    return _cases(sign) == {sign} and unicodedata.category(sign)[0] != "C"
+
+
+def hashes(signs: NDArray[np.uint8], length: int) -> Hashes:
+    """The bit of each sequence of so many bytes."""
+    count = len(signs) - length + 1
     if count < 1:
         return np.empty(0, dtype=np.uint64)
     found = signs[:count].astype(np.uint64)
-    for place in range(1, LENGTH):
+    for place in range(1, length):
         found <<= np.uint64(8)
         found |= signs[place : count + place]
-    found *= _ODD
-    found >>= np.uint64(64 - BITS)
+    if BITS[length] < 8 * length:
+        found *= _ODD
+        found >>= np.uint64(64 - BITS[length])
+    found += np.uint64(_STARTS[length])
     return found
 
 
 def wanted(search: str) -> list[Hashes] | None:
-    """Of each form of a text the hashes of its sequences; None where one of them is too short to say anything."""
-    found = [np.concatenate([hashes(folded(run)) for run in _runs(form)]) for form in forms(search)]
+    """Of each form of a text the bits of its sequences; None where nothing of one of them is the same in any case."""
+    found = [np.concatenate([_longest(folded(run)) for run in _runs(form)]) for form in forms(search)]
     return found if all(map(len, found)) else None
+
+
+def _longest(signs: NDArray[np.uint8]) -> Hashes:
+    """The bits of the longest sequences that some bytes have."""
+    return next((found for length in BITS if len(found := hashes(signs, length))), hashes(signs, 1))
 
 
 def _runs(text: str) -> Iterator[bytes]:
     """The parts of a text whose bytes are the same in any case once they are folded."""
     run = ""
     for sign in text:
-        if (
-            sign.isascii()
-            or _is_of_two_bytes_in_any_case(sign)
-            or (unicodedata.category(sign) == "Lo" and sign.lower() == sign == sign.upper())
-        ):
+        if sign.isascii() or _is_of_two_bytes_in_any_case(sign) or _has_no_case(sign):
             run += sign
         else:
             yield run.encode()
