@@ -134,6 +134,11 @@ def known() -> set[str]:
     return {table for folder in (FOLDER, *_beside) for table in tables(folder)}
 
 
+def is_known(table: str) -> bool:
+    """Whether a table has a contract, its own or that of its kind."""
+    return bool({table, table.rpartition("_")[2]} & known())
+
+
 def load(table: str, folder: Path = FOLDER) -> Contract:
     """The contract in `<table>.yml`; without that file, the one of its kind: `near_duplicates_removals` keeps
     `removals.yml`, and `<name>` in its tests is then `near_duplicates`. A file that is `like: <table>` has all that is

@@ -126,6 +126,12 @@ def schema(contract: Contract) -> dict[str, pl.DataType]:
     return {column.name: column.dtype for column in contract.columns}
 
 
+def nullable(contract: Contract) -> dict[str, pl.DataType]:
+    """The columns that may be null, with their types. In a table of before the contract had one of them it is."""
+    needed = {test.column for test in contract.tests if test.kind == "not_null"}
+    return {name: dtype for name, dtype in schema(contract).items() if name not in needed}
+
+
 def conform(frame: pl.DataFrame, contract: Contract) -> pl.DataFrame:
     """`frame` with its columns in the declared order and narrower numbers and nulls widened to the declared type.
 

@@ -17,6 +17,7 @@ from typing import cast
 import polars as pl
 from upath import UPath
 
+from expectations import contract, frames
 from expectations.frames import Table
 from nift_assets import catalogue, table_files
 from nift_assets.table_files import DamagedTable, StoredTable, Version, naming_the_disk
@@ -78,9 +79,10 @@ class Store:
         return table_files.height(path, place(table, partition)) if path.exists() else None
 
     def read(self, table: str, partition: str | None, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """What is stored of a partition, or of some columns of it, without reading the others; DamagedTable if it is
-        not what was written."""
-        return table_files.read(self.path(table, partition), place(table, partition), columns).rows
+        """What is stored of a partition, or of some columns of it, without reading the others; those that came into
+        the contract after it was stored are null if they may be. DamagedTable if it is not what was written."""
+        nullable = frames.nullable(contract.load(table)) if columns and contract.is_known(table) else {}
+        return table_files.read(self.path(table, partition), place(table, partition), columns, nullable).rows
 
     def find(self, table: str, partition: str | None, columns: Sequence[str] | None = None) -> pl.DataFrame | None:
         """As `read`, None where nothing is stored."""
@@ -98,16 +100,19 @@ class Store:
         return self.checked_path(table, None) if "://" not in self.root else self.read(table, None)
 
     @contextmanager
-    def held(self, table: str, partition: str | None) -> Iterator[tuple[Table, Version] | None]:
+    def held(
+        self, table: str, partition: str | None, needed: Sequence[str] = ()
+    ) -> Iterator[tuple[Table, Version] | None]:
         """What is stored of a partition, to be read by portions and more than once as it is now, and its version; None
-        if nothing is. Of a remote root it is a frame."""
+        if nothing is. DamagedTable for what lacks a column that is needed. Of a remote root it is a frame."""
         if "://" in self.root:
             stored = self.stored(table, partition)
             yield None if stored is None else (stored.rows, stored.version)
             return
         with ExitStack() as stack:
             try:
-                here = stack.enter_context(table_files.held(self.path(table, partition), place(table, partition)))
+                path = self.path(table, partition)
+                here = stack.enter_context(table_files.held(path, place(table, partition), needed))
             except FileNotFoundError:
                 here = None
             yield here
@@ -238,10 +243,12 @@ class TolerantStore(Store):
             return None
 
     @contextmanager
-    def held(self, table: str, partition: str | None) -> Iterator[tuple[Table, Version] | None]:
+    def held(
+        self, table: str, partition: str | None, needed: Sequence[str] = ()
+    ) -> Iterator[tuple[Table, Version] | None]:
         with ExitStack() as stack:
             try:
-                here = stack.enter_context(super().held(table, partition))
+                here = stack.enter_context(super().held(table, partition, needed))
             except DamagedTable as damage:
                 self.damaged[str(self.path(table, partition))] = str(damage)
                 here = None

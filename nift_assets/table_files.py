@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import polars as pl
@@ -45,6 +46,16 @@ class DamagedTable(ValueError):
     """A stored file that is not what was written."""
 
 
+class LacksColumn(DamagedTable):
+    """A stored file as it was written, by an earlier version of this project or by another program."""
+
+    def __init__(self, path: Path, place: str, column: str) -> None:
+        super().__init__(
+            f"{path} has no column {column}, so an earlier version of this project or another program made it; "
+            f"{remedy(place)}"
+        )
+
+
 @dataclass(frozen=True)
 class Version:
     """What a stored table is: `data` is the digest of its rows, `inputs` of everything it was made from, and `columns`
@@ -68,10 +79,20 @@ class StoredTable:
     version: Version
 
 
-def read(path: Path, place: str, columns: Sequence[str] | None = None) -> StoredTable:
-    """The rows of a file, or some columns of them; DamagedTable if they are not those that were written."""
+def read(
+    path: Path,
+    place: str,
+    columns: Sequence[str] | None = None,
+    nullable: Mapping[str, pl.DataType] = MappingProxyType({}),
+) -> StoredTable:
+    """The rows of a file, or some columns of them; DamagedTable if they are not those that were written.
+
+    Of the columns that are asked for the file may lack those that are `nullable`, which are null then.
+    """
     with path.open("rb") as file, _damage_named(path, place):
         version = _version(file, place)
+        file.seek(0)
+        wanted, columns = columns, None if columns is None else _present(path, place, file, columns, nullable)
         file.seek(0)
         rows = pl.read_parquet(file, columns=None if columns is None else list(columns))
         seen = _seen(path, file, columns)
@@ -81,7 +102,20 @@ def read(path: Path, place: str, columns: Sequence[str] | None = None) -> Stored
             else:
                 _compare(file, [rows] if columns is None else _portions(file), version)
             _remember(seen)
+        if wanted is not None and wanted != columns:
+            rows = rows.with_columns(pl.lit(None, nullable[name]).alias(name) for name in wanted if name not in rows)
+            rows = rows.select(wanted)
         return StoredTable(rows, version)
+
+
+def _present(
+    path: Path, place: str, file: BinaryIO, columns: Sequence[str], nullable: Mapping[str, pl.DataType]
+) -> list[str]:
+    """The columns of a file among those that are wanted; LacksColumn if one is not there that is never null."""
+    there = pl.read_parquet_schema(file)
+    if absent := [name for name in columns if name not in there and name not in nullable]:
+        raise LacksColumn(path, place, absent[0])
+    return [name for name in columns if name in there]
 
 
 def check(path: Path, place: str) -> Version:
@@ -92,11 +126,14 @@ def check(path: Path, place: str) -> Version:
 
 
 @contextmanager
-def held(path: Path, place: str) -> Iterator[tuple[Path, Version]]:
+def held(path: Path, place: str, needed: Sequence[str] = ()) -> Iterator[tuple[Path, Version]]:
     """A file that is read more than once, as it is now, whatever is put in its place meanwhile, and its version;
-    checked as by `check`."""
+    checked as by `check`. DamagedTable for one without a column that is needed."""
     with path.open("rb") as file:
         version = _checked_version(path, file, place)
+        with _damage_named(path, place):
+            file.seek(0)
+            _present(path, place, file, needed, {})
         yield (OPEN_FILES / str(file.fileno()) if OPEN_FILES.is_dir() else path), version
 
 
@@ -336,6 +373,8 @@ def _damage_named(path: Path, place: str) -> Iterator[None]:
     """DamagedTable with the file, what is wrong with it and the remedy, whatever a reader has stumbled over."""
     try:
         yield
+    except LacksColumn:
+        raise
     except (Exception, pl.exceptions.PanicException) as error:
         # Want of memory, of rights or of file handles says nothing about the file.
         if isinstance(error, MemoryError) or told_by_the_system(error) not in (None, errno.EIO):

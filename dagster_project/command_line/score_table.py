@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from nift_assets.study import Study
 
 
+SHOWN = ("model", "benchmark", "score", "low", "high", "complete", "note")
+
+
 def render(study: Study, store: Store, width: int | None = None) -> str:
     """One line per model of the study: what it was trained on, and each score with its 95% interval.
 
@@ -19,9 +22,8 @@ def render(study: Study, store: Store, width: int | None = None) -> str:
     """
     if not study.models:
         return "The study has no model, so nothing is scored: its rows are in filtered_completions."
-    scores = {
-        (row["model"], row["benchmark"]): row for row in store.read("benchmark_scores", None).iter_rows(named=True)
-    }
+    stored = store.read("benchmark_scores", None, SHOWN)
+    scores = {(row["model"], row["benchmark"]): row for row in stored.iter_rows(named=True)}
     measures = benchmarks.measures(study.benchmarks)
     header = ["model", "module", "trained on", *(measure.column for measure in measures)]
     lines = [

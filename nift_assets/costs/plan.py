@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
+from expectations import contract, frames
 from expectations.frames import Rows
 from nift_assets import benchmarks, providers
 from nift_assets.benchmarks.scoring import files
@@ -47,6 +48,16 @@ OFF = 0.15
 # What a chat format puts around a message.
 FRAME = TokenCount(low=3, expected=6, high=12, basis="assumed")
 
+
+# Of halves, what requests are made of.
+HALVES = ("document_id", "first_half", "second_half")
+# What is read of the documents that are audited.
+AUDITED = {
+    "control_texts": ("document_id", "draw", "status", "text"),
+    "reference_sets": ("row_id", "prompt", "response"),
+    "halves": ("document_id", "first_half"),
+    "completions": ("document_id", "sample_rank", "status", "completion"),
+}
 
 # A text written to order, and what an auditor says of a document: the verdict comes first, the reason may be long.
 CONTROL = TokenCount(low=300, expected=700, high=1_200, basis="assumed")
@@ -344,7 +355,7 @@ def key_variable(row: LanguageModel) -> str | None:
 def _teacher(study: Study, teacher: Teacher, store: Store, book: Book | None, answered: int) -> _Need:
     counter = _counter(teacher, store)
     used = report.usage(book, teacher.provider, teacher.model, teacher.name) if book else None
-    with store.held("halves", None) as stored:
+    with store.held("halves", None, HALVES) as stored:
         if stored is None:
             return _assumed_teacher(study, teacher, answered, used)
         with Rows(stored[0]) as halves:
@@ -380,7 +391,7 @@ def _open_places(teacher: Teacher, halves: Rows, book: Book | None) -> tuple[int
 
 def _open_requests(store: Store, teacher: Teacher, places: Sequence[Sequence[int]]) -> Iterator[tuple[str, Request]]:
     """The requests at these places of the portions, each with its document."""
-    with store.held("halves", None) as stored:
+    with store.held("halves", None, HALVES) as stored:
         if stored is None or not any(places):
             return
         with Rows(stored[0]) as halves:
@@ -464,7 +475,8 @@ def _judge(
         for model in (model for model in study.models if benchmark.name in study.measured_on(model)):
             if asked and model.name != asked.model:
                 continue
-            stored = store.find(answers, model.name) if Path(benchmark.location).exists() else None
+            columns = list(frames.schema(contract.load(answers)))
+            stored = store.find(answers, model.name, columns) if Path(benchmark.location).exists() else None
             if stored is None:
                 calls.expect(number, _assumed(size.input), _assumed(size.output))
             else:
@@ -555,7 +567,7 @@ def _audited_frames(audit: Audit, store: Store) -> Mapping[str, pl.DataFrame] | 
         "reference": {"reference_sets": audit.name},
     }
     places = needed.get(audit.kind, {"halves": None, "completions": audit.of or audit.name})
-    found = {table: store.find(table, partition) for table, partition in places.items()}
+    found = {table: store.find(table, partition, AUDITED[table]) for table, partition in places.items()}
     stored = {table: frame for table, frame in found.items() if frame is not None}
     return stored if stored.keys() == found.keys() else None
 
@@ -663,7 +675,7 @@ def _limited(size: TokenCount, row: LanguageModel, answers: int) -> TokenCount:
 def _counter(row: LanguageModel, store: Store) -> Callable[[str], int] | None:
     """The row's own tokenizer, if it is on this machine."""
     if providers.runs_backbone(row):
-        stored = store.find("backbones", row.model)
+        stored = store.find("backbones", row.model, ["folder"])
         return None if stored is None else tokens.folder_counter(store.folder(stored["folder"][0]))
     listed = price_list.listed(row.provider, row.model)
     return tokens.openai_counter(listed.encoding) if listed and listed.encoding else None

@@ -118,6 +118,8 @@ class Comparison:
             raise ValueError(f"{found.place}: no column of its key {', '.join(key_of(contract_))} is in both states")
         for side, state in zip(row_differences.SIDES, (self.before, self.after), strict=True):
             if twice := row_differences.key_twice(self.database, side, key):
+                if absent := [column for column in key_of(contract_) if column not in both]:
+                    raise ValueError(f"{found.place}: {absent[0]} of its key is not in both states; make it again")
                 raise ValueError(
                     f"{found.place}: several rows of {state.name} have the key {twice}; make that table again"
                 )

@@ -48,4 +48,6 @@ def _steps(state: StudyState) -> Mapping[tuple[str, str], tuple[int | None, int 
     rows = state.read(FUNNEL)
     if rows is None:
         return {}
-    return {(row["teacher"], row["step"]): (row["kept"], row["flagged"]) for row in rows.to_dicts()}
+    if absent := [name for name in ("teacher", "step") if name not in rows]:
+        raise state.lacks(FUNNEL, absent[0])
+    return {(row["teacher"], row["step"]): (row.get("kept"), row.get("flagged")) for row in rows.to_dicts()}

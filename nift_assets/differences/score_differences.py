@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import polars as pl
+
+from expectations import contract
+from expectations.frames import schema
 from nift_assets import benchmarks
 from nift_assets.benchmarks.scoring import resampling, scores
 from nift_assets.benchmarks.scoring.resampling import Difference
@@ -61,7 +65,16 @@ def _of_benchmark(name: str, before: StudyState, after: StudyState) -> Iterator[
 
 
 def _measured(benchmark: str, state: StudyState, place: TablePartition) -> dict[str, Measured]:
-    """A model's numbers on one benchmark by their names, none where it was not run."""
+    """A model's numbers on one benchmark by their names, none where it was not run. LacksColumn for rows
+    without a column that its scores are made of."""
     rows = state.read(place)
-    measured = benchmarks.load(benchmark).score(str(place[1]), rows) if rows is not None else ()
+    if rows is None:
+        return {}
+    try:
+        measured = benchmarks.load(benchmark).score(str(place[1]), rows)
+    except (pl.exceptions.ColumnNotFoundError, KeyError) as error:
+        absent = [name for name in schema(contract.load(place[0])) if name not in rows.columns]
+        if not absent:
+            raise
+        raise state.lacks(place, absent[0]) from error
     return {row.measure: row for row in measured}

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import polars as pl
 
-from expectations import contract
+from expectations import contract, frames
 from nift_assets import catalogue, filters, table_files
 from nift_assets.near_names import near
+from nift_assets.table_files import LacksColumn
 
 # The table that a published data set has in the place of a table per filter.
 REMOVALS = "removals"
@@ -46,9 +47,19 @@ class StudyState:
                 table_files.check(file, _in_words(file, self.study))
 
     def read(self, place: TablePartition) -> pl.DataFrame | None:
-        """The rows of a partition of a warehouse, None where there is none; for tables of some thousand rows."""
+        """The rows of a partition of a warehouse, None where there is none; for tables of some thousand rows. A column
+        that came into the contract after they were stored is null if it may be."""
         files = self.files.get(place)
-        return table_files.read(files[0], _in_words(files[0], self.study)).rows if files and self.sealed else None
+        if not files or not self.sealed:
+            return None
+        rows = table_files.read(files[0], _in_words(files[0], self.study)).rows
+        nullable = frames.nullable(contract.load(place[0]))
+        return rows.with_columns(pl.lit(None, nullable[name]).alias(name) for name in nullable if name not in rows)
+
+    def lacks(self, place: TablePartition, column: str) -> LacksColumn:
+        """The error for a partition without a column that is needed."""
+        (file,) = self.files[place]
+        return LacksColumn(file, _in_words(file, self.study), column)
 
     def as_published(self, teacher: str, training_sets: Sequence[str]) -> StudyState:
         """What of this state a published data set of the teacher holds, under the names that it has there; what has no
@@ -70,9 +81,9 @@ def of_folder(root: Path, study: str, name: str, hold: Hold | None = None) -> St
     which enters what ends with the comparison, it stays this state whatever is written meanwhile."""
     place = hold(catalogue.held(root, study)) if hold else root
     files: dict[TablePartition, tuple[Path, ...]] = {}
-    declared, unknown = contract.known(), []
+    unknown = []
     for table, paths in ((table, paths) for owner, table, paths in catalogue.tables(place) if owner == study):
-        if not {table, table.rpartition("_")[2]} & declared:
+        if not contract.is_known(table):
             unknown.append(table)
         else:
             files |= {(table, path.stem if path.parent.name == table else None): (path,) for path in paths}

@@ -155,7 +155,7 @@ class _Seen:
         return cell.benchmark if cell.benchmark in numbers else numbers[0]
 
     def _scores(self) -> set[tuple[str, str]]:
-        scores = self._store.find("benchmark_scores", None)
+        scores = self._store.find("benchmark_scores", None, ["model", "benchmark", "score"])
         if scores is None:
             return set()
         return set(scores.filter(pl.col("score").is_not_null()).select("model", "benchmark").iter_rows())

@@ -7,9 +7,11 @@ file alone, so no text goes through a join.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from expectations import contract
+from expectations.frames import schema
 from nift_assets import filters
 from nift_assets.costs import price_list
 from nift_assets.pages.viewer import files as stored_files
@@ -38,6 +40,12 @@ from nift_assets.table_files import DamagedTable
 DOCUMENTS, COMPLETIONS, AUDIT = "halves", "completions", "content_audit"
 REJECTS, KEPT = "completion_rejects", "filtered_completions"
 KEY = "document_id"
+# The columns without which a table tells nothing of a pair.
+NEEDED = {
+    DOCUMENTS: (KEY, "sample_rank", "words", "cut", "first_half", "second_half"),
+    COMPLETIONS: (KEY, "status", "completion"),
+    AUDIT: (KEY, "question", "verdict"),
+}
 # Columns of a teacher's that come from other tables than its completions.
 FILTER, REASON = "found by filter", "reason of the filter"
 
@@ -120,6 +128,7 @@ def sources(study: Study, reader: Reader, checks: stored_files.Checks) -> PairFi
         for file in stored_files.of_table(reader.store, table, partition):
             try:
                 checks.state(file)
+                reader.require(file, NEEDED.get(table, (KEY,)))
             except DamagedTable as damage:
                 damages.append(str(damage))
             else:
@@ -235,7 +244,10 @@ def _completions(reader: Reader, file: TableFile | None, ids: Sequence[str], mos
         return {}
     sql = f"select file_row_number from this where {KEY} in ({', '.join('?' * len(ids))})"
     numbers = [number for (number,) in reader.select(file, sql, list(ids))]
-    return {row.values[KEY]: row for row in reader.rows([file], numbers, most)}
+    # A table may be older than a column of its contract.
+    absent = dict.fromkeys(schema(contract.load(file.table)))
+    rows = reader.rows([file], numbers, most)
+    return {row.values[KEY]: replace(row, values=absent | dict(row.values)) for row in rows}
 
 
 def _usd(teacher: Teacher, row: Mapping[str, Any]) -> float | None:

@@ -26,7 +26,7 @@ from nift_assets.pages.viewer.conditions import Query, condition_sql, quoted, se
 from nift_assets.pages.viewer.files import Changed, TableFile
 from nift_assets.pages.viewer.ngrams import RowGroup, TextIndex
 from nift_assets.store import Store
-from nift_assets.table_files import ROWS_PER_GROUP, DamagedTable, remedy
+from nift_assets.table_files import ROWS_PER_GROUP, DamagedTable, LacksColumn, remedy
 
 THREADS = 2
 MEMORY = "256MB"
@@ -226,6 +226,11 @@ class Reader:
     def height(self, file: TableFile) -> int:
         """How many rows a file has."""
         return self._footer(file)[1]
+
+    def require(self, file: TableFile, columns: Sequence[str]) -> None:
+        """DamagedTable for a file without one of some columns."""
+        if absent := [name for name in columns if name not in self._footer(file)[0]]:
+            raise LacksColumn(file.path, file.place, absent[0])
 
     def _footer(self, file: TableFile) -> tuple[dict[str, str], int]:
         """The columns of a file and the number of its rows, read once of each very file."""
