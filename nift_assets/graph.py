@@ -177,7 +177,7 @@ def _computed(
     here = _context(graph, step, context)
     store, key = here.store, here.partition.key
     selected = [name for name in step.tables if name in context.op_execution_context.selected_output_names]
-    checked = {check.asset_key.path[-1] for check in context.selected_asset_check_keys}
+    checked = {of.asset_key.path[-1] for of in context.selected_asset_check_keys}
     wanted = [name for name in selected if graph.partitions.is_wanted(name, key)]
     for name in (name for name in step.tables if name in {*selected, *checked} and name not in wanted):
         if graph.partitions.is_wanted(name, key):

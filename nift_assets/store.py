@@ -6,6 +6,7 @@ whole new one. A table carries its own versions in the Parquet footer, so it doe
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import cast
 
 import polars as pl
+from filelock import FileLock
 from upath import UPath
 
 from expectations import contract, frames
@@ -152,15 +154,22 @@ class Store:
         if "://" in self.root:
             yield
             return
-        here = place(table, partition)
-        with self._nobody_begins():
-            lock = file_locks.take(self._locks / f"{table}.{partition or 'all'}")
+        lock = self._begun(table, partition)
         if lock is None:
-            raise ValueError(f"another run is making {here} right now; wait until it ends")
+            # A step of this process whose output could not be stored may be a generator that waits for its end in a
+            # circle of references.
+            gc.collect()
+            lock = self._begun(table, partition)
+        if lock is None:
+            raise ValueError(f"another run is making {place(table, partition)} right now; wait until it ends")
         try:
             yield
         finally:
             lock.release()
+
+    def _begun(self, table: str, partition: str | None) -> FileLock | None:
+        with self._nobody_begins():
+            return file_locks.take(self._locks / f"{table}.{partition or 'all'}")
 
     def forget(self) -> None:
         """Delete all tables and folders of the study; ValueError while any run is making one."""

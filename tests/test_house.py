@@ -318,6 +318,39 @@ def test_no_class_name_is_defined_twice() -> None:
     assert {name: modules for name, modules in modules_by_name.items() if len(modules) > 1} == {}
 
 
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp)
+
+
+def overshadowed(source: str) -> list[str]:
+    """The names of a module that one comprehension of a function binds and another one of it reads: Python 3.12.1
+    takes the second for the first."""
+    found = []
+    for function in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)):
+        bound, read = set[str](), set[str]()
+        for comprehension in (node for node in ast.walk(function) if isinstance(node, COMPREHENSIONS)):
+            names = [node for node in ast.walk(comprehension) if isinstance(node, ast.Name)]
+            own = {name.id for name in names if isinstance(name.ctx, ast.Store)}
+            bound |= own
+            read |= {name.id for name in names if isinstance(name.ctx, ast.Load)} - own
+        found += sorted(bound & read & (_names_of_module(source)))
+    return found
+
+
+def _names_of_module(source: str) -> set[str]:
+    body = ast.parse(source).body
+    imported = [alias for node in body if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names]
+    defined = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    return defined | {alias.asname or alias.name for alias in imported}
+
+
+def test_no_comprehension_hides_a_name_from_another_one() -> None:
+    planted = "from a import check\ndef f(x):\n    y = {check for check in x}\n    return [check(z) for z in y]\n"
+    assert overshadowed(planted) == ["check"]
+    for package in ("nift_assets", "nift_training", "dagster_project", "expectations"):
+        for path in (PROJECT / package).rglob("*.py"):
+            assert overshadowed(path.read_text()) == [], path
+
+
 def test_every_variable_of_ours_is_read_in_one_module_and_is_in_the_example() -> None:
     """Whoever wants to know what can be set from outside finds it in one place."""
     named = re.compile(r"NIFT_[A-Z_]+")

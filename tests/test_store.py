@@ -411,6 +411,23 @@ def test_folders_that_a_damaged_row_may_have_named_are_kept(store: Store, tmp_pa
     assert (path.parent / ".a.parquet.damaged").read_bytes() == b"not a table"
 
 
+def test_a_step_that_nobody_has_ended_keeps_no_lock(store: Store) -> None:
+    """Dagster leaves a step behind whose output could not be stored, and Python ends it when it looks for circles."""
+
+    def step() -> Iterator[list[object]]:
+        holds: list[object] = []
+        with store.writing("t", None):
+            yield holds
+
+    begun = step()
+    next(begun).append(begun)
+    with pytest.raises(ValueError, match="another run is making t right now"), store.writing("t", None):
+        pass
+    del begun
+    with store.writing("t", None):
+        pass
+
+
 @pytest.mark.fault("S6", runs="at least 15 swaps beside 3 readers")
 def test_who_reads_beside_a_writer_gets_the_old_or_the_new(store: Store, tmp_path: Path, counts: Counts) -> None:
     frames = [FRAME, pl.concat([FRAME] * 300)]
