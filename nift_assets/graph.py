@@ -19,6 +19,7 @@ from typing import Any
 import dagster as dg
 import duckdb
 import polars as pl
+from dagster._core.storage.tags import BACKFILL_ID_TAG
 
 from expectations import contract as contracts
 from expectations.contract import Contract
@@ -342,7 +343,9 @@ def _leave_out(context: dg.AssetExecutionContext, partition: Partition) -> None:
     neither made nor stored, nobody is asked, and what is made from it is left out too."""
     why = f"the study does not want {partition}: nothing is asked or made (`measured_on` in its row says what is)"
     context.log.info(why)
-    context.log_event(dg.AssetObservation(partition.table, partition=partition.key, metadata={"left out": why}))
+    # A back-fill waits for each of its partitions, and counts as failed what no run has told it of.
+    event = dg.AssetMaterialization if BACKFILL_ID_TAG in context.run.tags else dg.AssetObservation
+    context.log_event(event(partition.table, partition=partition.key, metadata={"left out": why}))
 
 
 def _context(graph: Graph, step: Step, context: dg.AssetExecutionContext) -> Context:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, BulkActionStatus, PartitionBackfill
+from dagster._core.test_utils import create_test_daemon_workspace_context
+from dagster._core.workspace.load_target import ModuleTarget
+from dagster._daemon.backfill import execute_backfill_iteration
 
 from dagster_project.definitions import defs
 from dagster_project.resources import resources
@@ -31,6 +37,7 @@ EXPECTED = {
     "training_sets": set(TRAINING_SETS),
 }
 
+LOCATION = ModuleTarget("dagster_project.definitions", None, None, None)
 Made = Mapping[str, set[str]]
 
 
@@ -56,6 +63,54 @@ def test_two_teachers_select_the_training_sets_that_are_made_from_them() -> None
             if child.partition_key and child.asset_key.to_user_string() in SELECTION
         ]
     assert selected == EXPECTED
+
+
+@pytest.mark.slow
+def test_a_back_fill_of_a_cell_that_the_study_does_not_want_succeeds_and_makes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the daemon goes through what *Missing* launches."""
+    monkeypatch.setenv("NIFT_WAREHOUSE", str(tmp_path / "warehouse"))
+    table = "arena_hard_judgments"
+    model = next(model.name for model in STUDY.models if not GRAPH.partitions.is_wanted(table, model.name))
+    at_once = {
+        "run_launcher": {
+            "module": "dagster._core.launcher.sync_in_memory_run_launcher",
+            "class": "SyncInMemoryRunLauncher",
+        },
+        "run_coordinator": {"module": "dagster.core.run_coordinator", "class": "DefaultRunCoordinator"},
+    }
+    with (
+        dg.instance_for_test(overrides=at_once) as instance,
+        create_test_daemon_workspace_context(
+            ModuleTarget("dagster_project.definitions", None, None, None), instance
+        ) as daemon,
+    ):
+        back_fill = PartitionBackfill.from_asset_partitions(
+            "missing",
+            daemon.create_request_context().asset_graph,
+            partition_names=[model],
+            asset_selection=[dg.AssetKey(table)],
+            backfill_timestamp=time.time(),
+            tags={},
+            dynamic_partitions_store=instance,
+            all_partitions=False,
+            title=None,
+            description=None,
+            run_config=None,
+        )
+        instance.add_backfill(back_fill)
+        for _ in range(10):
+            list(execute_backfill_iteration(daemon, logging.getLogger("back-fill")))
+            status = instance.get_backfill("missing").status
+            if status in BULK_ACTION_TERMINAL_STATUSES:
+                break
+        assert status == BulkActionStatus.COMPLETED_SUCCESS
+        (run,) = instance.get_runs()
+        assert run.is_success
+        event = instance.get_latest_materialization_event(dg.AssetKey(table))
+        assert "the study does not want" in str(event.asset_materialization.metadata["left out"].value)
+    assert not list(tmp_path.rglob("*.parquet"))
 
 
 @pytest.mark.slow
