@@ -16,16 +16,16 @@ def definition(file: str) -> dict[str, Any]:
 
 
 def run_nothing_from_data() -> None:
-    """From now on lm-eval renders a task's templates in a sandbox, and keeps responses as JSON instead of pickles."""
+    """From now on lm-eval renders a task's templates in a sandbox and within limits, and keeps responses as JSON
+    instead of pickles."""
     import lm_eval.api.model
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
     from lm_eval import utils
 
-    if isinstance(utils.env, ImmutableSandboxedEnvironment):
+    from nift_training.evaluate.template_limits import LimitedSandbox
+
+    if isinstance(utils.env, LimitedSandbox):
         return
-    sandbox = ImmutableSandboxedEnvironment(
-        undefined=utils.env.undefined, keep_trailing_newline=utils.env.keep_trailing_newline
-    )
+    sandbox = LimitedSandbox(undefined=utils.env.undefined, keep_trailing_newline=utils.env.keep_trailing_newline)
     sandbox.filters.update(utils.env.filters)
     utils.env = sandbox
 
