@@ -99,7 +99,7 @@ class Store:
 
     def table(self, table: str) -> Table:
         """A table without partitions as the file it lies in, to be read by portions; of a remote root as a frame."""
-        return self.checked_path(table, None) if "://" not in self.root else self.read(table, None)
+        return self.checked_path(table, None) if not self._is_remote else self.read(table, None)
 
     @contextmanager
     def held(
@@ -107,7 +107,7 @@ class Store:
     ) -> Iterator[tuple[Table, Version] | None]:
         """What is stored of a partition, to be read by portions and more than once as it is now, and its version; None
         if nothing is. DamagedTable for what lacks a column that is needed. Of a remote root it is a frame."""
-        if "://" in self.root:
+        if self._is_remote:
             stored = self.stored(table, partition)
             yield None if stored is None else (stored.rows, stored.version)
             return
@@ -121,15 +121,15 @@ class Store:
 
     def write(self, table: str, partition: str | None, rows: Table, version: Version) -> Path:
         """Store a table whole or not at all; the catalogue shows it from then on. A file is one of `write_portions`."""
-        path, local = self.path(table, partition), "://" not in self.root
-        shown = catalogue.columns_shown(Path(self.root), path, partitioned=partition is not None) if local else None
+        path = self.path(table, partition)
+        shown = None if self._is_remote else catalogue.columns_shown(Path(self.root), path, partitioned=bool(partition))
         with replacing(path) as temporary, temporary.open("wb") as file:
             if isinstance(rows, Path):
                 with rows.open("rb") as draft:
                     shutil.copyfileobj(draft, file, BYTES_COPIED_AT_ONCE)
             else:
                 table_files.write_frame(file, rows, version, place(table, partition))
-        if local and (shown is None or shown != catalogue.columns(path)):
+        if shown is None or shown != catalogue.columns(path):
             self.refresh_catalogue()
         return path
 
@@ -142,7 +142,7 @@ class Store:
 
     def refresh_catalogue(self) -> None:
         """Make the views of `nift.duckdb` anew; on a remote root there is none: DuckDB files are local."""
-        if "://" not in self.root:
+        if not self._is_remote:
             catalogue.refresh(Path(self.root), replacing)
 
     @contextmanager
@@ -151,7 +151,7 @@ class Store:
 
         A remote root has no such lock; there the caller has to see to it.
         """
-        if "://" in self.root:
+        if self._is_remote:
             yield
             return
         lock = self._begun(table, partition)
@@ -221,6 +221,10 @@ class Store:
         except DamagedTable as damage:
             return str(damage)
         return None
+
+    @property
+    def _is_remote(self) -> bool:
+        return "://" in self.root
 
     @property
     def _locks(self) -> Path:
