@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 import dagster as dg
 
@@ -37,6 +39,14 @@ def refresh_contracts_page(study: Study, store: Store, instance: dg.DagsterInsta
         if not latest or latest[0].update_timestamp.timestamp() < path.stat().st_mtime:
             return
     store.write_bytes(contracts_page(study, store, instance), DOCS)
+
+
+def damaged_history(file: Path) -> str:
+    """What is wrong with a database of Dagster's instance, and the remedy."""
+    return (
+        f"{file}, in which Dagster keeps its runs, is damaged; move the folder {file.parent} away, and a new one is "
+        "made: tables and what was paid for lie elsewhere"
+    )
 
 
 def documented(graph: Graph, store: Store, instance: dg.DagsterInstance | None) -> list[DocumentedTable]:
@@ -74,7 +84,10 @@ def _results(
     instance: dg.DagsterInstance, promised: Contract, keys: Sequence[str | None]
 ) -> dict[str, list[LastResult]]:
     """The last results of each check, on each partition the study has, in the study's order."""
-    of_partitions = [check_results.last(instance, promised.table, key) for key in keys]
+    try:
+        of_partitions = [check_results.last(instance, promised.table, key) for key in keys]
+    except json.JSONDecodeError as error:  # its pages are whole, and what stands in them is not
+        raise ValueError(damaged_history(Path(instance.root_directory, "history", "runs", "index.db"))) from error
     return {
         test.name: [of_partition[test.name] for of_partition in of_partitions if test.name in of_partition]
         for test in promised.tests

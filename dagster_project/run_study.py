@@ -30,7 +30,7 @@ from nift_assets.steps.lineage import Graph, Partition, PartitionStates, upstrea
 from nift_assets.steps.table import Step
 from nift_assets.store import Store
 from nift_assets.study import Study
-from nift_training import gpus
+from nift_training import artifacts, gpus
 
 # On a machine without GPUs; else there is one for each, and one that asks meanwhile.
 AT_ONCE = 2
@@ -39,6 +39,8 @@ LOCATION, REPOSITORY = "nift", "__repository__"
 LOOK_SECONDS = 0.5
 TOLD = (logging.INFO, logging.WARNING)
 DATA, SCORES = "data", "scores"
+# The tables whose rows name a folder of ours, which has a manifest.
+WITH_FOLDERS = ("backbones", "training_files", "lora_adapters", "merged_models")
 AGAIN = ", after the others"
 
 
@@ -184,6 +186,28 @@ def damaged(planned: Sequence[PartitionRun], store: Store) -> list[str]:
     """Puts what is damaged of all that is planned aside, so that it is made again, and says what in a line each."""
     lines = [store.set_aside(*partition) for run in planned for partition in run.partitions]
     return [line for line in lines if line]
+
+
+def damaged_folders(graph: Graph, planned: Sequence[PartitionRun], store: Store) -> list[str]:
+    """Puts the rows of folders aside in which something is missing or has another size, so that they are made again,
+    and says what in a line each. Whether the bytes are the same is seen when they are read."""
+    rows = (partition for run in planned for partition in run.partitions if partition.table in WITH_FOLDERS)
+    lines = [store.set_aside(*row, look=partial(_damage_of_folder, graph, store, row)) for row in rows]
+    return [line for line in lines if line]
+
+
+def _damage_of_folder(graph: Graph, store: Store, row: Partition) -> str | None:
+    stored = None if "://" in store.root else store.find(*row, ["folder"])
+    if stored is None:
+        return None
+    name = str(stored["folder"][0])
+    folder, is_ours = store.folder(name), name.partition("/")[0] in WITH_FOLDERS[1:]
+    if not is_ours and not (folder / artifacts.MANIFEST).is_file():
+        return None  # a backbone that was downloaded has none
+    if row.table == "merged_models" and not folder.exists() and graph.study.model(str(row.key)).weights != "keep":
+        return None
+    lacks = artifacts.lacking(folder)
+    return f"{lacks}, so {row} is made again" if lacks else None
 
 
 def without_questions(graph: Graph, planned: Sequence[PartitionRun], store: Store) -> list[str]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import gc
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -201,15 +202,17 @@ class Store:
                     shutil.rmtree(weights)
                     weights.with_name(f".{weights.name}.inputs").unlink(missing_ok=True)
 
-    def set_aside(self, table: str, partition: str | None) -> str | None:
+    def set_aside(self, table: str, partition: str | None, look: Callable[[], str | None] | None = None) -> str | None:
         """Put a damaged table out of the way, beside where it lay, so that it counts as not made; what was wrong with
-        it in a line, None if nothing was, or if a run is making it anew."""
+        it in a line, None if nothing was, or if a run is making it anew. `look` says what is wrong where that is
+        another thing than the table's file."""
+        look = look or partial(self._damage, table, partition)
         path = self.path(table, partition)
         kept = path.with_name(f".{path.name}.damaged")
-        if self._damage(table, partition) is None:
+        if look() is None:
             return None
         with suppress(ValueError), self.writing(table, partition):
-            if damage := self._damage(table, partition):  # still: somebody may have made it anew
+            if damage := look():  # still: somebody may have made it anew
                 path.rename(kept)
                 self.refresh_catalogue()
                 return f"{damage}; the damaged file is kept as {kept.name}"

@@ -206,6 +206,10 @@ def check_free(out: Path) -> None:
         raise ValueError(f"{out} already exists: remove it or choose another --out")
 
 
+# What is not there is made by the next run, and what lies there is not looked through for it.
+_AGAIN = "delete {} and make it again"
+
+
 def read_manifest(path: Path) -> Manifest:
     """The manifest of a folder, believed as it is; `verify` compares it with the files."""
     if not (path / MANIFEST).is_file():
@@ -218,7 +222,22 @@ def read_manifest(path: Path) -> Manifest:
             return Manifest(kind=content["kind"], digest=content["digest"], files=files, facts=content["facts"])
         raise TypeError
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path / MANIFEST} is damaged: make {path} again") from None
+        raise ValueError(f"{path / MANIFEST} is damaged: {_AGAIN.format(path)}") from None
+
+
+def lacking(path: Path) -> str | None:
+    """What of a folder is not there as its manifest says, as far as names and sizes tell; None if all is."""
+    try:
+        manifest = read_manifest(path)
+    except ValueError as error:
+        return str(error)
+    for file in manifest.files:
+        there = path / file.name
+        if not there.is_file():
+            return f"{there} is missing"
+        if there.stat().st_size != file.bytes:
+            return f"{there} has {there.stat().st_size:,} bytes and not {file.bytes:,}"
+    return None
 
 
 def verify(path: Path) -> Manifest:
@@ -226,7 +245,7 @@ def verify(path: Path) -> Manifest:
     manifest = read_manifest(path)
     for file in manifest.files:
         if not (path / file.name).is_file():
-            raise ValueError(f"{path / file.name} is missing though the manifest lists it: make {path} again")
+            raise ValueError(f"{path / file.name} is missing though the manifest lists it: {_AGAIN.format(path)}")
         if _describe(path, file.name) != file:
             raise differs(path, file.name)
     check_digest(path, manifest)
@@ -236,12 +255,12 @@ def verify(path: Path) -> Manifest:
 def check_digest(path: Path, manifest: Manifest) -> None:
     """Refuses a manifest whose digest is not that of the files it lists."""
     if _digest(manifest.files) != manifest.digest:
-        raise ValueError(f"{path / MANIFEST} has a digest that is not its files': make {path} again")
+        raise ValueError(f"{path / MANIFEST} has a digest that is not its files': {_AGAIN.format(path)}")
 
 
 def differs(path: Path, name: str) -> ValueError:
     """The error about a file that is not what its folder's manifest says."""
-    return ValueError(f"{path / name} differs from the manifest: make {path} again")
+    return ValueError(f"{path / name} differs from the manifest: {_AGAIN.format(path)}")
 
 
 def verified_digest(path: Path) -> str | None:

@@ -202,7 +202,7 @@ def _run_study(
         planned = run_study.runs(built)
         if tables:
             planned = run_study.needed(built, planned, tables, chosen, only=only, scores=scores)
-        for line in run_study.damaged(planned, store):
+        for line in [*run_study.damaged(planned, store), *run_study.damaged_folders(built, planned, store)]:
             click.secho(f"        ! {line}", fg="yellow")
         take_over(study)
         for line in [

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
@@ -58,6 +60,10 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except Exception as error:
+            if damaged := _damaged_history(error):
+                from dagster_project.check_history import damaged_history
+
+                refuse(damaged_history(damaged))
             if not _ledger_is_away(error):
                 raise
             said = str(getattr(error, "orig", None) or error).partition("\n")[0]
@@ -77,6 +83,25 @@ def _ledger_is_away(error: Exception) -> bool:
     """Whether the ledger's database is not there or does not let us in. Without SQLAlchemy nothing of it was asked."""
     errors = sys.modules.get("sqlalchemy.exc")
     return errors is not None and isinstance(error, errors.OperationalError)
+
+
+def _damaged_history(error: Exception) -> Path | None:
+    """The file of Dagster's that an error is about; None where it is about something else."""
+    errors = sys.modules.get("sqlalchemy.exc")
+    home = os.environ.get("DAGSTER_HOME")
+    if errors is None or not home or not isinstance(error, errors.DatabaseError | sqlite3.DatabaseError):
+        return None
+    return next((file for file in sorted(Path(home).rglob("*.db")) if _is_damaged(file)), None)
+
+
+def _is_damaged(database: Path) -> bool:
+    try:
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as opened:
+            return bool(opened.execute("pragma quick_check").fetchone() != ("ok",))
+    except sqlite3.OperationalError:
+        return False
+    except sqlite3.DatabaseError:
+        return True
 
 
 def study_option(command: Callable[..., None]) -> Callable[..., None]:

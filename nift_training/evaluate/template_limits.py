@@ -39,7 +39,7 @@ class LimitedSandbox(ImmutableSandboxedEnvironment):
 
     def from_string(self, source: Any, *arguments: Any, **named: Any) -> Any:
         with limited(str(source)):  # what is constant in it is computed here
-            made = super().from_string(source, *arguments, **named)
+            made: Any = super().from_string(source, *arguments, **named)
         made.source = str(source)
         return made
 

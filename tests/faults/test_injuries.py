@@ -15,7 +15,7 @@ import pytest
 
 from dagster_project.check_history import documented
 from dagster_project.io_manager import ParquetIOManager
-from dagster_project.run_study import damaged, runs
+from dagster_project.run_study import damaged, damaged_folders, runs
 from expectations import contract as contracts
 from expectations.frames import portions, schema
 from nift_assets import catalogue
@@ -25,6 +25,7 @@ from nift_assets.steps import coverage
 from nift_assets.steps.lineage import Partition, PartitionStates
 from nift_assets.store import Store
 from nift_assets.table_files import DamagedTable, RowsDigest, Version, version_of, write_portions
+from nift_training import artifacts
 from tests.conftest import nift_here
 from tests.counting import Counts
 from tests.demo import GRAPH, STUDY
@@ -174,6 +175,31 @@ def test_a_damaged_table_is_named_with_the_remedy_and_the_others_go_on(
     assert str(store.path(table, key)) in said
     assert f"nift run {table}" in said
     assert "Traceback" not in said
+
+
+def shortened(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-2])
+
+
+@pytest.mark.fault("S15")
+@pytest.mark.parametrize("injury", [Path.unlink, shortened, lambda file: shutil.rmtree(file.parent)])
+@pytest.mark.parametrize("name", ["alpaca.jsonl", "manifest.json"])
+def test_a_folder_that_is_not_whole_counts_as_not_made_and_is_named(
+    name: str, injury: Callable[[Path], None], tmp_path: Path
+) -> None:
+    """By names and sizes alone: to read 140 GB before each run is another thing."""
+    store, key = Store(root=str(tmp_path), study=STUDY.name), STUDY.training_sets[0].name
+    with artifacts.folder(store.folder("training_files", key, "0123"), "training_file") as draft:
+        (draft.path / "alpaca.jsonl").write_text("[]")
+    row = pl.DataFrame({"folder": [f"training_files/{key}/0123"]})
+    store.write("training_files", key, row, version_of(row, ""))
+    assert damaged_folders(GRAPH, runs(GRAPH), store) == []
+    injury(store.folder("training_files", key, "0123", name))
+    (said,) = damaged_folders(GRAPH, runs(GRAPH), store)
+    assert str(store.folder("training_files", key, "0123")) in said
+    assert f"training_files/{key} is made again" in said or "make it again" in said
+    assert store.version("training_files", key) is None
+    assert damaged_folders(GRAPH, runs(GRAPH), store) == []
 
 
 @pytest.mark.fault("S15")
