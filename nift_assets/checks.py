@@ -64,7 +64,7 @@ def inputs_of_tests(
     step: Step,
     store: Store,
     tests: Sequence[ContractTest],
-    tables: Mapping[str, Table],
+    tables: Mapping[str, Table | Stacked],
     *,
     read_by_itself: bool = True,
 ) -> dict[str, Table | Stacked]:
@@ -86,12 +86,14 @@ def inputs_of_tests(
     }
 
 
-def _removals(study: Study, tables: Mapping[str, Table]) -> dict[str, Stacked]:
+def _removals(study: Study, tables: Mapping[str, Table | Stacked]) -> dict[str, Stacked]:
     """As the SQL models have them, without a copy of their texts."""
     names = [filters.table(row) for row in study.filters]
     if not set(names) <= tables.keys():
         return {}
-    return {sql.REMOVALS: Stacked(tuple(tables[name] for name in names), schema(contracts.load(sql.REMOVALS)))}
+    given = [tables[name] for name in names]
+    parts = [part for table in given for part in (table.tables if isinstance(table, Stacked) else (table,))]
+    return {sql.REMOVALS: Stacked(tuple(parts), schema(contracts.load(sql.REMOVALS)))}
 
 
 def read_by_tests(graph: Graph, tests: Sequence[ContractTest]) -> set[str]:
@@ -117,7 +119,7 @@ def _with_tests(contract: Contract, names: Collection[str]) -> Contract:
 @contextmanager
 def _stored(store: Store, partition: Partition, contract: Contract) -> Iterator[Table]:
     """A stored table in the order and of the types of its contract: the file itself where that is so already."""
-    if "://" in store.root:
+    if store.is_remote:
         yield conform(store.read(*partition), contract)
         return
     path = Path(catalogue.plain(store.checked_path(*partition)))
@@ -132,9 +134,13 @@ def _stored(store: Store, partition: Partition, contract: Contract) -> Iterator[
         yield draft
 
 
-def _inputs(graph: Graph, store: Store, partition: Partition, step: Step, named: Collection[str]) -> dict[str, Table]:
+def _inputs(
+    graph: Graph, store: Store, partition: Partition, step: Step, named: Collection[str]
+) -> dict[str, Table | Stacked]:
     """The stored inputs that tests name; of a table over all partitions what there is of each."""
-    inputs: dict[str, Table] = {}
+    inputs: dict[str, Table | Stacked] = {}
+    # They are looked at here, and have no texts of documents.
+    results = {benchmarks.results_table(row.name) for row in graph.study.benchmarks}
     for name in (name for name in step.inputs if name in named):
         above = [place for place in graph.upstream(partition) if place.table == name]
         gathers = step.partitions is None and graph.tables[name].partitions is not None
@@ -143,11 +149,21 @@ def _inputs(graph: Graph, store: Store, partition: Partition, step: Step, named:
         if graph.tables[name].partitions is None:
             inputs[name] = store.table(name)
             continue
-        declared = schema(contracts.load(name))
-        stored = [store.read(*place) for place in above if store.version(*place) is not None]
-        rows = pl.concat([pl.DataFrame(schema=declared), *stored], how="diagonal")
-        inputs[name] = rows.select(*declared)
+        there = [place for place in above if store.version(*place) is not None]
+        inputs[name] = _below_each_other(store, name, there, in_files=name not in results)
     return inputs
+
+
+def _below_each_other(store: Store, table: str, places: Sequence[Partition], *, in_files: bool) -> Table | Stacked:
+    """Partitions of a table below each other: in the files that they lie in where each has the declared columns, else
+    as a frame, in which a column that one lacks is null."""
+    declared = schema(contracts.load(table))
+    if in_files and places and not store.is_remote:
+        files = [Path(catalogue.plain(store.checked_path(*place))) for place in places]
+        if all(dict(pl.read_parquet_schema(file)) == declared for file in files):
+            return files[0] if len(files) == 1 else Stacked(tuple(files), declared)
+    rows = pl.concat([pl.DataFrame(schema=declared), *(store.read(*place) for place in places)], how="diagonal")
+    return rows.select(*declared)
 
 
 def _read_by_itself(graph: Graph, step: Step, store: Store, named: Collection[str]) -> dict[str, Table]:

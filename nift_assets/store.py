@@ -100,7 +100,7 @@ class Store:
 
     def table(self, table: str) -> Table:
         """A table without partitions as the file it lies in, to be read by portions; of a remote root as a frame."""
-        return self.checked_path(table, None) if not self._is_remote else self.read(table, None)
+        return self.checked_path(table, None) if not self.is_remote else self.read(table, None)
 
     @contextmanager
     def held(
@@ -108,7 +108,7 @@ class Store:
     ) -> Iterator[tuple[Table, Version] | None]:
         """What is stored of a partition, to be read by portions and more than once as it is now, and its version; None
         if nothing is. DamagedTable for what lacks a column that is needed. Of a remote root it is a frame."""
-        if self._is_remote:
+        if self.is_remote:
             stored = self.stored(table, partition)
             yield None if stored is None else (stored.rows, stored.version)
             return
@@ -123,7 +123,7 @@ class Store:
     def write(self, table: str, partition: str | None, rows: Table, version: Version) -> Path:
         """Store a table whole or not at all; the catalogue shows it from then on. A file is one of `write_portions`."""
         path = self.path(table, partition)
-        shown = None if self._is_remote else catalogue.columns_shown(Path(self.root), path, partitioned=bool(partition))
+        shown = None if self.is_remote else catalogue.columns_shown(Path(self.root), path, partitioned=bool(partition))
         with replacing(path) as temporary, temporary.open("wb") as file:
             if isinstance(rows, Path):
                 with rows.open("rb") as draft:
@@ -143,7 +143,7 @@ class Store:
 
     def refresh_catalogue(self) -> None:
         """Make the views of `nift.duckdb` anew; on a remote root there is none: DuckDB files are local."""
-        if not self._is_remote:
+        if not self.is_remote:
             catalogue.refresh(Path(self.root), replacing)
 
     @contextmanager
@@ -152,7 +152,7 @@ class Store:
 
         A remote root has no such lock; there the caller has to see to it.
         """
-        if self._is_remote:
+        if self.is_remote:
             yield
             return
         lock = self._begun(table, partition)
@@ -226,7 +226,8 @@ class Store:
         return None
 
     @property
-    def _is_remote(self) -> bool:
+    def is_remote(self) -> bool:
+        """Whether the root is an address, and not a folder of this machine."""
         return "://" in self.root
 
     @property
