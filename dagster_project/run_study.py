@@ -188,12 +188,22 @@ def damaged(planned: Sequence[PartitionRun], store: Store) -> list[str]:
     return [line for line in lines if line]
 
 
-def damaged_folders(graph: Graph, planned: Sequence[PartitionRun], store: Store) -> list[str]:
+def damaged_folders(
+    graph: Graph, planned: Sequence[PartitionRun], store: Store, named: Collection[str] = ()
+) -> list[str]:
     """Puts the rows of folders aside in which something is missing or has another size, so that they are made again,
-    and says what in a line each. Whether the bytes are the same is seen when they are read."""
-    rows = (partition for run in planned for partition in run.partitions if partition.table in WITH_FOLDERS)
-    lines = [store.set_aside(*row, look=partial(_damage_of_folder, graph, store, row)) for row in rows]
-    return [line for line in lines if line]
+    and says what in a line each: of the tables that are named, and of what is read for something that is to be made.
+    What nobody reads may have been deleted by who needed the room. Whether the bytes are the same is seen when they are
+    read."""
+    wanted: set[Partition] = set()
+    lines = []
+    for place in (partition for run in reversed(planned) for partition in reversed(run.partitions)):
+        if place.table in WITH_FOLDERS and (place.table in named or place in wanted):
+            said = store.set_aside(*place, look=partial(_damage_of_folder, graph, store, place))
+            lines += [said] if said else []
+        if not graph.is_current(store, place):
+            wanted |= set(graph.upstream(place))
+    return lines[::-1]
 
 
 def _damage_of_folder(graph: Graph, store: Store, row: Partition) -> str | None:

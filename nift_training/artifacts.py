@@ -227,6 +227,8 @@ def read_manifest(path: Path) -> Manifest:
 
 def lacking(path: Path) -> str | None:
     """What of a folder is not there as its manifest says, as far as names and sizes tell; None if all is."""
+    if not path.is_dir():
+        return f"{path} is missing"
     try:
         manifest = read_manifest(path)
     except ValueError as error:

@@ -202,10 +202,11 @@ def _run_study(
         planned = run_study.runs(built)
         if tables:
             planned = run_study.needed(built, planned, tables, chosen, only=only, scores=scores)
-        for line in [*run_study.damaged(planned, store), *run_study.damaged_folders(built, planned, store)]:
+        for line in run_study.damaged(planned, store):
             click.secho(f"        ! {line}", fg="yellow")
         take_over(study)
         for line in [
+            *run_study.damaged_folders(built, planned, store, tables),
             *run_study.undecided(built, planned, store),
             *run_study.without_questions(built, planned, store),
         ]:

@@ -193,13 +193,16 @@ def test_a_folder_that_is_not_whole_counts_as_not_made_and_is_named(
         (draft.path / "alpaca.jsonl").write_text("[]")
     row = pl.DataFrame({"folder": [f"training_files/{key}/0123"]})
     store.write("training_files", key, row, version_of(row, ""))
-    assert damaged_folders(GRAPH, runs(GRAPH), store) == []
+    named = ("training_files",)
+    assert damaged_folders(GRAPH, runs(GRAPH), store, named) == []
     injury(store.folder("training_files", key, "0123", name))
-    (said,) = damaged_folders(GRAPH, runs(GRAPH), store)
+    alone = [run for run in runs(GRAPH) if all(place.table == "training_files" for place in run.partitions)]
+    assert damaged_folders(GRAPH, alone, store) == [], "nobody reads it"
+    (said,) = damaged_folders(GRAPH, runs(GRAPH), store, named)
     assert str(store.folder("training_files", key, "0123")) in said
     assert f"training_files/{key} is made again" in said or "make it again" in said
     assert store.version("training_files", key) is None
-    assert damaged_folders(GRAPH, runs(GRAPH), store) == []
+    assert damaged_folders(GRAPH, runs(GRAPH), store, named) == []
 
 
 @pytest.mark.fault("S15")
