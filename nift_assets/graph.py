@@ -19,7 +19,6 @@ from typing import Any
 import dagster as dg
 import duckdb
 import polars as pl
-from dagster._core.storage.tags import BACKFILL_ID_TAG
 
 from expectations import contract as contracts
 from expectations.contract import Contract
@@ -35,6 +34,7 @@ from nift_assets.steps import approvals, code_references, failing_rows, lineage,
 from nift_assets.steps import inputs as stored_inputs
 from nift_assets.steps.check_results import MESSAGE
 from nift_assets.steps.context import Context
+from nift_assets.steps.dagster_internals import BACKFILL_ID_TAG
 from nift_assets.steps.failing_rows import KeptRows
 from nift_assets.steps.inputs import StoredInputs
 from nift_assets.steps.lineage import Graph, Partition

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dagster._core.storage.event_log import SqliteEventLogStorage as SqliteEventLogStorage
     from dagster._core.storage.event_log.polling_event_watcher import SqlPollingEventWatcher as SqlPollingEventWatcher
     from dagster._core.storage.sqlite import create_db_conn_string as create_db_conn_string
+    from dagster._core.storage.tags import BACKFILL_ID_TAG as BACKFILL_ID_TAG
     from dagster._core.storage.tags import GRPC_INFO_TAG as GRPC_INFO_TAG
     from dagster._core.storage.tags import MAX_RETRIES_TAG as MAX_RETRIES_TAG
     from dagster._core.storage.tags import PARTITION_NAME_TAG as PARTITION_NAME_TAG
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from dagster._serdes import ConfigurableClassData as ConfigurableClassData
 
 MODULES = {
+    "BACKFILL_ID_TAG": "dagster._core.storage.tags",
     "ConfigurableClassData": "dagster._serdes",
     "DagsterPipesExecutionError": "dagster._core.errors",
     "DagsterUserCodeUnreachableError": "dagster._core.errors",
