@@ -40,9 +40,16 @@ class SmallStudy:
     followed: Mapping[str, Sequence[bool]] = field(default_factory=dict)
 
 
+class WithoutCatalogue(Store):
+    """A store of many tables that are written at once: the catalogue is made when all of them are there."""
+
+    def refresh_catalogue(self) -> None:
+        pass
+
+
 def store(root: Path, study: SmallStudy, name: str = "small") -> Store:
     """Stores every table of it under a root."""
-    to = Store(root=str(root), study=name)
+    to = WithoutCatalogue(root=str(root), study=name)
     ranked = [(rank, row) for rank, row in enumerate(study.documents)]
     asked = [(rank, row) for rank, row in ranked if row.is_asked]
     kept = [(rank, row) for rank, row in asked if row.status == "ok" and not (study.drops and row.found)]
@@ -92,7 +99,9 @@ def store(root: Path, study: SmallStudy, name: str = "small") -> Store:
     write(to, "funnel", None, funnel)
     for model, followed in study.followed.items():
         write(to, "ifeval", model, [_prompt(model, key, value) for key, value in enumerate(followed)])
-    return to
+    stored = Store(root=str(root), study=name)
+    stored.refresh_catalogue()
+    return stored
 
 
 def write(

@@ -39,10 +39,10 @@ MADE_HERE = [name for name in BY_DOCUMENT if name not in ("halves", "completions
 WORDS = ["the", "ferry", "Left", "without", "its", "horn", "again", "and", "nobody", "Sure", "knew", "why"]
 
 
-@pytest.fixture(params=[0, 7, 40], ids="{} documents".format)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """A store with halves, completions of every status and what the filters drop, of so many documents."""
-    made = Store(str(tmp_path), STUDY.name)
+@pytest.fixture(scope="module", params=[0, 7, 40], ids="{} documents".format)
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store with halves, completions of every status and what the filters drop, of so many documents; to be read."""
+    made = Store(str(tmp_path_factory.mktemp("store")), STUDY.name)
     _fill(made, request.param)
     return made
 
