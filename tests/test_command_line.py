@@ -210,8 +210,9 @@ def in_session(leader: int) -> Iterator[str]:
 def test_ctrl_c_stops_everything_within_seconds_and_leaves_nothing_half_written(demo: Demo, tmp_path: Path) -> None:
     """Pressed while models are being trained, which is in processes of processes: all else is there already."""
     copied = demo.copy(tmp_path)
-    for made in (copied.warehouse / "demo" / "lora_adapters").glob("pico.original*"):
-        shutil.rmtree(made) if made.is_dir() else made.unlink()
+    adapters = copied.warehouse / "demo" / "lora_adapters"
+    shutil.rmtree(adapters / "pico.original")
+    (adapters / "pico.original.parquet").unlink()
     environment, printed = copied.environment(), tmp_path / "printed"
     with printed.open("w") as file:
         running = subprocess.Popen(
