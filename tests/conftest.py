@@ -37,22 +37,37 @@ def nift(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedPr
 
 
 def nift_here(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """What `nift` says and how it ends, without a process of its own: for commands that only read, or that refuse.
+    """What `nift` says and how it ends, without a process of its own, whose imports take a second.
 
-    A process costs a second, which is what its imports take.
+    What it runs is run by one process, not by two at a time.
     """
-    before, out, error, status = dict(os.environ), io.StringIO(), io.StringIO(), 0
-    os.environ.clear()
-    os.environ.update(environment)
+    out, error, status = io.StringIO(), io.StringIO(), 0
     try:
-        with chdir(PROJECT), redirect_stdout(out), redirect_stderr(error):
+        with (
+            set_environment(environment),
+            pytest.MonkeyPatch.context() as patch,
+            chdir(PROJECT),
+            redirect_stdout(out),
+            redirect_stderr(error),
+        ):
+            patch.setattr("dagster_project.run_study.AT_ONCE", 1)
             main(list(arguments))
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(bool(end.code))
+    return subprocess.CompletedProcess(["nift", *arguments], status, out.getvalue(), error.getvalue())
+
+
+@contextmanager
+def set_environment(environment: dict[str, str]) -> Iterator[None]:
+    """This process's environment for a while; what is changed in it meanwhile ends with it."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(environment)
+    try:
+        yield
     finally:
         os.environ.clear()
         os.environ.update(before)
-    return subprocess.CompletedProcess(["nift", *arguments], status, out.getvalue(), error.getvalue())
 
 
 def _needs_demo(item: pytest.Item) -> bool:

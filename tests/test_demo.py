@@ -19,7 +19,7 @@ from nift_assets.store import Store
 from nift_assets.studies.demo import STUDY
 from nift_training import file_locks
 from tests import offline
-from tests.conftest import PROJECT, Demo, instance_at, nift, nift_here
+from tests.conftest import PROJECT, Demo, instance_at, nift_here
 
 TABLES = {
     "raw_sample",
@@ -87,6 +87,7 @@ def test_the_work_of_the_demo_fits_into_two_minutes_of_two_cores(demo: Demo) -> 
 
 @pytest.mark.fault("X12")
 def test_the_whole_line_runs_in_a_network_of_its_own_and_asks_nobody(demo: Demo) -> None:
+    """With nothing set that forbids it."""
     if demo.asked is None:
         pytest.skip(offline.REASON)
     assert demo.asked == []
@@ -259,7 +260,7 @@ def test_a_second_demo_uses_everything_again(demo: Demo, tmp_path: Path) -> None
     with instance_at(copied.home) as instance:
         before = instance.get_runs_count()
         began = time.monotonic()
-        again = nift("demo", environment=copied.environment())
+        again = nift_here("demo", environment=copied.environment())
         assert instance.get_runs_count() == before
     assert again.returncode == 0, again.stderr
     assert "✓" not in again.stdout
@@ -284,7 +285,7 @@ def test_only_what_depends_on_a_changed_row_is_stale(demo: Demo) -> None:
 
 def test_two_demos_at_once_do_not_write_the_same_tables(demo: Demo) -> None:
     with file_locks.locked(Path(demo.warehouse, ".demo.lock"), "nobody else works on the demo"):
-        refused = nift("demo", environment=demo.environment())
+        refused = nift_here("demo", environment=demo.environment())
     assert refused.returncode == 1
     assert refused.stderr.startswith("error: another nift command is working on this study")
 

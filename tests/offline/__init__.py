@@ -32,6 +32,11 @@ def alone(command: Sequence[str]) -> list[str]:
     return [*NAMESPACE, sys.executable, "-m", "tests.offline", *command]
 
 
+def unforbidden(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment with nothing set that forbids to ask: what is shipped asks for nothing by itself."""
+    return {name: value for name, value in environment.items() if not name.startswith(("HF_", "DO_NOT_TRACK"))}
+
+
 def noting(environment: Mapping[str, str], notes: Path) -> dict[str, str]:
     """The environment in which every Python process notes in a folder what it asks of other machines."""
     notes.mkdir(parents=True, exist_ok=True)

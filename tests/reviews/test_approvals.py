@@ -21,7 +21,7 @@ from nift_assets.steps import approvals
 from nift_assets.steps.lineage import Graph, Partition
 from nift_assets.store import Store
 from nift_assets.study import Study
-from tests.conftest import nift
+from tests.conftest import nift_here
 from tests.demo import GRAPH, STUDY
 from tests.reviews.test_agreement import MODELS, TEXTS, judged, stored
 from tests.reviews.test_reviews import pair
@@ -140,7 +140,7 @@ def test_a_run_of_which_all_is_made_but_what_waits_for_people_has_not_failed(tmp
         "NIFT_STUDY": str(tmp_path / "gated.py"),
         "DAGSTER_HOME": str(tmp_path / "home"),
     }
-    ran = nift("run", "benchmark_scores", "--only", environment=environment)
+    ran = nift_here("run", "benchmark_scores", "--only", environment=environment)
     assert (ran.returncode, ran.stderr) == (0, "")
     (line,) = [line for line in ran.stdout.splitlines() if line.startswith("Waiting: ")]
     assert line == (

@@ -24,7 +24,7 @@ from nift_assets.steps.coverage import CellCoverage
 from nift_assets.steps.lineage import Graph, Partition
 from nift_assets.store import Store, place
 from nift_assets.table_files import version_of, write_frame
-from tests.conftest import Demo, nift, nift_here
+from tests.conftest import Demo, nift_here
 from tests.demo import GRAPH, STUDY
 
 TODAY = date(2026, 11, 21)
@@ -230,7 +230,7 @@ def test_the_command_of_a_missing_cell_fills_it(demo: Demo, tmp_path: Path) -> N
     Path(tmp_path / "warehouse", STUDY.name, "content_audit", "random_dialogue.parquet").unlink()
     missing = {cell["command"] for cell in cells() if cell["state"] != "present"}
     assert missing == {"nift run content_audit --partition random_dialogue --scores"}
-    ran = nift(*missing.pop().split()[1:], environment=environment)
+    ran = nift_here(*missing.pop().split()[1:], environment=environment)
     assert ran.returncode == 0, ran.stderr
     assert "training_set" not in ran.stdout, "only what it is made of is looked at"
     assert {cell["state"] for cell in cells()} == {"present"}

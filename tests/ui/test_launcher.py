@@ -27,7 +27,7 @@ from websockets.sync.client import connect
 from dagster_project.ui import launcher
 from dagster_project.ui.gate import Gate, UiAddress
 from nift_assets import environment
-from tests.conftest import PROJECT, nift
+from tests.conftest import PROJECT, nift_here
 from tests.ui.server import UI, free_port, ui
 
 # Something every visitor of an open webserver can do, whose effect can be seen: a pool gets a limit.
@@ -191,7 +191,7 @@ def test_the_documentation_of_the_tables_is_made_when_it_is_asked_for(running: U
 def test_an_instance_is_served_once(running: UI) -> None:
     folder = running.log.parent
     environment = unsettled() | {"NIFT_WAREHOUSE": str(folder), "DAGSTER_HOME": str(folder / ".dagster" / "demo")}
-    refused = nift("ui", environment=environment)
+    refused = nift_here("ui", environment=environment)
     assert refused.returncode == 1
     assert refused.stderr == f"error: the UI of this instance is served already: {running.entrance}\n"
 
@@ -275,7 +275,8 @@ def test_this_machine_needs_none_and_others_one(address: UiAddress) -> None:
 
 
 def test_the_command_refuses_before_it_makes_anything(tmp_path: Path) -> None:
-    refused = nift("ui", "--host", "0.0.0.0", environment=unsettled() | {"DAGSTER_HOME": str(tmp_path / "home")})
+    environment = unsettled() | {"DAGSTER_HOME": str(tmp_path / "home")}
+    refused = nift_here("ui", "--host", "0.0.0.0", environment=environment)
     assert refused.returncode == 1
     assert refused.stderr.startswith("error: 0.0.0.0 can be reached from other machines")
     assert list(tmp_path.iterdir()) == []
@@ -286,7 +287,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        refused = nift("ui", "--port", str(port), environment=unsettled() | {"DAGSTER_HOME": str(tmp_path)})
+        refused = nift_here("ui", "--port", str(port), environment=unsettled() | {"DAGSTER_HOME": str(tmp_path)})
     assert refused.returncode == 1
     assert f"127.0.0.1:{port} cannot be listened on (Address already in use)" in refused.stderr
 
