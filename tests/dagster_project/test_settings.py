@@ -12,42 +12,35 @@ import pytest
 from dagster_project import settings
 from tests.conftest import PROJECT
 
+# Forks of a process that has imported Dagster, which begin at the same moment.
 OPEN = """
-import sys
+import os, sys
 import dagster as dg
 from dagster_project.settings import dagster_home
-print("ready", flush=True)
-sys.stdin.readline()
-home = dagster_home("demo")
-with dg.DagsterInstance.get() as instance:
-    print(instance.get_runs_count(), len(instance.all_instigator_state()), len(instance.all_asset_keys()))
+held, begin = os.pipe()
+children = []
+for _ in range(int(sys.argv[1])):
+    if child := os.fork():
+        children.append(child)
+        continue
+    os.close(begin)
+    os.read(held, 1)
+    dagster_home("demo")
+    with dg.DagsterInstance.get() as instance:
+        print(instance.get_runs_count(), len(instance.all_instigator_state()), len(instance.all_asset_keys()))
+    sys.stdout.flush()
+    os._exit(0)
+os.close(begin)
+sys.exit(sum(os.waitpid(child, 0)[1] != 0 for child in children))
 """
 
 
 @pytest.mark.parametrize("together", [3, pytest.param(8, marks=pytest.mark.slow)])
 def test_a_new_instance_is_opened_by_several_commands_at_once(together: int, tmp_path: Path) -> None:
     environment = {**os.environ, "DAGSTER_HOME": str(tmp_path / "home")}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", OPEN],
-            cwd=PROJECT,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(together)
-    ]
-    for process in started:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in started:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    said = [process.communicate(timeout=120) for process in started]
-    assert [out for out, _ in said] == ["0 0 0\n"] * together, said
+    command = [sys.executable, "-c", OPEN, str(together)]
+    ran = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120)
+    assert (ran.returncode, ran.stdout) == (0, "0 0 0\n" * together), ran.stderr
     assert not (tmp_path / "home" / settings.MAKING).exists()
 
 

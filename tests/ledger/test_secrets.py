@@ -9,14 +9,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from dagster_project import definitions
+from dagster_project.settings import dagster_home
 from nift_assets import providers
 from nift_assets.protocol.server import Remote
 from nift_assets.secrets.redaction import _Factory
 from tests import canaries
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, instance_at
 from tests.counting import Counts
 from tests.ledger.fault_server import FaultServer, sha256
 from tests.ledger.shapes import KEY_VARIABLE, SHAPES, Asking, Shape, asking, prompts, teacher
@@ -284,51 +286,29 @@ TRIES = {
     "resource": {"resources": {"ledger": {"config": {"api_key": "{key}"}}}},
     "unknown": {"api_key": "{key}"},
 }
-TYPED = """
-import json, sys
-from dagster_project.settings import dagster_home
-dagster_home("demo")
-import dagster as dg
-from dagster_project.definitions import defs
-job = defs.resolve_implicit_global_asset_job_def()
-with dg.DagsterInstance.get() as instance:
-    for name, config in json.loads(sys.stdin.read()).items():
-        try:
-            job.execute_in_process(
-                run_config=config, instance=instance, partition_key="echo", asset_selection=[dg.AssetKey("completions")]
-            )
-        except dg.DagsterInvalidConfigError as error:
-            print(name, "refused:", " ".join(str(error).split()))
-        else:
-            print(name, "taken")
-    print("runs:", len(instance.get_runs()))
-"""
 
 
 @pytest.mark.fault("X2")
-def test_a_key_typed_into_the_configuration_of_a_run_is_refused_and_not_kept(tmp_path: Path, counts: Counts) -> None:
+def test_a_key_typed_into_the_configuration_of_a_run_is_refused_and_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], counts: Counts
+) -> None:
     key = CANARIES["PROJECT_API_KEY"]
-    (tmp_path / "home").mkdir()
-    environment = {
-        **os.environ,
-        "NIFT_WAREHOUSE": str(tmp_path / "warehouse"),
-        "DAGSTER_HOME": str(tmp_path / "home"),
-    }
-    tries = json.dumps(TRIES).replace("{key}", key)
-    ran = subprocess.run(
-        [sys.executable, "-c", TYPED],
-        input=tries,
-        cwd=PROJECT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    lines = ran.stdout.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["op refused", "resource refused", "unknown refused", "runs"]
-    assert lines[-1] == "runs: 0"
-    assert key not in ran.stdout + ran.stderr
+    monkeypatch.setenv("NIFT_WAREHOUSE", str(tmp_path / "warehouse"))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    job = definitions.defs.resolve_implicit_global_asset_job_def()
+    tries = json.loads(json.dumps(TRIES).replace("{key}", key))
+    with instance_at(dagster_home("demo")) as instance:
+        for config in tries.values():
+            with pytest.raises(dg.DagsterInvalidConfigError) as refused:
+                job.execute_in_process(
+                    run_config=config,
+                    instance=instance,
+                    partition_key="echo",
+                    asset_selection=[dg.AssetKey("completions")],
+                )
+            assert key not in str(refused.value)
+        assert instance.get_runs() == []
+    assert key not in "".join(capfd.readouterr())
     found, files = canaries.found(tmp_path, {"typed": key})
     assert found == []
     counts("X2", f"3 ways to type a key into a run: 3 refused by schema, 0 runs, 0 hits in {files} files")

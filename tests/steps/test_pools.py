@@ -14,25 +14,33 @@ from tests.demo import GRAPH
 from tests.ledger.asking import wait
 
 MODEL = Teacher(name="t", provider="openai", model="m")
-
-# A run that asks the vendor: it says that it is inside, and leaves when it is told to.
-RUN = """
-import sys, time
+# Three runs that ask the vendor, each a process: it says that it is inside, and leaves when it is told to. They are
+# forks of one that has imported Dagster.
+RUNS = """
+import os, sys, time
 from pathlib import Path
 import dagster as dg
+from nift_assets.rows import Teacher
 from nift_assets.steps import pools
-from tests.steps.test_pools import MODEL
-folder, number = Path(sys.argv[1]), sys.argv[2]
+folder, model = Path(sys.argv[1]), Teacher(name="t", provider="openai", model="m")
 
 @dg.asset
 def asking(context: dg.AssetExecutionContext) -> None:
-    with pools.slot_of_pool(context, MODEL):
-        Path(folder, f"inside-{number}").touch()
-        while not Path(folder, "leave").exists():
+    with pools.slot_of_pool(context, model):
+        (folder / f"inside-{os.getpid()}").touch()
+        while not (folder / "leave").exists():
             time.sleep(0.05)
 
-with dg.DagsterInstance.get() as instance:
-    assert dg.materialize([asking], instance=instance).success
+children = []
+for _ in range(3):
+    if child := os.fork():
+        children.append(child)
+        continue
+    os.dup2(os.open(folder / f"said-{os.getpid()}", os.O_WRONLY | os.O_CREAT), 2)
+    with dg.DagsterInstance.get() as instance:
+        assert dg.materialize([asking], instance=instance).success
+    os._exit(0)
+sys.exit(sum(os.waitpid(child, 0)[1] != 0 for child in children))
 """
 
 
@@ -53,16 +61,13 @@ def test_a_third_run_of_a_vendor_waits_until_one_of_two_is_done(tmp_path: Path) 
         # A new instance's databases are made here: of three processes that make them at once Dagster may stop one.
         instance.get_runs_count()
         instance.all_instigator_state()
-        runs = [
-            subprocess.Popen(
-                [sys.executable, "-c", RUN, str(tmp_path), number], env=environment, stderr=subprocess.PIPE
-            )
-            for number in "123"
-        ]
+        runs = subprocess.Popen([sys.executable, "-c", RUNS, str(tmp_path)], env=environment)
+
+        def said() -> list[str]:
+            return [path.read_text() for path in tmp_path.glob("said-*")]
 
         def one_waits() -> bool:
-            ended = [run.communicate()[1].decode() for run in runs if run.poll() is not None]
-            assert not ended, ended
+            assert runs.poll() is None, said()
             return log.get_concurrency_info("openai").pending_step_count == 1
 
         try:
@@ -72,8 +77,7 @@ def test_a_third_run_of_a_vendor_waits_until_one_of_two_is_done(tmp_path: Path) 
             assert len(list(tmp_path.glob("inside-*"))) == 2
         finally:
             (tmp_path / "leave").touch()
-        said = [run.communicate(timeout=120)[1].decode() for run in runs]
-        assert [run.returncode for run in runs] == [0, 0, 0], said
+        assert runs.wait(120) == 0, said()
         assert len(list(tmp_path.glob("inside-*"))) == 3
-        assert sum("waiting for a place in the pool 'openai'" in each for each in said) == 1
+        assert sum("waiting for a place in the pool 'openai'" in each for each in said()) == 1
         assert log.get_concurrency_info("openai").active_slot_count == 0

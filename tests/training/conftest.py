@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import runpy
+import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ from nift_training import pico
 from nift_training.evaluate import generation
 from nift_training.recipe import Recipe
 from nift_training.train import run
+from tests.conftest import set_environment
 from tests.training.vllm import Vllm, serve
 
 ARTICLES = [
@@ -33,6 +38,18 @@ RECIPE = Recipe(
     alpha=4,
     precision="float32",
 )
+
+
+def verb_here(module: str, *arguments: str) -> int:
+    """The exit status of `python -m MODULE ARGUMENTS` without a process of its own, whose imports take seconds."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(), set_environment(dict(os.environ)):
+        warnings.simplefilter("ignore", RuntimeWarning)  # the module may be imported already
+        patch.setattr(sys, "argv", [module, *arguments])
+        try:
+            runpy.run_module(module, run_name="__main__")
+        except SystemExit as end:
+            return end.code if isinstance(end.code, int) else int(bool(end.code))
+    return 0
 
 
 def write_tiny_tokenizer(out: Path) -> Any:

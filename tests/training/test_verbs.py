@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from nift_training.recipe import Recipe
+from tests.training.conftest import verb_here
 
 HEAVY = {"torch", "transformers", "peft", "lm_eval", "dagster_pipes"}
 VERBS = ["pico", "train", "merge", "fetch", "sentences", "evaluate"]
@@ -49,12 +50,14 @@ def test_the_help_of_training_keeps_its_example_on_a_line_and_names_every_field_
         ("evaluate", ["--model", "m", "--template", "llama-3", "--tasks-folder", ".", "--tasks", "arc"], "write arc:5"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, verb: str, arguments: list[str], complaint: str) -> None:
-    done = run(verb, *arguments, "--out", str(tmp_path / "out"))
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
-    assert complaint in done.stderr
+def test_a_mistake_is_one_line_and_exit_code_2(
+    tmp_path: Path, verb: str, arguments: list[str], complaint: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert verb_here(f"nift_training.{verb}", *arguments, "--out", str(tmp_path / "out")) == 2
+    said = capfd.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert complaint in said
     assert list(tmp_path.iterdir()) == []
 
 

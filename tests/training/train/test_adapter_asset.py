@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,18 +17,19 @@ from nift_assets.rows import digest
 from nift_assets.steps.context import Context
 from nift_assets.store import Store
 from nift_training.machine import Machine
-from tests.conftest import PROJECT
 from tests.demo import GRAPH, STUDY, context
+from tests.training.conftest import verb_here
 
 ROW = STUDY.adapters[0]
 
 
 def making(root: Path, ran: list[list[str]]) -> Context:
-    """The partition of the row, with something that starts processes and is stopped as the first of them has ended."""
+    """The partition of the row, with something that carries out verbs and is stopped as the first of them has ended."""
 
     def run(command: list[str], context: Any) -> None:
         ran.append(command)
-        subprocess.run(command, check=True, capture_output=True, cwd=PROJECT, env=os.environ)
+        assert command[:2] == [sys.executable, "-m"]
+        assert verb_here(*command[2:]) == 0
         if len(ran) == 1:
             raise KeyboardInterrupt
 
