@@ -15,6 +15,8 @@ import pytest
 from tests.demo_run import pace
 
 if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadFileScheduling
     from xdist.workermanage import WorkerController
 
 TESTS = Path(__file__).parent
@@ -24,30 +26,55 @@ BUDGET = 1_000
 SPENT, PACES, VERDICT = pytest.StashKey[float](), pytest.StashKey[list[float]](), pytest.StashKey[str]()
 # The files that take longest, so that no process is left alone with one of them at the end.
 LONG = (
+    "training/test_weights.py",  # and all that is beside it
     "ui/test_browser.py",
     "ledger/test_batches.py",
     "ledger/test_faults.py",
     "hub/test_repository.py",
     "ledger/test_crashes.py",
-    "training/test_weights.py",
-    "training/train/test_train.py",
-    "contracts/test_defects.py",
-    "steps/test_guard.py",
-    "ledger/test_book.py",
     "ledger/test_rates.py",
-    "ledger/test_secrets.py",
+    "ledger/test_adversity.py",
+    "ledger/test_spill.py",
+    "ledger/test_book.py",
+    "ui/test_launcher.py",
     "steps/test_automation.py",
-    "costs/test_plan.py",
-    "steps/test_pools.py",
-    "training/test_warm.py",
+    "dagster_project/test_lost_events.py",
+    "hub/test_commits.py",
+    "dagster_project/test_diff.py",
+    "steps/test_guard.py",
+    "ledger/test_secrets.py",
+    "contracts/test_defects.py",
     "expectations/test_check.py",
+    "pages/test_viewer.py",
+    # Of those that look at the demo.
+    "test_command_line.py",
+    "hub/test_publishing.py",
+    "test_demo.py",
 )
+
+
+# What imports torch and transformers, which takes four seconds of each process that does.
+TORCH = "tests/training/"
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One process more than there are cores: a third of their time tests wait for servers, clocks and processes."""
-    return len(os.sched_getaffinity(0)) + 1
+    """Two processes more than there are cores: half of their time tests wait for servers, clocks and processes."""
+    return len(os.sched_getaffinity(0)) + 2
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    """Each file is one process's, and so are all those together that import torch."""
+    if config.option.dist != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class TorchTogether(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return TORCH if nodeid.startswith(TORCH) else super()._split_scope(nodeid)
+
+    return TorchTogether(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -64,8 +91,8 @@ def is_whole(config: pytest.Config) -> bool:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Measures the pace of each process while the others begin, which is as busy as the machine will be."""
-    if hasattr(session.config, "workerinput"):
+    """Measures the pace of one process while the others begin, which is as busy as the machine will be."""
+    if getattr(session.config, "workerinput", {}).get("workerid") == "gw0":
         session.config.stash[PACES] = [pace()]
 
 
@@ -74,7 +101,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Adds up what the tests have cost; a run of all quick tests fails if that is more than they may."""
     config = session.config
     if hasattr(config, "workerinput"):
-        config.workeroutput["cost"], config.workeroutput["paces"] = cost(), [*config.stash[PACES], pace()]
+        begun = config.stash.get(PACES, [])
+        config.workeroutput["cost"], config.workeroutput["paces"] = cost(), [*begun, pace()] if begun else []
         return
     spent, paces = config.stash.get(SPENT, 0.0) or cost(), config.stash.get(PACES, [])
     if exitstatus != pytest.ExitCode.OK or not is_whole(config) or not paces:
