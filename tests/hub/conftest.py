@@ -17,6 +17,15 @@ from tests.hub.server import Hub, person
 WAYS = ("xet", "lfs")
 
 
+def turn_to(url: str, patch: pytest.MonkeyPatch) -> None:
+    """Has huggingface_hub, which has read its environment as it was imported, ask this Hub."""
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, url)
+    patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    patch.setattr(constants, "ENDPOINT", url)
+    patch.setattr(constants, "HF_HUB_OFFLINE", False)
+    patch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+
+
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     """Nobody knows the Hub but by these settings, which a person makes in the environment."""
@@ -25,11 +34,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     monkeypatch.setenv("HF_XET_CLIENT_RETRY_BASE_DELAY", "10ms")
     abort_uploads()
     with Hub({TOKEN: person("me", orgs={"ours": "write"})}) as server:
-        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, server.url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+        turn_to(server.url, monkeypatch)
         disable_progress_bars()
         yield server
     abort_uploads()

@@ -26,9 +26,10 @@ from nift_assets.steps.lineage import Partition
 from nift_assets.store import Store
 from nift_training.artifacts import verify
 from tests import canaries
-from tests.conftest import PROJECT, Demo, instance_at, nift
+from tests.conftest import PROJECT, Demo, instance_at, nift, nift_here
 from tests.counting import Counts
 from tests.demo import GRAPH
+from tests.hub.conftest import turn_to
 from tests.hub.pushing import TOKEN
 from tests.hub.server import Hub, person
 
@@ -62,6 +63,12 @@ class Place:
     def publish(self, *arguments: str, token: str | None = TOKEN) -> subprocess.CompletedProcess[str]:
         return nift("publish", *arguments, environment=self.environment(token=token))
 
+    def publish_here(self, *arguments: str, token: str | None = TOKEN) -> subprocess.CompletedProcess[str]:
+        """The same without a process of its own."""
+        with pytest.MonkeyPatch.context() as patch:
+            turn_to(self.hub.url, patch)
+            return nift_here("publish", *arguments, environment=self.environment(token=token))
+
     def table(self, name: str, partition: str | None) -> pl.DataFrame:
         return Store(root=str(self.demo.warehouse), study="demo").read(name, partition)
 
@@ -85,7 +92,7 @@ def test_the_demo_publishes_nothing(demo: Demo) -> None:
 
 @pytest.mark.fault("E6")
 def test_without_yes_everything_is_shown_and_nothing_sent(place: Place, counts: Counts) -> None:
-    shown = place.publish("--dry-run", "echo")
+    shown = place.publish_here("--dry-run", "echo")
     assert shown.returncode == 0, shown.stderr
     assert "echo: dataset me/nift-demo-echo (private, cc0-1.0, a new repository)" in shown.stdout
     assert "nothing was sent, --yes does it" in shown.stdout
@@ -101,7 +108,7 @@ def test_without_yes_everything_is_shown_and_nothing_sent(place: Place, counts: 
 @pytest.mark.fault("E6")
 def test_an_empty_token_is_refused_before_anybody_is_asked(place: Place) -> None:
     before = len(place.hub.log)
-    refused = place.publish("--yes", "echo", token=" ")
+    refused = place.publish_here("--yes", "echo", token=" ")
     assert refused.returncode == 1
     assert "set HF_TOKEN in the environment" in refused.stderr
     assert len(place.hub.log) == before
