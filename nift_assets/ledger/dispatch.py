@@ -106,6 +106,8 @@ class Dispatch:
         try:
             async with connect(self._server) as connection:
                 await self._cycle(connection, ticker)
+            if self._has_news():  # that the server is back, which may have been all that was missing
+                self._report()
         except BaseException:
             with suppress(OSError):  # whatever ended it: what has come back is kept
                 self._commit.leave()
@@ -251,11 +253,14 @@ class Dispatch:
                 self._stop(
                     Stop(reason="the process that started this step has gone", remedy="run it again", cause="orphaned")
                 )
-            longest = self._retries.longest_wait(self.counts.wanted - self.counts.settled)
-            self.counts.news = self._outage.news(now, self._in_flight.attempts(), longest)
-            if self.counts.news or now - reported >= REPORT_SECONDS:
+            if self._has_news() or now - reported >= REPORT_SECONDS:
                 reported = now
                 self._report()
+
+    def _has_news(self) -> bool:
+        longest = self._retries.longest_wait(self.counts.wanted - self.counts.settled)
+        self.counts.news = self._outage.news(self._now(), self._in_flight.attempts(), longest)
+        return self.counts.news is not None
 
     def _report(self) -> None:
         """Tells how far it is; that nobody can take the report is no reason to stop."""
