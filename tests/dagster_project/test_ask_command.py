@@ -87,13 +87,13 @@ def environment(tmp_path: Path, halved: Path, server: Scripted) -> dict[str, str
     return copied(halved, tmp_path, tmp_path / "mine.py")
 
 
-@pytest.mark.fault("T28", runs="`nift ask`, three at once, two of them killed")
+@pytest.mark.fault("T28", runs="`nift ask`, two at once, one of them killed")
 def test_killed_processes_portions_are_finished_by_others_and_the_table_is_the_same_bytes(
     environment: dict[str, str], server: Scripted, halved: Path, tmp_path: Path, counts: Counts
 ) -> None:
     chance, quiet = random.Random(7), {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    going = [subprocess.Popen([NIFT, "ask"], env=environment, cwd=PROJECT, **quiet) for _ in range(3)]  # type: ignore[call-overload]
-    for point in (12, 24):
+    going = [subprocess.Popen([NIFT, "ask"], env=environment, cwd=PROJECT, **quiet) for _ in range(2)]  # type: ignore[call-overload]
+    for point in (12,):
         while server.asked.total() < point:
             time.sleep(0.01)
         killed = going.pop(chance.randrange(len(going)))
@@ -101,7 +101,7 @@ def test_killed_processes_portions_are_finished_by_others_and_the_table_is_the_s
         assert killed.wait() == -signal.SIGKILL
         going.append(subprocess.Popen([NIFT, "ask"], env=environment, cwd=PROJECT, **quiet))  # type: ignore[call-overload]
     said = [process.communicate(timeout=120) for process in going]
-    assert [process.returncode for process in going] == [0, 0, 0], said
+    assert [process.returncode for process in going] == [0, 0], said
     assert all("All is answered. The table: nift run completions --partition t" in out for out, _ in said)
     with closing(sqlite3.connect(Path(environment["NIFT_WAREHOUSE"], "ledger.sqlite"))) as ledger:
         unknown = ledger.execute("select count(*) from attempts where state = 'unknown'").fetchone()[0]
@@ -109,18 +109,18 @@ def test_killed_processes_portions_are_finished_by_others_and_the_table_is_the_s
     assert DOCUMENTS <= server.asked.total() <= DOCUMENTS + unknown
     assert max(server.asked.values()) <= 3
     before = server.asked.total()
-    made = nift("run", "completions", "--partition", "t", environment=environment)
+    made = nift_here("run", "completions", "--partition", "t", environment=environment)
     assert (made.returncode, server.asked.total()) == (0, before), made.stderr
     # In another warehouse, by one process and in one portion.
     (tmp_path / "other").mkdir()
     other = copied(halved, tmp_path / "other", tmp_path / "mine.py")
     del other["NIFT_PORTION"]
-    assert nift("run", "completions", "--partition", "t", environment=other).returncode == 0
+    assert nift_here("run", "completions", "--partition", "t", environment=other).returncode == 0
     tables = [Path(root["NIFT_WAREHOUSE"], "mine", "completions", "t.parquet") for root in (environment, other)]
     assert tables[0].read_bytes() == tables[1].read_bytes()
     counts(
         "T28",
-        f"nift ask: 2 of 3 killed at {DOCUMENTS // PORTION} portions: {before - DOCUMENTS} asked twice, the same bytes",
+        f"nift ask: 1 of 2 killed at {DOCUMENTS // PORTION} portions: {before - DOCUMENTS} asked twice, the same bytes",
     )
 
 

@@ -8,8 +8,10 @@ import json
 import os
 import pty
 import subprocess
+from decimal import Decimal
 from pathlib import Path
 
+import duckdb
 import polars as pl
 import pytest
 
@@ -96,6 +98,37 @@ def test_a_file_is_written_whole_or_not_at_all_and_never_among_the_tables(
     ran = nift_here("query", "from halves", "--out", str(among), environment=environment)
     assert "lies among the tables" in ran.stderr
     assert not among.exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "read"),
+    [
+        ("1::hugeint << 100", "DECIMAL(38,0)", Decimal(2**100)),
+        ("1.5::decimal(10, 2)", "DECIMAL(10,2)", Decimal("1.50")),
+        ("[interval 1 day]", "VARCHAR", "[1 day]"),
+        ("union_value(a := 1)", "VARCHAR", "1"),
+        ("'101'::bit", "VARCHAR", "101"),
+        ("map {'a': [1, 2]}", "MAP(VARCHAR, INTEGER[])", {"a": [1, 2]}),
+        ("'a'::blob", "BLOB", b"a"),
+    ],
+)
+def test_a_parquet_file_has_the_types_and_as_text_what_has_none_there(
+    value: str, kind: str, read: object, environment: dict[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "types.parquet"
+    ran = nift_here("query", f'select {value} as "a ""b"', "--out", str(out), environment=environment)
+    assert ran.returncode == 0, ran.stderr
+    with duckdb.connect() as connection:
+        rows = connection.read_parquet(str(out))
+        assert ([str(type) for type in rows.types], rows.columns) == ([kind], ['a "b'])
+        assert rows.fetchall() == [(read,)]
+
+
+def test_a_query_that_fails_midway_never_waits_for_ever(environment: dict[str, str], tmp_path: Path) -> None:
+    failing = "select if(range = 50000, error('here'), range) as n from range(100000)"
+    for _ in range(30):
+        ran = nift_here("query", failing, "--out", str(tmp_path / "rows.parquet"), environment=environment)
+        assert (ran.returncode, "here" in ran.stderr) == (1, True)
 
 
 def test_a_terminal_is_told_how_many_rows_there_are_and_gets_no_control_characters(environment: dict[str, str]) -> None:
