@@ -118,8 +118,8 @@ class LanguageModel:
     reuse_below_limit: bool = True
     api_version: str | None = None
     base_url: str | None = None
-    engine: str | None = None
-    formerly: str | None = None
+    engine: str | None = field(default=None, metadata=CAME_LATER)
+    formerly: str | None = field(default=None, metadata=CAME_LATER)
     key_variable: str | None = None
     price: Price | None = None
     budget_usd: float | None = None

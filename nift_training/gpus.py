@@ -32,7 +32,7 @@ def listed() -> list[str]:
     What `CUDA_VISIBLE_DEVICES` names, else all that the driver lists.
     """
     of_driver = _of_driver(shutil.which("nvidia-smi"))
-    visible = os.environ.get(VISIBLE)
+    visible = os.environ.get(VISIBLE) if _own is None else _visible_before
     if visible is None:
         return [name for parts in of_driver for name in parts]
     # As the driver reads it: the first name that is none ends the list.
@@ -66,14 +66,16 @@ def taken(count: int) -> Iterator[Sequence[str]]:
 @contextmanager
 def of_this_process() -> Iterator[None]:
     """A GPU for what is computed in this very process, which sees no other one from then on: torch looks once."""
-    global _own
+    global _own, _visible_before
     there = [_own] if _own else listed()
     if not there:
         yield
         return
     with ExitStack() as held:
-        (_own,) = _waited_for(held, there, 1)
-        os.environ[VISIBLE] = _own
+        (found,) = _waited_for(held, there, 1)
+        if _own is None:
+            _own, _visible_before = found, os.environ.get(VISIBLE)
+            os.environ[VISIBLE] = _own
         try:
             yield
         finally:
@@ -81,7 +83,9 @@ def of_this_process() -> Iterator[None]:
                 torch.cuda.empty_cache()  # for whoever gets it next
 
 
+# Which this process computes on, and what it might have taken before it did: that is for what it starts.
 _own: str | None = None
+_visible_before: str | None = None
 
 
 def _waited_for(held: ExitStack, there: Sequence[str], count: int) -> list[str]:

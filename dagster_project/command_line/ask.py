@@ -56,7 +56,7 @@ def ask(teacher: str | None, chosen: str | None) -> None:
     if outcome.stopped:
         refuse(str(outcome.stopped), teachers.exit_status(outcome.stopped))
     if chosen is None:
-        click.echo(f"All is answered. The table: nift run completions --partition {row.name}")
+        click.echo(f"Nothing is left to ask. The table: nift run completions --partition {row.name}")
 
 
 def _asked(graph: Graph, teacher: Teacher, chosen: str | None) -> Outcome:
@@ -110,6 +110,7 @@ def _bring_in(study: Study, teacher: Teacher, store: Store, halves: Rows, chosen
             price=lambda: asking.price(study, teacher),
             report=_told(),
             look=asking.looker(teacher, place, asked, rows),
+            release=stack.close,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,14 @@ from dagster_project.settings import open_book, warehouse
 from nift_assets import studies
 from nift_assets.rows import Price
 from nift_assets.store import Store
+from nift_training import gpus
 
 if TYPE_CHECKING:
     import polars as pl
 
     from nift_assets.ledger.door import AskResult
     from nift_assets.protocol import Answer
+    from nift_assets.protocol.server import InProcess, Remote
     from nift_assets.providers import ProviderInputs
     from nift_assets.rows import Teacher
     from nift_assets.study import Study
@@ -113,15 +116,22 @@ def _ask(study: Study, teacher: Teacher, halves: pl.DataFrame) -> tuple[AskResul
     inputs = _provider_inputs(study, teacher, halves, weights)
     requests = completions.requests(teacher, halves, local_model=weights["digest"] if weights else None)
     asker = asking.asker(study, teacher, Partition("completions", teacher.name))
-    asked = door.ask(
-        open_book(),
-        replace(asker, writer=f"{asker.writer}, looked at"),  # which a run that asks all of it does not keep out
-        requests,
-        lambda: teachers.connected(teacher, inputs),
-        limits=teacher.limits,
-        price=lambda: asking.price(study, teacher),
-        report=lambda counts: click.echo(printable(counts.news), err=True) if counts.news else None,
-    )
+    with ExitStack() as stack:
+
+        def connect() -> InProcess | Remote:
+            if weights:
+                stack.enter_context(gpus.of_this_process())
+            return teachers.connected(teacher, inputs)
+
+        asked = door.ask(
+            open_book(),
+            replace(asker, writer=f"{asker.writer}, looked at"),  # which a run that asks all of it does not keep out
+            requests,
+            connect,
+            limits=teacher.limits,
+            price=lambda: asking.price(study, teacher),
+            report=lambda counts: click.echo(printable(counts.news), err=True) if counts.news else None,
+        )
     return asked, price_list.last_price(teacher)
 
 

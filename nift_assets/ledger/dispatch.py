@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from nift_assets.ledger.book import Asker, Book
@@ -19,11 +19,11 @@ from nift_assets.ledger.group_commit import GroupCommit
 from nift_assets.ledger.in_flight import Attempt, InFlight
 from nift_assets.ledger.outage import Outage
 from nift_assets.ledger.progress import Counts, Stop
+from nift_assets.ledger.question_source import QuestionSource
 from nift_assets.ledger.request_queue import PassedOver, QueuedRequest, RequestQueue, prepare
 from nift_assets.ledger.retries import Retries
 from nift_assets.ledger.settlement import Settlement
 from nift_assets.ledger.throttle import Throttle
-from nift_assets.protocol.request import Request
 from nift_assets.protocol.server import Remote
 from nift_assets.rows import Limits, Price
 from nift_assets.secrets import redaction
@@ -95,12 +95,13 @@ class Dispatch:
         """The requests that may each cost more than a cap has left."""
         return self._queue.passed_over
 
-    async def run(self, questions: Iterable[Request]) -> None:
+    async def run(self, questions: QuestionSource) -> None:
         """Asks until every question has ended in some way or dispatch is stopped; in flight is drained in any case.
-        Each question is drawn when there is room for it."""
+        Each question is taken when there is room for it."""
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._stopped_at = None
+        questions.arrived = self._wake_up
         self._queue.fill(questions)
         ticker = asyncio.create_task(self._tick())
         try:
@@ -113,7 +114,13 @@ class Dispatch:
                 self._commit.leave()
             raise
         finally:
+            questions.give_up()
             ticker.cancel()
+
+    def _wake_up(self) -> None:
+        """Called from any thread."""
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            self._loop.call_soon_threadsafe(self._wake.set)
 
     def stop(self, stop: Stop) -> None:
         """Lets nothing more leave from the next tick on; called from any thread, before the run has begun as well."""

@@ -9,7 +9,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from itertools import chain
@@ -20,6 +20,7 @@ from nift_assets.ledger.database import AT_A_TIME, chunks
 from nift_assets.ledger.dispatch import Dispatch, dearest, over_budget
 from nift_assets.ledger.locks import Lock
 from nift_assets.ledger.progress import Counts, Stop
+from nift_assets.ledger.question_source import QuestionSource
 from nift_assets.protocol.answer import Answer, Status
 from nift_assets.protocol.request import Request
 from nift_assets.protocol.server import InProcess, Remote
@@ -151,6 +152,7 @@ def bring_in(
     price: Price | Callable[[], Price | None] | None = None,
     report: Callable[[Counts], None] | None = None,
     look: Callable[[int], Stop | None] | None = None,
+    release: Callable[[], None] | None = None,
 ) -> Outcome:
     """Sees to it that every question, or every one of the portions of some `numbers`, has its final answer in the book,
     or that it is known why not. Only what has none reaches the provider, and of the questions no more is in memory than
@@ -159,7 +161,8 @@ def bring_in(
     Several processes may ask as one writer where that is `shared`: each takes the portions that nobody else has, and at
     the end waits for those that others have. A provider and a price that are given as functions are only asked for when
     something has to be asked: what is in the book can be read without a key, a budget or a model that still answers.
-    Once a portion has been asked, but for what is under way of it, `look` may say why no other should be.
+    Once a portion has been asked, but for what is under way of it, `look` may say why no other should be. Who waits for
+    others gives back what the provider holds (`release`), which they may be waiting for, and asks for it again.
 
     Raises ValueError if another process asks as the same writer, or if questions are under way in a batch.
     """
@@ -168,7 +171,7 @@ def bring_in(
         claims = _Claims(book, session, asker, portions, look)
         try:
             done, stopped = _bring_in(
-                book, session, asker, claims, numbers, provider, limits or Limits(), price, report
+                book, session, asker, claims, numbers, provider, limits or Limits(), price, report, release
             )
         finally:
             claims.let_go()
@@ -240,8 +243,11 @@ class _Claims:
                     self.later[number] = of_portion
                     continue
                 self.counts.portion = number + 1
-                yield from self._of_portion(number, of_portion)
-                if self._look and (stop := self._look(number)):
+                asked = False
+                for questions in self._of_portion(number, of_portion):
+                    asked = True
+                    yield questions
+                if asked and self._look and (stop := self._look(number)):
                     self.stopped = stop
                     return
         except Exception as error:
@@ -303,9 +309,11 @@ def _bring_in(
     limits: Limits,
     price: Price | Callable[[], Price | None] | None,
     report: Callable[[Counts], None] | None,
+    release: Callable[[], None] | None,
 ) -> tuple[Counts, Stop | None]:
     """Asks what nobody has answered; what another process is asking is waited for, and asked here if that one dies."""
     book.open_accounts(asker)
+    given = provider
     done = claims.counts
     done.wanted = claims.total if numbers is None else sum(map(claims.size, numbers))
     dispatch: Dispatch | None = None
@@ -321,7 +329,7 @@ def _bring_in(
         if first is not None and isinstance(provider, Remote):
             assert not callable(price), "it was asked for above"
             dispatch = dispatch or Dispatch(book, session, asker, provider, limits, price, report, counts=done)
-            _run(dispatch, chain.from_iterable(questions))
+            _run(dispatch, questions)
             stopped = dispatch.stopped or _passed_over(book, asker, dispatch, done.wanted)
             if stopped and claims.failure is None:
                 return done, stopped
@@ -336,6 +344,9 @@ def _bring_in(
         if claims.stopped is not None or not claims.later:
             return done, claims.stopped
         claims.let_go()
+        provider = given
+        if release is not None:
+            release()
         _wait_for(claims, report)
         book.recover()
         places = claims.later
@@ -393,20 +404,22 @@ def _answer_here(book: Book, session: int, provider: InProcess, questions: Seque
     return written
 
 
-def _run(dispatch: Dispatch, questions: Iterator[Request]) -> None:
-    """Runs the dispatch in a thread of its own, so that an interruption lets what is in flight come back first.
+def _run(dispatch: Dispatch, drawn: Iterable[Sequence[Request]]) -> None:
+    """Runs the dispatch in a thread of its own, so that an interruption lets what is in flight come back first, and
+    draws its questions meanwhile.
 
     Dagster and Ctrl-C interrupt with an exception in the main thread; a plain SIGTERM is made one.
     """
     failure: list[BaseException] = []
-    ended = threading.Event()
+    ended, source = threading.Event(), QuestionSource()
 
     def work() -> None:
         try:
-            asyncio.run(dispatch.run(questions))
+            asyncio.run(dispatch.run(source))
         except BaseException as error:
             failure.append(error)
         finally:
+            source.give_up()
             ended.set()
 
     # A daemon: a drain that takes longer than its grace must not keep the process.
@@ -414,6 +427,10 @@ def _run(dispatch: Dispatch, questions: Iterator[Request]) -> None:
     with _interruptible(), _frozen():
         try:
             thread.start()
+            for questions in drawn:
+                if not source.put(questions):
+                    break
+            source.complete()
             # Not `thread.join`: interrupted there, Python 3.11 takes the thread for ended while it goes on.
             while not ended.wait(0.2):
                 pass

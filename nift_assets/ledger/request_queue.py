@@ -6,10 +6,11 @@ import heapq
 import itertools
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from nift_assets.ledger.book import Reservation
+from nift_assets.ledger.question_source import QuestionSource
 from nift_assets.protocol.request import Request
 from nift_assets.protocol.server import Remote
 from nift_assets.rows import Price
@@ -72,16 +73,16 @@ class RequestQueue:
 
     def __init__(self, prepare: Callable[[Request], QueuedRequest]) -> None:
         self._prepare = prepare
-        self._questions: Iterator[Request] = iter(())
+        self._questions = QuestionSource.of(())
         self._ready: deque[QueuedRequest] = deque()
         self._delayed: list[tuple[float, int, QueuedRequest]] = []
         self._order = itertools.count()
         self._room: int | None = None
         self.passed_over = PassedOver()
 
-    def fill(self, questions: Iterable[Request]) -> None:
+    def fill(self, questions: QuestionSource) -> None:
         """Gives it the questions of a run; it has come to the end of those before."""
-        self._questions = iter(questions)
+        self._questions = questions
 
     def take(self, room: int) -> list[QueuedRequest]:
         """The next requests, as many as there is room for."""
@@ -122,11 +123,11 @@ class RequestQueue:
         yield from (entry[2] for entry in self._delayed)
 
     def empty(self) -> bool:
-        """Whether nothing is left to send."""
-        return not (self._ready or self._prepare_next() or self._delayed)
+        """Whether nothing is left to send, and nothing more will come."""
+        return not (self._ready or self._prepare_next() or self._delayed) and self._questions.is_empty()
 
     def _prepare_next(self) -> bool:
-        for question in self._questions:
+        while (question := self._questions.next()) is not None:
             queued = self._prepare(question)
             if self._room is None or queued.amount <= self._room:
                 self._ready.append(queued)

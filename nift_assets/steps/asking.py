@@ -86,6 +86,7 @@ def bring_in(
             price=lambda: price(context.study, model),
             report=_reporter(context),
             look=looker(model, context.partition, portions, rows),
+            release=stack.close,
         )
     if outcome.stopped:
         totals = door.Totals()
@@ -151,13 +152,19 @@ def looker(
 
     if rows is None or len(portions) < 2:
         return None
-    checks = PortionChecks(partition.table)
+    checks, seen, waiting = PortionChecks(partition.table), set[int](), list[int]()
 
     def look(number: int) -> Stop | None:
-        if number & (number - 1):  # neither 0 nor a power of two
-            return None
-        answered = rows(number).filter(pl.col("status") != "pending")
-        if (why := checks.add(answered)) is None or number + 1 == len(portions):
+        if number & (number - 1) == 0 and number not in seen:  # 0 or a power of two
+            seen.add(number)
+            waiting.append(number)
+        why: str | None = None
+        for place in list(waiting):
+            found = rows(place)
+            if (found["status"] != "pending").all():
+                waiting.remove(place)
+                why = why or checks.add(found)
+        if why is None:
             return None
         remedy = "see their `detail` by `nift preview`, mend the row or its server, and run it again"
         return Stop(reason=f"{model.name}: {why}; the rest is not asked", remedy=remedy, cause="checks")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import duckdb
 import polars as pl
 
 from expectations import contract
+
+# Of fewer rows nothing is said; of more a share counts that chance alone would hardly make of one that is allowed.
+LEAST_ROWS, STANDARD_ERRORS = 20, 3.0
 
 
 class PortionChecks:
@@ -19,7 +24,7 @@ class PortionChecks:
         self._rows = 0
 
     def add(self, rows: pl.DataFrame) -> str | None:
-        """Counts the rows of one more portion; why the table is going to be refused, None where nothing says so."""
+        """Counts the rows of one more portion; why the table is all but sure to be refused, None where it is not."""
         if not self._tests or rows.is_empty():
             return None
         counts = ", ".join(f"count(*) filter (where {test.arguments['sql']})" for test in self._tests)
@@ -30,7 +35,8 @@ class PortionChecks:
         for test, failing in zip(self._tests, found or (), strict=True):
             self._failing[test.name] += failing
             share, most = self._failing[test.name] / self._rows, float(test.arguments["max"])
-            if share > most:
+            chance = STANDARD_ERRORS * math.sqrt(most * (1 - most) / self._rows)
+            if self._rows >= LEAST_ROWS and share > most + chance:
                 return (
                     f"{self._failing[test.name]:,} of the first {self._rows:,} rows fail {test.name}, and at most "
                     f"{most:.0%} may"

@@ -29,6 +29,7 @@ from nift_assets.corpus import halves
 from nift_assets.ledger.book import Book
 from nift_assets.ledger.dispatch import Dispatch
 from nift_assets.ledger.progress import Stop
+from nift_assets.ledger.question_source import QuestionSource
 from nift_assets.ledger.tables import sessions
 from nift_assets.rows import Limits
 from nift_assets.store import Store
@@ -213,7 +214,7 @@ def test_an_interruption_before_the_first_request_lets_none_leave(sqlite_url: st
         with ledger.session(asker.writer) as session:
             dispatch = Dispatch(ledger, session, asker, provider(server.url), Limits(), PRICE)
             dispatch.stop(Stop(reason="interrupted", remedy="run it again", cause="interrupted"))
-            asyncio.run(dispatch.run(questions(20)))
+            asyncio.run(dispatch.run(QuestionSource.of(questions(20))))
         assert dispatch.stopped is not None
         assert server.bills() == []
         assert task.ask().sent == 20

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
@@ -18,6 +19,7 @@ from nift_assets.ledger.door import bring_in, stored
 from nift_assets.ledger.progress import Counts as Progress
 from nift_assets.ledger.progress import Stop
 from nift_assets.protocol import Request
+from nift_assets.providers.openai import OpenAI
 from nift_assets.rows import Limits
 from tests.counting import Counts
 from tests.ledger.asking import PRICE, Arrivals, Cut, Task, books, open_sessions, provider, questions, same_text, wait
@@ -144,6 +146,33 @@ def test_one_that_is_not_shared_is_asked_from_one_place(sqlite_url: str, server:
     book, alone = Book(sqlite_url), replace(SHARED, shared=False)
     with book.session(alone.writer), pytest.raises(ValueError, match="another run is asking as s/t right now"):
         bring_in(book, alone, Cut(questions(2), 1), provider(server.url), price=PRICE)
+
+
+def test_two_who_share_and_have_one_place_to_ask_from_do_not_wait_for_each_other(
+    sqlite_url: str, server: FaultServer
+) -> None:
+    """As two processes on one GPU: each claims its portion before it has the place."""
+    place, sent = threading.Lock(), list[int]()
+
+    def ask() -> None:
+        book, asked = Book(sqlite_url), Cut(questions(200, model="place"), 20)
+        with ExitStack() as stack:
+
+            def connect() -> OpenAI:
+                stack.enter_context(place)
+                time.sleep(0.2)
+                return provider(server.url, "place")
+
+            outcome = bring_in(book, SHARED, asked, connect, price=PRICE, release=stack.close)
+            sent.append(outcome.sent)
+
+    threads = [threading.Thread(target=ask, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sum(sent) == 200
+    assert len(sent) == 2, "each has come to its end"
 
 
 def test_who_wants_to_be_alone_and_who_shares_keep_each_other_out(ledger_url: str) -> None:

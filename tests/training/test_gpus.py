@@ -37,6 +37,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.delenv(gpus.VISIBLE, raising=False)
     monkeypatch.setattr(gpus, "_own", None)
+    monkeypatch.setattr(gpus, "_visible_before", None)
     gpus._of_driver.cache_clear()
     return tmp_path / "bin"
 
@@ -141,7 +142,9 @@ def test_a_process_computes_on_one_gpu_as_long_as_it_lives(monkeypatch: pytest.M
         assert os.environ[gpus.VISIBLE] == "1"
     with gpus.of_this_process():
         assert os.environ[gpus.VISIBLE] == "1", "torch has looked by then"
-    assert gpus.listed() == ["1"]
+    assert gpus.listed() == ["0", "1", "2"], "what it starts may take any"
+    with gpus.taken(3) as every:
+        assert list(every) == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize(

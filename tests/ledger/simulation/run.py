@@ -28,6 +28,7 @@ from nift_assets.ledger.dispatch import Dispatch, over_budget
 from nift_assets.ledger.high_water import DamagedLedger, Mark
 from nift_assets.ledger.locks import AdvisoryLocks
 from nift_assets.ledger.progress import Stop
+from nift_assets.ledger.question_source import QuestionSource
 from nift_assets.protocol import Request
 from nift_assets.rows import Limits
 from tests.ledger.asking import PRICE, provider, question
@@ -290,7 +291,7 @@ class Scenario:
                     self._dispatches.append(dispatch)
                     try:
                         dispatch.counts.wanted += len(ours)
-                        await dispatch.run(ours)
+                        await dispatch.run(QuestionSource.of(ours))
                     finally:
                         self._dispatches.remove(dispatch)
                     if dispatch.passed_over:
