@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -116,7 +116,6 @@ class Study:
             _check_names(kind, [row.name for row in getattr(self, kind)])
         for asked in self.language_models:
             _check_asked(asked)
-        _check_servers(self.language_models)
         _check_references(self)
         _check_rows(self)
 
@@ -248,22 +247,6 @@ def _check_asked(row: LanguageModel) -> None:
                 f"{row.name!r} has {field}={value!r}; it says what answers at the base_url of a server of one's own"
             )
     provider.check(row)
-
-
-def _check_servers(rows: Iterable[LanguageModel]) -> None:
-    """Two servers whose answers nothing tells apart would be taken for one, and one's answers for the other's."""
-    known: dict[tuple[str, str, str], LanguageModel] = {}
-    for row in rows:
-        if row.base_url is None:
-            continue
-        place = providers.endpoint(row.base_url)
-        other = known.setdefault((row.provider, row.model, row.engine or place), row)
-        if row.engine is None and str(other.base_url).rstrip("/") != row.base_url.rstrip("/"):
-            raise ValueError(
-                f"{other.name!r} and {row.name!r} ask for {row.model!r} at {other.base_url} and {row.base_url}, and "
-                "nothing tells the answers of the two servers apart; give each row an engine, such as engine='vllm "
-                f"0.10.1', or the same one if both answer alike; formerly={place!r} keeps what was answered so far"
-            )
 
 
 def _check_address(who: str, url: str | None) -> None:

@@ -98,7 +98,7 @@ def _bring_in(study: Study, teacher: Teacher, store: Store, halves: Rows, chosen
         def connect() -> InProcess | Remote:
             if weights:
                 stack.enter_context(gpus.of_this_process())
-            return teachers.connected(teacher, inputs)
+            return teachers.connected(study, teacher, inputs)
 
         return door.bring_in(
             book,

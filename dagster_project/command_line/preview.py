@@ -121,7 +121,7 @@ def _ask(study: Study, teacher: Teacher, halves: pl.DataFrame) -> tuple[AskResul
         def connect() -> InProcess | Remote:
             if weights:
                 stack.enter_context(gpus.of_this_process())
-            return teachers.connected(teacher, inputs)
+            return teachers.connected(study, teacher, inputs)
 
         asked = door.ask(
             open_book(),

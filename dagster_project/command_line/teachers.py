@@ -27,7 +27,7 @@ def chosen(study: Study, name: str | None) -> Teacher:
     raise ValueError(f"the study has several teachers; name one of {', '.join(row.name for row in study.teachers)}")
 
 
-def connected(teacher: Teacher, inputs: ProviderInputs) -> InProcess | Remote:
+def connected(study: Study, teacher: Teacher, inputs: ProviderInputs) -> InProcess | Remote:
     """The provider ready to be asked. A run waits for a server that is away, for an hour; who only looks is told."""
     from nift_assets import providers
     from nift_assets.new_study import server
@@ -36,6 +36,7 @@ def connected(teacher: Teacher, inputs: ProviderInputs) -> InProcess | Remote:
     server_or_model = providers.load(teacher.provider).connect(teacher, inputs)
     if teacher.base_url is not None and not (found := server.look(teacher.base_url)).is_there:
         raise ValueError(f"{teacher.name!r} is asked at {found.url}: {found.problem}; start the server")
+    asking.refuse_twin(study, teacher)
     asking.refuse_other_engine(teacher, server_or_model)
     return server_or_model
 

@@ -353,12 +353,12 @@ def _bring_in(
 
 
 def _wait_for(claims: _Claims, report: Callable[[Counts], None] | None) -> None:
-    whole = sum(places is None for places in claims.later.values())
-    if whole and not claims.counts.waits:
+    if not claims.counts.waits:
         claims.counts.waits = True
-        claims.counts.news = (
-            f"{whole} of {claims.counts.portions} portions are asked by another process; waiting for it"
-        )
+        whole = sum(places is None for places in claims.later.values())
+        some = sum(len(places or ()) for places in claims.later.values())
+        what = f"{whole} of {claims.counts.portions} portions" if whole else f"{some:,} of them"
+        claims.counts.news = f"{what} are asked by another process; waiting for it"
         _tell(report, claims.counts)
         claims.counts.news = None
     time.sleep(LOOK_AGAIN_SECONDS)

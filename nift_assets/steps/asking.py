@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import dagster as dg
 import polars as pl
@@ -74,6 +75,7 @@ def bring_in(
             if providers.runs_backbone(model):
                 stack.enter_context(gpus.of_this_process())
             connected = providers.load(model.provider).connect(model, inputs)
+            refuse_twin(context.study, model)
             refuse_other_engine(model, connected)
             return connected
 
@@ -100,6 +102,31 @@ def bring_in(
             allow_retries=False,
         )
     return outcome
+
+
+def refuse_twin(study: Study, model: LanguageModel) -> None:
+    """ValueError where another row of the study asks for the same model at another server of the same host, and nothing
+    tells their answers apart: one's would be taken for the other's."""
+    if model.base_url is None or model.engine is not None:
+        return
+    place = providers.endpoint(model.base_url)
+    for other in study.language_models:
+        asks_alike = (other.provider, other.model, other.engine) == (model.provider, model.model, None)
+        if not asks_alike or other.base_url is None or providers.endpoint(other.base_url) != place:
+            continue
+        if _server(other.base_url) != _server(model.base_url):
+            raise ValueError(
+                f"{model.name!r} and {other.name!r} ask for {model.model!r} at {model.base_url} and {other.base_url}, "
+                "and nothing tells the answers of the two servers apart; give each row an engine, such as "
+                f"engine='vllm 0.10.1', or the same one if both answer alike; formerly={place!r} keeps what was "
+                "answered so far"
+            )
+
+
+def _server(base_url: str) -> tuple[int | None, str]:
+    """Which server of a host it is."""
+    parts = urlsplit(base_url)
+    return parts.port or {"http": 80, "https": 443}.get(parts.scheme), parts.path.rstrip("/")
 
 
 def refuse_other_engine(model: LanguageModel, connected: InProcess | Remote) -> None:

@@ -18,6 +18,7 @@ from nift_assets.ledger.door import ask
 from nift_assets.protocol import engines
 from nift_assets.rows import LanguageModel, Limits, Teacher
 from nift_assets.steps import asking
+from nift_assets.study import Study
 from tests.ledger.asking import KEY, PRICE
 from tests.ledger.fault_server import FaultServer
 
@@ -93,18 +94,26 @@ def test_rows_that_state_no_engine_have_the_keys_and_the_shape_that_they_had() -
 
 @pytest.mark.fault("T29", runs="2 servers of one host")
 @pytest.mark.parametrize("places", [("http://127.0.0.1:1/v1", "http://localhost:2/v1"), ("http://g/a", "http://g/b")])
-def test_two_servers_that_nothing_tells_apart_are_refused(places: tuple[str, str]) -> None:
-    demo = studies.load("demo")
+def test_of_two_servers_that_nothing_tells_apart_none_is_asked(places: tuple[str, str]) -> None:
     rows = [Teacher(name=f"t{n}", provider="openai", model="m", base_url=place) for n, place in enumerate(places)]
-    with pytest.raises(ValueError, match=r"'t0' and 't1' ask for 'm' at .*; give each row an engine") as refused:
-        replace(demo, teachers=(*demo.teachers, *rows))
-    assert "\n" not in str(refused.value)
+    # What was made with such a study can be read.
+    study = of_teachers(*rows)
+    for row in rows:
+        with pytest.raises(ValueError, match=r"ask for 'm' at .*; give each row an engine") as refused:
+            asking.refuse_twin(study, row)
+        assert "\n" not in str(refused.value)
     told = [replace(row, engine=f"vllm {n}") for n, row in enumerate(rows)]
-    replace(demo, teachers=(*demo.teachers, *told))
-    keys = {providers.request(row, "text").key for row in told}
-    assert len(keys) == 2
-    replace(demo, teachers=(*demo.teachers, *(replace(row, engine="the same") for row in rows)))
-    replace(demo, teachers=(*demo.teachers, rows[0], replace(rows[1], base_url=f"{places[0]}/")))
+    assert len({providers.request(row, "text").key for row in told}) == 2
+    alike = [replace(row, engine="the same") for row in rows]
+    same = [rows[0], replace(rows[1], base_url=f"{places[0].replace('127.0.0.1', 'localhost')}/")]
+    for harmless in (told, alike, same, [rows[0], told[1]]):
+        for row in harmless:
+            asking.refuse_twin(of_teachers(*harmless), row)
+
+
+def of_teachers(*rows: Teacher) -> Study:
+    demo = studies.load("demo")
+    return replace(demo, teachers=(*demo.teachers, *rows))
 
 
 @pytest.mark.parametrize("field", ["engine", "formerly"])

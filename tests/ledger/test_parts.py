@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import threading
 from typing import cast
 
 import pytest
@@ -16,6 +17,7 @@ from nift_assets.ledger.circuit_breaker import BREAK_AFTER, MOST_PROBES, Circuit
 from nift_assets.ledger.connection import Failure, Response
 from nift_assets.ledger.in_flight import Attempt, InFlight
 from nift_assets.ledger.packing import COMMON, packed, unpacked
+from nift_assets.ledger.question_source import QuestionSource
 from nift_assets.ledger.refusals import REFUSED_ALIKE, Refusals
 from nift_assets.ledger.request_queue import QueuedRequest, RequestQueue
 from nift_assets.ledger.tables import metadata
@@ -99,7 +101,7 @@ def queue_of(asked: list[Request]) -> tuple[RequestQueue, list[Request]]:
         return QueuedRequest(request, b"", amount=0, tokens=1)
 
     queue = RequestQueue(prepare)
-    queue.fill(asked)
+    queue.fill(QuestionSource.of(asked))
     return queue, prepared
 
 
@@ -255,3 +257,34 @@ def test_what_was_packed_once_is_read_for_good() -> None:
 def test_a_response_takes_at_most_six_tenths_of_its_bytes() -> None:
     for body in BODIES:
         assert len(packed(body)) < 0.6 * len(body)
+
+
+def test_questions_come_while_others_are_sent_and_the_end_is_where_no_more_will_come() -> None:
+    source, arrived = QuestionSource(), list[int]()
+    source.arrived = lambda: arrived.append(1)
+    queue = RequestQueue(lambda request: QueuedRequest(request, b"", 0, 0))
+    queue.fill(source)
+    assert (queue.take(2), queue.empty()) == ([], False), "there may be more"
+    assert source.put(questions(2)) is True
+    assert texts(queue.take(3)) == ["text 0", "text 1"]
+    assert source.put(questions(1, first=2)) is True
+    source.complete()
+    assert not queue.empty()
+    assert texts(queue.take(3)) == ["text 2"]
+    assert queue.empty()
+    assert len(arrived) == 3
+
+
+def test_who_draws_waits_for_who_sends_and_not_for_one_that_sends_no_more() -> None:
+    source, put = QuestionSource(), list[bool]()
+    drawing = threading.Thread(target=lambda: put.extend(source.put(questions(1, first=n)) for n in range(9)))
+    drawing.start()
+    drawing.join(0.5)
+    assert put == [True, True], "a portion is sent, and one waits"
+    assert source.next() is not None
+    assert source.next() is not None
+    drawing.join(1)
+    assert len(put) == 3
+    source.give_up()
+    drawing.join(5)
+    assert put[3:] == [False] * 6
