@@ -207,7 +207,7 @@ def damaged_folders(
 
 
 def _damage_of_folder(graph: Graph, store: Store, row: Partition) -> str | None:
-    stored = None if "://" in store.root else store.find(*row, ["folder"])
+    stored = None if store.is_remote else store.find(*row, ["folder"])
     if stored is None:
         return None
     name = str(stored["folder"][0])

@@ -80,7 +80,7 @@ def known_to_dagster(study: Study, step: Step, table: str) -> str:
 def folders_before(store: Store, here: Path = FOLDER) -> list[Path]:
     """Where the code lay when the catalogue was written, if the warehouse has been moved with it to where it is."""
     file = Path(store.root, catalogue.NAME)
-    if "://" in store.root or not file.exists():
+    if store.is_remote or not file.exists():
         return []
     import duckdb
 

@@ -51,14 +51,15 @@ def _opened(request: urllib.request.Request, seconds: float, key: str | None) ->
         # Unredirected: the key does not go to wherever the server sends us.
         request.add_unredirected_header("Authorization", f"Bearer {key}")
     # What is on this machine is asked here, whatever proxy the environment names, which would see the key.
-    here = urllib.request.build_opener(urllib.request.ProxyHandler({})) if _is_here(host) else None
+    here = urllib.request.build_opener(urllib.request.ProxyHandler({})) if is_here(host) else None
     try:
         return here.open(request, timeout=seconds) if here else urllib.request.urlopen(request, timeout=seconds)
     except HTTPException as error:
         raise OSError(f"what answers there speaks no HTTP ({error!r:.100})") from None
 
 
-def _is_here(host: str) -> bool:
+def is_here(host: str) -> bool:
+    """Whether a host is this machine for sure; of a name, be it 127.0.0.1.example, nobody knows whose it is."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -15,7 +15,6 @@ from dagster_project.command_line.terminal import main, printable, refuse
 from dagster_project.settings import open_book, warehouse
 from nift_assets import studies
 from nift_assets.store import Store
-from nift_training import gpus
 
 if TYPE_CHECKING:
     import polars as pl
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from expectations.frames import Rows
     from nift_assets.ledger.door import Outcome
     from nift_assets.ledger.progress import Counts
-    from nift_assets.protocol.server import InProcess, Remote
     from nift_assets.rows import Teacher
     from nift_assets.steps.lineage import Graph
     from nift_assets.study import Study
@@ -76,35 +74,24 @@ def _bring_in(study: Study, teacher: Teacher, store: Store, halves: Rows, chosen
     """As the table of completions asks them, so that it finds every answer."""
     from nift_assets.ledger import door
     from nift_assets.prompts import completions
-    from nift_assets.providers import ProviderInputs
     from nift_assets.steps import asking
     from nift_assets.steps.lineage import Partition
 
     place, book = Partition("completions", teacher.name), open_book()
     weights = teachers.weights(study, teacher, store)
     asked = completions.Requests(teacher, halves, local_model=weights["digest"] if weights else None)
-    inputs = ProviderInputs(
-        second_half=asked.second_half,
-        weights=lambda: store.folder(str(weights["folder"]) if weights else ""),
-        threads=study.backbone(teacher.model).threads if weights else None,
-    )
+    inputs = teachers.provider_inputs(study, teacher, store, weights, asked.second_half)
 
     def rows(number: int) -> pl.DataFrame:
         requests = asked[number]
         return completions.rows(teacher, asked.documents(number), requests, door.stored(book, requests))
 
     with ExitStack() as stack:
-
-        def connect() -> InProcess | Remote:
-            if weights:
-                stack.enter_context(gpus.of_this_process())
-            return teachers.connected(study, teacher, inputs)
-
         return door.bring_in(
             book,
             asking.asker(study, teacher, place, shared=True),
             asked,
-            connect,
+            lambda: teachers.connected(stack, study, teacher, inputs),
             numbers=_numbers(chosen, len(asked)),
             limits=teacher.limits,
             price=lambda: asking.price(study, teacher),
@@ -121,7 +108,8 @@ def _numbers(chosen: str | None, portions: int) -> list[int] | None:
     named = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", chosen.strip())
     first, last = (int(named[1]), int(named[2] or named[1])) if named else (0, 0)
     if not 1 <= first <= last <= portions:
-        raise ValueError(f"--portions is {chosen!r}; there are {portions}: give one, as 1, or several, as 1-{portions}")
+        which = f"give one, as 1, or several, as 1-{portions}" if portions > 1 else "leave it out"
+        raise ValueError(f"--portions is {chosen!r}; there are {portions}: {which}")
     return list(range(first - 1, last))
 
 

@@ -16,15 +16,12 @@ from dagster_project.settings import open_book, warehouse
 from nift_assets import studies
 from nift_assets.rows import Price
 from nift_assets.store import Store
-from nift_training import gpus
 
 if TYPE_CHECKING:
     import polars as pl
 
     from nift_assets.ledger.door import AskResult
     from nift_assets.protocol import Answer
-    from nift_assets.protocol.server import InProcess, Remote
-    from nift_assets.providers import ProviderInputs
     from nift_assets.rows import Teacher
     from nift_assets.study import Study
 
@@ -112,40 +109,23 @@ def _ask(study: Study, teacher: Teacher, halves: pl.DataFrame) -> tuple[AskResul
     from nift_assets.steps import asking
     from nift_assets.steps.lineage import Partition
 
-    weights = teachers.weights(study, teacher, Store(root=warehouse(), study=study.name))
-    inputs = _provider_inputs(study, teacher, halves, weights)
+    store = Store(root=warehouse(), study=study.name)
+    weights = teachers.weights(study, teacher, store)
+    second_halves = dict(halves.select("document_id", "second_half").iter_rows())
+    inputs = teachers.provider_inputs(study, teacher, store, weights, second_halves.__getitem__)
     requests = completions.requests(teacher, halves, local_model=weights["digest"] if weights else None)
     asker = asking.asker(study, teacher, Partition("completions", teacher.name))
     with ExitStack() as stack:
-
-        def connect() -> InProcess | Remote:
-            if weights:
-                stack.enter_context(gpus.of_this_process())
-            return teachers.connected(study, teacher, inputs)
-
         asked = door.ask(
             open_book(),
             replace(asker, writer=f"{asker.writer}, looked at"),  # which a run that asks all of it does not keep out
             requests,
-            connect,
+            lambda: teachers.connected(stack, study, teacher, inputs),
             limits=teacher.limits,
             price=lambda: asking.price(study, teacher),
             report=lambda counts: click.echo(printable(counts.news), err=True) if counts.news else None,
         )
     return asked, price_list.last_price(teacher)
-
-
-def _provider_inputs(
-    study: Study, teacher: Teacher, halves: pl.DataFrame, weights: Mapping[str, Any] | None
-) -> ProviderInputs:
-    from nift_assets.providers import ProviderInputs
-
-    folder = str(weights["folder"]) if weights else ""
-    return ProviderInputs(
-        second_half=dict(halves.select("document_id", "second_half").iter_rows()).__getitem__,
-        weights=lambda: Store(root=warehouse(), study=study.name).folder(folder),
-        threads=study.backbone(teacher.model).threads if weights else None,
-    )
 
 
 def _wanted(study: Study, teacher: Teacher) -> int | None:

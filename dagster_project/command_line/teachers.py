@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from nift_assets.store import Store
+from nift_training import gpus
 
 if TYPE_CHECKING:
     from nift_assets.ledger.progress import Stop
@@ -27,18 +29,38 @@ def chosen(study: Study, name: str | None) -> Teacher:
     raise ValueError(f"the study has several teachers; name one of {', '.join(row.name for row in study.teachers)}")
 
 
-def connected(study: Study, teacher: Teacher, inputs: ProviderInputs) -> InProcess | Remote:
-    """The provider ready to be asked. A run waits for a server that is away, for an hour; who only looks is told."""
+def connected(stack: ExitStack, study: Study, teacher: Teacher, inputs: ProviderInputs) -> InProcess | Remote:
+    """The provider ready to be asked; one that computes here has a GPU of its own until the stack ends. A run waits for
+    a server that is away, for an hour; who only looks is told."""
     from nift_assets import providers
     from nift_assets.new_study import server
     from nift_assets.steps import asking
 
-    server_or_model = providers.load(teacher.provider).connect(teacher, inputs)
+    if providers.runs_backbone(teacher):
+        stack.enter_context(gpus.of_this_process())
+    provider = providers.load(teacher.provider).connect(teacher, inputs)
     if teacher.base_url is not None and not (found := server.look(teacher.base_url)).is_there:
         raise ValueError(f"{teacher.name!r} is asked at {found.url}: {found.problem}; start the server")
     asking.refuse_twin(study, teacher)
-    asking.refuse_other_engine(teacher, server_or_model)
-    return server_or_model
+    asking.refuse_other_engine(teacher, provider)
+    return provider
+
+
+def provider_inputs(
+    study: Study,
+    teacher: Teacher,
+    store: Store,
+    weights: Mapping[str, Any] | None,
+    second_half: Callable[[str], str],
+) -> ProviderInputs:
+    """What a provider in this process may need; `weights` is the row of its backbone, if it runs one."""
+    from nift_assets.providers import ProviderInputs
+
+    return ProviderInputs(
+        second_half=second_half,
+        weights=lambda: store.folder(str(weights["folder"]) if weights else ""),
+        threads=study.backbone(teacher.model).threads if weights else None,
+    )
 
 
 def weights(study: Study, teacher: Teacher, store: Store) -> Mapping[str, Any] | None:

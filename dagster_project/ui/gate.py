@@ -12,13 +12,14 @@ import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from nift_training import http_client
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 SHORTEST_TOKEN = 16
@@ -40,11 +41,11 @@ class UiAddress:
     def with_token(self) -> UiAddress:
         """The same address with a new token if it has none and can be reached from this machine alone: other accounts
         of this machine are strangers too."""
-        return self if self.token or not _is_loopback(self.host) else replace(self, token=secrets.token_hex(16))
+        return self if self.token or not http_client.is_here(self.host) else replace(self, token=secrets.token_hex(16))
 
     def refuse_unsafe(self) -> None:
         """ValueError for an address that others can reach without a token, and for a token that can be guessed."""
-        if self.token is None and not _is_loopback(self.host):
+        if self.token is None and not http_client.is_here(self.host):
             raise ValueError(
                 f"{self.host} can be reached from other machines, and who reaches the UI can run everything: set "
                 "NIFT_UI_TOKEN to a secret (openssl rand -hex 16), or leave out --host and come through ssh -L"
@@ -195,10 +196,3 @@ def _framed_by_nobody(send: Send) -> Send:
         await send(message)
 
     return sending
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

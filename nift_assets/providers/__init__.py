@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import ipaddress
 import json
 import pkgutil
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from nift_assets.protocol.answer import Answer, StoredResponse, lacks_words
 from nift_assets.protocol.batches import BatchApi, has_batch_price
+from nift_training import http_client
 
 if TYPE_CHECKING:
     from nift_assets.protocol.answer import Reading
@@ -170,12 +170,7 @@ def endpoint(base_url: str | None) -> str:
     from urllib.parse import urlsplit
 
     host = urlsplit(base_url).hostname or ""
-    if host == "localhost":
-        return "local"
-    try:
-        return "local" if ipaddress.ip_address(host).is_loopback else host
-    except ValueError:  # a name, and be it 127.0.0.1.example: whose machine that is, nobody knows
-        return host
+    return "local" if http_client.is_here(host) else host
 
 
 def answer(stored: StoredResponse, request: Request | None = None) -> Answer:

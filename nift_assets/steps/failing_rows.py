@@ -79,7 +79,7 @@ def _place(partition: Partition) -> list[str]:
 
 
 def _remove_if_empty(store: Store, partition: Partition) -> None:
-    if "://" in store.root:
+    if store.is_remote:
         return
     with suppress(OSError):  # there is something in it, or it was never made
         place = store.folder(*_place(partition))

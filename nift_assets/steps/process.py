@@ -99,7 +99,7 @@ def draft_of(context: Context, table: str) -> Path:
 
 def _draft(context: Context, table: str) -> Path:
     store = context.store
-    if "://" in store.root:
+    if store.is_remote:
         raise ValueError(f"the warehouse is {store.root}, and {table} need a local folder; set NIFT_WAREHOUSE to one")
     return store.folder(table, context.key) / "making"
 
@@ -135,7 +135,7 @@ def unfinished(store: Store, name: str, shape: str) -> Iterator[Path]:
     `shape` is a digest of all that shapes what will lie there: what a killed run had made is found again, nothing else
     is, and what was begun of another shape is removed.
     """
-    if "://" in store.root:
+    if store.is_remote:
         raise ValueError(f"the warehouse is {store.root}, and weights need a local folder; set NIFT_WAREHOUSE to one")
     folder = store.folder(".unfinished", f"{name}-{shape[:16]}")
     folder.mkdir(parents=True, exist_ok=True)

@@ -331,7 +331,7 @@ class Viewer:
         if not exchanges:
             raise NotStored(f"{' and '.join(filter(None, compared))} has no answer to {question[:80]!r} of {name}")
         both = [model for model in compared if model]
-        blind = asked.blind and len(set(both)) == 2 and "://" not in self.store.root
+        blind = asked.blind and len(set(both)) == 2 and not self.store.is_remote
         table = benchmarks.answers_table(name)
         shown = [
             reviewing.shown_blind(self.store, asked.reviewer, table, name, exchange, both)

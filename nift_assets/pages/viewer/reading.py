@@ -201,7 +201,7 @@ class Reader:
         self.store = store
         self.index = TextIndex()
         folder = store.folder()
-        self._is_local = "://" not in store.root
+        self._is_local = not store.is_remote
         self._database = duckdb.connect(config={"threads": THREADS, "memory_limit": MEMORY})
         self._database.execute("set autoinstall_known_extensions = false; set autoload_known_extensions = false")
         # DuckDB holds what a link leads to against the folders, and takes a path with both for a pattern there.

@@ -100,7 +100,7 @@ class ShownExchange:
 
 def of_pair(store: Store, reviewer: str, pair: DocumentPair) -> PairReview | None:
     """The verdicts on a pair; None where none can be kept."""
-    if "://" in store.root:
+    if store.is_remote:
         return None
     return PairReview(reviewer, pair, reviews.by_row(reviews.read(store)))
 
