@@ -53,7 +53,7 @@ def _completions(
             answers = asking.answers(context, requests)
             return answers, asking_teachers.rows(teacher, asked.documents(number), requests, answers)
 
-        outcome = asking.bring_in(context, teacher, asked, inputs, rows=lambda number: read(number)[1])
+        outcome = asking.bring_in(context, teacher, asked, inputs, shared=True, rows=lambda number: read(number)[1])
         totals = asking.totals()
         for number in range(len(asked)):
             answers, rows = read(number)

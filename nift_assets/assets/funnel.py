@@ -8,8 +8,8 @@ import polars as pl
 from expectations import contract
 from expectations.frames import schema
 from nift_assets import filters, sql
+from nift_assets.assets import sql_models
 from nift_assets.pages import plots
-from nift_assets.rows import PLACES
 from nift_assets.sql import FILTER_RUNS, FUNNEL, REMOVALS
 from nift_assets.steps.context import Context, gathered
 from nift_assets.steps.table import TableOutput, table
@@ -35,16 +35,10 @@ def _inputs(study: Study) -> list[str]:
 
 @table(
     FUNNEL,
-    group=MODEL.config["group"],
     kinds={"sql", "duckdb"},
     inputs=_inputs,
-    rows=lambda study, key, table: [
-        frame.drop(PLACES, strict=False).rows() for frame in sql.relations(study.without_places(), MODEL).values()
-    ],
-    statement=MODEL.sql,
-    metadata={"sql": dg.MetadataValue.md(f"```sql\n{MODEL.sql}\n```")},
     streams=True,
-    follows=True,
+    **sql_models.own_step(MODEL),
 )
 def funnel(context: Context) -> TableOutput:
     study = context.study

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -62,6 +63,20 @@ def declare(model: sql.SqlModel) -> Declaration:
         return TableOutput(rows, metadata={plot: dg.MetadataValue.md(plots.as_markdown(draw(rows), plot))})
 
     return run
+
+
+def own_step(model: sql.SqlModel) -> dict[str, Any]:
+    """What a step declares that runs a SQL model in its own way: where it stands, its statement, and the study's rows
+    that the model reads."""
+    return {
+        "group": model.config["group"],
+        "rows": lambda study, key, table: [
+            frame.drop(PLACES, strict=False).rows() for frame in sql.relations(study.without_places(), model).values()
+        ],
+        "statement": model.sql,
+        "metadata": {"sql": dg.MetadataValue.md(f"```sql\n{model.sql}\n```")},
+        "follows": True,
+    }
 
 
 def removals(study: Study, frames: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dagster as dg
 
 from nift_assets import sql
-from nift_assets.assets.sql_models import absent
+from nift_assets.assets import sql_models
 from nift_assets.pages import plots
-from nift_assets.rows import PLACES
 from nift_assets.sql import TRAINING_COSTS
 from nift_assets.steps.context import Context, gathered
 from nift_assets.steps.table import TableOutput, table
@@ -19,26 +18,20 @@ COUNTED = {"completions": ("teacher", "input_tokens", "output_tokens")}
 
 
 def _inputs(study: Study) -> list[str]:
-    lacking = absent(study)
+    lacking = sql_models.absent(study)
     return [name for name in MODEL.refs if name not in lacking]
 
 
 @table(
     TRAINING_COSTS,
-    group=MODEL.config["group"],
     kinds={"sql", "duckdb"},
     inputs=_inputs,
-    rows=lambda study, key, table: [
-        frame.drop(PLACES, strict=False).rows() for frame in sql.relations(study.without_places(), MODEL).values()
-    ],
-    statement=MODEL.sql,
-    metadata={"sql": dg.MetadataValue.md(f"```sql\n{MODEL.sql}\n```")},
     streams=True,
-    follows=True,
+    **sql_models.own_step(MODEL),
 )
 def training_costs(context: Context) -> TableOutput:
     study = context.study
     given = {name: gathered(context, name, *COUNTED.get(name, ())) for name in _inputs(study)}
-    rows = sql.run(MODEL, {**given, **absent(study), **sql.relations(study, MODEL)}, None)
+    rows = sql.run(MODEL, {**given, **sql_models.absent(study), **sql.relations(study, MODEL)}, None)
     picture = plots.as_markdown(plots.cost_against_score(rows), MODEL.config["plot"])
     return TableOutput(rows, metadata={MODEL.config["plot"]: dg.MetadataValue.md(picture)})

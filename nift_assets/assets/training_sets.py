@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import dagster as dg
 import polars as pl
 
 from nift_assets import filters, sql
-from nift_assets.rows import PLACES
+from nift_assets.assets import sql_models
 from nift_assets.sql import REMOVALS, TRAINING_SETS
 from nift_assets.steps.context import Context
 from nift_assets.steps.inputs import StoredInputs
@@ -29,17 +28,11 @@ def _inputs(study: Study) -> list[str]:
 
 @table(
     TRAINING_SETS,
-    group=MODEL.config["group"],
     kinds={"sql", "duckdb", "polars"},
     inputs=_inputs,
     by=MODEL.config["by"],
-    rows=lambda study, key, table: [
-        frame.drop(PLACES, strict=False).rows() for frame in sql.relations(study.without_places(), MODEL).values()
-    ],
-    statement=MODEL.sql,
-    metadata={"sql": dg.MetadataValue.md(f"```sql\n{MODEL.sql}\n```")},
     streams=True,
-    follows=True,
+    **sql_models.own_step(MODEL),
 )
 def training_sets(context: Context) -> Iterator[pl.DataFrame]:
     study, inputs = context.study, context.inputs

@@ -168,10 +168,10 @@ def bring_in(
     """
     began = time.monotonic()
     with book.session(asker.writer, shared=asker.shared) as session:
-        claims = _Claims(book, session, asker, portions, look)
+        claims = _Claims(book, session, asker, portions, range(len(portions)) if numbers is None else numbers, look)
         try:
             done, stopped = _bring_in(
-                book, session, asker, claims, numbers, provider, limits or Limits(), price, report, release
+                book, session, asker, claims, provider, limits or Limits(), price, report, release
             )
         finally:
             claims.let_go()
@@ -215,28 +215,23 @@ class _Claims:
         session: int,
         asker: Asker,
         portions: Portions,
+        numbers: Sequence[int],
         look: Callable[[int], Stop | None] | None,
     ) -> None:
         self._book, self._session, self._asker, self._portions = book, session, asker, portions
         self._look = look
         self._held: dict[int, Lock] = {}
         self._seen: set[bytes] = set()
-        self.later: dict[int, Sequence[int] | None] = {}
-        self.counts = Counts(portions=len(portions))
+        self.later: dict[int, Sequence[int] | None] = dict.fromkeys(numbers)
+        is_whole = len(numbers) == len(portions)
+        wanted = portions.total if is_whole else sum(len(portions[number]) for number in numbers)
+        self.counts = Counts(wanted=wanted, portions=len(portions))
         self.stopped: Stop | None = None
         self.failure: Exception | None = None
 
-    @property
-    def total(self) -> int:
-        return self._portions.total
-
-    def size(self, number: int) -> int:
-        """How many questions a portion has."""
-        return len(self._portions[number])
-
-    def drawn(self, places: Mapping[int, Sequence[int] | None]) -> Iterator[list[Request]]:
-        """What is ours to ask of the questions at some places of each portion, as it is claimed."""
-        self.later = {}
+    def drawn(self) -> Iterator[list[Request]]:
+        """What is ours to ask of what was left for later, which in the beginning is all, as it is claimed."""
+        places, self.later = self.later, {}
         try:
             for number, of_portion in places.items():
                 if not self._has_turn(number):
@@ -304,7 +299,6 @@ def _bring_in(
     session: int,
     asker: Asker,
     claims: _Claims,
-    numbers: Sequence[int] | None,
     provider: Connects,
     limits: Limits,
     price: Price | Callable[[], Price | None] | None,
@@ -313,13 +307,10 @@ def _bring_in(
 ) -> tuple[Counts, Stop | None]:
     """Asks what nobody has answered; what another process is asking is waited for, and asked here if that one dies."""
     book.open_accounts(asker)
-    given = provider
-    done = claims.counts
-    done.wanted = claims.total if numbers is None else sum(map(claims.size, numbers))
+    given, done = provider, claims.counts
     dispatch: Dispatch | None = None
-    places: Mapping[int, Sequence[int] | None] = dict.fromkeys(range(done.portions) if numbers is None else numbers)
     while True:
-        drawn = claims.drawn(places)
+        drawn = claims.drawn()
         first = next(drawn, None)
         if first is not None and callable(price):
             price = price()
@@ -349,7 +340,6 @@ def _bring_in(
             release()
         _wait_for(claims, report)
         book.recover()
-        places = claims.later
 
 
 def _wait_for(claims: _Claims, report: Callable[[Counts], None] | None) -> None:

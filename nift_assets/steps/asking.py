@@ -54,11 +54,12 @@ def bring_in(
     portions: Portions,
     inputs: ProviderInputs | None = None,
     *,
+    shared: bool = False,
     rows: Callable[[int], pl.DataFrame] | None = None,
 ) -> Outcome:
     """Sees to it that each request of a teacher or judge has its answer in the ledger, from where `answers` reads them;
-    Dagster's Failure, which is not retried, if dispatch was stopped. Of several portions other processes may ask some,
-    see `nift ask`.
+    Dagster's Failure, which is not retried, if dispatch was stopped. Of portions that are `shared` other processes may
+    ask some, see `nift ask`.
 
     `rows` gives what the table is going to hold of a portion: where too many of them fail a test that refuses the
     table, the rest is not asked.
@@ -81,7 +82,7 @@ def bring_in(
 
         outcome = door.bring_in(
             context.book,
-            asker(context.study, model, context.partition, shared=rows is not None),
+            asker(context.study, model, context.partition, shared=shared),
             portions,
             connect,
             limits=model.limits,

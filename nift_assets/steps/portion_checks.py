@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
-import duckdb
 import polars as pl
 
 from expectations import contract
+from expectations.frames import conform
+from expectations.runner import check
 
 # Of fewer rows nothing is said; of more a share counts that chance alone would hardly make of one that is allowed.
 LEAST_ROWS, STANDARD_ERRORS = 20, 3.0
@@ -17,28 +19,23 @@ class PortionChecks:
     """The tests of a table's contract that too many rows can fail and that refuse it then, over the portions so far."""
 
     def __init__(self, table: str) -> None:
-        tests = contract.load(table).tests
-        refusing = [test for test in tests if test.kind == "share" and test.severity == "error"]
-        self._tests = [test for test in refusing if test.arguments.get("max") is not None]
-        self._failing = dict.fromkeys((test.name for test in self._tests), 0)
+        promised = contract.load(table)
+        refusing = [test for test in promised.tests if test.kind == "share" and test.severity == "error"]
+        self._most = {test.name: float(test.arguments["max"]) for test in refusing if test.arguments.get("max")}
+        self._contract = replace(promised, tests=tuple(test for test in refusing if test.name in self._most))
+        self._failing = dict.fromkeys(self._most, 0.0)
         self._rows = 0
 
     def add(self, rows: pl.DataFrame) -> str | None:
         """Counts the rows of one more portion; why the table is all but sure to be refused, None where it is not."""
-        if not self._tests or rows.is_empty():
+        if not self._most or rows.is_empty():
             return None
-        counts = ", ".join(f"count(*) filter (where {test.arguments['sql']})" for test in self._tests)
-        with duckdb.connect() as connection:
-            connection.register("portion", rows)
-            found = connection.execute(f"select {counts} from portion").fetchone()
         self._rows += rows.height
-        for test, failing in zip(self._tests, found or (), strict=True):
-            self._failing[test.name] += failing
-            share, most = self._failing[test.name] / self._rows, float(test.arguments["max"])
+        for result in check(conform(rows, self._contract), self._contract):
+            self._failing[result.name] += (result.share or 0.0) * rows.height
+            share, most = self._failing[result.name] / self._rows, self._most[result.name]
             chance = STANDARD_ERRORS * math.sqrt(most * (1 - most) / self._rows)
             if self._rows >= LEAST_ROWS and share > most + chance:
-                return (
-                    f"{self._failing[test.name]:,} of the first {self._rows:,} rows fail {test.name}, and at most "
-                    f"{most:.0%} may"
-                )
+                failing = f"{self._failing[result.name]:,.0f} of the first {self._rows:,} rows"
+                return f"{failing} fail {result.name}, and at most {most:.0%} may"
         return None

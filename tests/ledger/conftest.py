@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from tests.ledger.asking import KEY
+from tests.ledger.fault_server import FaultServer
 from tests.postgres import postgres
 
 
@@ -19,6 +21,19 @@ def postgres_url() -> Iterator[str]:
     # Not pytest's folder, which only its owner can enter: under root the server belongs to somebody else.
     with tempfile.TemporaryDirectory(prefix="nift-postgres-") as folder, postgres(Path(folder)) as server:
         yield server.url
+
+
+@pytest.fixture(scope="module")
+def faultless() -> Iterator[FaultServer]:
+    """A server that answers everybody, one for a file of tests."""
+    with FaultServer() as running:
+        yield running
+
+
+@pytest.fixture
+def test_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key of that server in the variable TEST_KEY."""
+    monkeypatch.setenv("TEST_KEY", KEY)
 
 
 @pytest.fixture

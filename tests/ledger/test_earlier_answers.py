@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -22,10 +22,12 @@ from nift_assets.protocol import Message, Request
 from nift_assets.protocol.request import LIMITS, canonical, restored
 from nift_assets.rows import LanguageModel, Limits
 from tests.counting import Counts
-from tests.ledger.asking import KEY, PRICE
+from tests.ledger.asking import PRICE
 from tests.ledger.fault_server import FaultServer, expected_words
 from tests.ledger.test_integrity import VERSION_2
 from tests.ledgers import answered, play, rejected, unknown
+
+pytestmark = pytest.mark.usefixtures("test_key")
 
 ASKER = Asker(study="s", who="t", writer="s/t")
 ROW = LanguageModel(
@@ -40,27 +42,16 @@ TEXTS = [f"text {number}" for number in range(50)]
 WORDS = {text: len(expected_words(text, "m")) for text in TEXTS}
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[FaultServer]:
-    with FaultServer() as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TEST_KEY", KEY)
-
-
 def requests(row: LanguageModel, texts: Sequence[str] = TEXTS) -> list[Request]:
     return [providers.request(row, text) for text in texts]
 
 
-def sent(book: Book, server: FaultServer, row: LanguageModel, asker: Asker = ASKER) -> list[str]:
+def sent(book: Book, faultless: FaultServer, row: LanguageModel, asker: Asker = ASKER) -> list[str]:
     """The texts that reach the server when a row asks all; what it is answered is what the server says to its row."""
-    before = len(server.bills())
-    connected = providers.load(row.provider).connect(replace(row, base_url=f"{server.url}/v1"), None)
+    before = len(faultless.bills())
+    connected = providers.load(row.provider).connect(replace(row, base_url=f"{faultless.url}/v1"), None)
     asked = ask(book, asker, requests(row), connected, limits=Limits(in_flight=8), price=PRICE)
-    bills = server.bills()[before:]
+    bills = faultless.bills()[before:]
     assert len(bills) == asked.sent
     expected = [" ".join(expected_words(text, "m")[: row.max_tokens]) for text in TEXTS]
     assert [answer.text for answer in asked.answers] == expected
@@ -72,23 +63,23 @@ def cut_at(limit: int) -> list[str]:
 
 
 @pytest.mark.fault("T25", runs="50 answers")
-def test_only_what_was_cut_is_asked_again(ledger_url: str, server: FaultServer, counts: Counts) -> None:
+def test_only_what_was_cut_is_asked_again(ledger_url: str, faultless: FaultServer, counts: Counts) -> None:
     book = Book(ledger_url)
-    assert sent(book, server, ROW) == sorted(TEXTS)
+    assert sent(book, faultless, ROW) == sorted(TEXTS)
     higher = replace(ROW, max_tokens=60)
     cut = cut_at(40)
     assert 0 < len(cut) < 50
     planned = {r.key for r in requests(higher)} - book.settled(requests(higher), reuse_below_limit=True)
     assert len(planned) == len(cut)
     before = report(book).accounts[0]
-    assert sent(book, server, higher) == cut
+    assert sent(book, faultless, higher) == cut
     after = report(book).accounts[0]
     assert after.reused == 50 - len(cut)
     assert after.sent - before.sent == len(cut)
-    assert sent(book, server, higher) == []
+    assert sent(book, faultless, higher) == []
     # Without any limit it is the highest of all; what is taken over twice is still the first one's.
     unlimited = replace(ROW, max_tokens=None)
-    assert sent(book, server, unlimited) == cut_at(60)
+    assert sent(book, faultless, unlimited) == cut_at(60)
     origins = {request.key for request in [*requests(ROW), *requests(higher)]}
     with book.reading() as connection:
         taken = connection.execute(sa.text("select taken_from from answers where taken_from is not null")).scalars()
@@ -97,10 +88,10 @@ def test_only_what_was_cut_is_asked_again(ledger_url: str, server: FaultServer, 
     counts("T25", f"{name}: 50 answers, {len(cut)} cut at the limit: {len(cut)} sent under a higher one")
 
 
-def test_a_row_may_ask_all_of_it_again(sqlite_url: str, server: FaultServer) -> None:
+def test_a_row_may_ask_all_of_it_again(sqlite_url: str, faultless: FaultServer) -> None:
     book = Book(sqlite_url)
-    sent(book, server, ROW)
-    assert sent(book, server, replace(ROW, max_tokens=60), replace(ASKER, reuse_below_limit=False)) == sorted(TEXTS)
+    sent(book, faultless, ROW)
+    assert sent(book, faultless, replace(ROW, max_tokens=60), replace(ASKER, reuse_below_limit=False)) == sorted(TEXTS)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +139,7 @@ def test_what_is_answered_in_this_process_is_made_again(sqlite_url: str) -> None
     assert ask(book, ASKER, requests(replace(row, max_tokens=30)), connected).sent == 50
 
 
-def test_an_answer_of_the_first_ledgers_is_found_as_well(tmp_path: Path, server: FaultServer) -> None:
+def test_an_answer_of_the_first_ledgers_is_found_as_well(tmp_path: Path, faultless: FaultServer) -> None:
     with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as connection:
         connection.executescript(VERSION_2.read_text())
     book = Book(f"sqlite:///{tmp_path}/ledger.sqlite")

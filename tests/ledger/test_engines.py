@@ -19,67 +19,58 @@ from nift_assets.protocol import engines
 from nift_assets.rows import LanguageModel, Limits, Teacher
 from nift_assets.steps import asking
 from nift_assets.study import Study
-from tests.ledger.asking import KEY, PRICE
+from tests.ledger.asking import PRICE
 from tests.ledger.fault_server import FaultServer
+
+pytestmark = pytest.mark.usefixtures("test_key")
 
 ASKER = Asker(study="s", who="t", writer="s/t")
 ROW = LanguageModel(name="t", provider="openai", model="m", base_url="http://127.0.0.1:1/v1", key_variable="TEST_KEY")
 TEXTS = [f"text {number}" for number in range(20)]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[FaultServer]:
-    with FaultServer() as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TEST_KEY", KEY)
-
-
-def sent(book: Book, server: FaultServer, row: LanguageModel) -> int:
+def sent(book: Book, faultless: FaultServer, row: LanguageModel) -> int:
     """How many requests leave when a row asks all, wherever it says that its server stands."""
-    connected = providers.load(row.provider).connect(replace(row, base_url=f"{server.url}/v1"), None)
+    connected = providers.load(row.provider).connect(replace(row, base_url=f"{faultless.url}/v1"), None)
     questions = [providers.request(row, text) for text in TEXTS]
-    before = len(server.bills())
+    before = len(faultless.bills())
     planned = len({question.key for question in questions} - book.settled(questions, reuse_below_limit=True))
     asked = ask(book, ASKER, questions, connected, limits=Limits(in_flight=8), price=PRICE)
     assert {answer.status for answer in asked.answers} == {"ok"}
-    assert planned == asked.sent == len(server.bills()) - before
+    assert planned == asked.sent == len(faultless.bills()) - before
     return asked.sent
 
 
 @pytest.mark.fault("T29", runs="20 answers")
-def test_a_server_whose_engine_is_known_may_move(ledger_url: str, server: FaultServer) -> None:
+def test_a_server_whose_engine_is_known_may_move(ledger_url: str, faultless: FaultServer) -> None:
     book = Book(ledger_url)
     here = replace(ROW, engine="vllm 0.10.1")
-    assert sent(book, server, here) == 20
+    assert sent(book, faultless, here) == 20
     moved = replace(here, base_url="http://gpu7.example.org:9000/v1")
-    assert sent(book, server, moved) == 0
+    assert sent(book, faultless, moved) == 0
     assert moved.shape() == here.shape(), "nothing made of its answers is stale"
-    assert sent(book, server, replace(moved, engine="vllm 0.11.0")) == 20, "another engine is asked"
+    assert sent(book, faultless, replace(moved, engine="vllm 0.11.0")) == 20, "another engine is asked"
 
 
-def test_without_an_engine_the_host_is_what_answers(ledger_url: str, server: FaultServer) -> None:
+def test_without_an_engine_the_host_is_what_answers(ledger_url: str, faultless: FaultServer) -> None:
     book = Book(ledger_url)
-    assert sent(book, server, ROW) == 20
-    assert sent(book, server, replace(ROW, base_url="http://[::1]:2/v1/")) == 0
-    assert sent(book, server, replace(ROW, base_url="http://gpu7.example.org/v1")) == 20
+    assert sent(book, faultless, ROW) == 20
+    assert sent(book, faultless, replace(ROW, base_url="http://[::1]:2/v1/")) == 0
+    assert sent(book, faultless, replace(ROW, base_url="http://gpu7.example.org/v1")) == 20
 
 
 def test_what_was_answered_before_an_engine_was_named_counts_where_the_row_says_so(
-    ledger_url: str, server: FaultServer
+    ledger_url: str, faultless: FaultServer
 ) -> None:
     book = Book(ledger_url)
-    assert sent(book, server, ROW) == 20
+    assert sent(book, faultless, ROW) == 20
     named = replace(ROW, engine="vllm 0.10.1", formerly="local")
-    assert sent(book, server, named) == 0
-    assert sent(book, server, replace(named, formerly=None)) == 0, "it is answered under its own key by now"
+    assert sent(book, faultless, named) == 0
+    assert sent(book, faultless, replace(named, formerly=None)) == 0, "it is answered under its own key by now"
     moved = replace(ROW, base_url="http://gpu7.example.org/v1", formerly="local")
-    assert sent(book, server, moved) == 0
+    assert sent(book, faultless, moved) == 0
     other = replace(ROW, engine="vllm 0.11.0", formerly="elsewhere.example.org")
-    assert sent(book, server, other) == 20, "what was answered elsewhere is no answer of this"
+    assert sent(book, faultless, other) == 20, "what was answered elsewhere is no answer of this"
 
 
 def test_rows_that_state_no_engine_have_the_keys_and_the_shape_that_they_had() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -53,6 +54,34 @@ def server() -> Iterator[Server]:
 def test_a_json_object_is_sent_and_the_answer_comes_as_it_is(server: Server) -> None:
     assert http_client.post(f"{server.url}/hook", {"text": "é"}, seconds=10) == b"said"
     assert server.seen == [("/hook", None, "application/json", b'{"text": "\\u00e9"}')]
+
+
+def test_what_is_on_this_machine_is_asked_past_any_proxy(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Server() as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        for name in ("http_proxy", "HTTP_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        assert http_client.get(f"{server.url}/models", seconds=10, key="secret") == b"said"
+        assert http_client.get("http://elsewhere.invalid/file", seconds=10) == b"said", "else a proxy is what is asked"
+        proxy.shutdown()
+        assert [path for path, *_ in proxy.seen] == ["http://elsewhere.invalid/file"]
+    assert [(path, key) for path, key, *_ in server.seen] == [("/models", "Bearer secret")]
+
+
+@pytest.mark.parametrize("said", [b"220 mail.example ESMTP\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nhalf"])
+def test_who_speaks_no_http_or_breaks_off_is_an_error_of_the_system(said: bytes) -> None:
+    def answer() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(said)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(OSError, match=r"speaks no HTTP|broke off"):
+            http_client.get(f"http://127.0.0.1:{listening.getsockname()[1]}/models", seconds=10)
 
 
 def test_a_key_does_not_go_to_wherever_the_server_sends_us(server: Server) -> None:
